@@ -1,0 +1,147 @@
+"""Fixtures of every suite: real servers, started once or for one test, whose logs are shown when a test fails."""
+
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+
+import pytest
+
+from tests.integration.harness import RedisServer, Site, StockPublisher, make_site_files
+from tests.requires import need
+
+_running = []  # sites whose log belongs into the report of a test that fails
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    if report.failed:
+        for site in _running:
+            log = site.log_since_mark().splitlines()[-150:]
+            if log:
+                report.sections.append((f"log of {site} during this test", "\n".join(log)))
+
+
+@pytest.hookimpl
+def pytest_runtest_setup(item):
+    for site in _running:
+        site.mark_log()
+
+
+@pytest.fixture(scope="session")
+def redis_server():
+    """The Redis that tests share; they keep apart by their facilities."""
+    need("redis-server")
+    server = RedisServer()
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def private_redis():
+    """A Redis for this test alone, which it may kill, start again or count the connections of."""
+    need("redis-server")
+    server = RedisServer()
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def start_redis():
+    """Start a Redis with a password or TLS: ``start_redis(password="…", tls=True)``."""
+    need("redis-server")
+    servers = []
+
+    def start(**options):
+        servers.append(RedisServer(**options))
+        return servers[-1].start()
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def site_files():
+    """Directory with a migrated database, demo accounts included, and the collected static files."""
+    directory = Path(tempfile.mkdtemp(prefix="site-files-"))
+    try:
+        yield make_site_files(directory)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _factory(redis_server, site_files, started):
+    def start(redis=None, **options):
+        site = Site((redis or redis_server).url, site_files, **options)
+        started.append(site)
+        _running.append(site)
+        return site.start()
+
+    return start
+
+
+def _stop_all(started):
+    problems = []
+    while started:
+        site = started.pop()
+        try:
+            site.stop()
+        except AssertionError as problem:
+            problems.append(str(problem))
+        finally:
+            _running.remove(site)
+    assert not problems, "\n".join(problems)
+
+
+@pytest.fixture(scope="session")
+def shared_serve(redis_server, site_files):
+    """Start a site that lives until the end of the session: ``shared_serve(front="http-socket", processes=2)``."""
+    started = []
+    yield _factory(redis_server, site_files, started)
+    _stop_all(started)
+
+
+@pytest.fixture
+def serve(redis_server, site_files):
+    """Start a site for this test: ``serve(front="http", settings={…}, redis=private_redis)``; see ``Site`` for the rest."""
+    started = []
+    yield _factory(redis_server, site_files, started)
+    _stop_all(started)
+
+
+@pytest.fixture(scope="session")
+def site(shared_serve):
+    """The site that tests share: two workers behind uWSGI's http router, the command that ws4redis documents."""
+    return shared_serve(front="http", processes=2)
+
+
+@pytest.fixture(scope="session")
+def john(site):
+    """Cookie header of a browser in which john, of the group chatters, has signed in."""
+    return site.login("john")
+
+
+@pytest.fixture(scope="session")
+def mary(site):
+    return site.login("mary")
+
+
+@pytest.fixture(scope="session")
+def stock(redis_server):
+    """ws4redis's own publisher in another process, which has never heard of wsloop."""
+    publisher = StockPublisher(redis_server.connection())
+    yield publisher
+    publisher.close()
+
+
+@pytest.fixture
+def facility():
+    """A facility that only this test uses."""
+    return f"test-{uuid.uuid4().hex[:12]}"

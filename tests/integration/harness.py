@@ -1,0 +1,557 @@
+"""Real servers for the integration tests: Redis, uWSGI with the sample site, nginx in front of it, and their clients.
+
+Every server has ports and a directory of its own, is waited for by asking it, proves that it is the one that was started, and is
+ended by its process group. Nothing here patches or imports gevent: the tests are clients, as a browser or a script is.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlencode
+
+import redis
+import websocket
+
+ROOT = Path(__file__).resolve().parents[2]
+HEARTBEAT = "--heartbeat--"
+DEMO_ACCOUNTS = {"john": "secret", "mary": "secret", "admin": "admin"}
+
+
+def free_port():
+    """A TCP port of the loopback that nobody listens on, chosen by the kernel."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(condition, timeout=15.0, what="the condition"):
+    """Ask until ``condition()`` is true and return what it returned; ``timeout`` in seconds, then fail."""
+    deadline = time.monotonic() + timeout
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come about within {timeout:g} s; last seen: {result!r}")
+        time.sleep(0.02)
+
+
+def uwsgi_binaries():
+    """The uWSGI executables to test, from ``UWSGI_BINARIES`` (separated by colons) or the one of this environment."""
+    named = os.environ.get("UWSGI_BINARIES")
+    return named.split(":") if named else [str(Path(sys.executable).parent / "uwsgi")]
+
+
+def has_ssl(binary):
+    """Whether this uWSGI was built with OpenSSL (the pyuwsgi wheel is not)."""
+    answer = subprocess.run([binary, "--help"], capture_output=True, text=True, timeout=30, check=False)
+    return "--https-socket" in answer.stdout
+
+
+class Process:
+    """One server process and its children: a log file, a process group, an orderly end."""
+
+    def __init__(self, command, log, env=None):
+        self.log_path = Path(log)
+        with self.log_path.open("ab") as output:
+            self._popen = subprocess.Popen(
+                command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+        self.pid = self._popen.pid
+
+    @property
+    def returncode(self):
+        return self._popen.poll()
+
+    def signal(self, number):
+        self._popen.send_signal(number)
+
+    def wait(self, timeout=20.0):
+        return self._popen.wait(timeout)
+
+    def log(self):
+        return self.log_path.read_text(errors="replace")
+
+    def stop(self, number=signal.SIGTERM, timeout=20.0):
+        """End the process; whatever is left of its group after ``timeout`` seconds is killed. Returns whether it ended by itself."""
+        clean = True
+        if self._popen.poll() is None:
+            self._popen.send_signal(number)
+            try:
+                self._popen.wait(timeout)
+            except subprocess.TimeoutExpired:
+                clean = False
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._popen.wait()
+        return clean
+
+
+class RedisServer:
+    """A Redis on a port and a unix socket of its own, without persistence. ``kill`` and ``start`` may alternate."""
+
+    def __init__(self, password=None, tls=False):
+        self.directory = Path(tempfile.mkdtemp(prefix="redis-"))
+        self.port = free_port()
+        self.socket_path = str(self.directory / "redis.sock")
+        self.password = password
+        self.certificate = self.directory / "certificate.pem" if tls else None
+        self._process = None
+        if tls:
+            self._make_certificate()
+
+    def _make_certificate(self):
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+            + ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+            + ["-keyout", str(self.directory / "key.pem"), "-out", str(self.certificate)],
+            check=True,
+            capture_output=True,
+        )
+
+    @property
+    def url(self):
+        scheme = "rediss" if self.certificate else "redis"
+        auth = f":{self.password}@" if self.password else ""
+        query = f"?ssl_ca_certs={self.certificate}" if self.certificate else ""
+        return f"{scheme}://{auth}127.0.0.1:{self.port}/0{query}"
+
+    def connection(self, **more):
+        """The ``WS4REDIS_CONNECTION`` dictionary for this server."""
+        options = {"host": "127.0.0.1", "port": self.port, "db": 0}
+        if self.password:
+            options["password"] = self.password
+        if self.certificate:
+            options.update(ssl=True, ssl_ca_certs=str(self.certificate))
+        return {**options, **more}
+
+    def start(self):
+        command = [shutil.which("redis-server"), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        command += ["--dir", str(self.directory), "--unixsocket", self.socket_path, "--unixsocketperm", "700"]
+        if self.certificate:
+            key = str(self.directory / "key.pem")
+            command += ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no"]
+            command += ["--tls-cert-file", str(self.certificate), "--tls-key-file", key]
+            command += ["--tls-ca-cert-file", str(self.certificate)]
+        else:
+            command += ["--port", str(self.port)]
+        if self.password:
+            command += ["--requirepass", self.password]
+        self._process = Process(command, self.directory / "log")
+        wait_until(self._is_ours, what="Redis answering")
+        return self
+
+    def _is_ours(self):
+        if self._process.returncode is not None:
+            raise AssertionError(f"redis-server ended while starting:\n{self._process.log()}")
+        try:
+            with self.client() as client:
+                return client.info("server")["process_id"] == self._process.pid
+        except redis.exceptions.ConnectionError:
+            return False
+
+    def client(self, **options):
+        return redis.Redis.from_url(self.url, decode_responses=True, socket_timeout=10, **options)
+
+    def kill(self):
+        """End it at once, as a crash of its machine would."""
+        self._process.stop(signal.SIGKILL)
+
+    def close(self):
+        if self._process:
+            self._process.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Response:
+    status: int
+    headers: http.client.HTTPMessage
+    content: bytes
+
+    @property
+    def text(self):
+        return self.content.decode()
+
+    def json(self):
+        return json.loads(self.content)
+
+
+class Client(websocket.WebSocket):
+    """A websocket-client connection with the words the tests need. Every wait is bounded, in seconds."""
+
+    def next(self, timeout=10.0):
+        """The next message that is not the heartbeat: ``str`` from a text frame, ``bytes`` from a binary one."""
+        deadline = time.monotonic() + timeout
+        while True:
+            self.settimeout(max(deadline - time.monotonic(), 0.001))
+            opcode, data = self.recv_data()
+            if opcode == websocket.ABNF.OPCODE_CLOSE:
+                raise AssertionError(f"closed by the server: {close_code(data)}")
+            message = data.decode() if opcode == websocket.ABNF.OPCODE_TEXT else data
+            if message != HEARTBEAT:
+                return message
+
+    def take(self, count, timeout=30.0):
+        """The next ``count`` messages."""
+        deadline = time.monotonic() + timeout
+        return [self.next(max(deadline - time.monotonic(), 0.001)) for _ in range(count)]
+
+    def until(self, last, timeout=10.0):
+        """The messages that come before ``last``; publishing ``last`` afterwards shows that nothing else arrives."""
+        deadline = time.monotonic() + timeout
+        return list(iter(lambda: self.next(max(deadline - time.monotonic(), 0.001)), last))
+
+    def closing(self, timeout=15.0):
+        """Read on until the server ends the connection: the code of its close frame, or None if there was none."""
+        deadline = time.monotonic() + timeout
+        while True:
+            self.settimeout(max(deadline - time.monotonic(), 0.001))
+            try:
+                opcode, data = self.recv_data()
+            except (websocket.WebSocketConnectionClosedException, ConnectionResetError, BrokenPipeError):
+                return None
+            if opcode == websocket.ABNF.OPCODE_CLOSE:
+                return close_code(data)
+
+
+def close_code(payload):
+    return int.from_bytes(payload[:2], "big") if len(payload) >= 2 else 1005
+
+
+NGINX = """
+daemon off; pid {directory}/nginx.pid; error_log {directory}/nginx.log; worker_processes 1; {user}
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy; uwsgi_temp_path {directory}/uwsgi;
+    fastcgi_temp_path {directory}/fastcgi; scgi_temp_path {directory}/scgi;
+    map $http_upgrade $connection_upgrade {{ default upgrade; '' close; }}
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{ {location} }}
+    }}
+}}
+"""
+NGINX_PROXY = """
+proxy_pass http://unix:{directory}/uwsgi.sock; proxy_http_version 1.1; proxy_set_header Host $http_host;
+proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;
+"""
+NGINX_UWSGI = """
+uwsgi_pass unix:{directory}/uwsgi.sock;
+uwsgi_param QUERY_STRING $query_string; uwsgi_param REQUEST_METHOD $request_method;
+uwsgi_param CONTENT_TYPE $content_type; uwsgi_param CONTENT_LENGTH $content_length;
+uwsgi_param REQUEST_URI $request_uri; uwsgi_param PATH_INFO $document_uri; uwsgi_param DOCUMENT_ROOT $document_root;
+uwsgi_param SERVER_PROTOCOL $server_protocol; uwsgi_param REQUEST_SCHEME $scheme;
+uwsgi_param REMOTE_ADDR $remote_addr; uwsgi_param REMOTE_PORT $remote_port;
+uwsgi_param SERVER_PORT $server_port; uwsgi_param SERVER_NAME $server_name;
+"""
+FRONTS = ("http", "http-keepalive", "http-socket", "nginx-http", "nginx-uwsgi")
+
+
+class Site:
+    """The sample site on a uWSGI of its own.
+
+    ``binary``: the uWSGI executable; ``front``: one of ``FRONTS``, ``http11-socket`` or ``https-socket``; ``options``: further
+    command line options of uWSGI; ``settings``: Django settings that differ, as JSON; ``settings_module``: where callables
+    are needed; ``env``: further environment; ``processes``: workers; ``gevent``: async cores of each worker; ``master``: whether
+    uWSGI runs a master process (the sample's documented command does without).
+    """
+
+    def __init__(
+        self,
+        redis_url,
+        site_files,
+        binary=None,
+        front="http",
+        processes=1,
+        gevent=100,
+        options=(),
+        settings=None,
+        settings_module="tests.integration.sites.settings",
+        env=None,
+        master=True,
+    ):
+        self.binary = binary or uwsgi_binaries()[0]
+        self.front = front
+        self.directory = Path(tempfile.mkdtemp(prefix="site-"))
+        shutil.copy(site_files / "db.sqlite3", self.directory / "db.sqlite3")
+        self.token = secrets.token_hex(8)
+        self.port = free_port()
+        self.host = f"127.0.0.1:{self.port}"
+        self.scheme = "https" if front == "https-socket" else "http"
+        self.url = f"{self.scheme}://{self.host}"
+        self.session_keys = set()
+        self._master = master
+        self._stats = str(self.directory / "stats.sock")
+        self._clients = []
+        self._nginx = None
+        self._log_mark = 0
+        options = [*self._sockets(), *options]
+        self.command = self._command(processes, gevent, options)
+        self.env = site_environment(self.directory, site_files, redis_url)
+        self.env |= {"DJANGO_SETTINGS_MODULE": settings_module, "SITE_TOKEN": self.token}
+        self.env |= {"SITE_SETTINGS": json.dumps(settings or {}), **(env or {})}
+        self._process = None
+
+    def _sockets(self):
+        address, unix = self.host, str(self.directory / "uwsgi.sock")
+        return {
+            "http": ["--http", address, "--http-websockets"],
+            "http-keepalive": ["--http", address, "--http-websockets", "--http-keepalive"],
+            "http-socket": ["--http-socket", address],
+            "http11-socket": ["--http11-socket", address],
+            "https-socket": ["--https-socket", f"{address},{self.directory}/cert.pem,{self.directory}/key.pem"],
+            "nginx-http": ["--http-socket", unix],
+            "nginx-uwsgi": ["--socket", unix],
+        }[self.front]
+
+    def _command(self, processes, gevent, options):
+        command = [self.binary, "--need-app", "--gevent", str(gevent), "--module", "wsgi", *map(str, options)]
+        if self._master:
+            command += ["--master", "--die-on-term", "--processes", str(processes), "--stats", self._stats]
+        if Path(self.binary).resolve().parent != Path(sys.executable).resolve().parent and is_elf(self.binary):
+            command += ["--home", sys.prefix]  # a compiled uWSGI from elsewhere: with the packages of this environment
+        return command
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self):
+        self._process = Process(self.command, self.directory / "uwsgi.log", self.env)
+        if self.front.startswith("nginx"):
+            self._start_nginx()
+        wait_until(self._is_ours, timeout=60.0, what=f"{self} answering")
+        return self
+
+    def _start_nginx(self):
+        location = NGINX_PROXY if self.front == "nginx-http" else NGINX_UWSGI
+        config = self.directory / "nginx.conf"
+        config.write_text(
+            NGINX.format(
+                directory=self.directory,
+                port=self.port,
+                user="user root;" if os.geteuid() == 0 else "",
+                location=location.format(directory=self.directory),
+            )
+        )
+        nginx = shutil.which("nginx") or "/usr/sbin/nginx"
+        self._nginx = Process([nginx, "-c", str(config), "-e", str(self.directory / "nginx.log")], self.directory / "out")
+
+    def _is_ours(self):
+        for process in filter(None, (self._process, self._nginx)):
+            if process.returncode is not None:
+                raise AssertionError(f"{self} ended while starting ({process.returncode}):\n{self.log()}")
+        try:
+            response = self.request("GET", "/test/whoami/", timeout=30)
+        except OSError:
+            return False
+        if response.status in (502, 504):  # nginx is there before uWSGI
+            return False
+        assert response.status == 200, f"{self} answers {response.status}:\n{response.text}\n{self.log()}"
+        assert response.json()["token"] == self.token, f"somebody else answers on {self.url}"
+        return True
+
+    @property
+    def pid(self):
+        """The process that was started: the master, or the only worker of a site without one."""
+        return self._process.pid
+
+    def signal(self, number):
+        self._process.signal(number)
+
+    def wait(self, timeout=20.0):
+        """Wait for the server to end by itself and return its exit status."""
+        return self._process.wait(timeout)
+
+    def stop(self):
+        """End it, and insist: it ends in time, and the keys of its sessions are in no log."""
+        log = ""
+        try:
+            for client in self._clients:
+                with contextlib.suppress(OSError, websocket.WebSocketException):
+                    client.shutdown()
+            clean = self._process.stop() if self._process else True
+            if self._nginx:
+                self._nginx.stop()
+            log = self.log() if self._process else ""
+        finally:
+            shutil.rmtree(self.directory, ignore_errors=True)
+        assert clean, f"{self} did not end within 20 s of SIGTERM:\n{log[-4000:]}"
+        leaked = [key for key in self.session_keys if key in log]
+        assert not leaked, f"session keys in the log of {self}"
+
+    def __str__(self):
+        return f"{self.front} of {self.binary}"
+
+    # --- looking inside -----------------------------------------------------------------------------------------------
+
+    def log(self):
+        """Everything that uWSGI and the site wrote so far."""
+        return self._process.log()
+
+    def mark_log(self):
+        self._log_mark = self._process.log_path.stat().st_size
+
+    def log_since_mark(self):
+        with self._process.log_path.open("rb") as file:
+            file.seek(self._log_mark)
+            return file.read().decode(errors="replace")
+
+    def workers(self):
+        """Process ids of the workers that are up, by asking uWSGI's master."""
+        if not self._master:
+            return [self.pid]
+        with socket.socket(socket.AF_UNIX) as stats:
+            stats.settimeout(10)
+            stats.connect(self._stats)
+            text = b"".join(iter(lambda: stats.recv(65536), b""))
+        return [worker["pid"] for worker in json.loads(text)["workers"] if worker["pid"] and worker["status"] != "dead"]
+
+    def descriptors(self):
+        """How many descriptors each worker has open, by process id."""
+        return {pid: len(os.listdir(f"/proc/{pid}/fd")) for pid in self.workers()}
+
+    @contextlib.contextmanager
+    def only(self, pid):
+        """While inside, only this worker runs: it accepts whatever is opened now."""
+        others = [other for other in self.workers() if other != pid]
+        for other in others:
+            os.kill(other, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for other in others:
+                os.kill(other, signal.SIGCONT)
+
+    # --- talking to it ------------------------------------------------------------------------------------------------
+
+    def ws_url(self, path):
+        """``path`` is what follows WEBSOCKET_URL (``/ws/`` unless it starts with a slash): facility and query."""
+        return f"ws{self.scheme[4:]}://{self.host}{path if path.startswith('/') else '/ws/' + path}"
+
+    def request(self, method, path, headers=None, body=None, cookies=None, timeout=20.0):
+        """One HTTP request on a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        headers = {**({"Cookie": cookies} if cookies else {}), **(headers or {})}
+        try:
+            connection.request(method, path, body=body, headers=headers)
+            answer = connection.getresponse()
+            return Response(answer.status, answer.headers, answer.read())
+        except http.client.HTTPException as broken:
+            raise ConnectionError(f"{method} {path}: {broken!r}") from broken
+        finally:
+            connection.close()
+
+    def login(self, username="john", password=None):
+        """Sign in through the site's own form; returns the value of the Cookie header of a signed-in browser."""
+        page = self.request("GET", "/accounts/login/")
+        assert page.status == 200, f"login page: {page.status}\n{page.text}\n{self.log()}"
+        token = cookies_of(page)["csrftoken"]
+        form = {"username": username, "password": password or DEMO_ACCOUNTS[username]}
+        answer = self.request(
+            "POST",
+            "/accounts/login/",
+            headers={"Content-Type": "application/x-www-form-urlencoded", "Origin": self.url},
+            cookies=f"csrftoken={token}",
+            body=urlencode({**form, "csrfmiddlewaretoken": token}),
+        )
+        assert answer.status == 302, f"signing in as {username}: {answer.status}\n{answer.text}"
+        jar = {"csrftoken": token, **cookies_of(answer)}
+        self.session_keys.add(jar["sessionid"])
+        return "; ".join(f"{name}={value}" for name, value in jar.items())
+
+    def connect(self, path, cookies=None, origin=None, timeout=10.0, **options):
+        """Open a WebSocket with websocket-client. Without ``origin`` no Origin header is sent, as from a script."""
+        options.setdefault("class_", Client)
+        if origin is None:
+            options["suppress_origin"] = True
+        client = websocket.create_connection(
+            self.ws_url(path), timeout=timeout, cookie=cookies, origin=origin, **options
+        )
+        self._clients.append(client)
+        return client
+
+    def publish(self, facility, *messages, cookies=None, publisher="wsloop", how="plain", expire=None, **audience):
+        """Publish from inside the server, through a view (``tests/integration/sites/views.py`` explains the values)."""
+        order = {"facility": facility, "messages": messages, "publisher": publisher, "how": how, "audience": audience}
+        if expire is not None:
+            order["expire"] = expire
+        answer = self.request("POST", "/test/publish/", cookies=cookies, body=json.dumps(order))
+        assert answer.status == 200, f"publishing: {answer.status}\n{answer.text}\n{self.log()[-4000:]}"
+
+
+def is_elf(binary):
+    with open(binary, "rb") as file:
+        return file.read(4) == b"\x7fELF"
+
+
+def cookies_of(response):
+    """Names and values of the cookies that a response sets."""
+    found = (re.match(r"([^=]+)=([^;]*)", line) for line in response.headers.get_all("Set-Cookie", []))
+    return {match[1]: match[2] for match in found}
+
+
+def site_environment(directory, site_files, redis_url):
+    """The environment of the site: nothing of the caller's that could change it, everything it writes in ``directory``."""
+    theirs = ("DJANGO_", "REDIS_", "DATABASE_", "DEMO", "UWSGI_", "SITE_", "HTTP")
+    return {name: value for name, value in os.environ.items() if not name.startswith(theirs)} | {
+        "DJANGO_SETTINGS_MODULE": "tests.integration.sites.settings",
+        "DJANGO_SECRET_KEY": "only-for-the-integration-tests-" + "x" * 32,
+        "DEMO": "1",
+        "DATABASE_URL": f"sqlite:///{directory}/db.sqlite3",
+        "REDIS_URL": redis_url,
+        "SITE_VAR": str(directory),
+        "SITE_STATIC": str(site_files / "static"),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def make_site_files(directory):
+    """A migrated database with the demo accounts and the collected static files, for sites to start from."""
+    env = site_environment(directory, directory, "redis://127.0.0.1:1/0")
+    for command in (["migrate", "-v0"], ["demo_data"], ["collectstatic", "-v0", "--no-input"]):
+        subprocess.run([sys.executable, "manage.py", *command], cwd=ROOT, env=env, check=True, timeout=120)
+    return directory
+
+
+class StockPublisher:
+    """ws4redis's own publisher in a process of its own, where wsloop cannot be imported."""
+
+    def __init__(self, connection, prefix="ws", **settings):
+        settings = {"WS4REDIS_CONNECTION": connection, "WS4REDIS_PREFIX": prefix, **settings}
+        script = Path(__file__).parent / "sites" / "stock_publisher.py"
+        self._lock = threading.Lock()
+        self._popen = subprocess.Popen(
+            [sys.executable, "-W", "ignore", str(script), json.dumps(settings)],
+            cwd=script.parent,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._popen.stdout.readline() == "ready\n"
+
+    def publish(self, facility, *messages, expire=None, **audience):
+        """Returns when Redis has all ``messages``."""
+        options = {} if expire is None else {"expire": expire}
+        order = {"facility": facility, "messages": messages, "audience": audience, "options": options}
+        with self._lock:
+            self._popen.stdin.write(json.dumps(order) + "\n")
+            self._popen.stdin.flush()
+            assert self._popen.stdout.readline() == "published\n"
+
+    def close(self):
+        self._popen.stdin.close()
+        self._popen.wait(10)

@@ -1,0 +1,12 @@
+"""Settings given as callables rather than as dotted paths."""
+
+from tests.integration.sites import hooks
+from tests.integration.sites.settings import *  # noqa: F403
+
+
+def WS4REDIS_ALLOWED_CHANNELS(request, channels):  # noqa: N802 - it is a setting
+    return hooks.listen_only(request, channels)
+
+
+def WS4REDIS_PROCESS_REQUEST(request):  # noqa: N802 - it is a setting
+    return hooks.user_from_header(request)

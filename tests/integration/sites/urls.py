@@ -1,0 +1,11 @@
+from django.urls import include, path
+
+from tests.integration.sites import views
+
+urlpatterns = [
+    path("test/whoami/", views.whoami),
+    path("test/publish/", views.publish),
+    path("test/fetch/", views.fetch),
+    path("test/session/", views.session),
+    path("", include("project.urls")),
+]

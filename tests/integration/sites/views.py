@@ -1,0 +1,93 @@
+"""Views that let a test act inside the server: publish as a view of the site would, and say which process answered."""
+
+import base64
+import json
+import os
+
+from django.contrib.auth import get_user_model
+from django.db import transaction
+from django.http import HttpResponse, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
+
+
+def whoami(request):
+    return JsonResponse({"token": os.environ["SITE_TOKEN"], "pid": os.getpid(), "user": request.user.get_username()})
+
+
+@csrf_exempt
+def session(request):
+    """Write the posted JSON object into the session."""
+    request.session.update(json.loads(request.body))
+    return HttpResponse("stored\n")
+
+
+class _RolledBack(Exception):
+    pass
+
+
+@csrf_exempt
+def publish(request):
+    """Publish what the posted JSON object says.
+
+    ``publisher``: ``wsloop`` or ``stock``; ``facility``; ``audience``: keyword arguments of the publisher, where ``"SELF"`` and
+    ``{"account": name}`` stand for the marker and for the user object; ``messages``: what to publish, where
+    ``{"base64": …}`` stands for bytes; ``expire``; ``how``: ``plain``, ``context``, ``pipeline``, ``on_commit`` or
+    ``rolled-back``.
+    """
+    order = json.loads(request.body)
+    if order.get("publisher", "wsloop") == "stock":
+        from ws4redis.publisher import RedisPublisher
+        from ws4redis.redis_store import SELF, RedisMessage
+    else:
+        from wsloop.publisher import SELF, RedisMessage, RedisPublisher
+
+    def argument(value):
+        if value == "SELF":
+            return SELF
+        if isinstance(value, dict):
+            return get_user_model().objects.get(username=value["account"])
+        return [argument(item) for item in value] if isinstance(value, list) else value
+
+    def message(value):
+        if isinstance(value, dict) and "base64" in value:
+            value = base64.b64decode(value["base64"])
+        return RedisMessage(value) if order.get("publisher") == "stock" else value
+
+    audience = {name: argument(value) for name, value in order["audience"].items()}
+    options = {"expire": order["expire"]} if "expire" in order else {}
+    how = order.get("how", "plain")
+    messages = [message(value) for value in order["messages"]]
+    make = {"request": request, "facility": order["facility"], **audience}
+    if how == "context":
+        with RedisPublisher(**make) as publisher:
+            for item in messages:
+                publisher.publish_message(item, **options)
+    elif how == "pipeline":
+        publisher = RedisPublisher(**make)
+        for item in messages:
+            publisher.pipeline_publish_message(item, **options)
+    elif how in ("on_commit", "rolled-back"):
+        try:
+            with transaction.atomic():
+                publisher = RedisPublisher(**make)
+                for item in messages:
+                    publisher.publish_message(item, on_commit=True, **options)
+                if how == "rolled-back":
+                    raise _RolledBack
+        except _RolledBack:
+            pass
+    else:
+        publisher = RedisPublisher(**make)
+        for item in messages:
+            publisher.publish_message(item, **options)
+    return JsonResponse({"published": len(messages)})
+
+
+def fetch(request):
+    """What ``fetch_message`` finds for whoever asks."""
+    from wsloop.publisher import RedisPublisher
+
+    found = RedisPublisher(request=request, facility=request.GET["facility"], broadcast=True).fetch_message(
+        request, request.GET["facility"], request.GET.get("audience", "any")
+    )
+    return JsonResponse({"message": None if found is None else found.decode() if isinstance(found, bytes) else found})
