@@ -7,18 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import RedisServer, Site, StockPublisher, make_site_files
+from tests.integration.harness import RedisServer, Sites, StockPublisher, make_site_files
 from tests.requires import need
-
-_running = []  # sites whose log belongs into the report of a test that fails
-
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     outcome = yield
     report = outcome.get_result()
     if report.failed:
-        for site in _running:
+        for site in Sites.running:
             log = site.log_since_mark().splitlines()[-150:]
             if log:
                 report.sections.append((f"log of {site} during this test", "\n".join(log)))
@@ -26,7 +23,7 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.hookimpl
 def pytest_runtest_setup(item):
-    for site in _running:
+    for site in Sites.running:
         site.mark_log()
 
 
@@ -39,6 +36,13 @@ def redis_server():
         yield server.start()
     finally:
         server.close()
+
+
+@pytest.fixture(scope="session")
+def redis_client(redis_server):
+    """A connection of the tests' own to the shared Redis; answers are ``str``."""
+    with redis_server.client() as client:
+        yield client
 
 
 @pytest.fixture
@@ -77,49 +81,30 @@ def site_files():
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _factory(redis_server, site_files, started):
-    def start(redis=None, **options):
-        site = Site((redis or redis_server).url, site_files, **options)
-        started.append(site)
-        _running.append(site)
-        return site.start()
-
-    return start
-
-
-def _stop_all(started):
-    problems = []
-    while started:
-        site = started.pop()
-        try:
-            site.stop()
-        except AssertionError as problem:
-            problems.append(str(problem))
-        finally:
-            _running.remove(site)
-    assert not problems, "\n".join(problems)
-
-
 @pytest.fixture(scope="session")
 def shared_serve(redis_server, site_files):
     """Start a site that lives until the end of the session: ``shared_serve(front="http-socket", processes=2)``."""
-    started = []
-    yield _factory(redis_server, site_files, started)
-    _stop_all(started)
+    with Sites(redis_server, site_files) as serve:
+        yield serve
 
 
 @pytest.fixture
 def serve(redis_server, site_files):
     """Start a site for this test: ``serve(front="http", settings={…}, redis=private_redis)``; see ``Site`` for the rest."""
-    started = []
-    yield _factory(redis_server, site_files, started)
-    _stop_all(started)
+    with Sites(redis_server, site_files) as serve:
+        yield serve
 
 
 @pytest.fixture(scope="session")
 def site(shared_serve):
     """The site that tests share: two workers behind uWSGI's http router, the command that ws4redis documents."""
     return shared_serve(front="http", processes=2)
+
+
+@pytest.fixture(scope="session")
+def direct(shared_serve):
+    """One worker that clients reach without a router in between: for what a router would hide."""
+    return shared_serve(front="http-socket", processes=1)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import secrets
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import redis
 import websocket
@@ -47,6 +48,16 @@ def wait_until(condition, timeout=15.0, what="the condition"):
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not come about within {timeout:g} s; last seen: {result!r}")
         time.sleep(0.02)
+
+
+def make_certificate(certificate, key):
+    """Write a self-signed certificate of the loopback and its key, as PEM files."""
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+        + ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)],
+        check=True,
+        capture_output=True,
+    )
 
 
 def uwsgi_binaries():
@@ -111,21 +122,12 @@ class RedisServer:
         self.certificate = self.directory / "certificate.pem" if tls else None
         self._process = None
         if tls:
-            self._make_certificate()
-
-    def _make_certificate(self):
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-            + ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-            + ["-keyout", str(self.directory / "key.pem"), "-out", str(self.certificate)],
-            check=True,
-            capture_output=True,
-        )
+            make_certificate(self.certificate, self.directory / "key.pem")
 
     @property
     def url(self):
         scheme = "rediss" if self.certificate else "redis"
-        auth = f":{self.password}@" if self.password else ""
+        auth = f":{quote(self.password, safe='')}@" if self.password else ""
         query = f"?ssl_ca_certs={self.certificate}" if self.certificate else ""
         return f"{scheme}://{auth}127.0.0.1:{self.port}/0{query}"
 
@@ -169,6 +171,13 @@ class RedisServer:
     def kill(self):
         """End it at once, as a crash of its machine would."""
         self._process.stop(signal.SIGKILL)
+
+    def pause(self):
+        """Stop it without ending it: connections stay, nothing is answered."""
+        self._process.signal(signal.SIGSTOP)
+
+    def resume(self):
+        self._process.signal(signal.SIGCONT)
 
     def close(self):
         if self._process:
@@ -214,6 +223,16 @@ class Client(websocket.WebSocket):
         """The messages that come before ``last``; publishing ``last`` afterwards shows that nothing else arrives."""
         deadline = time.monotonic() + timeout
         return list(iter(lambda: self.next(max(deadline - time.monotonic(), 0.001)), last))
+
+    def round_trip(self, payload=b"round trip", timeout=10.0):
+        """Ping and wait for the pong: the server has read every frame that was sent before. Returns the pong's payload."""
+        self.ping(payload)
+        self.settimeout(timeout)
+        while True:
+            opcode, data = self.recv_data(control_frame=True)
+            if opcode == websocket.ABNF.OPCODE_PONG:
+                return data
+            assert data == HEARTBEAT.encode(), f"{data!r} came before the pong"
 
     def closing(self, timeout=15.0):
         """Read on until the server ends the connection: the code of its close frame, or None if there was none."""
@@ -268,7 +287,7 @@ class Site:
     ``binary``: the uWSGI executable; ``front``: one of ``FRONTS``, ``http11-socket`` or ``https-socket``; ``options``: further
     command line options of uWSGI; ``settings``: Django settings that differ, as JSON; ``settings_module``: where callables
     are needed; ``env``: further environment; ``processes``: workers; ``gevent``: async cores of each worker; ``master``: whether
-    uWSGI runs a master process (the sample's documented command does without).
+    uWSGI runs a master process (the sample's documented command does without); ``certificate`` and ``key``: PEM files.
     """
 
     def __init__(
@@ -284,6 +303,8 @@ class Site:
         settings_module="tests.integration.sites.settings",
         env=None,
         master=True,
+        certificate=None,
+        key=None,
     ):
         self.binary = binary or uwsgi_binaries()[0]
         self.front = front
@@ -296,6 +317,7 @@ class Site:
         self.url = f"{self.scheme}://{self.host}"
         self.session_keys = set()
         self._master = master
+        self._certificate, self._key = certificate, key
         self._stats = str(self.directory / "stats.sock")
         self._clients = []
         self._nginx = None
@@ -314,7 +336,7 @@ class Site:
             "http-keepalive": ["--http", address, "--http-websockets", "--http-keepalive"],
             "http-socket": ["--http-socket", address],
             "http11-socket": ["--http11-socket", address],
-            "https-socket": ["--https-socket", f"{address},{self.directory}/cert.pem,{self.directory}/key.pem"],
+            "https-socket": ["--https-socket", f"{address},{self._certificate},{self._key}"],
             "nginx-http": ["--http-socket", unix],
             "nginx-uwsgi": ["--socket", unix],
         }[self.front]
@@ -444,7 +466,11 @@ class Site:
 
     def request(self, method, path, headers=None, body=None, cookies=None, timeout=20.0):
         """One HTTP request on a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        if self._certificate:
+            trust = ssl.create_default_context(cafile=self._certificate)
+            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=trust)
+        else:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         headers = {**({"Cookie": cookies} if cookies else {}), **(headers or {})}
         try:
             connection.request(method, path, body=body, headers=headers)
@@ -491,6 +517,37 @@ class Site:
             order["expire"] = expire
         answer = self.request("POST", "/test/publish/", cookies=cookies, body=json.dumps(order))
         assert answer.status == 200, f"publishing: {answer.status}\n{answer.text}\n{self.log()[-4000:]}"
+
+
+class Sites:
+    """Starts sites with what they have in common, and ends all of them at the end of its ``with`` block."""
+
+    running = []  # of all instances: their logs belong into the report of a test that fails
+
+    def __init__(self, redis_server, site_files):
+        self._redis_server = redis_server
+        self._site_files = site_files
+        self._started = []
+
+    def __call__(self, redis=None, **options):
+        """Start a site, on the given ``RedisServer`` or the shared one; see ``Site`` for the ``options``."""
+        site = Site((redis or self._redis_server).url, self._site_files, **options)
+        self._started.append(site)
+        self.running.append(site)
+        return site.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        problems = []
+        for site in reversed(self._started):
+            self.running.remove(site)
+            try:
+                site.stop()
+            except AssertionError as problem:
+                problems.append(str(problem))
+        assert not problems, "\n".join(problems)
 
 
 def is_elf(binary):

@@ -1,0 +1,209 @@
+"""Publishing from a view, with wsloop's publisher and with ws4redis's, and from processes that never heard of wsloop."""
+
+import contextlib
+import json
+import socket
+import threading
+
+import pytest
+
+LISTEN = "subscribe-broadcast&subscribe-user&subscribe-group&subscribe-session"
+
+
+def session_of(cookies):
+    return dict(pair.split("=") for pair in cookies.split("; "))["sessionid"]
+
+
+@pytest.fixture
+def listeners(site, facility, john, mary):
+    """What john and mary hear, each with one socket that listens to everything."""
+    return {
+        "john": site.connect(f"{facility}?{LISTEN}", cookies=john),
+        "mary": site.connect(f"{facility}?{LISTEN}", cookies=mary),
+    }
+
+
+def heard(listeners, stock, facility):
+    """Everything that each of them heard so far."""
+    stock.publish(facility, "end", broadcast=True, expire=0)
+    return {who: client.until("end") for who, client in listeners.items()}
+
+
+@pytest.mark.parametrize("publisher", ["stock", "wsloop"])
+@pytest.mark.parametrize(
+    ("audience", "hear"),
+    [
+        ({"broadcast": True}, "john mary"),
+        ({"users": ["john"]}, "john"),
+        ({"users": ["john", "mary"]}, "john mary"),
+        ({"users": ["SELF"]}, "john"),
+        ({"users": ["SELF", "mary"]}, "john mary"),
+        ({"users": True}, "john"),
+        ({"groups": ["chatters"]}, "john mary"),
+        ({"groups": ["SELF"]}, "john mary"),
+        ({"groups": True}, "john mary"),
+        ({"sessions": ["SELF"]}, "john"),
+        ({"sessions": True}, "john"),
+        ({"users": ["nobody"], "groups": ["none"], "sessions": ["no"]}, ""),
+    ],
+    ids=str,
+)
+def test_arguments_of_ws4redis(site, stock, facility, john, listeners, publisher, audience, hear):
+    site.publish(facility, "hello", cookies=john, publisher=publisher, **audience)
+    expected = {who: ["hello"] if who in hear.split() else [] for who in listeners}
+    assert heard(listeners, stock, facility) == expected
+
+
+@pytest.mark.parametrize(
+    ("audience", "hear"),
+    [
+        ({"users": "john"}, "john"),
+        ({"users": "SELF"}, "john"),
+        ({"users": {"account": "mary"}}, "mary"),
+        ({"users": [{"account": "john"}, "mary"]}, "john mary"),
+        ({"groups": "chatters"}, "john mary"),
+        ({"groups": "SELF"}, "john mary"),
+        ({"sessions": "SELF"}, "john"),
+    ],
+    ids=str,
+)
+def test_single_values_and_objects(site, stock, facility, john, listeners, audience, hear):
+    site.publish(facility, "hello", cookies=john, **audience)
+    expected = {who: ["hello"] if who in hear.split() else [] for who in listeners}
+    assert heard(listeners, stock, facility) == expected
+
+
+def test_a_single_session_key(site, stock, facility, mary, listeners):
+    site.publish(facility, "hello", sessions=session_of(mary))
+    assert heard(listeners, stock, facility) == {"john": [], "mary": ["hello"]}
+
+
+def test_self_of_an_anonymous_request_is_nobody(site, stock, facility, listeners):
+    site.publish(facility, "hello", users="SELF", groups="SELF", sessions="SELF")
+    assert heard(listeners, stock, facility) == {"john": [], "mary": []}
+
+
+@pytest.mark.parametrize(
+    "message", [{"a": [1, None, "ä"]}, ["list", 2], 17, 1.5, True, {"nested": {"x": "\u2028</script>"}}], ids=str
+)
+def test_what_json_can_hold_arrives_as_json_text(site, facility, message):
+    client = site.connect(f"{facility}?subscribe-broadcast")
+    site.publish(facility, message, broadcast=True)
+    text = client.next()
+    assert isinstance(text, str)
+    assert json.loads(text) == message
+
+
+def test_text_is_not_encoded_again(site, facility):
+    client = site.connect(f"{facility}?subscribe-broadcast")
+    site.publish(facility, '{"already": "json"}', "plain ä€😀", broadcast=True)
+    assert client.take(2) == ['{"already": "json"}', "plain ä€😀"]
+
+
+def test_bytes(site, facility):
+    client = site.connect(f"{facility}?subscribe-broadcast")
+    site.publish(facility, {"base64": "/wD+"}, {"base64": "dGV4dA=="}, broadcast=True)
+    assert client.take(2) == [b"\xff\x00\xfe", "text"]
+
+
+@pytest.mark.parametrize("how", ["plain", "context", "pipeline", "on_commit"])
+def test_ways_to_publish_keep_the_order(site, stock, facility, john, listeners, how):
+    messages = [str(number) for number in range(100)]
+    site.publish(facility, *messages, cookies=john, how=how, users="SELF", groups=["nobody"])
+    assert heard(listeners, stock, facility) == {"john": messages, "mary": []}
+
+
+def test_a_rolled_back_transaction_publishes_nothing(site, stock, redis_client, facility, listeners):
+    site.publish(facility, "never", how="rolled-back", broadcast=True)
+    assert redis_client.keys(f"*{facility}") == []
+    assert heard(listeners, stock, facility) == {"john": [], "mary": []}
+
+
+@pytest.mark.parametrize("publisher", ["stock", "wsloop"])
+@pytest.mark.parametrize(("expire", "kept"), [(None, (3500, 3600)), (60, (50, 60)), (0, (-2, -2))])
+def test_expire(site, redis_client, facility, publisher, expire, kept):
+    """Seconds for which the message is kept; ``WS4REDIS_EXPIRE`` of the sample is an hour, 0 keeps nothing."""
+    site.publish(facility, "keep me", publisher=publisher, expire=expire, broadcast=True)
+    assert kept[0] <= redis_client.ttl(f"ws:broadcast:{facility}") <= kept[1]
+
+
+def test_fetch_message(site, stock, facility, john, mary):
+    def fetch(cookies, audience="any"):
+        path = f"/test/fetch/?facility={facility}&audience={audience}"
+        return site.request("GET", path, cookies=cookies).json()["message"]
+
+    assert fetch(john) is None
+    stock.publish(facility, "to all", broadcast=True)
+    assert [fetch(john), fetch(mary), fetch(None)] == ["to all"] * 3
+    stock.publish(facility, "to chatters", groups=["chatters"])
+    assert [fetch(john), fetch(None)] == ["to chatters", "to all"]
+    stock.publish(facility, "to john", users=["john"])
+    assert [fetch(john), fetch(mary)] == ["to john", "to chatters"]
+    stock.publish(facility, "to the session", sessions=[session_of(john)])
+    assert [fetch(john), fetch(john, "user"), fetch(john, "group"), fetch(john, "broadcast")] == [
+        "to the session",
+        "to john",
+        "to chatters",
+        "to all",
+    ]
+    assert fetch(mary, "user") is None
+
+
+class Wiretap:
+    """A TCP proxy before Redis that notes, connection by connection, in which direction bytes went."""
+
+    def __init__(self, port):
+        self.turns = []
+        self._port = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        self._sockets = [self._listener]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._port))
+                self._sockets += [client, server]
+                for source, target, direction in ((client, server, "asks"), (server, client, "answers")):
+                    threading.Thread(target=self._pump, args=(source, target, direction), daemon=True).start()
+
+    def _pump(self, source, target, direction):
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 20):
+                self.turns.append((id(source) if direction == "asks" else id(target), direction))
+                target.sendall(data)
+        for end in (source, target):
+            end.close()
+
+    def round_trips(self):
+        """How often a question followed an answer on the same connection, or opened it."""
+        last, count = {}, 0
+        for connection, direction in self.turns:
+            count += direction == "asks" and last.get(connection) != "asks"
+            last[connection] = direction
+        return count
+
+    def close(self):
+        for end in self._sockets:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+def test_one_round_trip_however_many_channels(serve, redis_server, redis_client, facility):
+    tap = Wiretap(redis_server.port)
+    try:
+        site = serve(redis=tap)
+        users = [f"user{number}" for number in range(50)]
+        site.publish(facility, "the first one connects", users=users)
+        tap.turns.clear()
+        site.publish(facility, "hello", users=users)
+        assert tap.round_trips() == 1
+        assert {redis_client.get(f"ws:user:{user}:{facility}") for user in users} == {"hello"}
+        tap.turns.clear()
+        site.publish(facility, *map(str, range(20)), how="context", users=users)
+        assert tap.round_trips() == 1
+    finally:
+        tap.close()
