@@ -57,6 +57,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "ws4redis.context_processors.default",  # WEBSOCKET_URI, WS4REDIS_HEARTBEAT
+                "chat.context_processors.demo_accounts",  # DEMO_ACCOUNTS
             ],
         },
     },

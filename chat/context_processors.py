@@ -1,0 +1,10 @@
+"""What every template of the sample may show."""
+
+from django.conf import settings
+
+from chat import demo
+
+
+def demo_accounts(request):
+    """Add ``DEMO_ACCOUNTS``: the accounts a visitor may try, none unless the setting ``DEMO`` is on."""
+    return {"DEMO_ACCOUNTS": demo.ACCOUNTS if settings.DEMO else ()}

@@ -1,0 +1,94 @@
+"""The forms of the sample: which texts may be published, and to whom."""
+
+from django import forms
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
+from django.core.exceptions import ValidationError
+from django.db import models
+
+MAX_MESSAGE_LENGTH = 2000  # characters: long enough for any notification, far below the engine's bounds in bytes
+
+
+class MessageField(forms.CharField):
+    """A text of one or more lines, without white space around it."""
+
+    def __init__(self, **kwargs):
+        widget = forms.Textarea(attrs={"rows": 3, "autocomplete": "off"})
+        super().__init__(max_length=MAX_MESSAGE_LENGTH, widget=widget, **kwargs)
+
+    def to_python(self, value):
+        # A form sends each line break as two characters, but the browser's own counter counts one.
+        return super().to_python(value).replace("\r\n", "\n")
+
+
+class MessageForm(forms.Form):
+    message = MessageField()
+
+    def clean_message(self):
+        message = self.cleaned_data["message"]
+        if message == settings.WS4REDIS_HEARTBEAT:
+            raise ValidationError("This text is the heartbeat of the sockets, so no page would show it.")
+        return message
+
+
+class Audience(models.TextChoices):
+    """Whom a message may be addressed to."""
+
+    BROADCAST = "broadcast", "Everybody"
+    USER = "user", "One user"
+    GROUP = "group", "One group"
+    SESSION = "session", "This browser only"
+
+
+class SendForm(forms.Form):
+    """Audience, recipient and text.
+
+    Args:
+        sender: the user who writes. Everybody who is signed in may write to everybody, to any user and to the groups
+            which they belong to; staff may write to any group.
+    """
+
+    audience = forms.ChoiceField(choices=Audience.choices, initial=Audience.USER, widget=forms.RadioSelect)
+    recipient = forms.CharField(
+        required=False,
+        max_length=150,
+        help_text="Name of the user or group.",
+        widget=forms.TextInput(attrs={"autocomplete": "off", "autocapitalize": "none", "list": "recipients"}),
+    )
+    message = MessageField()
+
+    def __init__(self, *args, sender, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._sender = sender
+
+    def clean(self):
+        """Check that the recipient exists, and spell the name as the database does."""
+        cleaned = super().clean()
+        audience, name = cleaned.get("audience"), cleaned.get("recipient")
+        if audience not in (Audience.USER, Audience.GROUP) or name is None:
+            return cleaned
+        if not name:
+            self.add_error("recipient", f"Name the {audience} to send it to.")
+            return cleaned
+        try:
+            cleaned["recipient"] = self._user(name) if audience == Audience.USER else self._group(name)
+        except ValidationError as error:
+            self.add_error("recipient", error)
+        return cleaned
+
+    def _user(self, name):
+        user = get_user_model()._default_manager.filter(username=name, is_active=True).first()
+        if user is None:
+            raise ValidationError(f"There is no user named “{name}”.")
+        return user.get_username()
+
+    def _group(self, name):
+        group = self.groups().filter(name=name).first()
+        if group is None:
+            raise ValidationError(f"There is no group named “{name}” that you may write to.")
+        return group.name
+
+    def groups(self):
+        """Return the groups that the sender may write to."""
+        return Group.objects.all() if self._sender.is_staff else self._sender.groups.all()

@@ -1,0 +1,41 @@
+"""``manage.py demo_data``: the accounts of the demonstration."""
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
+from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
+
+from chat import demo
+
+
+class Command(BaseCommand):
+    help = (
+        "Creates the demonstration accounts john and mary (password: secret, group: chatters) and admin (password: admin, "
+        "staff). Running it again changes nothing: an account that exists keeps its password and its rights; only a "
+        "missing account or a missing membership of the group is added."
+    )
+
+    @transaction.atomic
+    def handle(self, *args, **options):
+        if not (settings.DEMO or settings.DEBUG):
+            raise CommandError(
+                "demo_data creates accounts with passwords that everybody knows. To allow it, set DEMO=1 or "
+                "DJANGO_DEBUG=1 in the environment; never do so on a public site."
+            )
+        for account in demo.ACCOUNTS:
+            user, created = self._ensure(account)
+            for name in account.groups:
+                Group.objects.get_or_create(name=name)[0].user_set.add(user)
+            if options["verbosity"] > 0:
+                state = "created" if created else "exists, left as it is"
+                self.stdout.write(f"{account.username}: {state}")
+
+    def _ensure(self, account):
+        users = get_user_model()._default_manager
+        user = users.filter(username=account.username).first()
+        if user:
+            # Not repaired: whoever changed the password of a demonstration account, or owned the name before, meant it.
+            return user, False
+        create = users.create_superuser if account.staff else users.create_user
+        return create(username=account.username, password=account.password), True

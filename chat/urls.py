@@ -1,0 +1,14 @@
+from django.urls import path
+
+from chat import views
+
+urlpatterns = [
+    path("", views.Home.as_view(), name="home"),
+    path("form/", views.Form.as_view(), name="form"),
+    path("broadcast/", views.Broadcast.as_view(), name="broadcast"),
+    path("user/", views.User.as_view(), name="user"),
+    path("group/", views.Group.as_view(), name="group"),
+    path("session/", views.Session.as_view(), name="session"),
+    path("send/", views.Send.as_view(), name="send"),
+    path("inbox/", views.Inbox.as_view(), name="inbox"),
+]

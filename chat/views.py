@@ -1,0 +1,256 @@
+"""The pages. Each publishes with ``RedisPublisher`` and shows what arrives over the socket of one facility and audience.
+
+A page works in two ways: its scripts post the form with ``fetch`` and get JSON; without them the form is posted and
+redirected as any Django form, and the page shows the last message that Redis keeps.
+"""
+
+import json
+import logging
+from http import HTTPStatus
+from urllib.parse import urlencode
+
+from django.contrib import messages
+from django.contrib.auth.mixins import AccessMixin
+from django.http import JsonResponse
+from django.shortcuts import redirect
+from django.utils import timezone
+from django.views.generic import FormView, TemplateView
+from redis.exceptions import RedisError
+
+from chat.forms import Audience, MessageForm, SendForm
+from wsloop.publisher import SELF, RedisPublisher
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER = 5  # seconds, told to whoever could not publish
+
+
+def wants_json(request):
+    """Tell whether the reply goes to a script (``Accept: application/json``, or jQuery's header) and not to a window."""
+    preferred = request.get_preferred_type(["text/html", "application/json"])
+    return preferred == "application/json" or request.headers.get("X-Requested-With") == "XMLHttpRequest"
+
+
+def ensure_session(request):
+    """Give a visitor a session, so that messages can be addressed to this browser."""
+    if not request.session.session_key:
+        request.session.create()
+
+
+def last_message(request, facility, audience):
+    """Return the text that the socket would show on connect, for browsers without scripts; None if there is none."""
+    try:
+        message = RedisPublisher(facility=facility).fetch_message(request, facility, audience)
+    except RedisError as error:
+        logger.warning("the last message of %s cannot be read: %s", facility, error)
+        return None
+    return message.decode(errors="replace") if message else None
+
+
+class Home(TemplateView):
+    template_name = "chat/home.html"
+
+
+class PublishView(AccessMixin, FormView):
+    """A page with a form, what it publishes to, and where that is shown.
+
+    Attributes:
+        facility: what the page's sockets and its publisher name.
+        audience: whom the page's socket listens as.
+        open_to_all: the HTTP methods that need no sign-in.
+    """
+
+    form_class = MessageForm
+    facility = "news"
+    audience = None
+    open_to_all = ()
+
+    def dispatch(self, request, *args, **kwargs):
+        if not request.user.is_authenticated and request.method not in self.open_to_all:
+            return self.handle_no_permission()
+        return super().dispatch(request, *args, **kwargs)
+
+    def handle_no_permission(self):
+        if wants_json(self.request):
+            return self.refuse({"__all__": ["Sign in, then send it again."]}, HTTPStatus.FORBIDDEN)
+        return super().handle_no_permission()
+
+    def get_context_data(self, **kwargs):
+        context = {"facility": self.facility, "audience": self.audience}
+        if self.audience:
+            context["last_message"] = last_message(self.request, self.facility, self.audience)
+        return super().get_context_data(**context, **kwargs)
+
+    def addressees(self, form):
+        """Return the arguments of ``RedisPublisher`` that say whom the message is for."""
+        raise NotImplementedError
+
+    def content(self, form):
+        """Return what is published."""
+        return form.cleaned_data["message"]
+
+    def get_success_url(self):
+        return self.request.path
+
+    def form_valid(self, form):
+        try:
+            publisher = RedisPublisher(facility=self.facility, request=self.request, **self.addressees(form))
+            publisher.publish_message(self.content(form))
+        except RedisError as error:
+            logger.warning("a message to %s could not be published: %s", self.facility, error)
+            form.add_error(None, "Your message could not be delivered. Try again in a few seconds.")
+            return self.undelivered(form)
+        if wants_json(self.request):
+            return JsonResponse({"ok": True})
+        messages.success(self.request, "Sent.")
+        return redirect(self.get_success_url())
+
+    def form_invalid(self, form):
+        if wants_json(self.request):
+            return self.refuse(form.errors, HTTPStatus.BAD_REQUEST)
+        return super().form_invalid(form)
+
+    def undelivered(self, form):
+        """Return the reply for a message that Redis did not take; a plain form still holds the text."""
+        if wants_json(self.request):
+            response = self.refuse(form.errors, HTTPStatus.SERVICE_UNAVAILABLE)
+        else:
+            response = self.render_to_response(
+                self.get_context_data(form=form), status=HTTPStatus.SERVICE_UNAVAILABLE
+            )
+        response["Retry-After"] = RETRY_AFTER
+        return response
+
+    def refuse(self, errors, status):
+        """Return errors as JSON: a list of sentences for each field, ``__all__`` for what concerns none of them."""
+        return JsonResponse({"ok": False, "errors": errors}, status=status)
+
+
+class Form(PublishView):
+    """A message to oneself: the shortest way from a form to the socket."""
+
+    template_name = "chat/form.html"
+    facility = "form"
+    audience = Audience.USER
+
+    def addressees(self, form):
+        return {"users": [SELF]}
+
+
+class Broadcast(PublishView):
+    """To everybody who listens. Listening is open to all, but strangers shall not fill everybody's page."""
+
+    template_name = "chat/broadcast.html"
+    audience = Audience.BROADCAST
+    open_to_all = ("GET", "HEAD")
+
+    def addressees(self, form):
+        return {"broadcast": True}
+
+
+class User(PublishView):
+    """To every window in which this user is signed in."""
+
+    template_name = "chat/user.html"
+    audience = Audience.USER
+
+    def addressees(self, form):
+        return {"users": [SELF]}
+
+
+class Group(PublishView):
+    """To all members of the groups that this user had at sign-in."""
+
+    template_name = "chat/group.html"
+    audience = Audience.GROUP
+
+    def groups(self):
+        # What sockets and SELF go by: ws4redis fills it at sign-in, so that no message needs the database.
+        return self.request.session.get("ws4redis:memberof", [])
+
+    def get_context_data(self, **kwargs):
+        return super().get_context_data(groups=self.groups(), **kwargs)
+
+    def form_valid(self, form):
+        if not self.groups():
+            form.add_error(None, "You were in no group when you signed in, so nobody would receive this.")
+            return self.form_invalid(form)
+        return super().form_valid(form)
+
+    def addressees(self, form):
+        return {"groups": [SELF]}
+
+
+class Session(PublishView):
+    """To every tab of this browser, signed in or not."""
+
+    template_name = "chat/session.html"
+    audience = Audience.SESSION
+    open_to_all = ("GET", "HEAD", "POST")
+
+    def dispatch(self, request, *args, **kwargs):
+        ensure_session(request)
+        return super().dispatch(request, *args, **kwargs)
+
+    def addressees(self, form):
+        return {"sessions": [SELF]}
+
+
+INBOX = "inbox"  # the facility of the two pages below; its messages are JSON, because they tell who wrote
+
+
+class Send(PublishView):
+    """To whom the form says. What arrives is shown in another window, on the page of :class:`Inbox`."""
+
+    template_name = "chat/send.html"
+    form_class = SendForm
+    facility = INBOX
+
+    def get_form_kwargs(self):
+        return super().get_form_kwargs() | {"sender": self.request.user}
+
+    def get_initial(self):
+        wanted = {name: self.request.GET[name] for name in ("audience", "recipient") if name in self.request.GET}
+        return super().get_initial() | wanted
+
+    def addressees(self, form):
+        audience, recipient = form.cleaned_data["audience"], form.cleaned_data["recipient"]
+        return {
+            Audience.BROADCAST: {"broadcast": True},
+            Audience.USER: {"users": [recipient]},
+            Audience.GROUP: {"groups": [recipient]},
+            Audience.SESSION: {"sessions": [SELF]},
+        }[audience]
+
+    def content(self, form):
+        sender = self.request.user.get_username()
+        return {"sender": sender, "text": form.cleaned_data["message"], "sent": timezone.now()}
+
+    def get_success_url(self):
+        """Come back to the same recipient, for the next message."""
+        chosen = {name: self.request.POST[name] for name in ("audience", "recipient") if self.request.POST.get(name)}
+        return f"{self.request.path}?{urlencode(chosen)}"
+
+
+class Inbox(TemplateView):
+    """What arrives, labelled by audience. A frame does not tell whom it was for, so each audience has its own socket."""
+
+    template_name = "chat/inbox.html"
+
+    def get(self, request, *args, **kwargs):
+        ensure_session(request)
+        return super().get(request, *args, **kwargs)
+
+    def get_context_data(self, **kwargs):
+        mine = Audience if self.request.user.is_authenticated else (Audience.BROADCAST, Audience.SESSION)
+        last = {audience.value: self._last_note(audience.value) for audience in mine}
+        return super().get_context_data(facility=INBOX, audiences=last, **kwargs)
+
+    def _last_note(self, audience):
+        """Return the last message as a dictionary with ``text`` and, if a view published it, ``sender``."""
+        message = last_message(self.request, INBOX, audience)
+        try:
+            note = json.loads(message or "null")
+        except ValueError:
+            note = None
+        return note if isinstance(note, dict) and "text" in note else message and {"text": message}
