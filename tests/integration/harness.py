@@ -87,7 +87,7 @@ class Process:
     def returncode(self):
         return self._popen.poll()
 
-    def signal(self, number):
+    def send_signal(self, number):
         self._popen.send_signal(number)
 
     def wait(self, timeout=20.0):
@@ -174,10 +174,10 @@ class RedisServer:
 
     def pause(self):
         """Stop it without ending it: connections stay, nothing is answered."""
-        self._process.signal(signal.SIGSTOP)
+        self._process.send_signal(signal.SIGSTOP)
 
     def resume(self):
-        self._process.signal(signal.SIGCONT)
+        self._process.send_signal(signal.SIGCONT)
 
     def close(self):
         if self._process:
@@ -391,8 +391,8 @@ class Site:
         """The process that was started: the master, or the only worker of a site without one."""
         return self._process.pid
 
-    def signal(self, number):
-        self._process.signal(number)
+    def send_signal(self, number):
+        self._process.send_signal(number)
 
     def wait(self, timeout=20.0):
         """Wait for the server to end by itself and return its exit status."""
@@ -612,3 +612,4 @@ class StockPublisher:
     def close(self):
         self._popen.stdin.close()
         self._popen.wait(10)
+        self._popen.stdout.close()

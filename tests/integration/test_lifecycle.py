@@ -59,7 +59,7 @@ def test_chain_reload_says_goodbye_with_1012(serve, private_redis, facility, tmp
 def test_shutdown(serve, private_redis, facility, binary, front, goodbye):
     site = serve(redis=private_redis, binary=binary, front=front, processes=2)
     clients = [site.connect(f"{facility}?subscribe-broadcast") for _ in range(20)]
-    site.signal(signal.SIGTERM)
+    site.send_signal(signal.SIGTERM)
     with ThreadPoolExecutor(len(clients)) as executor:
         assert set(executor.map(lambda client: client.closing(), clients)) <= goodbye
     site.wait(20)
@@ -71,7 +71,7 @@ def test_shutdown_without_a_master(serve, private_redis, facility):
     """The command that ws4redis documents has neither --master nor --die-on-term: Ctrl-C ends it."""
     site = serve(redis=private_redis, front="http-socket", master=False)
     client = site.connect(f"{facility}?subscribe-broadcast")
-    site.signal(signal.SIGINT)
+    site.send_signal(signal.SIGINT)
     assert client.closing() in (1012, None)
     site.wait(20)
     assert redis_clients(private_redis) == 0
