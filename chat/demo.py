@@ -1,4 +1,4 @@
-"""The demonstration accounts: who they are. ``manage.py demo_data`` makes them, the pages show them when ``DEMO`` is on."""
+"""The demonstration accounts: ``manage.py demo_data`` makes them, the pages show them when ``DEMO`` is on."""
 
 from dataclasses import dataclass
 

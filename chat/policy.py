@@ -6,15 +6,15 @@ Responsible for the rights of one handshake. What a view publishes is not its bu
 from django.core.exceptions import PermissionDenied
 
 ANONYMOUS = frozenset({"subscribe-broadcast", "subscribe-session"})
-# Publishing to one's own windows harms nobody; whoever wants to reach others goes through a view, which checks the text.
+# Publishing to one's own windows harms nobody; who wants to reach others goes through a view, which checks the text.
 SIGNED_IN = ANONYMOUS | {"subscribe-user", "subscribe-group", "publish-user", "publish-session"}
 
 
 def allowed_channels(request, channels):
     """Return those of the requested channels that whoever makes this request may have.
 
-    Anonymous visitors listen to broadcast and to their own session. Signed-in users listen to everything that is theirs,
-    and publish to themselves. Staff may do everything.
+    Anonymous visitors listen to broadcast and to their own session. Signed-in users listen to all that is theirs, and
+    publish to themselves. Staff may do everything.
 
     Args:
         request: the request of the handshake. Its ``user`` may be missing, None, anonymous or not yet loaded: a socket

@@ -1,4 +1,4 @@
-"""The pages. Each publishes with ``RedisPublisher`` and shows what arrives over the socket of one facility and audience.
+"""The pages. Each publishes with ``RedisPublisher`` and shows what arrives over a socket of its facility and audience.
 
 A page works in two ways: its scripts post the form with ``fetch`` and get JSON; without them the form is posted and
 redirected as any Django form, and the page shows the last message that Redis keeps.
@@ -26,7 +26,7 @@ RETRY_AFTER = 5  # seconds, told to whoever could not publish
 
 
 def wants_json(request):
-    """Tell whether the reply goes to a script (``Accept: application/json``, or jQuery's header) and not to a window."""
+    """Tell whether the reply goes to a script (``Accept: application/json``, or jQuery's header), not to a window."""
     preferred = request.get_preferred_type(["text/html", "application/json"])
     return preferred == "application/json" or request.headers.get("X-Requested-With") == "XMLHttpRequest"
 
@@ -56,7 +56,7 @@ class PublishView(AccessMixin, FormView):
 
     Attributes:
         facility: what the page's sockets and its publisher name.
-        audience: whom the page's socket listens as.
+        audience: whom the page's socket listens as; None if the page has none.
         open_to_all: the HTTP methods that need no sign-in.
     """
 
@@ -76,9 +76,10 @@ class PublishView(AccessMixin, FormView):
         return super().handle_no_permission()
 
     def get_context_data(self, **kwargs):
-        context = {"facility": self.facility, "audience": self.audience}
+        context = {"facility": self.facility}
         if self.audience:
-            context["last_message"] = last_message(self.request, self.facility, self.audience)
+            message = last_message(self.request, self.facility, self.audience.value)
+            context["audiences"] = {self.audience.value: message and {"text": message}}
         return super().get_context_data(**context, **kwargs)
 
     def addressees(self, form):
@@ -115,9 +116,7 @@ class PublishView(AccessMixin, FormView):
         if wants_json(self.request):
             response = self.refuse(form.errors, HTTPStatus.SERVICE_UNAVAILABLE)
         else:
-            response = self.render_to_response(
-                self.get_context_data(form=form), status=HTTPStatus.SERVICE_UNAVAILABLE
-            )
+            response = self.render_to_response(self.get_context_data(form=form), status=HTTPStatus.SERVICE_UNAVAILABLE)
         response["Retry-After"] = RETRY_AFTER
         return response
 
@@ -233,7 +232,7 @@ class Send(PublishView):
 
 
 class Inbox(TemplateView):
-    """What arrives, labelled by audience. A frame does not tell whom it was for, so each audience has its own socket."""
+    """What arrives, labelled by audience. A frame does not tell whom it was for: each audience has its own socket."""
 
     template_name = "chat/inbox.html"
 

@@ -11,7 +11,7 @@ from chat import demo
 
 class Command(BaseCommand):
     help = (
-        "Creates the demonstration accounts john and mary (password: secret, group: chatters) and admin (password: admin, "
+        "Creates the demonstration accounts: john and mary (password secret, group chatters), admin (password admin, "
         "staff). Running it again changes nothing: an account that exists keeps its password and its rights; only a "
         "missing account or a missing membership of the group is added."
     )

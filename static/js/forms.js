@@ -1,0 +1,99 @@
+/**
+ * Posts a form with `data-fetch` without leaving the page. The view replies with JSON: `{"ok": true}`, or the errors of
+ * each field as lists of sentences. Whatever goes wrong, what was written stays in its field.
+ */
+
+/** @typedef {{ok: boolean, errors?: Record<string, string[]>}} Reply */
+
+const GENERAL = "__all__"; // Django's name for what concerns no single field
+
+/** @param {HTMLFormElement} form */
+export function start(form) {
+  const status = /** @type {HTMLElement} */ (form.querySelector("[data-status]"));
+  const button = /** @type {HTMLButtonElement} */ (form.querySelector("button"));
+  let busy = false;
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    // Not `disabled`: the button would lose the focus of whoever works by keyboard.
+    if (busy) return;
+    busy = true;
+    button.setAttribute("aria-disabled", "true");
+    const { ok, errors = {} } = await post(form);
+    busy = false;
+    button.removeAttribute("aria-disabled");
+    const others = showErrors(form, errors);
+    status.textContent = ok ? "Sent." : others.join(" ") || "Please mend what is marked.";
+    status.dataset.kind = ok ? "success" : "error";
+    if (ok) field(form, "message").value = "";
+    if (ok || errors[GENERAL]) field(form, "message").focus();
+  });
+}
+
+/** @param {HTMLFormElement} form @returns {Promise<Reply>} */
+async function post(form) {
+  /** @param {string} sentence @returns {Reply} */
+  const failed = (sentence) => ({ ok: false, errors: { [GENERAL]: [sentence] } });
+  let response;
+  try {
+    response = await fetch(form.action, {
+      method: "POST",
+      headers: { Accept: "application/json" },
+      body: new URLSearchParams(/** @type {any} */ (new FormData(form))),
+    });
+  } catch {
+    return failed("The server cannot be reached. Your message is still here; try again.");
+  }
+  try {
+    return await response.json();
+  } catch {
+    // Not from the view: Django's page about a token that has expired, or the server's about an error.
+    return failed(
+      response.status === 403
+        ? "This page is out of date. Copy your message, reload the page and send it again."
+        : `The server could not take it (error ${response.status}). Your message is still here; try again.`,
+    );
+  }
+}
+
+/** @param {HTMLFormElement} form @param {string} name @returns {HTMLInputElement | HTMLTextAreaElement} */
+function field(form, name) {
+  return /** @type {any} */ (form.elements.namedItem(name));
+}
+
+/**
+ * Puts each sentence where Django's own templates put it, and the focus into the first field that has one.
+ *
+ * @param {HTMLFormElement} form
+ * @param {Record<string, string[]>} errors
+ * @returns {string[]} the sentences that concern no single field
+ */
+function showErrors(form, errors) {
+  for (const old of form.querySelectorAll(".errorlist")) old.remove();
+  for (const marked of form.querySelectorAll("[aria-invalid]")) {
+    marked.removeAttribute("aria-invalid");
+    describe(marked, `${marked.id}_error`, false);
+  }
+  const wrong = Object.keys(errors).filter((name) => field(form, name) instanceof HTMLElement);
+  for (const name of wrong) {
+    const control = field(form, name);
+    const list = document.createElement("ul");
+    list.className = "errorlist";
+    list.id = `${control.id}_error`;
+    list.append(
+      ...errors[name].map((sentence) => Object.assign(document.createElement("li"), { textContent: sentence })),
+    );
+    control.before(list);
+    control.setAttribute("aria-invalid", "true");
+    describe(control, list.id, true);
+  }
+  if (wrong.length) field(form, wrong[0]).focus();
+  return Object.keys(errors).flatMap((name) => (wrong.includes(name) ? [] : errors[name]));
+}
+
+/** @param {Element} control @param {string} id @param {boolean} add whether `id` describes the control from now on */
+function describe(control, id, add) {
+  const others = (control.getAttribute("aria-describedby") ?? "").split(" ").filter((each) => each && each !== id);
+  const ids = add ? [...others, id] : others;
+  if (ids.length) control.setAttribute("aria-describedby", ids.join(" "));
+  else control.removeAttribute("aria-describedby");
+}

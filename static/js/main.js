@@ -1,0 +1,7 @@
+/** Every page loads this; it starts what the page has. */
+
+import * as forms from "./forms.js";
+import * as live from "./live.js";
+
+for (const form of document.querySelectorAll("form[data-fetch]")) forms.start(/** @type {HTMLFormElement} */ (form));
+for (const element of document.querySelectorAll("[data-live]")) live.start(/** @type {HTMLElement} */ (element));
