@@ -220,16 +220,6 @@ def test_idle_sockets_outlive_the_timeout_of_the_router(serve, stock, facility):
     assert client.next() == "still here"
 
 
-def test_a_client_that_does_not_answer_pings_is_given_up(serve, redis_client, facility):
-    site = serve(front="http-socket", settings={"WS4REDIS_HEARTBEAT": None, "WSLOOP": {"PING_INTERVAL": 1}})
-    dead = site.connect(f"{facility}?subscribe-broadcast")
-    channel = f"ws:broadcast:{facility}"
-    assert redis_client.pubsub_numsub(channel) == [(channel, 1)]
-    # it never reads, so it never answers
-    wait_until(lambda: redis_client.pubsub_numsub(channel) == [(channel, 0)], what="giving up", timeout=30)
-    dead.shutdown()
-
-
 def test_the_session_key_is_a_secret(direct, stock, facility):
     """It is in no frame, no refusal and no log, though it names a channel."""
     cookies = direct.login("john")

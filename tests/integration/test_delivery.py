@@ -209,7 +209,7 @@ def test_what_a_client_sends_is_kept_too(site, stock, facility):
 
 
 def test_a_kept_message_that_is_not_text_is_sent_as_binary(site, redis_client, facility):
-    redis_client.setex(f"ws:broadcast:{facility}", 60, b"\xff\x00")
+    redis_client.set(f"ws:broadcast:{facility}", b"\xff\x00", ex=60)
     assert site.connect(f"{facility}?subscribe-broadcast").next() == b"\xff\x00"
 
 
@@ -230,7 +230,7 @@ def test_connecting_while_messages_are_published(site, stock, redis_client, faci
                 number += 20
             else:
                 with redis_client.pipeline(transaction=True) as pipeline:
-                    pipeline.publish(channel, number).setex(channel, 60, number).execute()
+                    pipeline.publish(channel, number).set(channel, number, ex=60).execute()
                 number += 1
 
     def connect_and_check(_):

@@ -51,7 +51,7 @@ REFUSALS = [
     ("GET", without("Upgrade"), 426, ["websocket"]),
     ("GET", {**UPGRADE, "Sec-WebSocket-Version": "8"}, 426, ["13"]),
     ("GET", {**UPGRADE, "Sec-WebSocket-Version": "abc"}, 426, ["13"]),
-    ("GET", without("Sec-WebSocket-Version"), 426, ["13"]),
+    ("GET", without("Sec-WebSocket-Version"), 400, ["Sec-WebSocket-Version"]),
     ("GET", without("Sec-WebSocket-Key"), 400, ["Sec-WebSocket-Key"]),
     ("GET", {**UPGRADE, "Sec-WebSocket-Key": "short"}, 400, ["Sec-WebSocket-Key"]),
     ("GET", {**UPGRADE, "Sec-WebSocket-Key": "!" * 24}, 400, ["Sec-WebSocket-Key"]),
@@ -173,9 +173,12 @@ def test_a_crash_of_the_policy(guarded, facility):
 # --- the connection afterwards ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("front", ["http", "http-keepalive", "http-socket", "http11-socket"])
+@pytest.mark.parametrize("front", ["http", "http-keepalive", "http-socket"])
 def test_the_connection_after_a_refusal(serve, facility, front):
-    """A second request on the same connection gets its own answer, or the connection was closed and said so."""
+    """A second request on the same connection gets its own answer, or the connection was closed and said so.
+
+    Not with ``--http11-socket``: under gevent uWSGI 2.0 never answers the second request on a connection, of any application.
+    """
     site = serve(front=front)
     for headers in (without("Upgrade"), {**UPGRADE, "Origin": "http://evil.example"}, {**UPGRADE, "Host": "evil"}):
         connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
