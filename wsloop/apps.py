@@ -1,0 +1,20 @@
+"""The Django application: add ``"wsloop"`` to ``INSTALLED_APPS``, before ``"django.contrib.staticfiles"``."""
+
+from typing import Any
+
+from django.apps import AppConfig
+
+from wsloop import conf
+
+
+class WsloopConfig(AppConfig):
+    name = "wsloop"
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        # Now, before any application's models: they may import ws4redis.publisher, which reads it once and for all.
+        conf.adapt_ws4redis()
+
+    def ready(self) -> None:
+        # Its signal handler notes a user's groups in the session at login, so that sockets need no database for them.
+        import ws4redis.models  # noqa: F401

@@ -1,0 +1,331 @@
+"""Redis for the whole process: one subscription for all sockets, and what sockets publish.
+
+How it works. A reader greenlet holds the one subscribed connection. Channels are counted: the first socket of a channel
+makes the broker send SUBSCRIBE and waits for Redis to acknowledge it, the last one that leaves makes it send
+UNSUBSCRIBE. Redis answers these commands in order, so a channel is subscribed when the answer to the last command about
+it says so. When the line breaks the reader connects again, with growing pauses, and subscribes to everything anew.
+
+Besides the sites' channels each process listens to a channel of its own. A message to oneself passes through Redis in
+line with everybody's messages, which gives two things that plain publish and subscribe lack:
+
+- :meth:`Broker.sync` returns when everything that Redis published before it was called has been delivered here.
+- The origin of a message. Around what a socket publishes the broker tells its own channel, in the same transaction,
+  which socket it was. So the echo of that very message can be held back, and never an equal one of somebody else,
+  while the payload stays bare for every other reader of the channel, ws4redis included.
+
+This module must not know WebSockets: it hands ``(channel, payload, origin)`` to ``deliver``.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import logging
+import random
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import gevent
+from gevent.event import AsyncResult
+from redis.connection import ConnectionInterface, ConnectionPool
+from redis.exceptions import RedisError
+
+from wsloop import conf, pool, store
+from wsloop.drain import Drain
+
+logger = logging.getLogger("wsloop.broker")
+
+PROBE_INTERVAL = 5.0  # seconds between PINGs on the subscription; three unanswered ones make it a broken line
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts to connect, doubled each time, with jitter
+BATCH = 500  # messages handled, or commands sent, before other greenlets and sockets get their turn
+
+
+class Unavailable(Exception):
+    """Redis cannot be reached or does not answer in time; nothing was promised to the client yet."""
+
+
+class Message(NamedTuple):
+    """What a socket publishes; see :meth:`Broker.publish`."""
+
+    channels: Sequence[bytes]
+    payload: bytes
+    expire: int
+    origin: Any
+    done: Callable[[], None]
+
+
+Command = tuple[ConnectionInterface, str, tuple[bytes, ...]]
+
+
+class Broker:
+    """The process's access to Redis.
+
+    Args:
+        deliver: called with channel, payload and origin for each message, in the order of Redis; must not block.
+        failed: called when ``deliver`` or the broker itself has raised something unforeseen: messages are lost.
+
+    Attributes:
+        lost: how many messages of sockets Redis did not take.
+    """
+
+    def __init__(self, deliver: Callable[[bytes, bytes, Any], None], failed: Callable[[], None]) -> None:
+        self._deliver = deliver
+        self._failed = failed
+        self._own_channel = f"{conf.prefix()}wsloop:{uuid.uuid4().hex}".encode()
+        self._counts: dict[bytes, int] = {self._own_channel: 1}
+        self._acknowledged: set[bytes] = set()
+        self._unanswered: collections.Counter[bytes] = collections.Counter()
+        self._waiting: dict[bytes, list[AsyncResult[None]]] = {}
+        self._commands: Drain[Command] = Drain(self._send_commands)
+        self._outbox: Drain[Message | bytes] = Drain(self._send_messages)
+        self._connection: ConnectionInterface | None = None
+        self._reader: gevent.Greenlet[[], None] | None = None
+        self._down: Unavailable | None = None
+        self._origin: Any = None
+        self._origins: dict[bytes, Any] = {}
+        self._syncs: dict[bytes, AsyncResult[None]] = {}
+        self._numbers = itertools.count(1)
+        self.lost = 0
+
+    # What sockets need.
+
+    def subscribe(self, channels: Iterable[bytes]) -> None:
+        """Count a subscriber of each channel, and return when Redis has acknowledged all of them.
+
+        Every call needs an :meth:`unsubscribe` with the same channels, unless it raises.
+
+        Raises:
+            Unavailable: if the line to Redis is known to be broken, or Redis does not acknowledge within
+                ``REDIS_TIMEOUT`` seconds.
+        """
+        channels = tuple(channels)
+        new = []
+        for channel in channels:
+            count = self._counts.get(channel, 0)
+            self._counts[channel] = count + 1
+            if not count:
+                new.append(channel)
+        try:
+            self._start()
+            self._command("SUBSCRIBE", tuple(new))
+            for channel in channels:
+                if channel not in self._acknowledged:
+                    waiter: AsyncResult[None] = AsyncResult()
+                    self._waiting.setdefault(channel, []).append(waiter)
+                    self._wait(waiter)
+        except BaseException:
+            self.unsubscribe(channels)
+            raise
+
+    def unsubscribe(self, channels: Iterable[bytes]) -> None:
+        """Take back a :meth:`subscribe`. Never blocks."""
+        gone = []
+        for channel in channels:
+            self._counts[channel] -= 1
+            if not self._counts[channel]:
+                del self._counts[channel]
+                self._acknowledged.discard(channel)
+                self._waiting.pop(channel, None)
+                gone.append(channel)
+        self._command("UNSUBSCRIBE", tuple(gone))
+
+    def sync(self) -> None:
+        """Return when all that Redis published before the call has been delivered in this process.
+
+        Raises:
+            Unavailable: if that takes longer than ``REDIS_TIMEOUT`` seconds.
+        """
+        self._start()
+        number = b"%d" % next(self._numbers)
+        waiter = self._syncs[number] = AsyncResult()
+        try:
+            self._outbox.put(b"sync " + number)
+            self._wait(waiter)
+        finally:
+            self._syncs.pop(number, None)
+
+    def publish(
+        self,
+        channels: Sequence[bytes],
+        payload: bytes,
+        expire: int,
+        origin: Any = None,
+        done: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Publish what a socket sent, in the order of the calls. Never blocks; what Redis does not take is counted.
+
+        Args:
+            channels: where to.
+            payload: the message.
+            expire: seconds for which it is kept as the last message of each channel; 0 keeps nothing.
+            origin: handed to ``deliver`` with exactly this message when it comes back to this process; or None.
+            done: called when Redis has taken the message, or it is lost.
+        """
+        self._outbox.put(Message(channels, payload, expire, origin, done))
+
+    def stop(self) -> None:
+        """End the reader and close its connection."""
+        if self._reader is not None:
+            self._reader.kill()
+            self._reader = None
+
+    # The subscription.
+
+    def _start(self) -> None:
+        if self._down is not None:
+            raise self._down
+        if self._reader is None or self._reader.dead:
+            self._reader = gevent.spawn(self._run)
+            self._reader.link_exception(lambda _: self._failed())
+
+    def _wait(self, waiter: AsyncResult[None]) -> None:
+        try:
+            waiter.get(timeout=conf.option("REDIS_TIMEOUT"))
+        except gevent.Timeout:
+            raise Unavailable("Redis did not answer in time") from None
+
+    def _command(self, name: str, channels: tuple[bytes, ...]) -> None:
+        # While there is no connection nothing is sent: connecting subscribes to all that is counted by then.
+        if self._connection is not None and (channels or name == "PING"):
+            self._unanswered.update(channels)
+            self._commands.put((self._connection, name, channels))
+
+    def _send_commands(self, commands: list[Command]) -> None:
+        current = self._connection
+        if current is None:
+            return
+        packed: list[bytes] = []
+        valid = (command for command in commands if command[0] is current)
+        for name, group in itertools.groupby(valid, key=lambda command: command[1]):
+            packed += current.pack_command(name, *(channel for command in group for channel in command[2]))
+        try:
+            current.send_packed_command(packed, check_health=False)
+        except (RedisError, OSError) as exc:
+            logger.debug("subscription: cannot send: %s", exc)  # the reader sees the broken line and reports it
+
+    def _run(self) -> None:
+        """Hold the subscription: connect, read, and after a failure do so again."""
+        pause = FIRST_PAUSE
+        reported = False
+        while True:
+            try:
+                connection = self._connect()
+                if reported:
+                    logger.warning("Redis is back: subscribed to %d channels again", len(self._counts))
+                pause, reported = FIRST_PAUSE, False
+                self._read(connection)
+            except (RedisError, OSError) as exc:
+                if not reported:
+                    logger.error("Redis cannot be reached, trying again until it can: %s", exc)
+                    reported = True
+                self._disconnected(Unavailable("Redis cannot be reached"))
+            except BaseException:
+                self._disconnected(Unavailable("the subscription ended"))
+                self._down = None  # this was no fault of the line: the next socket starts a new reader
+                raise
+            gevent.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _connect(self) -> ConnectionInterface:
+        # RESP2, where answers and messages of a subscribed connection come in one order and one form.
+        options = {"socket_connect_timeout": conf.option("REDIS_TIMEOUT")} | conf.redis_options()
+        options |= {"protocol": 2, "socket_timeout": 3 * PROBE_INTERVAL, "client_name": "wsloop"}
+        connection = ConnectionPool(**options).make_connection()
+        connection.connect()
+        self._connection, self._down = connection, None
+        channels = list(self._counts)
+        for start in range(0, len(channels), BATCH):
+            self._command("SUBSCRIBE", tuple(channels[start : start + BATCH]))
+        return connection
+
+    def _read(self, connection: ConnectionInterface) -> None:
+        probe = gevent.get_hub().loop.timer(PROBE_INTERVAL, PROBE_INTERVAL)
+        probe.start(self._command, "PING", ())
+        try:
+            for number in itertools.count(1):
+                self._handle(connection.read_response(disable_decoding=True))
+                if not number % BATCH:
+                    # While there is always something to read gevent's socket would never let others run.
+                    gevent.sleep(0)
+        finally:
+            probe.stop()
+            probe.close()
+
+    def _handle(self, response: list[Any]) -> None:
+        kind = response[0]
+        if kind == b"message":
+            _, channel, payload = response
+            if channel == self._own_channel:
+                self._handle_own(payload)
+            else:
+                self._deliver(channel, payload, self._origin)
+        elif kind in (b"subscribe", b"unsubscribe"):
+            channel = response[1]
+            self._unanswered[channel] -= 1
+            if not self._unanswered[channel]:
+                del self._unanswered[channel]
+                if channel in self._counts:
+                    self._acknowledged.add(channel)
+                    for waiter in self._waiting.pop(channel, ()):
+                        waiter.set()
+
+    def _handle_own(self, payload: bytes) -> None:
+        word, _, number = payload.partition(b" ")
+        if word == b"sync":
+            waiter = self._syncs.get(number)
+            if waiter is not None:
+                waiter.set()
+        elif word == b"origin":
+            self._origin = self._origins.pop(number, None)
+
+    def _disconnected(self, reason: Unavailable) -> None:
+        connection, self._connection, self._down = self._connection, None, reason
+        if connection is not None:
+            connection.disconnect()
+        self._unanswered.clear()
+        self._acknowledged.clear()
+        self._origin = None
+        self._origins.clear()
+        waiting = [waiter for waiters in self._waiting.values() for waiter in waiters]
+        self._waiting.clear()
+        for waiter in (*waiting, *self._syncs.values()):
+            waiter.set_exception(reason)
+        self._syncs.clear()
+
+    # Publishing.
+
+    def _send_messages(self, items: list[Message | bytes]) -> None:
+        for start in range(0, len(items), BATCH):
+            batch = items[start : start + BATCH]
+            messages = [item for item in batch if isinstance(item, Message)]
+            numbers: list[bytes] = []
+            try:
+                self._send_batch(batch, numbers)
+            except (RedisError, OSError) as exc:
+                self.lost += len(messages)
+                for number in numbers:
+                    self._origins.pop(number, None)
+                logger.error("%d messages of sockets are lost, Redis did not take them: %s", len(messages), exc)
+            for message in messages:
+                message.done()
+
+    def _send_batch(self, batch: list[Message | bytes], numbers: list[bytes]) -> None:
+        pipeline = pool.client().pipeline(transaction=True)
+        marked = False
+        for item in batch:
+            if isinstance(item, bytes):
+                pipeline.publish(self._own_channel, item)
+                continue
+            if item.origin is not None:
+                numbers.append(b"%d" % next(self._numbers))
+                self._origins[numbers[-1]] = item.origin
+                pipeline.publish(self._own_channel, b"origin " + numbers[-1])
+                marked = True
+            elif marked:
+                pipeline.publish(self._own_channel, b"origin ")
+                marked = False
+            store.queue_publish(pipeline, item.channels, item.payload, item.expire)
+        if marked:
+            pipeline.publish(self._own_channel, b"origin ")
+        pipeline.execute()

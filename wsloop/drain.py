@@ -1,0 +1,46 @@
+"""Work that is put down anywhere and done in order by one greenlet, which lives only while there is some.
+
+Event-loop callbacks must not block, so what needs Redis or a site's code is put here by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import gevent
+
+Item = TypeVar("Item")
+
+
+class Drain(Generic[Item]):
+    """An ordered queue whose items a greenlet of its own hands to ``handle``, as many at once as have gathered.
+
+    ``handle`` must not raise: the greenlet would end with its items, and the hub would print a trace.
+    """
+
+    __slots__ = ("_handle", "_items", "_running")
+
+    def __init__(self, handle: Callable[[list[Item]], None]) -> None:
+        self._handle = handle
+        self._items: list[Item] = []
+        self._running = False
+
+    def put(self, item: Item) -> None:
+        """Add an item. Never blocks; may be called from an event-loop callback."""
+        self._items.append(item)
+        if not self._running:
+            self._running = True
+            gevent.spawn(self._run)
+
+    def __len__(self) -> int:
+        """Return how many items wait, without those that are being handled."""
+        return len(self._items)
+
+    def _run(self) -> None:
+        try:
+            while self._items:
+                items, self._items = self._items, []
+                self._handle(items)
+        finally:
+            self._running = False

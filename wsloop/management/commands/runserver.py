@@ -1,0 +1,57 @@
+"""``manage.py runserver`` that serves the site and its WebSockets, with gevent's WSGI server.
+
+Django's auto-reload, options and static files stay as they are. The process is patched by gevent before anything else,
+so the command starts itself again under ``python -m gevent.monkey`` where manage.py has not done that.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from django.apps import apps
+from django.core.management.commands.runserver import Command as RunserverCommand
+from gevent import monkey
+from gevent.pywsgi import WSGIHandler, WSGIServer
+
+if apps.is_installed("django.contrib.staticfiles"):
+    from django.contrib.staticfiles.management.commands.runserver import Command as RunserverCommand
+
+
+class Handler(WSGIHandler):
+    """Gives the WebSocket server the connection of the request."""
+
+    def get_environ(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environ()
+        environ["wsloop.socket"] = self.socket
+        return environ
+
+
+class Server:
+    """gevent's server behind the interface of the one that Django's command runs."""
+
+    def __init__(self, address: tuple[str, int], handler_class: type, ipv6: bool = False) -> None:
+        family = socket.AF_INET6 if ipv6 else socket.AF_INET
+        self._listener = WSGIServer.get_listener(address, family=family)
+        self.server_port = self._listener.getsockname()[1]
+
+    def set_app(self, application: Callable[..., Any]) -> None:
+        self._application = application
+
+    def serve_forever(self) -> None:
+        WSGIServer(self._listener, self._application, handler_class=Handler).serve_forever()
+
+
+class Command(RunserverCommand):
+    help = "Serves the site and its WebSockets for development, with auto-reload."
+    server_cls = Server  # type: ignore[assignment]  # has what the command calls
+
+    def execute(self, *args: Any, **options: Any) -> Any:
+        if not monkey.is_module_patched("socket"):
+            warnings = [f"-W{option}" for option in sys.warnoptions]
+            os.execv(sys.executable, [sys.executable, *warnings, "-m", "gevent.monkey", *sys.argv])
+        options["use_threading"] = False  # a greenlet serves each connection
+        return super().execute(*args, **options)

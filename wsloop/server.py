@@ -1,0 +1,268 @@
+"""The WSGI callable that ``wsgi.py`` gives the URLs under ``WEBSOCKET_URL``.
+
+It runs the stages of setting a socket up, in the request's greenlet where blocking is allowed, and turns what goes
+wrong into an HTTP response. Only when Redis has acknowledged the subscriptions does the 101 go out: open means
+subscribed. Then the connection belongs to the hub and the request ends. This module must not know sockets.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied, SuspiciousOperation
+from django.core.handlers.wsgi import WSGIRequest
+from django.db import connections as databases
+from django.http import HttpRequest
+from gevent import monkey
+from redis.exceptions import RedisError
+from websockets.frames import CloseCode
+from ws4redis.wsgi_server import WebsocketWSGIServer
+
+from wsloop import conf, handshake, pool, subscriptions, transport
+from wsloop.broker import Broker, Unavailable
+from wsloop.connection import Connection
+from wsloop.drain import Drain
+from wsloop.handshake import Refused
+from wsloop.hub import Hub
+from wsloop.store import RedisMessage
+from wsloop.transport import Transport
+
+logger = logging.getLogger("wsloop.server")
+
+RETRY_AFTER = 5  # seconds; the broker tries to reach Redis at least as often
+
+
+class Engine:
+    """What one process has for all of its sockets: the hub and the broker, made when the first socket comes."""
+
+    def __init__(self) -> None:
+        self.hub = Hub(left=lambda channels: self.broker.unsubscribe(channels))
+        self.broker = Broker(deliver=self.hub.deliver, failed=self._failed)
+        transport.at_exit(lambda: self.hub.close_all(CloseCode.SERVICE_RESTART, "server restarting"))
+
+    def _failed(self) -> None:
+        self.hub.close_all(CloseCode.INTERNAL_ERROR, "internal error")
+
+
+@functools.cache
+def engine() -> Engine:
+    """Return the engine of this process. The first call must come from a worker, not from the process that forks it."""
+    return Engine()
+
+
+@functools.cache
+def listener() -> Listener:
+    """Return the handler that all sockets share which may not publish."""
+    return Listener(engine().hub)
+
+
+class Listener:
+    """The handler of a socket that may not publish: what it sends is ignored, as in ws4redis."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.closing, self.closed = hub.closing, hub.closed
+
+    def received(self, connection: Connection, payload: bytes, text: bool) -> None:
+        pass
+
+
+class Speaker(Listener):
+    """The handler of a socket that publishes to ``channels``.
+
+    Args:
+        echo: whether the socket wants its own messages back.
+    """
+
+    def __init__(self, engine: Engine, channels: Iterable[bytes], echo: bool) -> None:
+        super().__init__(engine.hub)
+        self._publish = engine.broker.publish
+        self._channels = tuple(channels)
+        self._echo = echo
+
+    def received(self, connection: Connection, payload: bytes, text: bool) -> None:
+        if payload == conf.heartbeat():
+            return
+        connection.hold()  # the socket is not read before Redis has taken what it sent
+        origin = None if self._echo else connection
+        self._publish(self._channels, payload, conf.expire(), origin=origin, done=connection.release)
+
+
+class CustomSpeaker(Listener):
+    """The handler of a socket whose messages go through the ``publish_message`` of the site's own subscriber class."""
+
+    def __init__(self, engine: Engine, subscriber: subscriptions.Subscriber, echo: bool) -> None:
+        super().__init__(engine.hub)
+        self._publish = engine.broker.publish
+        self._subscriber = subscriber
+        self._echo = echo
+        self._inbox: Drain[tuple[Connection, bytes]] = Drain(self._handle)
+
+    def received(self, connection: Connection, payload: bytes, text: bool) -> None:
+        if payload == conf.heartbeat():
+            return
+        connection.hold()  # the socket is not read while its message is worked on
+        self._inbox.put((connection, payload))
+
+    def _handle(self, items: list[tuple[Connection, bytes]]) -> None:
+        for connection, payload in items:
+            origin = None if self._echo else connection
+            self._subscriber._connection.publish_hook = functools.partial(self._publish, origin=origin)
+            try:
+                self._subscriber.publish_message(RedisMessage(payload))
+            except Exception:
+                logger.exception("%s.publish_message failed", type(self._subscriber).__name__)
+                connection.close(CloseCode.INTERNAL_ERROR, "internal error")
+            finally:
+                connection.release()
+        close_databases()
+
+
+def close_databases() -> None:
+    """Give back the database connections of this greenlet: no Django view ends, which would do it."""
+    for database in databases.all(initialized_only=True):
+        if not database.in_atomic_block:  # but inside a test's transaction
+            database.close()
+
+
+class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
+    """ws4redis's WebSocket server with another loop: the application for URLs under ``WEBSOCKET_URL``.
+
+    Attributes:
+        subprotocols: names that a client may be answered with as ``Sec-WebSocket-Protocol``, the preferred one first.
+
+    Raises:
+        ImproperlyConfigured: if a setting is wrong, or uWSGI's process is not patched by gevent.
+    """
+
+    subprotocols: tuple[str, ...] = ()
+
+    def __init__(self, redis_connection: Any = None) -> None:
+        if transport.inside_uwsgi() and not monkey.is_module_patched("socket"):
+            raise ImproperlyConfigured(
+                "wsgi.py must begin with `from gevent import monkey; monkey.patch_all()`, before any other import"
+            )
+        conf.adapt_ws4redis()
+        super().__init__(redis_connection or pool.client())
+        self.Subscriber = subscriptions.subscriber_class(conf.subscriber_path())
+        self._policy = conf.callback("WS4REDIS_ALLOWED_CHANNELS")
+        self._authenticate = conf.callback("WS4REDIS_PROCESS_REQUEST") or self.process_request
+
+    @property
+    def websockets(self) -> set[Connection]:
+        """The open connections of this process (as in ws4redis)."""
+        return engine().hub.connections
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        try:
+            answer = handshake.negotiate(environ, self.subprotocols)
+            takeover = transport.claim(environ)
+            subscriber, echo = self._subscriber(WSGIRequest(environ))
+            connection = self._open(subscriber, echo, lambda: takeover.accept(start_response, answer))
+        except Exception as exc:
+            return self._refuse(exc, start_response)
+        finally:
+            close_databases()
+        return takeover.finish(connection) if connection else []
+
+    def _subscriber(self, request: WSGIRequest) -> tuple[subscriptions.Subscriber, bool]:
+        """Return the subscriber with what the client asked for and may have, and whether it wants its own messages."""
+        handshake.check_origin(request)
+        self._authenticate(request)
+        channels, echo = self.process_subscriptions(request)
+        if self._policy is not None:
+            channels = list(self._policy(request, channels))
+        subscriptions.check_facility(request, channels)
+        subscriber = self.Subscriber(subscriptions.Client())
+        subscriber.set_pubsub_channels(request, channels)
+        return subscriber, echo
+
+    def process_subscriptions(self, request: HttpRequest) -> tuple[list[str], bool]:
+        """Return the channels that the query asks for, and whether it asks for the echo; see ``subscriptions``."""
+        return subscriptions.requested(request, self.possible_channels)
+
+    def _open(
+        self, subscriber: subscriptions.Subscriber, echo: bool, accept: Callable[[], Transport]
+    ) -> Transport | None:
+        """Subscribe, read the kept messages, send the 101 and hand the connection to the hub.
+
+        Returns:
+            its transport, or None if the client has gone meanwhile.
+        """
+        hub, broker = engine().hub, engine().broker
+        channels = tuple(subscriber._subscription.channels)
+        joining = hub.join(channels)
+        try:
+            broker.subscribe(channels)
+            try:
+                recorder = subscriptions.Recorder()
+                subscriber.send_persisted_messages(recorder)
+                broker.sync()
+                seen = len(joining.messages)
+                if joining.too_much:
+                    raise Unavailable("more is published than a new connection can hold")
+                try:
+                    taken = accept()
+                except OSError as exc:
+                    logger.debug("the client has gone before the 101: %s", exc)
+                    broker.unsubscribe(channels)
+                    return None
+            except Exception:
+                broker.unsubscribe(channels)
+                raise
+            bounds = int(conf.option("MAX_MESSAGE_SIZE")), int(conf.option("MAX_QUEUED_BYTES"))
+            connection = Connection(taken, self._handler(subscriber, echo), *bounds)
+            try:
+                hub.complete(joining, connection, lambda: joining.news(recorder.sent, seen))
+            except Exception:
+                # The 101 is out, so there is no response to tell it with.
+                logger.exception("a WebSocket could not be opened")
+                connection.abort()
+                return None
+            return taken
+        finally:
+            hub.cancel(joining)
+
+    def _handler(self, subscriber: subscriptions.Subscriber, echo: bool) -> Listener:
+        if type(subscriber).publish_message is not subscriptions.Subscriber.publish_message:
+            return CustomSpeaker(engine(), subscriber, echo)
+        if not subscriber._publishers:
+            return listener()
+        return Speaker(engine(), subscriptions.as_bytes(subscriber._publishers), echo)
+
+    def _refuse(self, error: Exception, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        refused = refusal(error)
+        body = f"{refused.reason}\n".encode()
+        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
+        headers += [("Cache-Control", "no-store"), *refused.headers]
+        start_response(f"{refused.status.value} {refused.status.phrase}", headers)
+        return [body]
+
+
+def refusal(error: Exception) -> Refused:
+    """Return how the client is told of an error while its socket was set up. What it tells is no secret."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, PermissionDenied):
+        return Refused(HTTPStatus.FORBIDDEN, "This site does not allow you to open this WebSocket. Sign in, perhaps.")
+    if isinstance(error, SuspiciousOperation):
+        logger.warning("refused: %s", error)
+        return Refused(
+            HTTPStatus.BAD_REQUEST,
+            "The request is not acceptable; most likely its Host is not among the site's ALLOWED_HOSTS.",
+        )
+    if isinstance(error, transport.Unsupported):
+        logger.error("refused: %s", error)
+        return Refused(HTTPStatus.NOT_IMPLEMENTED, str(error))
+    if isinstance(error, (Unavailable, RedisError)):
+        logger.warning("refused: %s", error)
+        return Refused(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "Messages cannot be delivered at the moment. Try again in a few seconds.",
+            [("Retry-After", str(RETRY_AFTER))],
+        )
+    logger.error("a WebSocket could not be set up", exc_info=error)
+    return Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "The WebSocket could not be set up; the site's log says why.")

@@ -1,0 +1,234 @@
+"""Taking sockets over from the WSGI server: the only module that knows uWSGI and gevent's WSGI server.
+
+How it works. The 101 goes out through the server's own ``start_response``. Then the connection's descriptor is
+duplicated and the request ends: uWSGI closes its descriptor and frees its core, while the TCP connection lives on
+through the duplicate, which gevent's event loop watches. gevent's own WSGI server (``manage.py runserver``) would go on
+reading the same connection for a next request, so there the request waits until the socket has ended.
+
+This module must not know the WebSocket protocol.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket as patched_socket
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import gevent
+from gevent import monkey
+from gevent.event import Event
+
+try:
+    import uwsgi
+except ImportError:  # not inside uWSGI
+    uwsgi = None
+
+# The standard library's class: smaller than gevent's, and it must not yield in callbacks of the event loop.
+socket = monkey.get_original("socket", "socket")
+
+READ, WRITE = 1, 2  # what a watcher of gevent's loop waits for and reports
+RECEIVE_SIZE = 65536  # bytes read at once; one full TCP window would be no more
+
+Headers = list[tuple[str, str]]
+
+
+class Unsupported(Exception):
+    """The server in front cannot hand its connections over; the text says what to do about it."""
+
+
+class Transport:
+    """A taken-over connection: reads, writes and waits without blocking.
+
+    Args:
+        descriptor: an open socket that belongs to this object from now on.
+    """
+
+    __slots__ = ("_events", "_on_close", "_ready", "_socket", "_watcher")
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket: Any = socket(fileno=descriptor)
+        self._socket.setblocking(False)
+        if self._socket.family in (patched_socket.AF_INET, patched_socket.AF_INET6):
+            # Output is joined here already; waiting for more would only delay it.
+            self._socket.setsockopt(patched_socket.IPPROTO_TCP, patched_socket.TCP_NODELAY, 1)
+        self._watcher: Any = None
+        self._events = 0
+        self._ready: Callable[[int], None] | None = None
+        self._on_close: Callable[[], None] | None = None
+
+    def start(self, ready: Callable[[int], None]) -> None:
+        """Have the event loop call ``ready`` with READ, WRITE or both; for READ until :meth:`watch` says otherwise."""
+        self._ready = ready
+        self._watcher = gevent.get_hub().loop.io(self._socket.fileno(), READ)
+        self.watch(READ)
+
+    def watch(self, events: int) -> None:
+        """Wait for READ, WRITE, both (their sum) or nothing (0)."""
+        if events == self._events or self._watcher is None:
+            return
+        self._watcher.stop()
+        self._events = events
+        if events:
+            self._watcher.events = events
+            self._watcher.start(self._ready, pass_events=True)
+
+    @property
+    def events(self) -> int:
+        """What is waited for."""
+        return self._events
+
+    def receive(self) -> bytes | None:
+        """Return what has arrived, ``b""`` at the end of the stream (broken lines too), None if there is nothing."""
+        try:
+            return self._socket.recv(RECEIVE_SIZE)  # type: ignore[no-any-return]
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError:
+            return b""
+
+    def send(self, data: bytes) -> int:
+        """Hand ``data`` to the kernel and return how many bytes it took.
+
+        Raises:
+            OSError: if the connection is broken.
+        """
+        try:
+            return self._socket.send(data)  # type: ignore[no-any-return]
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+    def send_eof(self) -> None:
+        """End the outgoing half of the connection."""
+        with contextlib.suppress(OSError):  # the peer may be faster
+            self._socket.shutdown(patched_socket.SHUT_WR)
+
+    def close(self) -> None:
+        """End the connection. May be called again."""
+        if self._watcher is not None:
+            self._watcher.stop()
+            self._watcher.close()
+            self._watcher = None
+        self._ready = None
+        with contextlib.suppress(OSError):
+            # A duplicate held elsewhere (gevent's WSGI server) must not keep the connection open.
+            self._socket.shutdown(patched_socket.SHUT_RDWR)
+        self._socket.close()
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            on_close()
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once the connection has ended."""
+        self._on_close = callback
+
+
+class Takeover:
+    """Takes the connection of one request over. Made before anything is promised to the client."""
+
+    def descriptor(self) -> int:
+        """Return the descriptor of the request's connection."""
+        raise NotImplementedError
+
+    def accept(self, start_response: Callable[..., Any], headers: Headers) -> Transport:
+        """Send the 101 with ``headers`` and return the connection.
+
+        Raises:
+            OSError: if the client has gone.
+        """
+        write = start_response("101 Switching Protocols", headers)
+        write(b"")  # makes the server send the headers
+        return Transport(os.dup(self.descriptor()))
+
+    def finish(self, transport: Transport) -> Iterable[bytes]:
+        """Return what the WSGI callable returns, when it may."""
+        return []
+
+
+class UwsgiTakeover(Takeover):
+    """uWSGI: behind its http router, on an http-socket, or behind nginx."""
+
+    def __init__(self) -> None:
+        if not _runs_gevent():
+            raise Unsupported("uWSGI must run its gevent loop for WebSockets: add the option --gevent 100.")
+        for option, reason in (
+            ("https-socket", "keeps the encryption to itself; use --https, or a proxy such as nginx in front"),
+            ("http11-socket", "goes on reading the connection for a next request; use --http-socket or --http"),
+        ):
+            if _listens(option, self.descriptor()):
+                raise Unsupported(f"uWSGI's --{option} cannot serve WebSockets, because it {reason}.")
+
+    def descriptor(self) -> int:
+        return uwsgi.connection_fd()  # type: ignore[no-any-return]
+
+
+class SocketTakeover(Takeover):
+    """gevent's WSGI server, whose handler puts the socket into the environ (see the command runserver)."""
+
+    def __init__(self, sock: Any) -> None:
+        self._socket = sock
+
+    def descriptor(self) -> int:
+        return self._socket.fileno()  # type: ignore[no-any-return]
+
+    def finish(self, transport: Transport) -> Iterable[bytes]:
+        ended = Event()
+        transport.on_close(ended.set)
+        ended.wait()
+        return []
+
+
+def inside_uwsgi() -> bool:
+    """Tell whether this process is one of uWSGI's."""
+    return uwsgi is not None
+
+
+def claim(environ: dict[str, Any]) -> Takeover:
+    """Return how the connection of this request can be taken over.
+
+    Raises:
+        Unsupported: if the server in front, or its options, do not allow it.
+    """
+    if "wsloop.socket" in environ:
+        return SocketTakeover(environ["wsloop.socket"])
+    if uwsgi is not None:
+        return UwsgiTakeover()
+    raise Unsupported("This server cannot serve WebSockets; run the site with uWSGI, or `manage.py runserver`.")
+
+
+def at_exit(callback: Callable[[], None]) -> None:
+    """Call ``callback`` when uWSGI ends or reloads this worker, before a handler that the site has set."""
+    if uwsgi is None:
+        return
+    previous = getattr(uwsgi, "atexit", None)
+
+    def run() -> None:
+        callback()
+        if callable(previous):
+            previous()
+
+    uwsgi.atexit = run
+
+
+def _option(name: str) -> list[str]:
+    """Return the values that a uWSGI option was given, as text."""
+    value = uwsgi.opt.get(name, uwsgi.opt.get(name.encode()))
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    return [each.decode() if isinstance(each, bytes) else str(each) for each in values]
+
+
+def _runs_gevent() -> bool:
+    return bool(_option("gevent")) or _option("loop") == ["gevent"]
+
+
+def _listens(option: str, descriptor: int) -> bool:
+    """Tell whether a connection came in through a socket that the uWSGI option ``option`` opened."""
+    addresses = [value.split(",")[0] for value in _option(option)]
+    if not addresses:
+        return False
+    with socket(fileno=os.dup(descriptor)) as connection:
+        local = connection.getsockname()
+    if isinstance(local, tuple):
+        return any(address.rpartition(":")[2] == str(local[1]) for address in addresses)
+    return local in addresses
