@@ -45,6 +45,7 @@ def test_chain_reload_says_goodbye_with_1012(serve, private_redis, facility, tmp
     with ThreadPoolExecutor(2) as executor:
         assert list(executor.map(lambda client: client.closing(30), clients)) == [1012, 1012]
     wait_until(lambda: len(site.workers()) == 2 and not set(old) & set(site.workers()), 30, "new workers")
+    wait_until(lambda: "chain reloading complete" in site.log(), 30, "the end of the reload")
     # the new ones work, and of the old ones Redis knows nothing any more
     wait_until(lambda: not channels(private_redis, f"*{facility}"), what="no subscription")
     again = site.connect(f"{facility}?{BOTH}&echo")
