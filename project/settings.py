@@ -135,6 +135,7 @@ LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "home"
 
+TIME_ZONE = "UTC"
 USE_TZ = True
 LANGUAGE_CODE = "en"
 
