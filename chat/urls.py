@@ -11,4 +11,5 @@ urlpatterns = [
     path("session/", views.Session.as_view(), name="session"),
     path("send/", views.Send.as_view(), name="send"),
     path("inbox/", views.Inbox.as_view(), name="inbox"),
+    path("favicon.ico", views.favicon),
 ]

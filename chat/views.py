@@ -13,6 +13,7 @@ from django.contrib import messages
 from django.contrib.auth.mixins import AccessMixin
 from django.http import JsonResponse
 from django.shortcuts import redirect
+from django.templatetags.static import static
 from django.utils import timezone
 from django.views.generic import FormView, TemplateView
 from redis.exceptions import RedisError
@@ -45,6 +46,11 @@ def last_message(request, facility, audience):
         logger.warning("the last message of %s cannot be read: %s", facility, error)
         return None
     return message.decode(errors="replace") if message else None
+
+
+def favicon(request):
+    """Show the way to the icon to browsers that look where pages name none, as Django's admin does not."""
+    return redirect(static("img/favicon.svg"))
 
 
 class Home(TemplateView):

@@ -22,7 +22,7 @@ export function start(form) {
     busy = false;
     button.removeAttribute("aria-disabled");
     const others = showErrors(form, errors);
-    status.textContent = ok ? "Sent." : others.join(" ") || "Please mend what is marked.";
+    status.textContent = ok ? "Sent." : others.join(" ") || "Please correct what is marked.";
     status.dataset.kind = ok ? "success" : "error";
     if (ok) field(form, "message").value = "";
     if (ok || errors[GENERAL]) field(form, "message").focus();
