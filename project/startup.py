@@ -61,7 +61,7 @@ def check() -> None:
     try:
         connections[DEFAULT_DB_ALIAS]  # loads the driver, does not connect
     except ImproperlyConfigured as exc:
-        raise RefusedError(f"The database driver cannot be loaded: {str(exc).splitlines()[0]}") from exc
+        raise RefusedError(f"{str(exc).splitlines()[0]}; install the driver of DATABASE_URL with pip.") from exc
     if variable_files:
         try:
             variable_files.mkdir(parents=True, exist_ok=True)
