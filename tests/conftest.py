@@ -10,6 +10,7 @@ import pytest
 from tests.integration.harness import RedisServer, Sites, StockPublisher, make_site_files
 from tests.requires import need
 
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     outcome = yield
@@ -90,7 +91,7 @@ def shared_serve(redis_server, site_files):
 
 @pytest.fixture
 def serve(redis_server, site_files):
-    """Start a site for this test: ``serve(front="http", settings={…}, redis=private_redis)``; see ``Site`` for the rest."""
+    """Start a site for this test: ``serve(front="http", settings={…}, redis=private_redis)``; the rest: ``Site``."""
     with Sites(redis_server, site_files) as serve:
         yield serve
 

@@ -1,7 +1,8 @@
 """Real servers for the integration tests: Redis, uWSGI with the sample site, nginx in front of it, and their clients.
 
-Every server has ports and a directory of its own, is waited for by asking it, proves that it is the one that was started, and is
-ended by its process group. Nothing here patches or imports gevent: the tests are clients, as a browser or a script is.
+Every server has ports and a directory of its own, is waited for by asking it, proves that it is the one that was
+started, and is ended by its process group. Nothing here patches or imports gevent: the tests are clients, as a browser
+or a script is.
 """
 
 import contextlib
@@ -52,12 +53,9 @@ def wait_until(condition, timeout=15.0, what="the condition"):
 
 def make_certificate(certificate, key):
     """Write a self-signed certificate of the loopback and its key, as PEM files."""
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-        + ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)],
-        check=True,
-        capture_output=True,
-    )
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def uwsgi_binaries():
@@ -79,7 +77,13 @@ class Process:
         self.log_path = Path(log)
         with self.log_path.open("ab") as output:
             self._popen = subprocess.Popen(
-                command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                command,
+                cwd=ROOT,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
         self.pid = self._popen.pid
 
@@ -97,7 +101,7 @@ class Process:
         return self.log_path.read_text(errors="replace")
 
     def stop(self, number=signal.SIGTERM, timeout=20.0):
-        """End the process; whatever is left of its group after ``timeout`` seconds is killed. Returns whether it ended by itself."""
+        """End the process and return whether it obeyed; what is left of its group after ``timeout`` s is killed."""
         clean = True
         if self._popen.poll() is None:
             self._popen.send_signal(number)
@@ -225,7 +229,7 @@ class Client(websocket.WebSocket):
         return list(iter(lambda: self.next(max(deadline - time.monotonic(), 0.001)), last))
 
     def round_trip(self, payload=b"round trip", timeout=10.0):
-        """Ping and wait for the pong: the server has read every frame that was sent before. Returns the pong's payload."""
+        """Ping, and return the payload of the pong: by then the server has read every frame that was sent before."""
         self.ping(payload)
         self.settimeout(timeout)
         while True:
@@ -284,10 +288,18 @@ FRONTS = ("http", "http-keepalive", "http-socket", "nginx-http", "nginx-uwsgi")
 class Site:
     """The sample site on a uWSGI of its own.
 
-    ``binary``: the uWSGI executable; ``front``: one of ``FRONTS``, ``http11-socket`` or ``https-socket``; ``options``: further
-    command line options of uWSGI; ``settings``: Django settings that differ, as JSON; ``settings_module``: where callables
-    are needed; ``env``: further environment; ``processes``: workers; ``gevent``: async cores of each worker; ``master``: whether
-    uWSGI runs a master process (the sample's documented command does without); ``certificate`` and ``key``: PEM files.
+    Args:
+        binary: the uWSGI executable.
+        front: one of ``FRONTS``, ``http11-socket`` or ``https-socket``; the last needs ``certificate`` and ``key``.
+        processes: workers.
+        gevent: async cores of each worker.
+        options: further command line options of uWSGI.
+        settings: Django settings that differ, if JSON can hold them; ``settings_module`` is for those it cannot.
+        env: further environment.
+        master: whether uWSGI has a master process; the command that ws4redis documents does without.
+
+    Attributes:
+        clients: the connections that ``connect`` made; closed with the site.
     """
 
     def __init__(
@@ -319,7 +331,7 @@ class Site:
         self._master = master
         self._certificate, self._key = certificate, key
         self._stats = str(self.directory / "stats.sock")
-        self._clients = []
+        self.clients = []
         self._nginx = None
         self._log_mark = 0
         options = [*self._sockets(), *options]
@@ -370,7 +382,8 @@ class Site:
             )
         )
         nginx = shutil.which("nginx") or "/usr/sbin/nginx"
-        self._nginx = Process([nginx, "-c", str(config), "-e", str(self.directory / "nginx.log")], self.directory / "out")
+        command = [nginx, "-c", str(config), "-e", str(self.directory / "nginx.log")]
+        self._nginx = Process(command, self.directory / "nginx.out")
 
     def _is_ours(self):
         for process in filter(None, (self._process, self._nginx)):
@@ -402,7 +415,7 @@ class Site:
         """End it, and insist: it ends in time, and the keys of its sessions are in no log."""
         log = ""
         try:
-            for client in self._clients:
+            for client in self.clients:
                 with contextlib.suppress(OSError, websocket.WebSocketException):
                     client.shutdown()
             clean = self._process.stop() if self._process else True
@@ -507,7 +520,7 @@ class Site:
         client = websocket.create_connection(
             self.ws_url(path), timeout=timeout, cookie=cookies, origin=origin, **options
         )
-        self._clients.append(client)
+        self.clients.append(client)
         return client
 
     def publish(self, facility, *messages, cookies=None, publisher="wsloop", how="plain", expire=None, **audience):
@@ -562,7 +575,7 @@ def cookies_of(response):
 
 
 def site_environment(directory, site_files, redis_url):
-    """The environment of the site: nothing of the caller's that could change it, everything it writes in ``directory``."""
+    """The environment of the site: nothing of the caller's that could change it; it writes to ``directory`` only."""
     theirs = ("DJANGO_", "REDIS_", "DATABASE_", "DEMO", "UWSGI_", "SITE_", "HTTP")
     return {name: value for name, value in os.environ.items() if not name.startswith(theirs)} | {
         "DJANGO_SETTINGS_MODULE": "tests.integration.sites.settings",

@@ -15,7 +15,9 @@ def session_of(cookies):
 # --- the URL ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", ["{}", "{}/with/slashes", "{}/", "{}-a.b_c~d", "{} with space", "{}/café", "{}%41", "{}:x"])
+@pytest.mark.parametrize(
+    "form", ["{}", "{}/with/slashes", "{}/", "{}-a.b_c~d", "{} with space", "{}/café", "{}%41", "{}:x"]
+)
 def test_facility_is_what_follows_the_websocket_url(site, stock, facility, form):
     facility = form.format(facility)
     client = site.connect(f"{quote(facility)}?subscribe-broadcast")
@@ -107,7 +109,9 @@ def test_groups_are_those_that_the_session_has_known_since_the_login(site, stock
     assert client.next() == "of the session"
 
 
-@pytest.mark.parametrize("cookies", [None, "sessionid=nosuchsession0123456789", "sessionid=", "sessionid=%00%FF; other"])
+@pytest.mark.parametrize(
+    "cookies", [None, "sessionid=nosuchsession0123456789", "sessionid=", "sessionid=%00%FF; other"]
+)
 def test_anonymous_sockets_hear_broadcasts_only(site, redis_client, stock, facility, cookies):
     client = site.connect(f"{facility}?{LISTEN}", cookies=cookies)
     assert redis_client.pubsub_channels(f"ws:user:*:{facility}") == []

@@ -155,7 +155,7 @@ def test_clients_that_leave_without_a_word(direct, stock, redis_client, facility
 
 
 def test_a_client_that_does_not_read_is_closed_and_delays_nobody(direct, redis_client, facility):
-    """Output is bounded: 30 MB are published, the idle reader does not get them, the others do, in order and at once."""
+    """Output is bounded: 30 MB are published; who does not read is not kept waiting for, the others get all at once."""
     lazy = direct.connect(f"{facility}?subscribe-broadcast", sockopt=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)])
     eager = direct.connect(f"{facility}?subscribe-broadcast")
     (worker,) = direct.workers()
@@ -250,7 +250,7 @@ def test_the_session_key_is_a_secret(direct, stock, facility):
 
 
 def test_threads_of_senders(direct, facility):
-    """Twenty sockets that send at once, each in its own thread: every message arrives everywhere, in each sender's order."""
+    """Twenty sockets send at once: every message arrives everywhere, in each sender's order."""
     clients = [direct.connect(f"{facility}?{BOTH}&echo") for _ in range(20)]
     senders = [
         threading.Thread(target=lambda c=client, n=number: [c.send(f"{n}:{m}") for m in range(50)])

@@ -1,6 +1,7 @@
 """What arrives, how often, in which order: echo, the persisted message, bursts, and that open means subscribed."""
 
 import contextlib
+import itertools
 import random
 import threading
 import time
@@ -116,7 +117,9 @@ def test_the_same_words_from_the_publisher_at_the_same_time(site, stock, facilit
 # --- text and binary --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["plain", "äöü € 😀", " ", "0", "null", '{"json": true}', "a\x00b", "\r\n\r\n", "x" * 60_000])
+@pytest.mark.parametrize(
+    "text", ["plain", "äöü € 😀", " ", "0", "null", '{"json": true}', "a\x00b", "\r\n\r\n", "x" * 60_000]
+)
 def test_text_stays_text(site, stock, facility, text):
     client = site.connect(f"{facility}?{BOTH}&echo")
     client.send(text)
@@ -217,8 +220,8 @@ def test_a_kept_message_that_is_not_text_is_sent_as_binary(site, redis_client, f
 def test_connecting_while_messages_are_published(site, stock, redis_client, facility, publisher):
     """The kept message once, then every message once, in order, without a gap.
 
-    The stock publisher publishes first and keeps afterwards, in two commands. Who subscribes between the two finds the message
-    before kept and the message after live: there, and only there, one number is missing.
+    The stock publisher publishes first and keeps afterwards, in two commands. Who subscribes between the two finds the
+    message before kept and the message after live: there, and only there, one number is missing.
     """
     channel = f"ws:broadcast:{facility}"
 
@@ -245,7 +248,7 @@ def test_connecting_while_messages_are_published(site, stock, redis_client, faci
             received = list(executor.map(connect_and_check, range(300)))
     missed = 1 if publisher == "stock" else 0
     for numbers in received:
-        steps = [after - before for before, after in zip(numbers, numbers[1:], strict=False)]
+        steps = [after - before for before, after in itertools.pairwise(numbers)]
         assert 1 <= steps[0] <= 1 + missed, numbers
         assert steps[1:] == [1] * 6, numbers
     assert len({numbers[0] for numbers in received}) > 100  # they did connect at different times
@@ -362,7 +365,7 @@ def test_every_socket_hears_the_heartbeat_every_four_seconds(site, facility, red
     start = time.monotonic()
     with background(chatter), ThreadPoolExecutor(len(sockets)) as executor:
         for times in executor.map(beats, sockets):
-            intervals = [after - before for before, after in zip(times, times[1:], strict=False)]
+            intervals = [after - before for before, after in itertools.pairwise(times)]
             assert all(3.4 <= interval <= 4.6 for interval in intervals), intervals
             assert times[0] - start <= 4.6
 

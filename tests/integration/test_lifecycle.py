@@ -39,11 +39,10 @@ def test_chain_reload_says_goodbye_with_1012(serve, private_redis, facility, tmp
     for worker in old:
         with site.only(worker):
             site.connect(f"{facility}?subscribe-broadcast")
-    clients = [*site._clients]
     later = time.time() + 60
     os.utime(touch, (later, later))
     with ThreadPoolExecutor(2) as executor:
-        assert list(executor.map(lambda client: client.closing(30), clients)) == [1012, 1012]
+        assert list(executor.map(lambda client: client.closing(30), site.clients)) == [1012, 1012]
     wait_until(lambda: len(site.workers()) == 2 and not set(old) & set(site.workers()), 30, "new workers")
     wait_until(lambda: "chain reloading complete" in site.log(), 30, "the end of the reload")
     # the new ones work, and of the old ones Redis knows nothing any more
@@ -128,7 +127,7 @@ def test_thousands_of_sockets_leave_nothing_behind(serve, private_redis, facilit
             client.close()
         else:
             client.shutdown()
-        site._clients.remove(client)
+        site.clients.remove(client)
 
     with ThreadPoolExecutor(10) as executor:
         list(executor.map(visit, range(300)))

@@ -1,4 +1,4 @@
-"""Publishing from a view, with wsloop's publisher and with ws4redis's, and from processes that never heard of wsloop."""
+"""Publishing with wsloop's publisher and with ws4redis's, from views and from processes without wsloop."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Handshakes that are refused: the status, a body that a person can act on, no internals, a connection that stays sane."""
+"""Refused handshakes: the status, a body that a person can act on, no internals, a connection that stays sane."""
 
 import http.client
 import io
@@ -36,9 +36,9 @@ def assert_actionable(answer, status, *words):
     assert 15 <= len(text) <= 1000
     for word in words:
         assert re.search(word, text, re.IGNORECASE), f"{word!r} is not in {text!r}"
-    for internal in ("Traceback", 'File "', str(ROOT), sys.prefix, "wsloop.", "django.", "Exception", "Error:", "object at"):
+    for internal in ("Traceback", 'File "', str(ROOT), sys.prefix, "wsloop.", "django.", "Exception", "object at"):
         assert internal not in text, text
-    assert not re.search(r"\w+Error\b", text), text
+    assert not re.search(r"\w+Error\b|Error:", text), text
     assert not answer.headers.get_all("Set-Cookie")
 
 
@@ -177,7 +177,8 @@ def test_a_crash_of_the_policy(guarded, facility):
 def test_the_connection_after_a_refusal(serve, facility, front):
     """A second request on the same connection gets its own answer, or the connection was closed and said so.
 
-    Not with ``--http11-socket``: under gevent uWSGI 2.0 never answers the second request on a connection, of any application.
+    Not with ``--http11-socket``: under gevent uWSGI 2.0 never answers the second request on a connection, whatever the
+    application.
     """
     site = serve(front=front)
     for headers in (without("Upgrade"), {**UPGRADE, "Origin": "http://evil.example"}, {**UPGRADE, "Host": "evil"}):

@@ -32,7 +32,9 @@ def check(site, facility, connection, prefix="ws"):
 # --- WS4REDIS_CONNECTION ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", ["url", "unix url", "unix dictionary", "dictionary", "dictionary as in ws4redis's docs"])
+@pytest.mark.parametrize(
+    "form", ["url", "unix url", "unix dictionary", "dictionary", "dictionary as in ws4redis's docs"]
+)
 def test_forms_of_the_connection(serve, private_redis, facility, form):
     dictionary = private_redis.connection()
     forms = {
@@ -40,7 +42,12 @@ def test_forms_of_the_connection(serve, private_redis, facility, form):
         "unix url": f"unix://{private_redis.socket_path}",
         "unix dictionary": {"unix_socket_path": private_redis.socket_path},
         "dictionary": {"host": "127.0.0.1", "port": private_redis.port},
-        "dictionary as in ws4redis's docs": {"host": "localhost", "port": private_redis.port, "db": 0, "password": None},
+        "dictionary as in ws4redis's docs": {
+            "host": "localhost",
+            "port": private_redis.port,
+            "db": 0,
+            "password": None,
+        },
     }
     # REDIS_URL names another server that is not there: only the setting counts
     site = serve(settings={"WS4REDIS_CONNECTION": forms[form]}, env={"REDIS_URL": "redis://127.0.0.1:1/0"})
@@ -73,7 +80,9 @@ def test_tls(serve, start_redis, facility, form):
 def test_a_certificate_that_is_not_trusted_is_refused(serve, start_redis, facility):
     need("openssl")
     server = start_redis(tls=True)
-    site = serve(settings={"WS4REDIS_CONNECTION": {"host": "127.0.0.1", "port": server.port, "ssl": True}}, redis=server)
+    site = serve(
+        settings={"WS4REDIS_CONNECTION": {"host": "127.0.0.1", "port": server.port, "ssl": True}}, redis=server
+    )
     with pytest.raises(websocket.WebSocketBadStatusException) as refusal:
         site.connect(f"{facility}?subscribe-broadcast")
     assert refusal.value.status_code == 503

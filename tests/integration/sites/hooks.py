@@ -12,7 +12,7 @@ def everything(request, channels):
 
 
 def listen_only(request, channels):
-    """Nobody publishes over the socket; a request that asks for ``group`` is refused, ``crash=`` is a bug of the site."""
+    """Nobody publishes over the socket; who asks for a group is refused, and ``crash=`` is a bug of the site."""
     if "crash" in request.GET:
         raise ZeroDivisionError(SECRET_REASON)
     if "subscribe-group" in channels:

@@ -1,7 +1,7 @@
 """The sample site as the integration tests run it: its own settings, plus what one test wants to be different.
 
-``SITE_SETTINGS`` (JSON object) overrides any setting; settings that JSON cannot hold (callables) have modules of their own
-beside this one. ``SITE_VAR`` is the directory that stands in for ``var/``.
+``SITE_SETTINGS`` (JSON object) overrides any setting; settings that JSON cannot hold (callables) have modules of their
+own beside this one. ``SITE_VAR`` is the directory that stands in for ``var/``.
 """
 
 import json

@@ -8,14 +8,14 @@ import sys
 
 sys.modules["wsloop"] = None  # importing it is an error here, wherever it may be installed
 
-import django
-from django.conf import settings
+import django  # noqa: E402
+from django.conf import settings  # noqa: E402
 
 settings.configure(**json.loads(sys.argv[1]))
 django.setup()
 
-from ws4redis.publisher import RedisPublisher
-from ws4redis.redis_store import RedisMessage
+from ws4redis.publisher import RedisPublisher  # noqa: E402
+from ws4redis.redis_store import RedisMessage  # noqa: E402
 
 print("ready", flush=True)
 for line in sys.stdin:

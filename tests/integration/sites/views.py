@@ -29,10 +29,10 @@ class _RolledBack(Exception):
 def publish(request):
     """Publish what the posted JSON object says.
 
-    ``publisher``: ``wsloop`` or ``stock``; ``facility``; ``audience``: keyword arguments of the publisher, where ``"SELF"`` and
-    ``{"account": name}`` stand for the marker and for the user object; ``messages``: what to publish, where
-    ``{"base64": …}`` stands for bytes; ``expire``; ``how``: ``plain``, ``context``, ``pipeline``, ``on_commit`` or
-    ``rolled-back``.
+    ``publisher``: ``wsloop`` or ``stock``; ``facility``; ``audience``: keyword arguments of the publisher, where
+    ``"SELF"`` and ``{"account": name}`` stand for the marker and for the user object; ``messages``: what to publish,
+    where ``{"base64": …}`` stands for bytes; ``expire``; ``how``: ``plain``, ``context``, ``pipeline``, ``on_commit``
+    or ``rolled-back``.
     """
     order = json.loads(request.body)
     if order.get("publisher", "wsloop") == "stock":

@@ -1,0 +1,491 @@
+"""The sample's pages in a real browser: headless Chromium against the running site."""
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+from selenium.webdriver import ActionChains, Keys
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.integration.harness import DEMO_ACCOUNTS, wait_until
+from tests.requires import need
+
+OPEN_PAGES = ["/", "/broadcast/", "/session/", "/inbox/", "/accounts/login/"]
+SIGNED_IN_PAGES = [
+    "/",
+    "/form/",
+    "/broadcast/",
+    "/user/",
+    "/group/",
+    "/session/",
+    "/send/",
+    "/inbox/",
+    "/accounts/login/",
+]
+PHONE, DESKTOP = 360, 1280  # pixels wide
+CONTRAST = (Path(__file__).parent / "contrast.js").read_text()
+
+
+class Browser:
+    """Chromium with a profile of its own, and the words the tests need."""
+
+    def __init__(self, profile):
+        options = webdriver.ChromeOptions()
+        options.binary_location = need("chromium", "chromium-browser", "google-chrome")
+        options.add_argument("--headless")
+        options.add_argument(f"--user-data-dir={profile}")
+        for switch in ("gpu", "quic", "background-networking", "component-update", "sync", "dev-shm-usage"):
+            options.add_argument(f"--disable-{switch}")
+        options.add_argument("--no-first-run")
+        if os.geteuid() == 0:
+            options.add_argument("--no-sandbox")  # Chromium's sandbox refuses to work for root
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        self.driver = webdriver.Chrome(options=options, service=Service(need("chromedriver")))
+        self.site = None
+
+    def reset(self, site):
+        """Begin anew as a visitor of ``site`` who was never there, at a desktop."""
+        self.site = site
+        for window in self.driver.window_handles[1:]:
+            self.driver.switch_to.window(window)
+            self.driver.close()
+        self.driver.switch_to.window(self.driver.window_handles[0])
+        self.driver.get("about:blank")
+        self.driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
+        self.scripts(True)
+        self.media("light")
+        self.width(DESKTOP)
+        self.console()
+
+    # --- what a person does
+
+    def open(self, path):
+        self.driver.get(self.site.url + path)
+
+    def sign_in(self, username):
+        self.open("/accounts/login/")
+        self.write("username", username)
+        self.write("password", DEMO_ACCOUNTS[username])
+        self.press("main form button")
+        self.until(lambda: username in self.text(".account"), "signing in")
+        self.site.session_keys.add(self.driver.get_cookie("sessionid")["value"])
+
+    def write(self, field, text):
+        self.find(f"[name={field}]").send_keys(text)
+
+    def press(self, selector):
+        self.find(selector).click()
+
+    def send(self, text, audience=None, recipient=None):
+        """Fill in the page's form and send it."""
+        if audience:
+            self.press(f"[name=audience][value={audience}]")
+        if recipient:
+            self.find("[name=recipient]").clear()
+            self.write("recipient", recipient)
+        self.write("message", text)
+        self.press("main form button")
+
+    def keys(self, *keys):
+        ActionChains(self.driver).send_keys(*keys).perform()
+
+    def tab_to(self, selector):
+        """Press the tab key until the element has the focus."""
+        for _ in range(40):
+            if self.has_focus(selector):
+                return
+            self.keys(Keys.TAB)
+        raise AssertionError(f"{selector} cannot be reached by keyboard")
+
+    # --- what a person sees
+
+    def find(self, selector):
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def text(self, selector):
+        return self.find(selector).text
+
+    def has_focus(self, selector):
+        return self.driver.execute_script("return document.activeElement.matches(arguments[0])", selector)
+
+    def until(self, condition, what):
+        on_the_way = [NoSuchElementException, StaleElementReferenceException]  # the page is just being replaced
+        WebDriverWait(self.driver, 15, 0.02, on_the_way).until(lambda driver: condition(), what)
+
+    def connected(self):
+        """Wait until every line of the page is connected."""
+        self.until(
+            lambda: {line.get_attribute("data-state") for line in self.lines()} == {"connected"}, "lines are connected"
+        )
+
+    def lines(self):
+        return self.driver.find_elements(By.CSS_SELECTOR, "[data-socket]")
+
+    def messages(self):
+        """What has arrived, the newest first: audience and text, and the sender between them if the page shows one."""
+        script = """
+            return [...document.querySelectorAll("[data-feed] li")].map((item) =>
+                [...item.querySelectorAll(".badge, .sender, .message-text")].map((part) => part.textContent))"""
+        return [tuple(parts) for parts in self.driver.execute_script(script)]
+
+    def shows(self, *messages):
+        """Wait until exactly these messages have arrived."""
+        try:
+            self.until(lambda: self.messages() == list(messages), "messages")
+        except Exception:
+            raise AssertionError(f"expected {list(messages)}, the page shows {self.messages()}") from None
+
+    def console(self):
+        """The errors and warnings written to the console since the last time it was asked."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    # --- what kind of browser it is
+
+    def width(self, pixels):
+        metrics = {"width": pixels, "height": 800, "deviceScaleFactor": 1, "mobile": pixels == PHONE}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    def media(self, scheme):
+        features = [
+            {"name": "prefers-color-scheme", "value": scheme},
+            {"name": "prefers-reduced-motion", "value": "reduce"},
+        ]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    def scripts(self, enabled):
+        self.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not enabled})
+
+
+@pytest.fixture(scope="module")
+def started_browsers(tmp_path_factory):
+    with contextlib.ExitStack() as stack:
+        browsers = []
+
+        def started(number):
+            while len(browsers) <= number:
+                browser = Browser(tmp_path_factory.mktemp("profile"))
+                stack.callback(browser.driver.quit)
+                browsers.append(browser)
+            return browsers[number]
+
+        yield started
+
+
+@pytest.fixture(scope="module")
+def sample(shared_serve):
+    """The sample with the policy that it ships."""
+    return shared_serve(settings={"WS4REDIS_ALLOWED_CHANNELS": "chat.policy.allowed_channels"})
+
+
+@pytest.fixture
+def clean(redis_client):
+    """No message is kept from an earlier test."""
+    for key in redis_client.scan_iter("ws:*"):
+        redis_client.delete(key)
+
+
+@pytest.fixture
+def browser(started_browsers, sample, clean):
+    """A browser; what it writes to its console, and the test does not ask for, fails the test."""
+    browser = started_browsers(0)
+    browser.reset(sample)
+    yield browser
+    assert browser.console() == []
+
+
+@pytest.fixture
+def other(started_browsers, sample, clean):
+    """Somebody else's browser."""
+    browser = started_browsers(1)
+    browser.reset(sample)
+    yield browser
+    assert browser.console() == []
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_message_posted_by_fetch_comes_back_over_the_socket(browser):
+    browser.sign_in("john")
+    browser.open("/form/")
+    browser.connected()
+    browser.driver.execute_script("window.isStillTheSamePage = true")
+    browser.send("Grüße <b>an mich</b>")
+    browser.shows(("user", "Grüße <b>an mich</b>"))
+    browser.until(lambda: browser.text("[data-status]") == "Sent.", "the form says so")
+    assert browser.find("[name=message]").get_property("value") == ""
+    assert browser.has_focus("[name=message]")
+    browser.send("the second")
+    browser.shows(("user", "the second"), ("user", "Grüße <b>an mich</b>"))
+    assert browser.driver.execute_script("return window.isStillTheSamePage")
+
+
+def test_the_page_shows_the_last_message_when_it_is_opened_again(browser):
+    browser.sign_in("john")
+    browser.open("/form/")
+    browser.send("kept")
+    browser.shows(("user", "kept"))
+    browser.open("/form/")
+    browser.shows(("user", "kept"))
+
+
+def test_mary_writes_to_john_in_another_browser(browser, other):
+    browser.sign_in("john")
+    browser.open("/inbox/")
+    browser.connected()
+    other.sign_in("mary")
+    other.open("/send/")
+    other.send("only for john", audience="user", recipient="john")
+    first = ("user", "mary", "only for john")
+    browser.shows(first)
+    other.send("for the group", audience="group", recipient="chatters")
+    browser.shows(second := ("group", "mary", "for the group"), first)
+    other.send("for all", audience="broadcast")
+    browser.shows(third := ("broadcast", "mary", "for all"), second, first)
+    other.open("/inbox/")  # mary gets what was kept for her audiences, and nothing of john's
+    other.connected()
+    other.until(lambda: set(other.messages()) == {second, third}, "mary's messages")
+
+
+def test_every_tab_of_a_browser_shows_what_goes_to_its_session(browser, other):
+    other.open("/session/")
+    other.connected()
+    browser.open("/session/")
+    browser.connected()
+    first_tab = browser.driver.current_window_handle
+    browser.driver.switch_to.new_window("tab")
+    browser.open("/session/")
+    browser.connected()
+    browser.send("to this browser")
+    browser.shows(("session", "to this browser"))
+    browser.driver.switch_to.window(first_tab)
+    browser.shows(("session", "to this browser"))
+    other.send("to the other browser")
+    other.shows(("session", "to the other browser"))
+    browser.send("afterwards")
+    browser.shows(("session", "afterwards"), ("session", "to this browser"))
+
+
+@pytest.mark.parametrize(("page", "audience"), [("/broadcast/", "broadcast"), ("/group/", "group")])
+def test_the_pages_of_the_audiences(browser, other, page, audience):
+    if audience == "group":
+        browser.sign_in("john")
+    other.sign_in("mary")
+    for each in (browser, other):
+        each.open(page)
+        each.connected()
+    other.send("hello")
+    browser.shows((audience, "hello"))
+    other.shows((audience, "hello"))
+
+
+def test_the_page_of_a_user_in_two_browsers(browser, other):
+    for each in (browser, other):
+        each.sign_in("john")
+        each.open("/user/")
+        each.connected()
+    browser.send("hello")
+    browser.shows(("user", "hello"))
+    other.shows(("user", "hello"))
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+def test_an_error_stands_at_its_field_and_has_the_focus(browser):
+    browser.sign_in("john")
+    browser.open("/send/")
+    browser.send("hello", audience="user", recipient="nobody")
+    browser.until(lambda: browser.driver.find_elements(By.CSS_SELECTOR, "#id_recipient_error"), "an error")
+    assert browser.text("#id_recipient_error") == "There is no user named “nobody”."
+    assert browser.has_focus("[name=recipient][aria-invalid=true][aria-describedby~=id_recipient_error]")
+    assert browser.find("[name=message]").get_property("value") == "hello"
+    assert ["400" in line for line in browser.console()] == [True]  # Chromium's own note about the reply
+    browser.find("[name=recipient]").clear()
+    browser.write("recipient", "mary")
+    browser.press("main form button")
+    browser.until(lambda: browser.text("[data-status]") == "Sent.", "the form is sent")
+    assert not browser.driver.find_elements(By.CSS_SELECTOR, ".errorlist, [aria-invalid]")
+
+
+def test_a_session_that_has_ended_meanwhile(browser):
+    browser.sign_in("john")
+    browser.open("/form/")
+    browser.driver.delete_cookie("sessionid")
+    browser.send("do not lose me")
+    browser.until(lambda: browser.text("[data-status]") == "Sign in, then send it again.", "the form says so")
+    assert browser.find("[name=message]").get_property("value") == "do not lose me"
+    assert ["403" in line for line in browser.console()] == [True]
+
+
+def test_redis_is_down_for_a_while(browser, serve, private_redis):
+    browser.reset(serve(redis=private_redis))
+    browser.sign_in("john")
+    browser.open("/form/")
+    browser.connected()
+    private_redis.kill()
+    browser.send("do not lose me")
+    browser.until(lambda: "could not be delivered" in browser.text("[data-status]"), "the form says so")
+    assert browser.find("[name=message]").get_property("value") == "do not lose me"
+    assert ["503" in line for line in browser.console()] == [True]
+    private_redis.start()
+
+    def sent():
+        browser.press("main form button")
+        browser.until(lambda: not browser.driver.find_elements(By.CSS_SELECTOR, "[aria-disabled]"), "an answer")
+        return browser.text("[data-status]") == "Sent."
+
+    wait_until(sent, what="sending again")
+    browser.until(lambda: ("user", "do not lose me") in browser.messages(), "the message")
+    browser.console()
+
+
+def test_the_page_connects_again_when_the_server_was_gone(browser, serve):
+    site = serve(processes=1)
+    browser.reset(site)
+    browser.sign_in("john")
+    browser.open("/form/")
+    browser.connected()
+    browser.send("before")
+    browser.shows(("user", "before"))
+    browser.driver.execute_script("""
+        window.states = [];
+        const line = document.querySelector("[data-socket]");
+        new MutationObserver(() => states.push(line.dataset.state)).observe(line, { attributeFilter: ["data-state"] });
+    """)
+    os.kill(site.workers()[0], signal.SIGKILL)  # uWSGI's master starts another
+    browser.until(lambda: browser.driver.execute_script("return states.at(-1)") == "connected", "connected again")
+    assert browser.driver.execute_script("return states") == ["reconnecting", "connected"]
+    browser.send("after")
+    browser.shows(("user", "after"), ("user", "before"))  # the kept message came again, and was known
+    browser.console()
+
+
+# --- without scripts, without a mouse ---------------------------------------------------------------------------------
+
+
+def test_the_form_without_scripts(browser):
+    browser.scripts(False)
+    browser.sign_in("john")
+    browser.open("/form/")
+    assert "Live updates need JavaScript" in browser.text("main")
+    assert "Nothing yet." in browser.text("main")
+    browser.send("as a plain form")
+    browser.until(lambda: browser.text(".notices") == "Sent.", "the page says so")
+    assert browser.driver.current_url.endswith("/form/")
+    assert browser.text(".message-text") == "as a plain form"
+    browser.send("   ")
+    browser.until(lambda: browser.text("#id_message_error") == "This field is required.", "an error at the field")
+
+
+def test_sending_without_scripts(browser):
+    browser.scripts(False)
+    browser.sign_in("john")
+    browser.open("/send/")
+    browser.send("to myself", audience="user", recipient="john")
+    browser.until(lambda: browser.text(".notices") == "Sent.", "the page says so")
+    assert browser.find("[name=recipient]").get_attribute("value") == "john"
+    browser.open("/inbox/")
+    assert "john\nto myself" in browser.text("main")
+
+
+def test_signing_in_and_posting_by_keyboard_alone(browser):
+    browser.open("/")
+    browser.keys(Keys.TAB)
+    assert browser.has_focus(".skip")
+    assert browser.find(".skip").rect["y"] >= 0  # seen once it has the focus
+    browser.tab_to(".account a")
+    browser.keys(Keys.ENTER)
+    browser.until(lambda: browser.has_focus("[name=username]"), "the first field has the focus")
+    browser.keys("john", Keys.TAB, "secret", Keys.ENTER)
+    browser.until(lambda: "john" in browser.text(".account"), "signing in")
+    browser.site.session_keys.add(browser.driver.get_cookie("sessionid")["value"])
+    browser.tab_to(".pages a[href='/form/']")
+    browser.keys(Keys.ENTER)
+    browser.until(lambda: browser.driver.current_url.endswith("/form/"), "the page of the form")
+    browser.connected()
+    browser.keys(Keys.TAB)
+    browser.keys(Keys.ENTER)  # the skip link
+    browser.tab_to("[name=message]")
+    browser.keys("no mouse", Keys.TAB)
+    assert browser.has_focus("main form button")
+    browser.keys(Keys.SPACE)
+    browser.shows(("user", "no mouse"))
+
+
+def test_the_menu_of_a_phone_by_keyboard(browser):
+    browser.width(PHONE)
+    browser.open("/")
+    assert not browser.find(".pages").is_displayed()
+    browser.tab_to(".menu-button")
+    browser.keys(Keys.ENTER)
+    assert browser.find(".pages").is_displayed()
+    browser.keys(Keys.ESCAPE)
+    assert not browser.find(".pages").is_displayed()
+    browser.keys(Keys.ENTER)
+    browser.tab_to(".pages a[href='/broadcast/']")
+    browser.keys(Keys.ENTER)
+    browser.until(lambda: browser.driver.current_url.endswith("/broadcast/"), "the page")
+    assert browser.find(".pages [aria-current=page]").get_attribute("href").endswith("/broadcast/")
+
+
+# --- every page -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("account", [None, "john", "admin"])
+def test_no_page_breaks_the_content_security_policy_or_writes_to_the_console(browser, account):
+    if account:
+        browser.sign_in(account)
+    pages = SIGNED_IN_PAGES if account else OPEN_PAGES
+    for page in [*pages, "/admin/"] if account == "admin" else pages:
+        browser.open(page)
+        if browser.lines():
+            browser.connected()
+        assert browser.console() == [], page
+
+
+@pytest.mark.parametrize("account", [None, "john"])
+def test_no_page_is_wider_than_a_phone(browser, account):
+    if account:
+        browser.sign_in(account)
+    browser.width(PHONE)
+    for page in [*(SIGNED_IN_PAGES if account else OPEN_PAGES), "/no/such/page/"]:
+        browser.open(page)
+        assert browser.driver.execute_script("return document.documentElement.scrollWidth") == PHONE, page
+    browser.console()  # Chromium's note about the page that is missing
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_stand_out_from_their_background(browser, scheme):
+    browser.sign_in("john")
+    browser.media(scheme)
+    for page in ["/no/such/page/", *SIGNED_IN_PAGES]:
+        browser.open(page)
+        assert browser.driver.execute_script(CONTRAST) == [], page
+    browser.console()
+    browser.open("/inbox/")
+    browser.connected()
+    for audience in ("broadcast", "user", "group", "session"):
+        browser.driver.switch_to.new_window("tab")
+        browser.open("/send/")
+        browser.send("hello", audience=audience, recipient={"user": "john", "group": "chatters"}.get(audience))
+        browser.until(lambda: browser.text("[data-status]") == "Sent.", "sent")
+        assert browser.driver.execute_script(CONTRAST) == [], "the form when it is sent"
+        browser.driver.close()
+        browser.driver.switch_to.window(browser.driver.window_handles[0])
+    browser.until(lambda: len(browser.messages()) == 4, "four messages")
+    assert browser.driver.execute_script(CONTRAST) == [], "the inbox with messages"
+
+
+def test_dark_and_light_follow_the_system(browser):
+    browser.open("/")
+    background = "return getComputedStyle(document.body).backgroundColor"
+    light = browser.driver.execute_script(background)
+    browser.media("dark")
+    assert browser.driver.execute_script(background) != light
