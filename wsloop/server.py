@@ -162,6 +162,9 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
             takeover = transport.claim(environ)
             subscriber, echo = self._subscriber(WSGIRequest(environ))
             connection = self._open(subscriber, echo, lambda: takeover.accept(start_response, answer))
+        except transport.Gone as exc:
+            logger.debug("the client has gone before the 101: %s", exc.__cause__)
+            return []
         except Exception as exc:
             return self._refuse(exc, start_response)
         finally:
@@ -190,41 +193,38 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         """Subscribe, read the kept messages, send the 101 and hand the connection to the hub.
 
         Returns:
-            its transport, or None if the client has gone meanwhile.
+            its transport, or None if it could not be opened after the 101.
+
+        Raises:
+            transport.Gone: if the client has hung up meanwhile.
         """
         hub, broker = engine().hub, engine().broker
         channels = tuple(subscriber._subscription.channels)
+        broker.subscribe(channels)
+        # Not earlier: what comes before the acknowledgement may be from before a gap. It is older than the kept messages.
         joining = hub.join(channels)
         try:
-            broker.subscribe(channels)
-            try:
-                recorder = subscriptions.Recorder()
-                subscriber.send_persisted_messages(recorder)
-                broker.sync()
-                seen = len(joining.messages)
-                if joining.too_much:
-                    raise Unavailable("more is published than a new connection can hold")
-                try:
-                    taken = accept()
-                except OSError as exc:
-                    logger.debug("the client has gone before the 101: %s", exc)
-                    broker.unsubscribe(channels)
-                    return None
-            except Exception:
-                broker.unsubscribe(channels)
-                raise
-            bounds = int(conf.option("MAX_MESSAGE_SIZE")), int(conf.option("MAX_QUEUED_BYTES"))
-            connection = Connection(taken, self._handler(subscriber, echo), *bounds)
-            try:
-                hub.complete(joining, connection, lambda: joining.news(recorder.sent, seen))
-            except Exception:
-                # The 101 is out, so there is no response to tell it with.
-                logger.exception("a WebSocket could not be opened")
-                connection.abort()
-                return None
-            return taken
-        finally:
+            recorder = subscriptions.Recorder()
+            subscriber.send_persisted_messages(recorder)
+            broker.sync()
+            seen = len(joining.messages)
+            if joining.too_much:
+                raise Unavailable("more is published than a new connection can hold")
+            taken = accept()
+        except BaseException:
             hub.cancel(joining)
+            broker.unsubscribe(channels)
+            raise
+        bounds = int(conf.option("MAX_MESSAGE_SIZE")), int(conf.option("MAX_QUEUED_BYTES"))
+        connection = Connection(taken, self._handler(subscriber, echo), *bounds)
+        try:
+            hub.complete(joining, connection, lambda: joining.news(recorder.sent, seen))
+        except Exception:
+            # The 101 is out, so there is no response to tell it with.
+            logger.exception("a WebSocket could not be opened")
+            connection.abort()
+            return None
+        return taken
 
     def _handler(self, subscriber: subscriptions.Subscriber, echo: bool) -> Listener:
         if type(subscriber).publish_message is not subscriptions.Subscriber.publish_message:

@@ -38,6 +38,10 @@ class Unsupported(Exception):
     """The server in front cannot hand its connections over; the text says what to do about it."""
 
 
+class Gone(Exception):
+    """The client hung up before the 101."""
+
+
 class Transport:
     """A taken-over connection: reads, writes and waits without blocking.
 
@@ -135,11 +139,14 @@ class Takeover:
         """Send the 101 with ``headers`` and return the connection.
 
         Raises:
-            OSError: if the client has gone.
+            Gone: if the client has hung up.
         """
-        write = start_response("101 Switching Protocols", headers)
-        write(b"")  # makes the server send the headers
-        return Transport(os.dup(self.descriptor()))
+        try:
+            write = start_response("101 Switching Protocols", headers)
+            write(b"")  # makes the server send the headers
+            return Transport(os.dup(self.descriptor()))
+        except OSError as exc:
+            raise Gone from exc
 
     def finish(self, transport: Transport) -> Iterable[bytes]:
         """Return what the WSGI callable returns, when it may."""
