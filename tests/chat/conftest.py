@@ -12,7 +12,7 @@ os.environ["DATABASE_URL"] = "sqlite://:memory:"
 os.environ["DEMO"] = "1"
 os.environ.pop("DJANGO_DEBUG", None)
 
-import django  # noqa: E402
+import django
 
 django.setup()
 
