@@ -61,7 +61,9 @@ def check() -> None:
     try:
         connections[DEFAULT_DB_ALIAS]  # loads the driver, does not connect
     except ImproperlyConfigured as exc:
-        raise RefusedError(f"{str(exc).splitlines()[0]}; install the driver of DATABASE_URL with pip.") from exc
+        raise RefusedError(
+            f"{str(exc).splitlines()[0].rstrip('.')}; install the driver of DATABASE_URL with pip."
+        ) from exc
     if variable_files:
         try:
             variable_files.mkdir(parents=True, exist_ok=True)
