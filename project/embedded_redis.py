@@ -4,13 +4,15 @@ Responsible for starting it however the site is started (uWSGI with and without 
 and for ending it when nobody uses it any more. Must not know Django, nor import anything outside the standard library:
 it also runs as a program of its own.
 
-How it works. Three files in the directory, two of them only to be locked (``flock``, so the kernel lets go of a lock
+How it works. Four files in the directory, three of them only to be locked (``flock``, so the kernel lets go of a lock
 when its holder dies, however it dies):
 
 - ``redis.users``: every process of the site holds it *shared* for life. Whoever gets it *exclusively* knows that nobody
   uses Redis, and that nobody begins to before it lets go.
 - ``redis.lock``: held exclusively by the supervisor and, inherited, by its redis-server. Whoever gets it knows that
   neither of them is left, so at most one server ever owns the socket and the data.
+- ``redis.supervisor``: held exclusively by the supervisor alone. If it is free and Redis answers, that Redis is an
+  orphan, which is shut down and replaced.
 - ``redis.sock``: the socket (elsewhere if the path is too long for one).
 
 A process that wants Redis locks ``redis.users`` and runs this file, which waits until Redis answers; if nobody holds
@@ -164,6 +166,15 @@ def _shut_down(path: Path) -> None:
         _ask(path, b"SHUTDOWN NOSAVE\r\n")
 
 
+def _supervised(directory: Path) -> bool:
+    with (directory / "redis.supervisor").open("w") as supervisor:
+        try:
+            fcntl.flock(supervisor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
 def _wait_for(condition: Callable[[], bool], timeout: float) -> bool:
     deadline = time.monotonic() + timeout
     while not condition():
@@ -184,7 +195,9 @@ def start(directory: Path) -> None:
     def running_or_ours_to_start() -> bool:
         nonlocal locked
         if _answers(path):
-            return True
+            if _supervised(directory):
+                return True
+            _shut_down(path)
         with contextlib.suppress(BlockingIOError):  # held: somebody is starting it, or the last one is still saving
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             locked = True
@@ -230,6 +243,8 @@ class Supervisor:
     def run(self, fail: Callable[[str], object], ready: Callable[[], object]) -> None:
         """Return when Redis has been shut down; ``ready`` is called when it answers first, or before that ``fail``."""
         os.umask(0o077)  # messages are nobody else's business
+        alive = os.open(self.directory / "redis.supervisor", os.O_RDWR | os.O_CREAT)
+        fcntl.flock(alive, fcntl.LOCK_EX)  # until this process ends; redis-server does not inherit it
         watcher = threading.Thread(target=self._end_when_unused, daemon=True)
         while True:
             try:
@@ -311,7 +326,7 @@ class Supervisor:
 def die_with_parent() -> None:
     """Between fork and exec: have the kernel end this process when its parent dies, even killed (Linux only).
 
-    Elsewhere a redis-server whose supervisor was killed goes on, holding ``redis.lock``, and the next site uses it.
+    Elsewhere a redis-server whose supervisor was killed goes on until the next start replaces it.
     """
     if sys.platform == "linux":
         pr_set_pdeathsig = 1

@@ -199,8 +199,7 @@ def test_a_path_too_long_for_a_socket(tmp_path):
     assert len(os.fsencode(path)) <= 103
     # the same for every process, wherever it keeps its temporary files
     told = subprocess.run(
-        [sys.executable, "-c"]
-        + [f"from project import embedded_redis as e; print(e.socket_path(e.Path({str(deep)!r})))"],
+        [sys.executable, "-c", f"from project.embedded_redis import *; print(socket_path(Path({str(deep)!r})))"],
         cwd=ROOT,
         env={**os.environ, "TMPDIR": str(tmp_path)},
         capture_output=True,
