@@ -192,16 +192,21 @@ class Connection:
 
     def ready(self, events: int) -> None:
         """Read, write or both; called by the event loop."""
-        if events & WRITE:
-            self._writing = False
-            self.flush()
-            self._watch()
-        if events & READ and self._handler is not NOBODY:
-            data = self._transport.receive()
-            if data:
-                self._feed(data)
-            elif data is not None:
-                self.abort()
+        try:
+            if events & WRITE:
+                self._writing = False
+                self.flush()
+                self._watch()
+            if events & READ and self._handler is not NOBODY:
+                data = self._transport.receive()
+                if data:
+                    self._feed(data)
+                elif data is not None:
+                    self.abort()
+        except Exception:
+            # The loop would only print it, and call again at once because the socket is still readable.
+            logger.exception("a connection ends because of an error of the server")
+            self.abort()
 
     def _feed(self, data: bytes) -> None:
         protocol = self._protocol

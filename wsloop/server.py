@@ -201,7 +201,7 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         hub, broker = engine().hub, engine().broker
         channels = tuple(subscriber._subscription.channels)
         broker.subscribe(channels)
-        # Not earlier: what comes before the acknowledgement may be from before a gap. It is older than the kept messages.
+        # Not earlier: what comes before the acknowledgement may be from before a gap, and is older than what is kept.
         joining = hub.join(channels)
         try:
             recorder = subscriptions.Recorder()
