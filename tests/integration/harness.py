@@ -357,7 +357,7 @@ class Site:
         command = [self.binary, "--need-app", "--gevent", str(gevent), "--module", "wsgi", *map(str, options)]
         if self._master:
             command += ["--master", "--die-on-term", "--processes", str(processes), "--stats", self._stats]
-        if Path(self.binary).resolve().parent != Path(sys.executable).resolve().parent and is_elf(self.binary):
+        if Path(self.binary).parent != Path(sys.executable).parent and is_elf(self.binary):
             command += ["--home", sys.prefix]  # a compiled uWSGI from elsewhere: with the packages of this environment
         return command
 
@@ -522,6 +522,13 @@ class Site:
         )
         self.clients.append(client)
         return client
+
+    def manage(self, *arguments):
+        """Run ``manage.py`` as the administrator of this site would, and return what it prints."""
+        command = [sys.executable, "manage.py", *arguments]
+        done = subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     def publish(self, facility, *messages, cookies=None, publisher="wsloop", how="plain", expire=None, **audience):
         """Publish from inside the server, through a view (``tests/integration/sites/views.py`` explains the values)."""

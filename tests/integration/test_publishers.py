@@ -127,6 +127,20 @@ def test_expire(site, redis_client, facility, publisher, expire, kept):
     assert kept[0] <= redis_client.ttl(f"ws:broadcast:{facility}") <= kept[1]
 
 
+@pytest.mark.parametrize("package", ["ws4redis", "wsloop"])
+def test_both_publishers_in_a_shell_of_the_site(site, facility, john, package):
+    """Also in processes without a server, gevent or a request: cron jobs, task queues, ``manage.py shell``."""
+    client = site.connect(f"{facility}?subscribe-user", cookies=john)
+    site.manage(
+        "shell",
+        "-c",
+        f"from {package}.publisher import RedisPublisher\n"
+        "from ws4redis.redis_store import RedisMessage\n"
+        f"RedisPublisher(facility={facility!r}, users=['john']).publish_message(RedisMessage('from a shell'))",
+    )
+    assert client.next() == "from a shell"
+
+
 def test_fetch_message(site, stock, facility, john, mary):
     def fetch(cookies, audience="any"):
         path = f"/test/fetch/?facility={facility}&audience={audience}"
