@@ -42,7 +42,7 @@ def queue_publish(pipeline: Pipeline, channels: Iterable[bytes | str], payload: 
     """
     for channel in channels:
         if expire > 0:
-            pipeline.setex(channel, expire, payload)
+            pipeline.set(channel, payload, ex=expire)
         pipeline.publish(channel, payload)
 
 
