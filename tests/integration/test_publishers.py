@@ -163,16 +163,26 @@ def test_fetch_message(site, stock, facility, john, mary):
     assert fetch(mary, "user") is None
 
 
-class Wiretap:
-    """A TCP proxy before Redis that notes, connection by connection, in which direction bytes went."""
+class Withholding:
+    """A TCP proxy before Redis that passes no answer on before it has seen every question of ``expect``."""
 
     def __init__(self, port):
-        self.turns = []
         self._port = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
         self._sockets = [self._listener]
+        self._expected = []
+        self._complete = threading.Event()
+        self.expect([])
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def expect(self, questions):
+        self._seen = b""
+        self._expected = [question.encode() for question in questions]
+        if self._expected:
+            self._complete.clear()
+        else:
+            self._complete.set()
 
     def _accept(self):
         with contextlib.suppress(OSError):
@@ -180,26 +190,27 @@ class Wiretap:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(("127.0.0.1", self._port))
                 self._sockets += [client, server]
-                for source, target, direction in ((client, server, "asks"), (server, client, "answers")):
-                    threading.Thread(target=self._pump, args=(source, target, direction), daemon=True).start()
+                threading.Thread(target=self._ask, args=(client, server), daemon=True).start()
+                threading.Thread(target=self._answer, args=(server, client), daemon=True).start()
 
-    def _pump(self, source, target, direction):
+    def _ask(self, client, server):
         with contextlib.suppress(OSError):
-            while data := source.recv(1 << 20):
-                self.turns.append((id(source) if direction == "asks" else id(target), direction))
-                target.sendall(data)
-        for end in (source, target):
-            end.close()
+            while data := client.recv(1 << 20):
+                self._seen += data
+                if all(question in self._seen for question in self._expected):
+                    self._complete.set()
+                server.sendall(data)
+            server.shutdown(socket.SHUT_WR)
 
-    def round_trips(self):
-        """How often a question followed an answer on the same connection, or opened it."""
-        last, count = {}, 0
-        for connection, direction in self.turns:
-            count += direction == "asks" and last.get(connection) != "asks"
-            last[connection] = direction
-        return count
+    def _answer(self, server, client):
+        with contextlib.suppress(OSError):
+            while data := server.recv(1 << 20):
+                self._complete.wait()
+                client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
 
     def close(self):
+        self._complete.set()
         for end in self._sockets:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -207,17 +218,19 @@ class Wiretap:
 
 
 def test_one_round_trip_however_many_channels(serve, redis_server, redis_client, facility):
-    tap = Wiretap(redis_server.port)
+    """A publisher that waited for an answer in between would wait for ever."""
+    proxy = Withholding(redis_server.port)
     try:
-        site = serve(redis=tap)
+        site = serve(redis=proxy)
         users = [f"user{number}" for number in range(50)]
+        channels = [f"ws:user:{user}:{facility}" for user in users]
         site.publish(facility, "the first one connects", users=users)
-        tap.turns.clear()
+        proxy.expect([f"{channel}\r\n" for channel in channels])
         site.publish(facility, "hello", users=users)
-        assert tap.round_trips() == 1
-        assert {redis_client.get(f"ws:user:{user}:{facility}") for user in users} == {"hello"}
-        tap.turns.clear()
-        site.publish(facility, *map(str, range(20)), how="context", users=users)
-        assert tap.round_trips() == 1
+        assert redis_client.mget(channels) == ["hello"] * 50
+        messages = [f"message {number};" for number in range(20)]
+        proxy.expect(messages)
+        site.publish(facility, *messages, how="context", users=users)
+        assert redis_client.mget(channels) == ["message 19;"] * 50
     finally:
-        tap.close()
+        proxy.close()
