@@ -64,7 +64,7 @@ class Connection:
 
     Attributes:
         channels: for the hub: what this connection is subscribed to.
-        heard: for the hub: whether something has arrived since the hub last looked.
+        heard: for the hub: whether the client has said something by itself since the hub last looked.
     """
 
     __slots__ = (
@@ -139,35 +139,35 @@ class Connection:
             except OSError:
                 self.abort()
                 return
-            self._forget(taken)
-            if taken < len(data):
-                self._writing = True
-                self._watch()
-        if not self._queue:
-            self._queue = None
-            if self._protocol.eof_sent:
-                self._transport.send_eof()
+            if taken == self._queued_bytes:
+                self._queue = None
+                self._queued_bytes = self._sent = 0
+            else:
+                self._forget(taken)
+                if taken < len(data):
+                    self._writing = True
+                    self._watch()
+        if not self._queue and self._protocol.eof_sent:
+            self._transport.send_eof()
 
     def _head(self) -> bytes:
         """Return the first bytes that wait, joined."""
         queue = self._queue or []
-        if len(queue) > 1 and self._queued_bytes > JOIN:
+        if len(queue) == 1 and not self._sent:
+            return queue[0]
+        if self._queued_bytes > JOIN:
             size = count = 0
             while size < JOIN and count < len(queue):
                 size += len(queue[count])
                 count += 1
             queue = queue[:count]
-        data = queue[0] if len(queue) == 1 else b"".join(queue)
+        data = b"".join(queue)
         return data[self._sent :] if self._sent else data
 
     def _forget(self, taken: int) -> None:
-        """Drop the frames of which the kernel has taken the last byte."""
+        """Drop the frames of which the kernel has taken the last byte; at least one is left."""
         queue = self._queue or []
         self._queued_bytes -= taken
-        if not self._queued_bytes:
-            queue.clear()
-            self._sent = 0
-            return
         taken += self._sent
         count = 0
         while taken >= len(queue[count]):
@@ -179,7 +179,7 @@ class Connection:
     def _overflow(self) -> None:
         # A frame of which a part is out must be completed, or the peer could not read the close frame behind it.
         rest = self._queue[:1] if self._queue and self._sent else []
-        self._queue = rest
+        self._queue = rest or None
         self._queued_bytes = sum(map(len, rest)) - self._sent
         self._accepting = False
         logger.warning("a client does not read: closed after %d bytes had gathered", self._max_queued_bytes)
@@ -210,13 +210,15 @@ class Connection:
 
     def _feed(self, data: bytes) -> None:
         protocol = self._protocol
-        self.heard = True
         if protocol.eof_sent:
             return  # closing: whatever comes is thrown away
         was_open = self.open
         protocol.receive_data(data)
         for frame in protocol.events_received():
-            if not self._deaf and isinstance(frame, Frame):
+            assert isinstance(frame, Frame)  # a protocol that starts OPEN has no other events
+            if frame.opcode is not Opcode.PONG:
+                self.heard = True
+            if not self._deaf:
                 self._frame(frame)
         if was_open and not self.open and not self._deaf:
             self._leave_open()
