@@ -2,15 +2,18 @@
 # make install  only the virtual environment, .venv
 # make test     every test this machine can run
 # make lint     ruff and mypy
+# make bench    what sockets cost and how fast messages go out (docs/reference/performance.rst); also: make bench-leaks
 
 PYTHON ?= python3
 HTTP ?= 127.0.0.1:8000
 # Options for pytest: make test TESTS="tests/unit -x"
 TESTS ?= tests
+# Options for the measurements: make bench BENCH=--write keeps the results in the documentation
+BENCH ?=
 
 VENV := .venv
 
-.PHONY: run install test lint dev python
+.PHONY: run install test lint bench bench-leaks dev python
 
 run: install
 	@DEMO=1 HTTP='$(HTTP)' $(VENV)/bin/python -m project.run
@@ -36,3 +39,9 @@ test: dev
 	@$(PYTHON) project/install.py --other-uwsgi $(VENV)-uwsgi requirements.txt
 	@UWSGI_BINARIES="$$(ls $(CURDIR)/$(VENV)/bin/uwsgi $(CURDIR)/$(VENV)-uwsgi/bin/uwsgi 2>/dev/null | paste -sd:)" \
 		$(VENV)/bin/python -m pytest $(TESTS)
+
+bench: install
+	@$(VENV)/bin/python -m bench $(BENCH)
+
+bench-leaks: install
+	@$(VENV)/bin/python -m bench --leaks $(BENCH)

@@ -1,0 +1,258 @@
+"""Many WebSockets in one process, as lean as Python has them: plain sockets and one epoll.
+
+Responsible for opening them, for taking what arrives fast enough not to be what is measured, and for checking it.
+Frames are not parsed while the clock runs: every server sends the same frames, so their bytes are counted, kept, and
+compared afterwards, for every socket.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterable, Iterator, Sequence
+
+RECEIVE_SIZE = 65536  # bytes
+TIMEOUT = 60.0  # seconds without any progress
+SOCKETS_PER_ADDRESS = 10_000  # client ports of one address: fewer than the 28,232 that Linux gives by default
+PING, PONG = b"\x89\x00", b"\x8a\x80\x00\x00\x00\x00"  # without payload; the client's is masked, with zeros
+CLOSE = b"\x88\x82\x00\x00\x00\x00\x03\xe8"  # 1000, masked with zeros
+NO_LINGER = struct.pack("ii", 1, 0)  # closing sends RST
+
+
+class Stalled(Exception):
+    """The server has closed a socket, refused it, or sends nothing any more."""
+
+
+def request(path: str, session: str | None = None) -> bytes:
+    """Return the handshake of one client; ``session`` is its session key, None an anonymous one."""
+    lines = [
+        f"GET {path} HTTP/1.1",
+        "Host: 127.0.0.1",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
+        "Sec-WebSocket-Version: 13",
+    ]
+    if session is not None:
+        lines.append(f"Cookie: sessionid={session}")
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def frame(payload: bytes) -> bytes:
+    """Return the text frame in which a server sends ``payload`` (RFC 6455, section 5.2)."""
+    size = len(payload)
+    return (bytes([0x81, size]) if size < 126 else struct.pack("!BBH", 0x81, 126, size)) + payload
+
+
+def messages(count: int, size: int = 128) -> list[bytes]:
+    """Return different messages of ``size`` bytes."""
+    return [f"{number:08}".encode().ljust(size, b".") for number in range(count)]
+
+
+class Sockets:
+    """The open WebSockets to one server.
+
+    Args:
+        address: host and port of the server.
+        window: handshakes under way at the same time; fewer than the server's queue of connections.
+    """
+
+    _made = 0  # of all instances: the next one must not use the ports of those that have just been closed
+
+    def __init__(self, address: tuple[str, int], window: int = 50) -> None:
+        self._address = address
+        self._window = window
+        self._epoll = select.epoll()
+        self._sockets: dict[int, socket.socket] = {}
+        self._received: dict[int, int] = {}
+        self._chunks: dict[int, list[bytes]] = {}
+        self._expected = 0
+
+    def __len__(self) -> int:
+        return len(self._sockets)
+
+    def open(self, requests: Iterable[bytes]) -> None:
+        """Open a WebSocket with each handshake."""
+        waiting: dict[int, tuple[socket.socket, bytes]] = {}
+        todo = iter(requests)
+        while True:
+            while len(waiting) < self._window and (handshake := next(todo, None)) is not None:
+                connection = self.connect(handshake)
+                waiting[connection.fileno()] = connection, b""
+                self._epoll.register(connection, select.EPOLLIN)
+            if not waiting:
+                return
+            for descriptor in self._ready():
+                connection, answer = waiting.get(descriptor, (None, b""))
+                if connection is None:
+                    self._take(descriptor)
+                    continue
+                data = connection.recv(RECEIVE_SIZE)
+                head, end, rest = (answer + data).partition(b"\r\n\r\n")
+                if not data or (end and b" 101 " not in head[:20]):
+                    raise Stalled(f"refused: {(answer + data).decode(errors='replace')!r}")
+                if not end:
+                    waiting[descriptor] = connection, head
+                    continue
+                del waiting[descriptor]
+                self._sockets[descriptor] = connection
+                self._received[descriptor] = len(rest)
+                self._chunks[descriptor] = [rest]
+
+    def connect(self, handshake: bytes) -> socket.socket:
+        """Return a connection on which ``handshake`` has been sent."""
+        connection = socket.socket()
+        connection.settimeout(TIMEOUT)
+        # One address has too few ports for all the sockets of a run, those that linger in TIME_WAIT included.
+        Sockets._made += 1
+        connection.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT: the port is chosen by connect()
+        connection.bind((f"127.0.0.{2 + Sockets._made // SOCKETS_PER_ADDRESS % 250}", 0))
+        connection.connect(self._address)
+        connection.sendall(handshake)
+        connection.setblocking(False)
+        return connection
+
+    def _ready(self) -> list[int]:
+        events = self._epoll.poll(TIMEOUT, 4096)
+        if not events:
+            raise Stalled(f"nothing has come for {TIMEOUT:g} s")
+        return [descriptor for descriptor, _ in events]
+
+    def _take(self, descriptor: int) -> bytes:
+        data = self._sockets[descriptor].recv(RECEIVE_SIZE)
+        if not data:
+            raise Stalled("the server has closed a socket")
+        self._received[descriptor] += len(data)
+        self._chunks[descriptor].append(data)
+        return data
+
+    # What arrives.
+
+    def expect(self) -> None:
+        """Begin anew: from now on count and keep what arrives."""
+        self._expected = 0
+        self._received = dict.fromkeys(self._sockets, 0)
+        self._chunks = {descriptor: [] for descriptor in self._sockets}
+
+    def collect(self, size: int) -> None:
+        """Return as soon as every socket has got ``size`` bytes more."""
+        self._expected = expected = self._expected + size
+        received, chunks, poll = self._received, self._chunks, self._epoll.poll
+        receive = {descriptor: each.recv for descriptor, each in self._sockets.items()}
+        missing = sum(1 for each in received.values() if each < expected)
+        while missing:
+            events = poll(TIMEOUT, 4096)
+            if not events:
+                raise Stalled(f"{missing} sockets have got nothing for {TIMEOUT:g} s")
+            for descriptor, _ in events:
+                data = receive[descriptor](RECEIVE_SIZE)
+                if not data:
+                    raise Stalled("the server has closed a socket")
+                chunks[descriptor].append(data)
+                before = received[descriptor]
+                received[descriptor] = after = before + len(data)
+                if before < expected <= after:
+                    missing -= 1
+
+    def check(self, expected: bytes) -> None:
+        """Compare all that every socket has got since ``expect`` with ``expected``."""
+        wrong = sum(1 for chunks in self._chunks.values() if b"".join(chunks) != expected)
+        if wrong:
+            raise Stalled(f"{wrong} of {len(self)} sockets have got other bytes than were published")
+
+    def idle(self, seconds: float) -> int:
+        """Do nothing but what an idle browser does, answer pings, for some time; return how many came."""
+        pings = 0
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            for descriptor, _ in self._epoll.poll(left, 4096):
+                connection = self._sockets[descriptor]
+                data = connection.recv(RECEIVE_SIZE)
+                if not data:
+                    raise Stalled("the server has closed a socket")
+                if PING in data:  # heartbeats are text, and never contain it
+                    connection.send(PONG)
+                    pings += 1
+        return pings
+
+    # The end.
+
+    def close(self, ways: Sequence[str] = ("reset",)) -> None:
+        """End every socket, in turn by each of ``ways``, and return when the server has ended those that it must.
+
+        ``close``: a close frame, and then what the server answers; ``half``: the end of the stream, without one;
+        ``reset``: RST, as when a machine is gone.
+        """
+        waiting = set()
+        for number, (descriptor, connection) in enumerate(self._sockets.items()):
+            way = ways[number % len(ways)]
+            if way == "reset":
+                self._epoll.unregister(connection)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+                connection.close()
+            else:
+                if way == "close":
+                    connection.send(CLOSE)
+                else:
+                    connection.shutdown(socket.SHUT_WR)
+                waiting.add(descriptor)
+        while waiting:
+            for descriptor in self._ready():
+                connection = self._sockets[descriptor]
+                try:
+                    data = connection.recv(RECEIVE_SIZE)
+                except ConnectionResetError:
+                    data = b""
+                if not data:
+                    self._epoll.unregister(connection)
+                    connection.close()
+                    waiting.discard(descriptor)
+        self._sockets.clear()
+
+    def abandon(self, requests: Iterable[bytes]) -> None:
+        """Send handshakes and end the connections at once, before the server can answer."""
+        for handshake in requests:
+            connection = self.connect(handshake)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+            connection.close()
+
+
+class Redis:
+    """A connection to Redis that only publishes, prepared beforehand, so that publishing costs next to nothing."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), TIMEOUT)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._pending = 0
+
+    @staticmethod
+    def command(channel: bytes, payload: bytes) -> bytes:
+        """Return PUBLISH as it goes over the line."""
+        words = (b"PUBLISH", channel, payload)
+        return b"*3\r\n" + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
+
+    def publish(self, commands: Sequence[bytes]) -> None:
+        """Send commands in one go."""
+        self._pending += len(commands)
+        self._socket.sendall(b"".join(commands))
+
+    def drain(self) -> int:
+        """Read the answers to all commands; return how many subscribers the last one reached."""
+        answers = b""
+        while answers.count(b"\r\n") < self._pending:
+            answers += self._socket.recv(RECEIVE_SIZE)
+        self._pending = 0
+        return int(answers.split(b"\r\n")[-2].lstrip(b":"))
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def batches(requests: Sequence[bytes], size: int) -> Iterator[Sequence[bytes]]:
+    """Return ``requests`` in parts of ``size``."""
+    for start in range(0, len(requests), size):
+        yield requests[start : start + size]

@@ -1,0 +1,199 @@
+"""Results as tables of reStructuredText and as a plot, kept in ``docs/reference/performance.*`` between markers.
+
+Knows nothing about how anything is measured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import html
+import importlib.metadata
+import math
+import os
+import platform
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+REFERENCE = Path(__file__).resolve().parent.parent / "docs/reference"
+PAGE, PLOT = REFERENCE / "performance.rst", REFERENCE / "performance.svg"
+BASE = "plain loop of send(), one a message"  # what the others are compared with
+
+
+@dataclasses.dataclass
+class Results:
+    """All but the leaks.
+
+    Attributes:
+        signed_in, bare: rows of idle sockets: number of ``sockets``, ``Rss`` and ``Pss`` of the worker (KiB), and of
+            some ``per_socket`` (KiB), connections to ``redis``, ``cpu`` (per cent of a core).
+        deliveries: ``burst`` and ``paced`` deliveries a second for each server, or why there are none.
+        peers: names and versions of the peers.
+    """
+
+    signed_in: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    bare: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    deliveries: dict[str, dict[str, float] | str] = dataclasses.field(default_factory=dict)
+    peers: str = ""
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a simple table; all columns but the first are flush right."""
+    cells = [list(map(str, row)) for row in (head, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    rule = "  ".join("=" * width for width in widths)
+    lines = []
+    for row in cells:
+        padded = [
+            row[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+        ]
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join([rule, lines[0], rule, *lines[1:], rule])
+
+
+def mib(kib: float) -> str:
+    return f"{kib / 1024:.1f}"
+
+
+def circumstances(command: str, peers: str = "") -> str:
+    """Return when, on what and by what command it was measured."""
+    processors = re.findall(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    uwsgi = subprocess.run(
+        [str(Path(sys.executable).parent / "uwsgi"), "--version"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    redis = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=False).stdout
+    versions = [f"Python {platform.python_version()}", f"uWSGI {uwsgi}"]
+    versions += [f"{name} {importlib.metadata.version(name)}" for name in ("Django", "gevent", "websockets", "hiredis")]
+    versions += [f"Redis {version}" for version in re.findall(r"v=(\S+)", redis)]
+    machine = f"{os.cpu_count()} cores of {processors[0] if processors else platform.machine()}"
+    system = f"Linux {platform.release().partition('-')[0]}"
+    told = f"Measured on {datetime.date.today()} with ``{command}``, on {machine}, {system}, {', '.join(versions)}."
+    told += f" Peers: {peers}." if peers else ""
+    return textwrap.fill(told, 120, break_on_hyphens=False)
+
+
+def results_section(results: Results) -> str:
+    """Return the tables of ``make bench``."""
+    rows = []
+    for kind, measured in (("signed in, four audiences", results.signed_in), ("anonymous, broadcast", results.bare)):
+        for row in measured:
+            per_socket = f"{row['per_socket']:.1f}" if "per_socket" in row else ""
+            cpu = f"{row['cpu']:.1f}" if "cpu" in row else ""
+            number = int(row["sockets"])
+            rows.append([kind, f"{number:,}", mib(row["Rss"]), mib(row["Pss"]), per_socket, int(row["redis"]), cpu])
+    head = ["sockets are", "sockets", "RSS, MiB", "PSS, MiB", "KiB a socket", "Redis connections", "CPU, % of a core"]
+    idle = table(head, rows)
+
+    base = results.deliveries.get(BASE)
+    rows, missing = [], []
+    for name, figures in results.deliveries.items():
+        if isinstance(figures, str):
+            missing.append(f"{name}: {figures}.")
+            continue
+        cells = []
+        for kind in ("burst", "paced"):
+            ratio = f"{figures[kind] / base[kind]:.2f}" if isinstance(base, Mapping) else ""
+            cells += [f"{round(figures[kind], -2):,.0f}", ratio] if kind in figures else ["", ""]
+        rows.append([name, *cells])
+    head = ["server", "burst, a second", "to plain loop", "paced, a second", "to plain loop"]
+    deliveries = table(head, rows)
+    parts = [circumstances("make bench", results.peers), "Idle sockets of one worker:", idle]
+    parts += ["Deliveries to 1,000 sockets, messages of 128 bytes:", deliveries, *missing]
+    return "\n\n".join(parts)
+
+
+def leaks_section(rows: Sequence[Mapping[str, float]]) -> str:
+    """Return the table of ``make bench-leaks``."""
+    head = ["connects", "RSS, MiB", "descriptors", "Redis connections", "Redis channels", "subscribers of broadcast"]
+    lines = []
+    for row in rows:
+        redis = [int(row[key]) for key in ("redis", "channels", "subscribers")]
+        if "connects" in row:
+            lines.append([f"{int(row['connects']):,}", mib(row["Rss"]), int(row["descriptors"]), *redis])
+        else:
+            lines.append(["worker ended", "", "", *redis])
+    return "\n\n".join([circumstances("make bench-leaks"), table(head, lines)])
+
+
+def write(section: str, text: str) -> None:
+    """Put ``text`` into the page, between the markers of ``section``."""
+    start, end = f".. {section}: begin", f".. {section}: end"
+    before, found, rest = PAGE.read_text().partition(start)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise RuntimeError(f"{PAGE} has no lines {start!r} and {end!r}")
+    PAGE.write_text(f"{before}{start}\n\n{text}\n\n{end}{after}")
+
+
+# The plot.
+
+WIDTH, LEFT, BAR = 720, 250, 26
+INK, FAINT, SERIES = "#24292f", "#d0d7de", {"signed in, four audiences": "#0969da", "anonymous, broadcast": "#8250df"}
+
+
+def text(x: float, y: float, words: str, **attributes: Any) -> str:
+    extra = "".join(f' {name.replace("_", "-")}="{value}"' for name, value in attributes.items())
+    return f'<text x="{x:.0f}" y="{y:.0f}"{extra}>{html.escape(words)}</text>'
+
+
+def _memory(results: Results, top: int) -> list[str]:
+    """Return lines over the number of sockets: what sockets add to the worker's memory."""
+    height, right = 180, WIDTH - 60
+    series = {"signed in, four audiences": results.signed_in, "anonymous, broadcast": results.bare}
+    points = {
+        name: [(row["sockets"], (row["Rss"] - rows[0]["Rss"]) / 1024) for row in rows] for name, rows in series.items()
+    }
+    most = max(x for each in points.values() for x, _ in each)
+    highest = math.ceil(max(y for each in points.values() for _, y in each) / 10) * 10
+    bottom = top + 40 + height
+    shapes = [text(20, top + 20, "Memory that idle sockets add to a worker, MiB", font_weight="bold")]
+    for share in (0, 0.5, 1):
+        y = bottom - share * height
+        shapes.append(f'<path d="M60 {y:.0f}H{right}" stroke="{FAINT}"/>')
+        shapes.append(text(52, y + 4, f"{share * highest:g}", text_anchor="end"))
+    for x in sorted({x for each in points.values() for x, _ in each}):
+        shapes.append(text(60 + x / most * (right - 60), bottom + 18, f"{x:,.0f}", text_anchor="middle"))
+    for number, (name, each) in enumerate(points.items()):
+        path = " ".join(f"{60 + x / most * (right - 60):.0f},{bottom - y / highest * height:.0f}" for x, y in each)
+        shapes.append(f'<polyline points="{path}" fill="none" stroke="{SERIES[name]}" stroke-width="2"/>')
+        shapes.append(text(80, top + 60 + 20 * number, name, fill=SERIES[name]))
+    return shapes
+
+
+def _bars(results: Results, top: int) -> list[str]:
+    """Return a bar for each server's burst, on a logarithmic scale from 1,000 to the next power of ten."""
+    rates = {name: each["burst"] for name, each in results.deliveries.items() if isinstance(each, Mapping)}
+    decades = math.ceil(math.log10(max(rates.values()))) - 3
+    title = "Deliveries a second to 1,000 sockets, burst of 200 messages (logarithmic)"
+    shapes = [text(20, top + 20, title, font_weight="bold")]
+    bottom, span = top + 40 + BAR * len(rates), WIDTH - LEFT - 90
+    for decade in range(decades + 1):
+        x = LEFT + span * decade / decades
+        shapes.append(f'<path d="M{x:.0f} {top + 34}V{bottom}" stroke="{FAINT}"/>')
+        shapes.append(text(x, bottom + 16, f"{10 ** (3 + decade):,}", text_anchor="middle"))
+    for number, (name, rate) in enumerate(sorted(rates.items(), key=lambda item: -item[1])):
+        y, width = top + 40 + BAR * number, span * max(0.0, math.log10(rate) - 3) / decades
+        colour = "#0969da" if name == "wsloop" else "#8c959f"
+        shapes.append(text(LEFT - 8, y + 15, name, text_anchor="end"))
+        shapes.append(f'<rect x="{LEFT}" y="{y}" width="{width:.0f}" height="{BAR - 6}" fill="{colour}"/>')
+        shapes.append(text(LEFT + width + 6, y + 15, f"{round(rate, -3):,.0f}"))
+    return shapes
+
+
+def write_plot(results: Results) -> None:
+    """Write the plot."""
+    second = 280
+    height = second + 80 + BAR * len(results.deliveries)
+    shapes = [*_memory(results, 0), *_bars(results, second)]
+    PLOT.write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" '
+        f'font-size="12" fill="{INK}">\n<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>\n'
+        + "\n".join(shapes)
+        + "\n</svg>\n"
+    )

@@ -1,0 +1,226 @@
+"""The servers that are measured and the Redis between them, each on ports of its own, ended with the run.
+
+Responsible for starting them, for knowing when they answer, and for what the kernel tells about a process. Only
+processes that were started here are ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import redis
+
+ROOT = Path(__file__).resolve().parent.parent
+START_TIMEOUT = 30.0  # seconds
+TICKS = os.sysconf("SC_CLK_TCK")  # of the CPU time in /proc, a second
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback that nobody listens on, chosen by the kernel."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Process:
+    """A process of this run, to be used in a ``with`` block, at whose end it is ended.
+
+    Args:
+        command: program and arguments.
+        log: file for what it writes.
+        env: its environment; None: that of this process.
+        port: where it will listen; the ``with`` block begins when it does.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path, env: dict[str, str] | None = None, port: int = 0) -> None:
+        self._command = list(command)
+        self._log = log
+        self._env = env
+        self.port = port
+
+    def __enter__(self):
+        with self._log.open("ab") as output:
+            self._popen = subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                env=self._env,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C is for the run, which then ends its processes in order
+            )
+        try:
+            self._wait_until_it_listens()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._popen.stdin.close()
+        self._popen.terminate()
+        try:
+            self._popen.wait(15)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._popen.pid, signal.SIGKILL)
+            self._popen.wait()
+
+    def _wait_until_it_listens(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(self.address, 1):
+                return
+            if self._popen.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{self._command[0]} does not start:\n{self.log()}")
+            time.sleep(0.02)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return "127.0.0.1", self.port
+
+    def log(self) -> str:
+        """Return the end of what it has written."""
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-30:])
+
+    def tell(self, line: str) -> None:
+        """Write a line to its standard input."""
+        self._popen.stdin.write(f"{line}\n".encode())
+        self._popen.stdin.flush()
+
+    # What the kernel tells.
+
+    def memory(self) -> dict[str, int]:
+        """Return its resident set as ``Rss``, and its share of it as ``Pss``, in KiB."""
+        lines = Path(f"/proc/{self._popen.pid}/smaps_rollup").read_text().splitlines()
+        return {key[:-1]: int(value) for key, value, *_ in map(str.split, lines) if key in ("Rss:", "Pss:")}
+
+    def descriptors(self) -> int:
+        """Return how many descriptors it has open."""
+        return len(os.listdir(f"/proc/{self._popen.pid}/fd"))
+
+    def cpu_time(self) -> float:
+        """Return the seconds of CPU that it has used."""
+        fields = Path(f"/proc/{self._popen.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+class RedisServer(Process):
+    """A Redis without persistence."""
+
+    def __init__(self, directory: Path) -> None:
+        port = free_port()
+        program = shutil.which("redis-server") or shutil.which("redis-server", path=str(Path(sys.prefix, "bin")))
+        if program is None:
+            raise RuntimeError("There is no redis-server on this machine: apt install redis-server")
+        options = {"port": str(port), "bind": "127.0.0.1", "save": "", "dir": str(directory)}
+        # Channels' subscriber is slower than the burst; Redis must not hang up on it.
+        options["client-output-buffer-limit"] = "pubsub 0 0 0"
+        command = [program, *(part for name, value in options.items() for part in (f"--{name}", value))]
+        super().__init__(command, directory / "redis.log", port=port)
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(port=self.port, client_name="bench", decode_responses=True)
+
+    def connections(self) -> int:
+        """Return how many connections Redis has besides this one."""
+        with self.client() as client:
+            return len(client.client_list()) - 1
+
+    def channels(self) -> int:
+        """Return to how many channels anybody is subscribed."""
+        with self.client() as client:
+            return len(client.pubsub_channels())
+
+    def subscribers(self, channel: str) -> int:
+        """Return how many connections are subscribed to ``channel``."""
+        with self.client() as client:
+            return int(client.pubsub_numsub(channel)[0][1])
+
+
+def site_environment(directory: Path, redis_port: int, heartbeat: bool) -> dict[str, str]:
+    """Return the environment of the sample site with a database in ``directory``."""
+    return os.environ | {
+        "BENCH_DIR": str(directory),
+        "BENCH_HEARTBEAT": "--heartbeat--" if heartbeat else "",
+        "DATABASE_URL": f"sqlite:///{directory / 'db.sqlite3'}",
+        "DJANGO_SECRET_KEY": "of a benchmark that only listens on the loopback and ends with it",
+        "DJANGO_SETTINGS_MODULE": "bench.settings",
+        "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
+    }
+
+
+class Worker(Process):
+    """The sample site on uWSGI: one process, which is the worker itself."""
+
+    def __init__(self, directory: Path, redis_port: int, heartbeat: bool = False) -> None:
+        port = free_port()
+        command = [str(Path(sys.executable).parent / "uwsgi"), "--module", "bench.wsgi", "--die-on-term"]
+        command += ["--http-socket", f"127.0.0.1:{port}", "--gevent", "100", "--disable-logging"]
+        env = site_environment(directory, redis_port, heartbeat)
+        super().__init__(command, directory / "uwsgi.log", env, port)
+
+    def settled(self) -> dict[str, int]:
+        """Have it collect garbage, and return its memory; see ``memory``."""
+        connection = http.client.HTTPConnection(*self.address, timeout=60)
+        connection.request("GET", "/bench/collect")
+        if connection.getresponse().status != 204:
+            raise RuntimeError("the worker has not collected its garbage")
+        connection.close()
+        return self.memory()
+
+
+def signed_in(directory: Path, redis_port: int, count: int) -> list[str]:
+    """Make ``count`` users in the database of the site and return a session key of each."""
+    command = [sys.executable, "-m", "bench.accounts", str(count)]
+    env = site_environment(directory, redis_port, heartbeat=False)
+    made = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    if made.returncode:
+        raise RuntimeError(f"the users could not be made:\n{made.stderr}")
+    return made.stdout.split()
+
+
+class Peers:
+    """The virtual environment of the peers, ``var/bench``: their packages are no part of the site's."""
+
+    def __init__(self) -> None:
+        self.python = ROOT / "var/bench/bin/python"
+        self.missing: str | None = None
+        requirements = ROOT / "bench/peers/requirements.txt"
+        stamp = ROOT / "var/bench/installed"
+        if stamp.exists() and stamp.read_text() == requirements.read_text():
+            return
+        if not self.python.exists():
+            subprocess.run([sys.executable, "-m", "venv", str(ROOT / "var/bench")], check=True)
+        command = [str(self.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        done = subprocess.run([*command, "-r", str(requirements)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            self.missing = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
+        else:
+            stamp.write_text(requirements.read_text())
+
+    def run(self, *arguments: str) -> str:
+        """Run Python in the environment and return what it prints."""
+        command = [str(self.python), *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    def versions(self) -> str:
+        """Return names and versions of the packages that are compared."""
+        names = [line.split(">")[0].split("~")[0].split("[")[0].strip() for line in self._requirements()]
+        code = "import importlib.metadata as m, sys; print(', '.join(f'{n} {m.version(n)}' for n in sys.argv[1:]))"
+        return self.run("-c", code, *names).strip()
+
+    @staticmethod
+    def _requirements() -> list[str]:
+        lines = (ROOT / "bench/peers/requirements.txt").read_text().splitlines()
+        return [line for line in lines if line and not line.startswith("#")]

@@ -1,0 +1,11 @@
+"""The sample site as it is measured: its settings, but for the heartbeat, which can be switched off."""
+
+import os
+from pathlib import Path
+
+from project.settings import *  # noqa: F403
+
+VAR_DIR = Path(os.environ["BENCH_DIR"])
+WS4REDIS_HEARTBEAT = os.environ.get("BENCH_HEARTBEAT") or None
+# No file of the site is asked for, and looking for them would say that there is no directory.
+MIDDLEWARE = [each for each in MIDDLEWARE if not each.startswith("whitenoise")]  # noqa: F405
