@@ -189,6 +189,41 @@ class RedisServer:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+class RedisProxy:
+    """A slow line to a Redis: ``question`` and ``answer`` get bytes before they are passed on, and may wait."""
+
+    def __init__(self, port, question=lambda data: None, answer=lambda data: None):
+        self._port = port
+        self._question, self._answer = question, answer
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets = [self._listener]
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._port))
+                self._sockets += [client, server]
+                for ends in ((client, server, self._question), (server, client, self._answer)):
+                    threading.Thread(target=self._pass_on, args=ends, daemon=True).start()
+
+    @staticmethod
+    def _pass_on(source, target, wait):
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 20):
+                wait(data)
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def close(self):
+        for end in self._sockets:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
 @dataclass(frozen=True)
 class Response:
     status: int

@@ -11,7 +11,7 @@ import pytest
 import websocket
 from websockets.sync.client import connect as websockets_connect
 
-from tests.integration.harness import HEARTBEAT, wait_until
+from tests.integration.harness import HEARTBEAT, RedisProxy, wait_until
 
 BOTH = "subscribe-broadcast&publish-broadcast"
 
@@ -266,6 +266,24 @@ def test_nothing_published_after_open_is_lost(site, redis_client, facility):
         assert heard_by >= 1
         assert client.next() == str(number)
         client.close()
+
+
+def test_open_waits_for_redis_to_acknowledge_the_subscription(serve, redis_server, redis_client, facility):
+    """Over a line on which SUBSCRIBE takes 0.2 s longer than everything else; publishers are nearer to Redis."""
+
+    def delay(data):
+        if b"\r\nSUBSCRIBE\r\n" in data.upper():
+            time.sleep(0.2)
+
+    proxy = RedisProxy(redis_server.port, question=delay)
+    try:
+        site = serve(redis=proxy)
+        for number in range(10):
+            client = site.connect(f"{facility}/{number}?subscribe-broadcast")
+            assert redis_client.publish(f"ws:broadcast:{facility}/{number}", "at once") == 1
+            assert client.next() == "at once"
+    finally:
+        proxy.close()
 
 
 def test_nothing_published_after_open_is_lost_in_a_crowd(site, facility, redis_server):

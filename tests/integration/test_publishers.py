@@ -1,11 +1,11 @@
 """Publishing with wsloop's publisher and with ws4redis's, from views and from processes without wsloop."""
 
-import contextlib
 import json
-import socket
 import threading
 
 import pytest
+
+from tests.integration.harness import RedisProxy
 
 LISTEN = "subscribe-broadcast&subscribe-user&subscribe-group&subscribe-session"
 
@@ -163,74 +163,33 @@ def test_fetch_message(site, stock, facility, john, mary):
     assert fetch(mary, "user") is None
 
 
-class Withholding:
-    """A TCP proxy before Redis that passes no answer on before it has seen every question of ``expect``."""
-
-    def __init__(self, port):
-        self._port = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
-        self._sockets = [self._listener]
-        self._expected = []
-        self._complete = threading.Event()
-        self.expect([])
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def expect(self, questions):
-        self._seen = b""
-        self._expected = [question.encode() for question in questions]
-        if self._expected:
-            self._complete.clear()
-        else:
-            self._complete.set()
-
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._port))
-                self._sockets += [client, server]
-                threading.Thread(target=self._ask, args=(client, server), daemon=True).start()
-                threading.Thread(target=self._answer, args=(server, client), daemon=True).start()
-
-    def _ask(self, client, server):
-        with contextlib.suppress(OSError):
-            while data := client.recv(1 << 20):
-                self._seen += data
-                if all(question in self._seen for question in self._expected):
-                    self._complete.set()
-                server.sendall(data)
-            server.shutdown(socket.SHUT_WR)
-
-    def _answer(self, server, client):
-        with contextlib.suppress(OSError):
-            while data := server.recv(1 << 20):
-                self._complete.wait()
-                client.sendall(data)
-            client.shutdown(socket.SHUT_WR)
-
-    def close(self):
-        self._complete.set()
-        for end in self._sockets:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-
-
 def test_one_round_trip_however_many_channels(serve, redis_server, redis_client, facility):
-    """A publisher that waited for an answer in between would wait for ever."""
-    proxy = Withholding(redis_server.port)
+    """No answer comes before the last question has been asked: who waits for one in between waits for ever."""
+    seen, expected, complete = bytearray(), [], threading.Event()
+
+    def note(data):
+        seen.extend(data)
+        if all(question in seen for question in expected):
+            complete.set()
+
+    def expect(questions):
+        seen.clear()
+        expected[:] = [question.encode() for question in questions]
+        complete.clear()
+
+    proxy = RedisProxy(redis_server.port, question=note, answer=lambda data: complete.wait())
     try:
         site = serve(redis=proxy)
         users = [f"user{number}" for number in range(50)]
         channels = [f"ws:user:{user}:{facility}" for user in users]
         site.publish(facility, "the first one connects", users=users)
-        proxy.expect([f"{channel}\r\n" for channel in channels])
+        expect([f"{channel}\r\n" for channel in channels])
         site.publish(facility, "hello", users=users)
         assert redis_client.mget(channels) == ["hello"] * 50
         messages = [f"message {number};" for number in range(20)]
-        proxy.expect(messages)
+        expect(messages)
         site.publish(facility, *messages, how="context", users=users)
         assert redis_client.mget(channels) == ["message 19;"] * 50
     finally:
+        complete.set()
         proxy.close()
