@@ -1,0 +1,379 @@
+"""The commands a person types, in a copy of the checkout: make run, make install, uwsgi in its documented forms."""
+
+import contextlib
+import http.cookiejar
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import pytest
+import redis
+import websocket
+
+from project import embedded_redis
+from tests.integration.harness import free_port, uwsgi_binaries, wait_until
+from tests.requires import missing, need
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = ("DJANGO_", "DATABASE_URL", "REDIS_URL", "DEMO", "HTTP", "PROCESSES", "UWSGI_", "MAKE", "MFLAGS")
+NO_KEY = "The site has no secret key: set DJANGO_SECRET_KEY"
+binaries = pytest.mark.parametrize("binary", [str(Path(binary).absolute()) for binary in uwsgi_binaries()])
+
+
+def environment(given):
+    """The environment without what is for the site, for uWSGI (UWSGI_… are its options) or for a ``make`` around."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)} | given
+
+
+class Running:
+    """A command of its own session, whose output is in a file."""
+
+    def __init__(self, checkout, command, given):
+        self.log = checkout / "output"
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                command,
+                cwd=checkout,
+                env=environment(given),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def output(self):
+        return self.log.read_text(errors="replace")
+
+    def wait_for_output(self, text, timeout=60):
+        def there():
+            assert self.process.poll() is None or text in self.output(), self.output()
+            return text in self.output()
+
+        wait_until(there, timeout, f"{text!r} in the output of {self.process.args}")
+
+    def press_ctrl_c(self):
+        """Send what a terminal sends, to all of the session that is still in its first process group."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        self.process.wait(30)
+
+    def kill(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+class Checkout:
+    """A copy of the site with a ``var/`` of its own and the virtual environment of these tests."""
+
+    def __init__(self):
+        self.path = Path(tempfile.mkdtemp(prefix="site-"))  # short: the path of the embedded Redis's socket is bounded
+        shutil.copytree(ROOT / "project", self.path / "project", ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("manage.py", "wsgi.py", "uwsgi.ini", "Makefile", "requirements.txt", "requirements-dev.txt"):
+            shutil.copy(ROOT / name, self.path)
+        for name in ("chat", "wsloop", "templates", "static"):
+            (self.path / name).symlink_to(ROOT / name)
+        (self.path / ".venv").symlink_to(sys.prefix)
+        self.var = self.path / "var"
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.url = f"http://{self.address}"
+        self._running = []
+
+    def start(self, *command, **given):
+        self._running.append(Running(self.path, [str(part) for part in command], given))
+        return self._running[-1]
+
+    def run(self, *command, **given):
+        return subprocess.run(
+            [str(part) for part in command],
+            cwd=self.path,
+            env=environment(given),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def with_accounts(self):
+        for arguments in (["migrate", "-v0"], ["demo_data", "-v0"]):
+            answer = self.run(sys.executable, "manage.py", *arguments, DEMO="1")
+            assert answer.returncode == 0, answer.stderr
+        return self
+
+    def redis_pid(self):
+        """The process id of the embedded Redis, or None."""
+        path = str(embedded_redis.socket_path(self.var))
+        with redis.Redis(unix_socket_path=path) as client, contextlib.suppress(redis.exceptions.ConnectionError):
+            return client.info("server")["process_id"]
+        return None
+
+    def answers(self):
+        try:
+            with urllib.request.urlopen(self.url, timeout=30) as answer:
+                return answer.status == 200
+        except OSError:  # an HTTPError is one too
+            return False
+
+    def close(self):
+        for running in self._running:
+            running.kill()
+            print(running.process.args, running.output(), sep="\n")  # shown by pytest if the test failed
+        if (self.var / "redis.users").exists():
+            wait_until(lambda: embedded_redis.stop_if_unused(self.var), what="the end of all who use Redis")
+        shutil.rmtree(self.path)
+
+
+class Browser:
+    """Cookies and forms, as far as signing in and connecting a WebSocket need them."""
+
+    def __init__(self, site):
+        self.site = site
+        self.cookies = http.cookiejar.CookieJar()
+        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.cookies))
+
+    def get(self, path):
+        with self._opener.open(self.site.url + path, timeout=30) as answer:
+            return answer.headers, answer.read().decode()
+
+    def sign_in(self, name, password):
+        _, page = self.get("/accounts/login/")
+        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)[1]
+        form = {"username": name, "password": password, "csrfmiddlewaretoken": token}
+        with self._opener.open(self.site.url + "/accounts/login/", urllib.parse.urlencode(form).encode(), timeout=30):
+            pass
+        assert any(cookie.name == "sessionid" for cookie in self.cookies)
+        return self
+
+    def connect(self, path):
+        cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in self.cookies)
+        return contextlib.closing(
+            websocket.create_connection(
+                f"ws://{self.site.address}{path}", cookie=cookies, origin=self.site.url, timeout=30
+            )
+        )
+
+
+def sends_john_a_message_over_the_socket(site):
+    with Browser(site).sign_in("john", "secret").connect("/ws/commands?subscribe-user&publish-user&echo") as socket:
+        socket.send("hello")
+        while (message := socket.recv()) == "--heartbeat--":
+            pass
+        return message == "hello"
+
+
+@pytest.fixture
+def checkout():
+    need("redis-server")
+    need("make")
+    if not (Path(sys.prefix) / "installed-requirements.txt").exists():
+        missing("this virtual environment was not built by make install")
+    checkout = Checkout()
+    try:
+        yield checkout
+    finally:
+        checkout.close()
+
+
+# Make
+
+
+def test_make_run_serves_the_site_and_ctrl_c_ends_all_of_it(checkout):
+    running = checkout.start("make", "run", f"HTTP={checkout.address}")
+    running.wait_for_output("Ctrl-C stops the site.")
+    lines = [line.strip() for line in running.output().splitlines() if line]
+    assert lines[:7] == [
+        "Migrating the database",
+        "Creating the demo accounts",
+        "Collecting static files",
+        "Starting uWSGI and an embedded Redis",
+        f"{checkout.url}/",
+        "Accounts (name / password): john / secret, mary / secret, admin / admin",
+        "Ctrl-C stops the site.",
+    ]
+    assert sends_john_a_message_over_the_socket(checkout)
+    _, page = Browser(checkout).get("/accounts/login/")
+    stylesheet = re.search(r'href="(/static/[^"]+\.[0-9a-f]{12}\.css)"', page)[1]
+    headers, _ = Browser(checkout).get(stylesheet)
+    assert "immutable" in headers["Cache-Control"]
+    assert "commands?" not in running.output()  # the query strings of requests are not logged
+
+    # a second one at the same address, while the first runs
+    second = checkout.run("make", "run", f"HTTP={checkout.address}")
+    assert second.returncode != 0
+    assert second.stderr.splitlines()[0] == (
+        f"{checkout.address} cannot be listened on (Address already in use). Another one: make run HTTP=127.0.0.1:9000"
+    )
+    assert second.stdout == ""
+
+    redis_pid = checkout.redis_pid()
+    running.press_ctrl_c()
+    assert "Stopped" in running.output()
+    assert "Traceback" not in running.output()
+    assert not checkout.answers()
+    assert checkout.redis_pid() is None
+    assert not Path(f"/proc/{redis_pid}").exists() or sys.platform != "linux"
+
+
+def test_make_run_killed_leaves_nothing_behind(checkout):
+    if sys.platform != "linux":
+        pytest.skip("the kernel tells of a parent's death on Linux only")
+    running = checkout.start("make", "run", f"HTTP={checkout.address}")
+    running.wait_for_output("Ctrl-C stops the site.")
+    running.kill()
+    wait_until(lambda: not checkout.answers(), 30, "the end of uWSGI")
+    wait_until(lambda: checkout.redis_pid() is None, 30, "the end of Redis")
+
+
+def test_make_run_without_the_redis_of_redis_url(checkout):
+    answer = checkout.run(
+        "make", "run", f"HTTP={checkout.address}", REDIS_URL=f"redis://:hunter2@127.0.0.1:{free_port()}/0"
+    )
+    assert answer.returncode != 0
+    assert re.match(r"The Redis of REDIS_URL \(127\.0\.0\.1:\d+/0\) cannot be used: .*refused", answer.stderr)
+    assert len(answer.stderr.splitlines()) == 2  # and make's own
+    assert "hunter2" not in answer.stderr
+
+
+def test_make_run_with_redis_url_starts_no_redis(checkout, redis_server):
+    running = checkout.start("make", "run", f"HTTP={checkout.address}", REDIS_URL=redis_server.url)
+    running.wait_for_output("Ctrl-C stops the site.")
+    assert "Starting uWSGI\n" in running.output()
+    assert sends_john_a_message_over_the_socket(checkout)
+    assert not (checkout.var / "redis.lock").exists()
+    running.press_ctrl_c()
+
+
+def test_make_run_without_the_database_of_database_url(checkout):
+    (checkout.path / "directory").mkdir()
+    answer = checkout.run(
+        "make", "run", f"HTTP={checkout.address}", DATABASE_URL=f"sqlite:///{checkout.path}/directory"
+    )
+    assert answer.returncode != 0
+    assert answer.stderr.splitlines()[0] == "OperationalError: unable to open database file"
+    assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:", "127.0.0.1:99999"])
+def test_make_run_at_no_address(checkout, address):
+    answer = checkout.run("make", "run", f"HTTP={address}")
+    assert (
+        answer.stderr.splitlines()[0] == f"HTTP must be an address and a port, such as 127.0.0.1:8000, not {address!r}."
+    )
+
+
+def test_make_install_says_nothing_when_nothing_changed(checkout):
+    answer = checkout.run("make", "install")
+    assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("python", ["no-such-python", "python2.7"])
+def test_make_with_an_unusable_python(checkout, python):
+    old = checkout.path / "python2.7"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    answer = checkout.run("make", "install", f"PYTHON={python if python.startswith('no') else old}")
+    assert answer.returncode != 0
+    assert re.match(r"no-such-python is not installed: |.*/python2.7 is older than Python 3.10: ", answer.stderr)
+
+
+# Uwsgi
+
+
+@binaries
+@pytest.mark.parametrize("front", ["--http", "--http-socket"])
+def test_the_documented_command(checkout, binary, front):
+    checkout.with_accounts()
+    routed = ["--http-websockets"] if front == "--http" else []
+    running = checkout.start(binary, front, checkout.address, "--gevent", 100, *routed, "--module", "wsgi", DEMO="1")
+    wait_until(checkout.answers, 30, "an answer")
+    assert sends_john_a_message_over_the_socket(checkout)
+    _, page = Browser(checkout).get("/")
+    stylesheet = re.search(r'href="(/static/[^"]+\.css)"', page)[1]
+    headers, _ = Browser(checkout).get(stylesheet)  # nothing was collected
+    assert headers["Content-Type"].startswith("text/css")
+    running.press_ctrl_c()
+    assert "Traceback" not in running.output()
+
+
+@binaries
+def test_the_documented_command_with_other_settings_and_redis_url(checkout, binary, redis_server):
+    checkout.with_accounts()
+    (checkout.path / "other.py").write_text("from project.settings import *\nSECRET_KEY = 'from this module'\n")
+    command = [binary, "--http", checkout.address, "--gevent", 100, "--http-websockets", "--module", "wsgi"]
+    checkout.start(*command, DJANGO_SETTINGS_MODULE="other", REDIS_URL=redis_server.url)
+    wait_until(checkout.answers, 30, "an answer")
+    assert sends_john_a_message_over_the_socket(checkout)
+    assert not (checkout.var / "redis.lock").exists()
+
+
+@binaries
+@pytest.mark.parametrize("front", [["--http", "ADDRESS", "--gevent", "100", "--module", "wsgi"], ["uwsgi.ini"]])
+def test_without_a_secret_key_uwsgi_ends_with_one_line(checkout, binary, front):
+    command = [binary, *(part.replace("ADDRESS", checkout.address) for part in front)]
+    answer = checkout.run(*command, HTTP=checkout.address)
+    assert answer.returncode != 0
+    told = answer.stdout + answer.stderr
+    assert told.count(NO_KEY) == 1
+    assert "Traceback" not in told
+
+
+@binaries
+def test_uwsgi_ini_survives_its_reloads_from_a_virtual_environment(checkout, binary):
+    checkout.with_accounts()
+    touch = checkout.var / "reload"
+    touch.touch()
+    running = checkout.start(binary, "uwsgi.ini", DEMO="1", HTTP=checkout.address, PROCESSES="2")
+    wait_until(checkout.answers, 30, "an answer")
+    redis_pid = checkout.redis_pid()
+
+    later = time.time() + 60
+    os.utime(touch, (later, later))
+    running.wait_for_output("chain reloading complete", 60)
+    assert sends_john_a_message_over_the_socket(checkout)
+
+    running.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: running.output().count("spawned uWSGI master process") == 2, 60, "the next server")
+    wait_until(checkout.answers, 30, "an answer")
+    assert sends_john_a_message_over_the_socket(checkout)
+    assert checkout.redis_pid() == redis_pid
+
+    running.process.terminate()
+    running.process.wait(30)
+    assert "ModuleNotFoundError" not in running.output()
+    wait_until(lambda: checkout.redis_pid() is None, 30, "the end of Redis")
+
+
+# What every page carries
+
+
+def test_pages_allow_content_of_this_site_only(checkout):
+    checkout.with_accounts()
+    checkout.start(Path(sys.executable).with_name("uwsgi"), "uwsgi.ini", DEMO="1", HTTP=checkout.address)
+    wait_until(checkout.answers, 30, "an answer")
+    browser = Browser(checkout).sign_in("admin", "admin")
+    for path in ("/", "/accounts/login/", "/admin/", "/admin/auth/user/", "/admin/auth/user/add/"):
+        headers, page = browser.get(path)
+        policy = dict(part.strip().split(" ", 1) for part in headers["Content-Security-Policy"].split(";"))
+        assert policy == {
+            "default-src": "'self'",
+            "base-uri": "'self'",
+            "connect-src": "'self'",
+            "form-action": "'self'",
+            "frame-ancestors": "'none'",
+            "object-src": "'none'",
+        }
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Referrer-Policy"] == "same-origin"
+        assert not re.findall(
+            r"<script(?![^>]*\bsrc=)(?![^>]*application/json)[^>]*>|<style|\sstyle=|\son\w+=", page
+        ), path
+        assert not re.findall(r"""(?:src|href)=["'](?:https?:)?//(?!www\.)""", page), path
