@@ -1,0 +1,148 @@
+"""Fixtures of the unit tests. Their process is patched by gevent from its first line on, as those of the server are."""
+
+import os
+import socket
+
+import gevent
+import pytest
+from gevent import monkey
+
+if not monkey.is_module_patched("socket"):
+    raise pytest.UsageError(
+        "tests/unit needs a process that gevent has patched: `make test TESTS=tests/unit`, "
+        "or `python -m gevent.monkey --module pytest tests/unit`"
+    )
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "tests.unit.settings"
+
+import django
+
+django.setup()
+
+from django.core.management import call_command  # noqa: E402
+from django.db import connection as database_connection  # noqa: E402
+from django.test import override_settings  # noqa: E402
+
+from tests.unit.peer import Peer, Recorder  # noqa: E402
+from wsloop import pool  # noqa: E402
+from wsloop.connection import Connection  # noqa: E402
+from wsloop.transport import Transport  # noqa: E402
+
+BOUND = 60  # seconds; every wait of a test is for an event, and this is when it is given up
+
+
+@pytest.fixture(autouse=True)
+def bounded():
+    """Give up waiting in the test's own greenlet: the signal of pytest-timeout would reach the hub only."""
+    with gevent.Timeout(BOUND):
+        yield
+
+
+@pytest.fixture
+def with_settings():
+    """Change settings until the end of the test: ``with_settings(WS4REDIS_EXPIRE=0)``."""
+    changed = []
+
+    def change(**settings):
+        changed.append(override_settings(**settings))
+        changed[-1].enable()
+
+    yield change
+    for each in reversed(changed):
+        each.disable()
+
+
+@pytest.fixture
+def use_redis(with_settings):
+    """Let wsloop use a server: ``use_redis(private_redis)``."""
+    pool.client.cache_clear()
+
+    def use(server):
+        pool.client.cache_clear()
+        with_settings(WS4REDIS_CONNECTION={"unix_socket_path": server.socket_path})
+        return server
+
+    yield use
+    if pool.client.cache_info().currsize:
+        pool.client().close()
+    pool.client.cache_clear()
+
+
+@pytest.fixture
+def shared_redis(redis_server, use_redis):
+    """wsloop uses the Redis that tests share."""
+    return use_redis(redis_server)
+
+
+@pytest.fixture
+def own_redis(private_redis, use_redis):
+    """wsloop uses a Redis that this test may kill, stop and start again."""
+    return use_redis(private_redis)
+
+
+@pytest.fixture(scope="session")
+def _migrated():
+    call_command("migrate", verbosity=0)
+    database_connection.close()
+
+
+@pytest.fixture
+def database(_migrated):
+    """An empty database with tables; what the test leaves in it is removed."""
+    yield database_connection
+    call_command("flush", verbosity=0, interactive=False)
+    database_connection.close()
+
+
+@pytest.fixture
+def pair():
+    """Make a socket pair: a transport, and the peer at its other end. ``pair(kind=socket.SOCK_SEQPACKET)``."""
+    peers, transports = [], []
+
+    def make(kind=socket.SOCK_STREAM, send_buffer=None):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+        if send_buffer is not None:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+        transports.append(Transport(ours.detach()))
+        peers.append(Peer(theirs))
+        return transports[-1], peers[-1]
+
+    yield make
+    for transport in transports:
+        transport.close()
+    for peer in peers:
+        peer.close()
+
+
+@pytest.fixture
+def tcp_pair():
+    """Make a TCP connection over the loopback: a transport, and the peer at its other end."""
+    peers, transports = [], []
+
+    def make():
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            theirs = socket.create_connection(listener.getsockname())
+            ours, _ = listener.accept()
+        transports.append(Transport(ours.detach()))
+        peers.append(Peer(theirs))
+        return transports[-1], peers[-1]
+
+    yield make
+    for transport in transports:
+        transport.close()
+    for peer in peers:
+        peer.close()
+
+
+@pytest.fixture
+def connect(pair):
+    """Make a started connection: ``connection, peer, handler = connect(max_message_size=100)``."""
+
+    def make(max_message_size=65536, max_queued_bytes=1024 * 1024, handler=None, sockets=None, **options):
+        transport, peer = sockets or pair(**options)
+        handler = handler or Recorder()
+        connection = Connection(transport, handler, max_message_size, max_queued_bytes)
+        connection.start()
+        return connection, peer, handler
+
+    return make

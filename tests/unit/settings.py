@@ -1,0 +1,22 @@
+"""A small site that uses wsloop: the settings of the unit tests."""
+
+import atexit
+import tempfile
+
+_directory = tempfile.TemporaryDirectory(prefix="unit-")
+atexit.register(_directory.cleanup)
+
+SECRET_KEY = "only-for-the-unit-tests"
+ALLOWED_HOSTS = ["testserver", "localhost", "[::1]", "127.0.0.1"]
+INSTALLED_APPS = [
+    "wsloop",
+    "ws4redis",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+]
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": f"{_directory.name}/db.sqlite3"}}
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # these tests are not about passwords
+USE_TZ = True
+WS4REDIS_PREFIX = "unit"
+WS4REDIS_HEARTBEAT = "--heartbeat--"

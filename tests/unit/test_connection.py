@@ -1,0 +1,604 @@
+"""One WebSocket on a real socket pair: messages, closing, bounded output."""
+
+import gc
+import logging
+import os
+import socket
+import weakref
+
+import pytest
+from websockets.frames import Close, Frame, Opcode
+
+from tests.unit.peer import Recorder, close_frame, masked, turn
+from wsloop.connection import TOO_SLOW, Connection, encode
+
+CONT, TEXT, BINARY, PING, PONG, CLOSE = (
+    Opcode.CONT,
+    Opcode.TEXT,
+    Opcode.BINARY,
+    Opcode.PING,
+    Opcode.PONG,
+    Opcode.CLOSE,
+)
+
+
+# Messages of the client.
+
+
+def test_text_and_binary_messages_arrive_as_what_they_are(connect):
+    _, peer, handler = connect()
+    peer.send(masked(TEXT, "grün".encode()), masked(BINARY, "grün".encode()), masked(TEXT), masked(BINARY))
+    assert [handler.next() for _ in range(4)] == ["grün", "grün".encode(), "", b""]
+
+
+def test_fragments_are_put_together_and_control_frames_may_come_between(connect):
+    _, peer, handler = connect()
+    peer.send(masked(TEXT, b"one ", fin=False), masked(PING, b"!"), masked(CONT, b"two ", fin=False), masked(PONG))
+    assert peer.frame() == Frame(PONG, b"!")
+    assert handler.messages.empty()
+    peer.send(masked(CONT, b"three"), masked(BINARY, b"\xff", fin=False), masked(CONT, b"\xfe"))
+    assert handler.next() == "one two three"
+    assert handler.next() == b"\xff\xfe"
+
+
+def test_a_character_may_be_split_over_fragments(connect):
+    _, peer, handler = connect()
+    data = "a€😀z".encode()
+    for at in range(len(data)):
+        peer.send(masked(TEXT, data[:at], fin=False), masked(CONT, data[at:]))
+        assert handler.next() == "a€😀z"
+    frames = [masked(CONT, data[at : at + 1], fin=False) for at in range(len(data))]
+    peer.send(masked(TEXT, b"", fin=False), *frames, masked(CONT, b""))
+    assert handler.next() == "a€😀z"
+
+
+def test_everything_may_arrive_byte_by_byte(connect):
+    _, peer, handler = connect()
+    conversation = b"".join(
+        [
+            masked(TEXT, "grün".encode()),
+            masked(BINARY, b"x" * 300),
+            masked(TEXT, b"\xe2\x82", fin=False),
+            masked(PING, b"payload"),
+            masked(CONT, b"\xac"),
+            close_frame(1000),
+        ]
+    )
+    for at in range(len(conversation)):
+        peer.send(conversation[at : at + 1])
+        turn(1)
+    assert [handler.next() for _ in range(3)] == ["grün", b"x" * 300, "€"]
+    assert peer.frame() == Frame(PONG, b"payload")
+    assert peer.closing() == 1000
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [masked(TEXT, b"\xff")],
+        [masked(TEXT, b"abc\xc3")],  # ends within a character
+        [masked(TEXT, b"\xed\xa0\x80")],  # a surrogate
+        [masked(TEXT, b"\xf4\x90\x80\x80")],  # beyond Unicode
+        [masked(TEXT, b"\xc0\x80")],  # longer than need be
+        [masked(TEXT, b"ok", fin=False), masked(CONT, b"\xff")],
+        [masked(TEXT, b"\xe2\x82", fin=False), masked(CONT, b"", fin=False), masked(CONT, b"")],
+    ],
+)
+def test_text_that_is_not_utf8_closes_with_1007(connect, frames):
+    _, peer, handler = connect()
+    peer.send(masked(TEXT, b"before"), *frames, masked(TEXT, b"behind"))
+    assert peer.closing() == 1007
+    peer.close()
+    handler.wait_closed()
+    assert handler.next() == "before"
+    assert handler.messages.empty()
+    assert handler.events == ["closing", "closed"]
+
+
+def test_text_that_is_not_utf8_is_refused_at_once_not_at_the_last_fragment(connect):
+    _, peer, _ = connect()
+    peer.send(masked(TEXT, b"ok\xff", fin=False))
+    assert peer.closing() == 1007
+
+
+def test_binary_need_not_be_utf8_and_says_nothing_about_the_next_text(connect):
+    _, peer, handler = connect()
+    peer.send(masked(BINARY, b"\xe2\x82"), masked(TEXT, b"ok"))
+    assert [handler.next(), handler.next()] == [b"\xe2\x82", "ok"]
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [masked(TEXT, b"x" * 101)],
+        [masked(TEXT, b"x" * 60, fin=False), masked(CONT, b"x" * 41)],
+        [masked(BINARY, b"x" * 99, fin=False), *[masked(CONT, b"x", fin=False)] * 2],
+        [masked(TEXT, b"x" * 1000)[:8]],  # the header is enough
+    ],
+)
+def test_a_message_over_the_bound_closes_with_1009(connect, frames):
+    _, peer, handler = connect(max_message_size=100)
+    peer.send(*frames)
+    assert peer.closing() == 1009
+    assert handler.messages.empty()
+
+
+def test_a_message_of_the_bound_is_taken_each_time(connect):
+    _, peer, handler = connect(max_message_size=100)
+    peer.send(masked(TEXT, b"x" * 60, fin=False), masked(CONT, b"x" * 40), masked(TEXT, b"y" * 100))
+    assert [handler.next(), handler.next()] == ["x" * 100, "y" * 100]
+
+
+@pytest.mark.parametrize("payload", [b"", b"keepalive", bytes(range(125))])
+def test_a_ping_is_answered_with_its_payload(connect, payload):
+    _, peer, _ = connect()
+    peer.send(masked(PING, payload))
+    assert peer.frame() == Frame(PONG, payload)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x81\x02hi",  # not masked
+        b"\xc1" + masked(TEXT, b"hi")[1:],  # reserved bits
+        b"\xa1" + masked(TEXT, b"hi")[1:],
+        b"\x91" + masked(TEXT, b"hi")[1:],
+        b"\x83" + masked(TEXT, b"hi")[1:],  # reserved opcodes
+        b"\x8b" + masked(TEXT, b"hi")[1:],
+        masked(CONT, b"stray"),
+        masked(CONT, b"stray", fin=False),
+        masked(TEXT, b"one", fin=False) + masked(TEXT, b"two"),  # begins another message inside of one
+        b"\x09" + masked(PING, b"hi")[1:],  # a control frame in fragments
+        b"\x89\xfe\x00\x7e" + b"\0" * 130,  # a control frame that is too long
+        masked(CLOSE, b"\x03"),  # half a code
+        masked(CLOSE, b"\x03\xed"),  # 1005 never appears on the wire
+        masked(CLOSE, b"\x00\x01"),
+    ],
+)
+def test_what_is_not_the_protocol_closes_with_1002(connect, data):
+    _, peer, handler = connect()
+    peer.send(masked(TEXT, b"before"), data, masked(TEXT, b"behind"))
+    assert peer.closing() == 1002
+    peer.close()
+    handler.wait_closed()
+    assert handler.next() == "before"
+    assert handler.messages.empty()
+    assert handler.events == ["closing", "closed"]
+
+
+def test_a_reason_that_is_not_utf8_closes_with_1007(connect):
+    _, peer, _ = connect()
+    peer.send(masked(CLOSE, b"\x03\xe8\xff"))
+    assert peer.closing() == 1007
+
+
+def test_an_error_of_the_handler_ends_this_connection_and_is_logged(connect, caplog):
+    class Failing(Recorder):
+        def received(self, connection, payload, text):
+            raise RuntimeError("broken handler")
+
+    _, peer, handler = connect(handler=Failing())
+    peer.text("hello")
+    handler.wait_closed()
+    assert peer.frame() is None
+    assert "an error of the server" in caplog.text
+    assert "broken handler" in caplog.text
+
+
+# The closing handshake.
+
+
+@pytest.mark.parametrize(("sent", "code"), [(close_frame(1000, "bye"), 1000), (close_frame(4321), 4321)])
+def test_the_peer_closes_and_what_it_sent_before_is_handled(connect, sent, code):
+    connection, peer, handler = connect()
+    peer.send(masked(TEXT, b"one"), masked(TEXT, b"two"), sent)
+    assert peer.closing() == code
+    assert [handler.next(), handler.next()] == ["one", "two"]
+    assert not connection.open
+    assert handler.events == ["closing"]
+    peer.close()
+    handler.wait_closed()
+    assert handler.events == ["closing", "closed"]
+
+
+def test_a_close_frame_without_a_code_is_answered_without_one(connect):
+    _, peer, _ = connect()
+    peer.send(masked(CLOSE))
+    assert peer.frame() == Frame(CLOSE, b"")
+    assert peer.frame() is None
+
+
+def test_nothing_is_handled_behind_the_close_frame(connect):
+    _, peer, handler = connect()
+    peer.send(close_frame(), masked(TEXT, b"late"), masked(PING, b"late"))
+    assert peer.closing() == 1000
+    peer.text("later")
+    peer.close()
+    handler.wait_closed()
+    assert handler.messages.empty()
+
+
+def test_we_close_and_output_that_waits_goes_first(connect):
+    connection, peer, handler = connect()
+    connection.enqueue(encode(b"one", True))
+    connection.enqueue(encode(b"two", False))
+    connection.close(1012, "server restarting")
+    assert not connection.open
+    assert handler.events == ["closing"]
+    assert peer.messages(2) == ["one", b"two"]
+    assert peer.frame() == Frame(CLOSE, Close(1012, "server restarting").serialize())
+    assert handler.events == ["closing"], "the peer has neither answered nor hung up"
+    peer.send(close_frame(1012))
+    assert peer.frame() is None, "the server ends the stream when both have closed"
+    peer.close()
+    handler.wait_closed()
+    assert handler.events == ["closing", "closed"]
+
+
+def test_what_the_peer_says_while_we_close_is_not_handled(connect):
+    connection, peer, handler = connect()
+    connection.close(1001)
+    peer.send(masked(TEXT, b"late"), masked(TEXT, b"\xff"), close_frame(1001))
+    peer.frame()
+    peer.close()
+    handler.wait_closed()
+    assert handler.messages.empty()
+    assert handler.events == ["closing", "closed"]
+
+
+def test_closing_again_does_nothing(connect):
+    connection, peer, handler = connect()
+    connection.close(1001)
+    connection.close(1011)
+    peer.send(close_frame(1001))
+    assert peer.closing() == 1001
+    assert handler.events == ["closing"]
+
+
+def test_frames_are_not_taken_while_closing(connect):
+    connection, peer, _ = connect()
+    connection.close(1001)
+    assert connection.enqueue(encode(b"late", True)) is False
+    connection.flush()
+    peer.send(close_frame(1001))
+    assert peer.closing() == 1001
+
+
+def test_the_handler_may_close_from_within_a_message(connect):
+    class Strict(Recorder):
+        def received(self, connection, payload, text):
+            super().received(connection, payload, text)
+            connection.close(1008, "not allowed")
+
+    _, peer, handler = connect(handler=Strict())
+    peer.send(masked(TEXT, b"one"), masked(TEXT, b"two"))
+    assert peer.frame() == Frame(CLOSE, Close(1008, "not allowed").serialize())
+    peer.close()
+    handler.wait_closed()
+    assert handler.next() == "one"
+    assert handler.messages.empty()
+    assert handler.events == ["closing", "closed"]
+
+
+def test_the_handler_may_abort_from_within_a_message(connect):
+    class Harsh(Recorder):
+        def received(self, connection, payload, text):
+            super().received(connection, payload, text)
+            connection.abort()
+
+    _, peer, handler = connect(handler=Harsh())
+    peer.send(masked(TEXT, b"one"), masked(TEXT, b"two"), masked(PING))
+    handler.wait_closed()
+    assert handler.next() == "one"
+    assert handler.messages.empty()
+    assert handler.events == ["closed"]
+
+
+# The end without a closing handshake.
+
+
+def test_aborting_twice_tells_once(connect):
+    connection, peer, handler = connect()
+    connection.abort()
+    connection.abort()
+    assert handler.events == ["closed"]
+    assert not connection.open
+    assert peer.frame() is None
+
+
+def test_a_connection_that_has_ended_takes_calls_and_does_nothing(connect):
+    connection, _, handler = connect()
+    connection.hold()
+    connection.abort()
+    assert connection.enqueue(encode(b"late", True)) is False
+    connection.flush()
+    connection.release()
+    connection.close(1001)
+    connection.ready(3)
+    assert handler.events == ["closed"]
+
+
+def test_the_peer_hangs_up(connect):
+    _, peer, handler = connect()
+    peer.close()
+    handler.wait_closed()
+    assert handler.events == ["closed"]
+
+
+def test_the_peer_ends_its_half_only(connect):
+    _, peer, handler = connect()
+    peer.socket.shutdown(socket.SHUT_WR)
+    handler.wait_closed()
+    assert peer.frame() is None
+
+
+def test_the_line_is_reset(connect, tcp_pair):
+    _, peer, handler = connect(sockets=tcp_pair())
+    peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")  # close() sends a reset
+    peer.close()
+    handler.wait_closed()
+    assert handler.events == ["closed"]
+
+
+def test_the_line_is_found_broken_while_writing(connect):
+    connection, peer, handler = connect()
+    connection.hold()  # so that it is not found by reading
+    peer.close()
+    connection.enqueue(encode(b"hello", True))
+    connection.flush()
+    assert handler.events == ["closed"]
+
+
+def test_nothing_is_left_when_it_has_ended(pair):
+    class Watched(Connection):
+        pass  # unlike its base it can be watched with a weak reference
+
+    before = len(os.listdir("/proc/self/fd"))
+    transport, peer = pair()
+    handler = Recorder()
+    gc.collect()
+    gc.disable()
+    try:
+        connection = Watched(transport, handler, 1000, 1000)
+        connection.start()
+        reference = weakref.ref(connection)
+        peer.send(masked(TEXT, b"hello"), close_frame())
+        assert peer.closing() == 1000
+        peer.close()
+        handler.wait_closed()
+        del connection
+        assert reference() is None, "it waits for the garbage collector"
+        assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        gc.enable()
+
+
+# Output.
+
+
+def numbered(count, size=100):
+    return [f"{number} ".ljust(size, "x") for number in range(count)]
+
+
+def test_what_gathers_leaves_in_one_write(connect):
+    connection, peer, _ = connect(kind=socket.SOCK_SEQPACKET)  # which keeps writes apart
+    assert connection.enqueue(encode(b"one", True)) is True, "the caller has to see to a flush"
+    assert connection.enqueue(encode(b"two", True)) is False, "it does already"
+    connection.flush()
+    assert peer.socket.recv(1000) == encode(b"one", True) + encode(b"two", True)
+    assert connection.enqueue(encode(b"three", True)) is True
+    connection.flush()
+    assert peer.socket.recv(1000) == encode(b"three", True)
+
+
+def test_a_slow_reader_gets_everything_in_order(connect):
+    connection, peer, _ = connect(max_queued_bytes=10**7, send_buffer=1)  # the kernel makes it its smallest
+    messages = numbered(5000)
+    for at, message in enumerate(messages):
+        connection.enqueue(encode(message.encode(), True))
+        if not at % 7:
+            connection.flush()
+        if not at % 50:
+            peer.send(masked(PING, b"%d" % at))  # pongs go in between, at the boundaries of frames
+            turn(1)
+    connection.flush()
+    assert connection._writing, "the kernel has taken everything: this test shows nothing"
+    received, pongs = [], []
+    while len(received) + len(pongs) < 5000 + 100:
+        frame = peer.frame()
+        (pongs if frame.opcode is PONG else received).append(frame.data.decode())
+    assert received == messages
+    assert pongs == [str(at) for at in range(0, 5000, 50)]
+
+
+def test_one_message_larger_than_the_kernel_takes(connect):
+    connection, peer, _ = connect(max_queued_bytes=10**7, send_buffer=1)
+    connection.enqueue(encode(b"x" * 1_000_000, True))
+    connection.enqueue(encode(b"next", True))
+    connection.flush()
+    assert peer.messages(2) == ["x" * 1_000_000, "next"]
+
+
+def test_what_was_written_is_counted_off_the_bound(connect):
+    connection, peer, _ = connect(max_queued_bytes=1000, send_buffer=1)
+    for message in numbered(500):
+        connection.enqueue(encode(message.encode(), True))
+        connection.flush()
+        assert peer.message() == message
+    assert connection.open
+
+
+def fill(connection):
+    """Enqueue until it is too much; return how many bytes were given to it."""
+    given = 0
+    while connection._accepting:
+        frame = encode(str(given).ljust(700, "x").encode(), True)
+        given += len(frame)
+        assert given < 10**7, "output is not bounded"
+        connection.enqueue(frame)
+        if connection._accepting:
+            connection.flush()
+    return given
+
+
+@pytest.mark.parametrize("read_before", [0, 1, 333, 5000])
+def test_output_over_the_bound_closes_with_4008_when_the_peer_reads_again(connect, read_before, caplog):
+    connection, peer, handler = connect(max_queued_bytes=50_000, send_buffer=1)
+    connection.enqueue(encode(b"0".ljust(700, b"x"), True))
+    connection.flush()
+    given = 707
+    if read_before:
+        fill_until_blocked(connection)
+        peer._protocol.receive_data(peer.socket.recv(read_before))  # the kernel has room again, within a frame
+        turn()
+    fill(connection)
+    connection.flush()
+    assert connection._queued_bytes < 50_000 + 1000, "what waits was not thrown away"
+    assert connection.enqueue(encode(b"late", True)) is False
+    assert handler.events == ["closing"]
+    assert "a client does not read" in caplog.text
+    payloads = []
+    while (frame := peer.frame()).opcode is TEXT:
+        assert len(frame.data) == 700, "a frame was cut"
+        payloads.append(frame.data)
+    assert payloads, given
+    assert frame.opcode is CLOSE
+    assert Close.parse(frame.data).code == TOO_SLOW == 4008
+    peer.send(close_frame(4008))
+    assert peer.frame() is None
+    peer.close()
+    handler.wait_closed()
+    assert handler.events == ["closing", "closed"]
+
+
+def fill_until_blocked(connection):
+    while not connection._writing:
+        connection.enqueue(encode(b"f".ljust(700, b"x"), True))
+        connection.flush()
+
+
+def test_output_over_the_bound_is_given_up_while_it_waits(connect):
+    connection, _, _ = connect(max_queued_bytes=50_000, send_buffer=1)
+    given = fill(connection)
+    connection.flush()
+    assert given > 50_000
+    assert connection._queued_bytes < 1000, "only the rest of the frame that is on its way, and the close frame"
+    assert sum(map(len, connection._queue)) < 2000
+
+
+def test_a_single_frame_over_the_bound_closes_at_once(connect):
+    connection, peer, _ = connect(max_queued_bytes=1000)
+    assert connection.enqueue(encode(b"x" * 2000, True)) is True
+    connection.flush()
+    peer.send(close_frame(4008))
+    assert peer.closing() == 4008
+
+
+def test_pongs_that_nobody_reads_are_bounded_too(connect):
+    connection, peer, handler = connect(max_queued_bytes=10_000, send_buffer=1)
+    ping = masked(PING, b"x" * 125)
+    for _ in range(2000):
+        if not connection.open:
+            break
+        peer.send(ping * 10)
+        turn(1)
+    assert handler.events == ["closing"]
+    while (frame := peer.frame()).opcode is PONG:
+        assert frame.data == b"x" * 125
+    assert frame.opcode is CLOSE
+    assert Close.parse(frame.data).code == 4008
+
+
+# Holding.
+
+
+def test_a_held_connection_is_not_read_until_it_is_released_as_often(connect):
+    connection, peer, handler = connect()
+    connection.hold()
+    connection.hold()
+    peer.text("held")
+    turn()
+    connection.release()
+    turn()
+    assert handler.messages.empty()
+    connection.release()
+    assert handler.next() == "held"
+    peer.text("again")
+    assert handler.next() == "again"
+
+
+def test_a_held_connection_still_writes(connect):
+    connection, peer, _ = connect(max_queued_bytes=10**7, send_buffer=1)
+    connection.hold()
+    messages = numbered(1000)
+    for message in messages:
+        connection.enqueue(encode(message.encode(), True))
+    connection.flush()
+    assert peer.messages(1000) == messages
+
+
+def test_a_connection_released_while_it_writes_reads_again(connect):
+    connection, peer, handler = connect(max_queued_bytes=10**7, send_buffer=1)
+    connection.hold()
+    fill_until_blocked(connection)
+    connection.release()
+    peer.text("hello")
+    assert handler.next() == "hello"
+
+
+def test_a_handler_that_holds_gets_the_messages_of_one_chunk_nevertheless(connect):
+    class Holding(Recorder):
+        def received(self, connection, payload, text):
+            super().received(connection, payload, text)
+            connection.hold()
+
+    connection, peer, handler = connect(handler=Holding())
+    peer.send(masked(TEXT, b"one"), masked(TEXT, b"two"))
+    assert [handler.next(), handler.next()] == ["one", "two"]
+    peer.text("three")
+    turn()
+    assert handler.messages.empty()
+    connection.release()
+    connection.release()
+    assert handler.next() == "three"
+
+
+# Frames.
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536])
+@pytest.mark.parametrize("text", [True, False])
+def test_frames_of_every_length_can_be_read(connect, size, text):
+    connection, peer, _ = connect()
+    connection.enqueue(encode(b"x" * size, text))
+    connection.flush()
+    assert peer.message() == ("x" * size if text else b"x" * size)
+
+
+def test_an_idle_connection_keeps_no_queue(connect):
+    connection, peer, _ = connect()
+    connection.enqueue(encode(b"hello", True))
+    connection.flush()
+    assert peer.message() == "hello"
+    assert connection._queue is None
+    assert not hasattr(connection, "__dict__")
+
+
+@pytest.mark.parametrize(
+    ("opcode", "heard"),
+    [(TEXT, True), (PING, True), (PONG, False)],  # a pong is the answer to our ping: the client is silent otherwise
+)
+def test_whether_the_client_has_said_something_by_itself_is_noted(connect, opcode, heard):
+    connection, peer, _ = connect()
+    connection.heard = False
+    peer.send(masked(opcode))
+    turn()
+    assert connection.heard is heard
+
+
+def test_the_parser_does_not_log_frames(connect, caplog):
+    with caplog.at_level(logging.DEBUG):
+        _, peer, handler = connect()
+        peer.text("secret")
+        assert handler.next() == "secret"
+    assert "secret" not in caplog.text

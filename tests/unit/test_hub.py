@@ -1,0 +1,405 @@
+"""Who listens to which channel, and the fan-out: real connections on real socket pairs."""
+
+import gc
+import socket
+import types
+import weakref
+
+import pytest
+from websockets.frames import Close, Frame, Opcode
+
+from tests.unit.peer import close_frame, masked, turn
+from wsloop import hub as module
+from wsloop.connection import Connection, encode
+from wsloop.hub import Hub, Joining, is_text
+from wsloop.server import Listener
+
+NEWS, SPORT = b"broadcast:news", b"broadcast:sport"
+
+
+@pytest.fixture
+def left():
+    """What the hub has told of connections that left."""
+    return []
+
+
+@pytest.fixture
+def hub(left, monkeypatch):
+    """A hub whose timer the test turns by hand, with ``hub._tick()``."""
+    monkeypatch.setattr(module, "TICK", 3600)
+    hub = Hub(left.append)
+    yield hub
+    for connection in [*hub.connections, *hub._closing]:
+        connection.abort()
+
+
+@pytest.fixture
+def member(hub, pair):
+    """Make a member of channels: ``connection, peer = member(NEWS, SPORT)``."""
+
+    def make(*channels, news=(), joining=None, bound=1024 * 1024, **options):
+        joining = joining or hub.join(channels)
+        transport, peer = pair(**options)
+        connection = Connection(transport, Listener(hub), 1000, bound)
+        hub.complete(joining, connection, lambda: news)
+        return connection, peer
+
+    return make
+
+
+# Who gets what.
+
+
+def test_members_of_a_channel_get_its_messages_in_order(hub, member):
+    _, one = member(NEWS)
+    _, both = member(NEWS, SPORT)
+    _, other = member(SPORT)
+    for number in range(50):
+        hub.deliver(NEWS, b"news %d" % number)
+        hub.deliver(SPORT, b"sport %d" % number)
+    assert one.messages(50) == [f"news {number}" for number in range(50)]
+    assert other.messages(50) == [f"sport {number}" for number in range(50)]
+    assert both.messages(100) == [f"{channel} {number}" for number in range(50) for channel in ("news", "sport")]
+
+
+def test_a_message_on_a_channel_that_nobody_listens_to_is_nothing(hub, member):
+    _, peer = member(NEWS)
+    hub.deliver(b"unknown", b"lost")
+    hub.deliver(NEWS, b"next")
+    assert peer.message() == "next"
+
+
+def test_a_message_goes_to_all_but_its_origin(hub, member):
+    (sender, at_sender), (_, at_other) = member(NEWS), member(NEWS)
+    hub.deliver(NEWS, b"own", sender)
+    hub.deliver(NEWS, b"own")  # an equal one of somebody else
+    hub.deliver(NEWS, b"end")
+    assert at_sender.messages(2) == ["own", "end"]
+    assert at_other.messages(3) == ["own", "own", "end"]
+
+
+def test_what_is_utf8_leaves_as_text_and_all_else_as_binary(hub, member):
+    _, peer = member(NEWS)
+    for payload in ("grün".encode(), b"", b"\xff\x00", b"\xed\xa0\x80"):
+        hub.deliver(NEWS, payload)
+    assert peer.messages(4) == ["grün", "", b"\xff\x00", b"\xed\xa0\x80"]
+    assert is_text("€".encode())
+    assert not is_text("€".encode()[:2])
+
+
+def test_everything_of_one_turn_leaves_in_one_write(hub, member):
+    _, peer = member(NEWS, SPORT, kind=socket.SOCK_SEQPACKET)  # which keeps writes apart
+    for number in range(100):
+        hub.deliver(NEWS if number % 2 else SPORT, b"%d" % number)
+    peer.socket.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        peer.socket.recv(65536)  # nothing is written before the turn ends
+    peer.socket.settimeout(10)
+    assert peer.socket.recv(65536) == b"".join(encode(b"%d" % number, True) for number in range(100))
+    hub.deliver(NEWS, b"next turn")
+    assert peer.socket.recv(65536) == encode(b"next turn", True)
+
+
+def test_a_frame_is_encoded_once_for_all_members(hub, member, monkeypatch):
+    encoded = []
+    monkeypatch.setattr(module, "encode", lambda payload, text: encoded.append(payload) or encode(payload, text))
+    peers = [member(NEWS)[1] for _ in range(10)]
+    hub.deliver(NEWS, b"hello")
+    assert [peer.message() for peer in peers] == ["hello"] * 10
+    assert encoded == [b"hello"]
+
+
+def test_members_that_overflow_do_not_disturb_the_others(hub, member, left):
+    slow = [member(NEWS, bound=20_000, send_buffer=1) for _ in range(3)]
+    _, quick = member(NEWS)
+    for number in range(200):
+        hub.deliver(NEWS, b"%d" % number + b"x" * 500)
+        assert quick.message().startswith(str(number))
+    assert len(hub.connections) == 1
+    assert len(hub) == 4
+    assert left == [(NEWS,)] * 3
+    for _, peer in slow:
+        while (frame := peer.frame()).opcode is Opcode.TEXT:
+            pass
+        assert Close.parse(frame.data).code == 4008
+    hub.deliver(NEWS, b"still there")
+    assert quick.message() == "still there"
+
+
+def test_members_that_break_while_they_are_written_to_do_not_disturb_the_others(hub, member, left):
+    members = [member(NEWS) for _ in range(6)]
+    for connection, peer in members[::2]:
+        connection.hold()  # so that the broken line is not found by reading
+        peer.close()
+    hub.deliver(NEWS, b"hello")
+    for _, peer in members[1::2]:
+        assert peer.message() == "hello"
+    assert len(hub) == 3
+    assert left == [(NEWS,)] * 3
+
+
+# Joining.
+
+
+def test_what_arrives_between_join_and_complete_is_the_first_that_the_client_gets(hub, member):
+    joining = hub.join([NEWS])
+    for number in range(3):
+        hub.deliver(NEWS, b"%d" % number)
+    hub.deliver(SPORT, b"not asked for")
+    _, peer = member(joining=joining, news=joining.news([], 0))
+    hub.deliver(NEWS, b"live")
+    assert peer.messages(4) == ["0", "1", "2", "live"]
+
+
+def test_nothing_is_kept_after_cancel_or_complete(hub, member):
+    cancelled, completed = hub.join([NEWS]), hub.join([NEWS])
+    hub.cancel(cancelled)
+    hub.cancel(cancelled)
+    member(joining=completed)
+    hub.deliver(NEWS, b"hello")
+    assert cancelled.messages == completed.messages == []
+
+
+def test_more_than_a_connection_may_hold_is_too_much(hub, with_settings):
+    with_settings(WSLOOP={"MAX_QUEUED_BYTES": 10})
+    joining = hub.join([NEWS])
+    hub.deliver(NEWS, b"x" * 10)
+    assert not joining.too_much
+    hub.deliver(NEWS, b"x")
+    assert joining.too_much
+    hub.deliver(NEWS, b"")
+    assert joining.messages == [(NEWS, b"x" * 10)], "what comes behind a gap is not kept"
+
+
+def test_a_connection_for_which_it_was_too_much_is_closed_with_4008(hub, member, with_settings, left):
+    with_settings(WSLOOP={"MAX_QUEUED_BYTES": 10})
+    joining = hub.join([NEWS])
+    hub.deliver(NEWS, b"x" * 10)
+    hub.deliver(NEWS, b"lost")
+    _, peer = member(joining=joining, news=[b"kept"])
+    assert peer.message() == "kept"
+    assert Close.parse(peer.frame().data).code == 4008
+    assert left == [(NEWS,)]
+    assert not hub.connections
+
+
+def test_news_that_fail_leave_a_connection_that_can_be_aborted(hub, pair, left):
+    transport, peer = pair()
+    connection = Connection(transport, hub, 1000, 1000)
+    with pytest.raises(ZeroDivisionError):
+        hub.complete(hub.join([NEWS]), connection, lambda: 1 / 0)
+    connection.abort()
+    assert left == [(NEWS,)]
+    assert len(hub) == 0
+    assert peer.frame() is None
+
+
+@pytest.mark.parametrize(
+    ("messages", "persisted", "count", "news"),
+    [
+        ([], [], 0, []),
+        # Kept before anything came: first the kept one, whatever comes.
+        ([(NEWS, b"b")], [(NEWS, b"a")], 1, [b"a", b"b"]),
+        # Published after the subscription and before the kept messages were read: it is the kept one.
+        ([(NEWS, b"a")], [(NEWS, b"a")], 1, [b"a"]),
+        # Equal, but published after the kept one was read: another message.
+        ([(NEWS, b"a")], [(NEWS, b"a")], 0, [b"a", b"a"]),
+        ([(NEWS, b"a"), (NEWS, b"a")], [(NEWS, b"a")], 1, [b"a", b"a"]),
+        ([(NEWS, b"b"), (NEWS, b"a")], [(NEWS, b"a")], 1, [b"a", b"b", b"a"]),
+        # Equal messages that had been published twice by then are two, of which the last is the kept one.
+        ([(NEWS, b"a"), (NEWS, b"a")], [(NEWS, b"a")], 2, [b"a", b"a"]),
+        # An equal message of another channel is another message.
+        ([(SPORT, b"a")], [(NEWS, b"a")], 1, [b"a", b"a"]),
+        ([(SPORT, b"a"), (NEWS, b"a")], [(NEWS, b"a"), (SPORT, b"a")], 2, [b"a", b"a"]),
+        ([(NEWS, b"a")], [(NEWS, b"a"), (SPORT, b"a")], 1, [b"a", b"a"]),
+        # A subscriber of the site does not say which channel: one delivered message stands for one kept message.
+        ([(NEWS, b"a")], [(None, b"a")], 1, [b"a"]),
+        ([(NEWS, b"a")], [(None, b"a"), (None, b"a")], 1, [b"a", b"a"]),
+        ([(NEWS, b"a")], [(None, b"b")], 1, [b"b", b"a"]),
+        ([(NEWS, b"a")], [(None, b"a")], 0, [b"a", b"a"]),
+    ],
+)
+def test_news_hold_nothing_twice_and_miss_nothing(messages, persisted, count, news):
+    joining = Joining([NEWS, SPORT], bound=1000)
+    for message in messages:
+        joining.add(*message)
+    assert joining.news(persisted, count) == news
+    assert joining.messages == messages
+
+
+# Leaving.
+
+
+def test_all_are_closed_with_the_code(hub, member):
+    peers = [member(NEWS)[1] for _ in range(3)]
+    hub.deliver(NEWS, b"before")
+    hub.close_all(1012, "server restarting")
+    for peer in peers:
+        assert peer.message() == "before"
+        assert peer.frame() == Frame(Opcode.CLOSE, Close(1012, "server restarting").serialize())
+    assert not hub.connections
+    assert len(hub) == 3
+    for peer in peers:
+        peer.send(close_frame(1012))
+        peer.frame()
+        peer.close()
+    turn()
+    assert len(hub) == 0
+
+
+def test_who_is_closing_gets_no_messages_and_leaves_once(hub, member, left):
+    connection, peer = member(NEWS, SPORT)
+    connection.close(1000)
+    hub.deliver(NEWS, b"late")
+    peer.send(close_frame())
+    assert peer.closing() == 1000
+    peer.close()
+    turn()
+    assert left == [(NEWS, SPORT)]
+    assert len(hub) == 0
+
+
+def test_who_hangs_up_leaves(hub, member, left):
+    _, peer = member(NEWS)
+    peer.close()
+    turn()
+    assert left == [(NEWS,)]
+    assert len(hub) == 0
+    hub.deliver(NEWS, b"nobody is there")
+
+
+def test_who_left_leaves_nothing_behind(hub, pair, left):
+    class Watched(Connection):
+        pass  # unlike its base it can be watched with a weak reference
+
+    gc.collect()
+    gc.disable()
+    try:
+        transport, peer = pair()
+        connection = Watched(transport, hub, 1000, 1000)
+        reference = weakref.ref(connection)
+        hub.complete(hub.join([NEWS, SPORT]), connection, lambda: [b"kept"])
+        hub.deliver(NEWS, b"live")
+        assert peer.messages(2) == ["kept", "live"]
+        peer.send(close_frame())
+        assert peer.closing() == 1000
+        del connection
+        peer.close()
+        turn()
+        assert reference() is None, "it waits for the garbage collector"
+    finally:
+        gc.enable()
+    assert not hub._members
+    assert not hub._joining
+    assert not hub._closing
+    assert not hub._dirty
+    assert not hub._timer.active
+    assert left == [(NEWS, SPORT)]
+
+
+# The timer.
+
+
+def test_the_timer_runs_as_long_as_there_is_a_connection(hub, member):
+    assert not hub._timer.active
+    (one, _), (two, peer) = member(NEWS), member(NEWS)
+    assert hub._timer.active
+    one.abort()
+    assert hub._timer.active
+    two.close(1000)
+    assert hub._timer.active, "somebody has to see to the deadline"
+    peer.send(close_frame())
+    peer.close()
+    turn()
+    assert not hub._timer.active
+    member(NEWS)
+    assert hub._timer.active
+
+
+def test_the_timer_turns_by_itself(left, pair, monkeypatch, with_settings):
+    monkeypatch.setattr(module, "TICK", 0.005)
+    with_settings(WS4REDIS_HEARTBEAT="beat")
+    hub = Hub(left.append)
+    transport, peer = pair()
+    connection = Connection(transport, hub, 1000, 1000)
+    hub.complete(hub.join([]), connection, list)
+    assert peer.messages(3) == ["beat"] * 3
+    connection.abort()
+
+
+def test_the_heartbeat_goes_to_every_connection_every_four_ticks(hub, member, with_settings):
+    with_settings(WS4REDIS_HEARTBEAT="--heartbeat--")
+    peers = [member(NEWS)[1], member()[1]]
+    for _ in range(8):
+        hub._tick()
+        hub.deliver(NEWS, b"tick")
+        turn()
+    tick, beat = ["tick"], ["--heartbeat--"]
+    assert peers[0].messages(10) == tick * 3 + beat + tick * 4 + beat + tick
+    assert peers[1].messages(2) == beat * 2
+
+
+def test_without_the_setting_there_is_no_heartbeat(hub, member, with_settings):
+    with_settings(WS4REDIS_HEARTBEAT=None)
+    _, peer = member(NEWS)
+    for _ in range(8):
+        hub._tick()
+    hub.deliver(NEWS, b"end")
+    assert peer.message() == "end"
+
+
+def test_only_who_is_silent_is_pinged(hub, member, with_settings):
+    with_settings(WSLOOP={"PING_INTERVAL": 3}, WS4REDIS_HEARTBEAT=None)
+    (_, silent), (_, talking) = member(NEWS), member(NEWS)
+    for _ in range(3):
+        hub._tick()
+    hub.deliver(NEWS, b"nobody is pinged: both are new")
+    for peer in (silent, talking):
+        assert peer.message().startswith("nobody")
+    talking.text("hello")
+    turn()
+    for _ in range(2):
+        hub._tick()
+    hub.deliver(NEWS, b"not yet")
+    assert silent.message() == "not yet"
+    assert talking.message() == "not yet"
+    hub._tick()
+    assert silent.frame() == Frame(Opcode.PING, b"")
+    silent.send(masked(Opcode.PONG))
+    turn()
+    hub.deliver(NEWS, b"end")
+    assert talking.message() == "end"
+    assert silent.message() == "end"
+    for _ in range(3):
+        hub._tick()
+    assert talking.frame() == Frame(Opcode.PING, b""), "what was said once does not count for ever"
+    assert silent.frame() == Frame(Opcode.PING, b""), "an answer to a ping is no reason to let the line fall silent"
+
+
+def test_a_ping_that_nobody_reads_ends_the_connection_in_time(hub, member, with_settings):
+    with_settings(WSLOOP={"PING_INTERVAL": 1}, WS4REDIS_HEARTBEAT=None)
+    connection, _ = member(bound=100, send_buffer=1)
+    while not connection._writing:  # the kernel is full
+        connection.enqueue(encode(b"x" * 50, True))
+        connection.flush()
+    for _ in range(100):
+        hub._tick()
+    assert not hub.connections
+    assert len(hub) == 1
+
+
+def test_who_does_not_answer_the_close_frame_is_cut_off_at_the_deadline(hub, member, with_settings, monkeypatch):
+    with_settings(WSLOOP={"CLOSE_TIMEOUT": 10})
+    now = 1000.0
+    hub._loop = types.SimpleNamespace(now=lambda: now, run_callback=hub._loop.run_callback)
+    (slow, peer), _ = member(NEWS), member(NEWS)
+    slow.close(1000)
+    now += 9.9
+    hub._tick()
+    assert len(hub) == 2
+    now += 0.1
+    hub._tick()
+    assert len(hub) == 1
+    assert peer.frame().opcode is Opcode.CLOSE
+    assert peer.frame() is None
+    assert len(hub.connections) == 1
