@@ -28,7 +28,7 @@ CHANNEL = "ws:broadcast:bench"
 WARM_UP = 200  # sockets opened and closed before memory is looked at: code is loaded, buffers are allocated
 IDLE_TIME = 50.0  # seconds in which CPU is measured: the engine pings a client that says nothing once in this time
 LISTENERS, BURST, PACED, SIZE = 1000, 200, 100, 128  # sockets; messages; messages; bytes
-ROUNDS, LONG_ENOUGH = 7, 6.0  # bursts, of which the median counts; fewer where they take longer than that, in seconds
+ROUNDS, LONG_ENOUGH = 7, 4.0  # bursts, of which the median counts; fewer where they take longer than that, in seconds
 WAYS = ("close", "reset", "half")
 
 

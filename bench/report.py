@@ -98,8 +98,8 @@ def results_section(results: Results) -> str:
             continue
         cells = []
         for kind in ("burst", "paced"):
-            ratio = f"{figures[kind] / base[kind]:.2f}" if isinstance(base, Mapping) else ""
-            cells += [f"{round(figures[kind], -2):,.0f}", ratio] if kind in figures else ["", ""]
+            ratio = f"{figures[kind] / base[kind]:.2f}" if kind in figures and isinstance(base, Mapping) else ""
+            cells += [f"{round(figures[kind], -2):,.0f}" if kind in figures else "", ratio]
         rows.append([name, *cells])
     head = ["server", "burst, a second", "to plain loop", "paced, a second", "to plain loop"]
     deliveries = table(head, rows)
