@@ -109,11 +109,7 @@ class Broker:
         try:
             self._start()
             self._command("SUBSCRIBE", tuple(new))
-            for channel in channels:
-                if channel not in self._acknowledged:
-                    waiter: AsyncResult[None] = AsyncResult()
-                    self._waiting.setdefault(channel, []).append(waiter)
-                    self._wait(waiter)
+            self._wait_for_acknowledgement(channels)
         except BaseException:
             self.unsubscribe(channels)
             raise
@@ -137,6 +133,8 @@ class Broker:
             Unavailable: if that takes longer than ``REDIS_TIMEOUT`` seconds.
         """
         self._start()
+        # The first socket of a worker may have no channel, and have waited for nothing yet.
+        self._wait_for_acknowledgement((self._own_channel,))
         number = b"%d" % next(self._numbers)
         waiter = self._syncs[number] = AsyncResult()
         try:
@@ -174,10 +172,18 @@ class Broker:
 
     def _start(self) -> None:
         if self._down is not None:
-            raise self._down
+            # A new one: it would gather the frames, and with them the requests, of all whom it is raised to.
+            raise Unavailable(*self._down.args)
         if self._reader is None or self._reader.dead:
             self._reader = gevent.spawn(self._run)
             self._reader.link_exception(lambda _: self._failed())
+
+    def _wait_for_acknowledgement(self, channels: Iterable[bytes]) -> None:
+        for channel in channels:
+            if channel not in self._acknowledged:
+                waiter: AsyncResult[None] = AsyncResult()
+                self._waiting.setdefault(channel, []).append(waiter)
+                self._wait(waiter)
 
     def _wait(self, waiter: AsyncResult[None]) -> None:
         try:
@@ -290,7 +296,7 @@ class Broker:
         waiting = [waiter for waiters in self._waiting.values() for waiter in waiters]
         self._waiting.clear()
         for waiter in (*waiting, *self._syncs.values()):
-            waiter.set_exception(reason)
+            waiter.set_exception(Unavailable(*reason.args))
         self._syncs.clear()
 
     # Publishing.
@@ -317,7 +323,7 @@ class Broker:
             if isinstance(item, bytes):
                 pipeline.publish(self._own_channel, item)
                 continue
-            if item.origin is not None:
+            if item.origin is not None and self._own_channel in self._acknowledged:
                 numbers.append(b"%d" % next(self._numbers))
                 self._origins[numbers[-1]] = item.origin
                 pipeline.publish(self._own_channel, b"origin " + numbers[-1])
