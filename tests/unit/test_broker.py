@@ -1,0 +1,644 @@
+"""Redis for the whole process, on a real Redis that is killed, stopped and started again."""
+
+import gc
+import time
+import weakref
+
+import gevent
+import pytest
+from gevent.event import Event
+from gevent.queue import Queue
+
+from tests.integration.harness import wait_until
+from tests.unit.gate import Gate
+from tests.unit.peer import WAIT, turn
+from wsloop import broker as module
+from wsloop import pool
+from wsloop.broker import Broker, Unavailable
+
+A, B, C = b"unit:broadcast:a", b"unit:broadcast:b", b"unit:broadcast:c"
+
+
+class Deliveries:
+    """What a broker delivers."""
+
+    def __init__(self):
+        self.queue = Queue()
+
+    def __call__(self, channel, payload, origin):
+        self.queue.put((channel, payload, origin))
+
+    def next(self):
+        return self.queue.get(timeout=WAIT)
+
+    def take(self, count):
+        return [self.next() for _ in range(count)]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Short pauses; the probe only where a test asks for it."""
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(module, "LONGEST_PAUSE", 0.05)
+
+
+@pytest.fixture
+def patient(with_settings):
+    """No answer within this is no answer: what is noticed earlier was noticed by other means."""
+    with_settings(WSLOOP={"REDIS_TIMEOUT": 40})
+
+
+@pytest.fixture
+def make_broker():
+    """Make a broker, with ``delivered`` and ``failures`` on it."""
+    brokers = []
+
+    def make(deliver=None):
+        delivered, failures = Deliveries(), Queue()
+        broker = Broker(deliver or delivered, lambda: failures.put("failed"))
+        broker.delivered, broker.failures = delivered, failures
+        brokers.append(broker)
+        return broker
+
+    yield make
+    for broker in brokers:
+        broker.stop()
+
+
+@pytest.fixture
+def broker(own_redis, make_broker):
+    """The broker under test, alone with its Redis."""
+    return make_broker()
+
+
+@pytest.fixture
+def redis(own_redis):
+    """A client of the test's own."""
+    with own_redis.client() as client:
+        yield client
+
+
+@pytest.fixture
+def gate(private_redis, use_redis, tmp_path):
+    """wsloop reaches its Redis through a line on which commands can be held back."""
+    gate = Gate(private_redis, tmp_path)
+    use_redis(gate)
+    yield gate
+    gate.close()
+
+
+def subscribers(redis, channel):
+    return redis.execute_command("PUBSUB", "NUMSUB", channel)[1]
+
+
+def subscription(redis):
+    """What Redis knows of the process's subscription; None where there is none."""
+    return next((client for client in redis.client_list(_type="pubsub") if client["name"] == "wsloop"), None)
+
+
+# Subscribing.
+
+
+def test_subscribe_returns_when_redis_has_acknowledged(broker, redis):
+    broker.subscribe([A, B])
+    assert subscribers(redis, A) == subscribers(redis, B) == 1
+    redis.publish(A, "first")
+    redis.publish(B, "second")
+    assert broker.delivered.take(2) == [(A, b"first", None), (B, b"second", None)]
+
+
+def test_a_later_subscriber_waits_for_the_acknowledgement_too(gate, make_broker):
+    broker = make_broker()
+    broker.sync()
+    gate.hold("SUBSCRIBE")
+    first, second = gevent.spawn(broker.subscribe, [A]), gevent.spawn(broker.subscribe, [A, B])
+    gate.wait_for(1)
+    broker.sync()
+    assert not first.ready()
+    assert not second.ready()
+    gate.hold()
+    gate.let_through()
+    first.get(timeout=WAIT)
+    second.get(timeout=WAIT)
+
+
+def test_channels_subscribed_already_cost_no_command(broker, redis):
+    broker.subscribe([A])
+    commands = redis.info("commandstats")["cmdstat_subscribe"]["calls"]
+    for _ in range(100):
+        broker.subscribe([A])
+    broker.sync()
+    assert redis.info("commandstats")["cmdstat_subscribe"]["calls"] == commands
+
+
+def test_a_channel_is_left_when_its_last_subscriber_leaves(broker, redis):
+    broker.subscribe([A])
+    broker.subscribe([A, B])
+    broker.unsubscribe([A])
+    broker.sync()
+    assert subscribers(redis, A) == 1
+    broker.unsubscribe([A, B])
+    wait_until(lambda: subscribers(redis, A) == subscribers(redis, B) == 0, what="UNSUBSCRIBE")
+    broker.subscribe([A])
+    redis.publish(A, "again")
+    assert broker.delivered.next() == (A, b"again", None)
+
+
+def test_a_channel_named_twice_is_counted_twice(broker, redis):
+    broker.subscribe([A, A])
+    broker.unsubscribe([A])
+    broker.sync()
+    assert subscribers(redis, A) == 1
+    broker.unsubscribe([A])
+    wait_until(lambda: subscribers(redis, A) == 0, what="UNSUBSCRIBE")
+
+
+def test_one_connection_however_many_channels_and_subscribers(broker, redis):
+    greenlets = [gevent.spawn(broker.subscribe, [b"unit:%d" % (number % 50)]) for number in range(500)]
+    gevent.joinall(greenlets, timeout=WAIT, raise_error=True)
+    assert all(greenlet.ready() for greenlet in greenlets)
+    assert len([client for client in redis.client_list() if client["name"] == "wsloop"]) == 1
+    assert all(subscribers(redis, b"unit:%d" % number) == 1 for number in range(50))
+
+
+def test_commands_of_one_turn_leave_together(broker, redis):
+    broker.sync()
+    before = redis.info("commandstats")["cmdstat_subscribe"]["calls"]
+    gevent.joinall([gevent.spawn(broker.subscribe, [b"unit:%d" % number]) for number in range(100)], timeout=WAIT)
+    assert redis.info("commandstats")["cmdstat_subscribe"]["calls"] - before <= 2
+
+
+def test_subscribe_waits_for_the_answer_to_its_own_command_not_to_an_earlier_one(gate, make_broker):
+    broker = make_broker()
+    broker.sync()
+    gate.hold("SUBSCRIBE", "UNSUBSCRIBE")
+    impatient = gevent.spawn(broker.subscribe, [A])
+    gate.wait_for(1)
+    impatient.kill()  # its client has hung up
+    gate.wait_for(2)
+    last = gevent.spawn(broker.subscribe, [A])
+    gate.wait_for(3)
+    assert gate.commands() == [[b"SUBSCRIBE", A], [b"UNSUBSCRIBE", A], [b"SUBSCRIBE", A]]
+    for _ in range(2):
+        gate.let_through()
+        broker.sync()  # comes back behind the answer to what was let through
+        assert not last.ready(), "Redis has not yet subscribed, or has left again"
+    gate.let_through()
+    last.get(timeout=WAIT)
+
+
+def test_after_any_churn_whoever_is_subscribed_receives(broker, redis):
+    def churn(seed):
+        for number in range(40):
+            channel = (A, B)[(seed + number) % 2]
+            broker.subscribe([channel])
+            assert redis.publish(channel, "x") == 1, "subscribe returned, and Redis knows of no subscriber"
+            broker.unsubscribe([channel])
+
+    greenlets = [gevent.spawn(churn, seed) for seed in range(6)]
+    gevent.joinall(greenlets, raise_error=True)
+    wait_until(lambda: subscribers(redis, A) == subscribers(redis, B) == 0, what="UNSUBSCRIBE")
+    assert not broker._waiting
+    assert not broker._unanswered
+    assert broker._acknowledged == set(broker._counts) == {broker._own_channel}
+
+
+def test_a_subscriber_that_gives_up_leaves_no_trace(gate, make_broker, with_settings):
+    with_settings(WSLOOP={"REDIS_TIMEOUT": 0.2})
+    broker = make_broker()
+    broker.sync()
+    gate.hold("SUBSCRIBE")
+    with pytest.raises(Unavailable, match="did not answer in time"):
+        broker.subscribe([A, B])
+    gate.hold()
+    gate.let_through(len(gate.held))
+    broker.sync()
+    assert set(broker._counts) == {broker._own_channel}
+    assert not broker._waiting
+
+
+# Synchronizing.
+
+
+def test_sync_returns_when_all_that_was_published_before_is_delivered(broker, redis):
+    broker.subscribe([A])
+    for count in (1, 500, 3000):
+        redis.eval("for i = 1, ARGV[1] do redis.call('PUBLISH', KEYS[1], i) end", 1, A, count)
+        broker.sync()
+        assert broker.delivered.queue.qsize() == count
+        broker.delivered.take(count)
+
+
+def test_many_may_synchronize_at_the_same_time(broker):
+    greenlets = [gevent.spawn(broker.sync) for _ in range(100)]
+    gevent.joinall(greenlets, timeout=WAIT, raise_error=True)
+    assert all(greenlet.successful() for greenlet in greenlets)
+    assert not broker._syncs
+
+
+def test_sync_waits_for_the_subscription_that_it_needs(gate, make_broker):
+    """The first socket of a worker may listen to no channel: then nobody has waited for the subscription before."""
+    gate.hold("SUBSCRIBE")
+    broker = make_broker()
+    broker.subscribe([])
+    waiting = gevent.spawn(broker.sync)
+    gate.wait_for(1)
+    pool.client().ping()  # by now a message to oneself would have been published, and lost
+    turn()
+    gate.let_through()
+    waiting.get(timeout=2)
+
+
+def test_sync_gives_up_in_time(gate, make_broker, with_settings):
+    with_settings(WSLOOP={"REDIS_TIMEOUT": 0.2})
+    broker = make_broker()
+    broker.sync()
+    gate.hold("MULTI", "PUBLISH", "EXEC")
+    with pytest.raises(Unavailable, match="did not answer in time"):
+        broker.sync()
+    assert not broker._syncs
+
+
+# Publishing, and whose message it was.
+
+
+def test_messages_arrive_complete_and_in_the_order_of_publishing(broker, redis):
+    broker.subscribe([A, B, C])
+    for number in range(5000):
+        broker.publish([(A, B, C)[number % 3]], b"%d" % number, 0, origin="me" if number % 5 else None)
+    delivered = broker.delivered.take(5000)
+    assert [payload for _, payload, _ in delivered] == [b"%d" % number for number in range(5000)]
+    assert [channel for channel, _, _ in delivered] == [(A, B, C)[number % 3] for number in range(5000)]
+    assert [origin for _, _, origin in delivered] == ["me" if number % 5 else None for number in range(5000)]
+    assert broker.lost == 0
+    assert not broker._origins
+
+
+def test_what_is_published_together_travels_in_few_transactions(broker, redis):
+    broker.subscribe([A])
+    broker.sync()
+    before = redis.info("commandstats")["cmdstat_exec"]["calls"]
+    for _ in range(module.BATCH * 3):
+        broker.publish([A], b"x", 0)
+    broker.delivered.take(module.BATCH * 3)
+    assert redis.info("commandstats")["cmdstat_exec"]["calls"] - before == 3
+
+
+def test_the_message_is_kept_as_the_last_one_of_its_channels(broker, redis):
+    done = Event()
+    broker.publish([A, B], b"kept", 60, done=done.set)
+    assert done.wait(WAIT)
+    assert redis.get(A) == redis.get(B) == "kept"
+    assert 0 < redis.ttl(A) <= 60
+    done.clear()
+    broker.publish([A], b"not kept", 0, done=done.set)
+    assert done.wait(WAIT)
+    assert redis.get(A) == "kept"
+
+
+def test_done_is_called_when_redis_has_the_message(broker, redis):
+    with redis.pubsub() as listener:
+        listener.subscribe(A)
+        listener.get_message(timeout=WAIT)
+        seen = []
+        finished = Event()
+
+        def done():
+            seen.append(gevent.getcurrent())
+            finished.set()
+
+        broker.publish([A], b"hello", 0, done=done)
+        assert not seen
+        assert finished.wait(WAIT)
+        assert listener.get_message(timeout=WAIT)["data"] == "hello"
+    assert len(seen) == 1
+
+
+def test_an_origin_belongs_to_its_own_message_and_to_no_equal_one(broker, own_redis, make_broker):
+    """Equal messages of five kinds at the same time, each counted by whose it is."""
+    broker.subscribe([A])
+    other = make_broker()
+    other.subscribe([A])
+    rounds = 200
+
+    def outside():
+        with own_redis.client() as client:
+            for _ in range(rounds):
+                client.publish(A, "same")
+
+    def ours(origin):
+        for _ in range(rounds):
+            broker.publish([A], b"same", 0, origin=origin)
+            gevent.sleep(0)
+
+    def theirs():
+        for _ in range(rounds):
+            other.publish([A], b"same", 0, origin="theirs")
+            gevent.sleep(0)
+
+    jobs = [gevent.spawn(outside), gevent.spawn(theirs), *(gevent.spawn(ours, each) for each in ("one", "two", None))]
+    gevent.joinall(jobs, raise_error=True)
+    for instance, expected in (
+        (broker, {"one": rounds, "two": rounds, None: 3 * rounds}),
+        (other, {"theirs": rounds, None: 4 * rounds}),
+    ):
+        origins = [origin for _, _, origin in instance.delivered.take(5 * rounds)]
+        assert {origin: origins.count(origin) for origin in set(origins)} == expected
+        instance.sync()
+        assert instance.delivered.queue.empty()
+        assert not instance._origins
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [["one"], ["one", None], [None, "one"], ["one", None, "two", "two", None, None, "one"], ["one", "two"]],
+)
+def test_origins_in_one_transaction(broker, redis, origins):
+    broker.subscribe([A, B])
+    for number, origin in enumerate(origins):
+        broker.publish([A, B], b"%d" % number, 0, origin=origin)
+    delivered = broker.delivered.take(2 * len(origins))
+    assert [origin for _, _, origin in delivered] == [origin for origin in origins for _ in range(2)]
+    redis.publish(A, "afterwards")
+    assert broker.delivered.next() == (A, b"afterwards", None)
+
+
+def test_the_payload_is_bare_for_every_other_reader(broker, redis):
+    with redis.pubsub() as listener:
+        listener.psubscribe("unit:broadcast:*")
+        listener.get_message(timeout=WAIT)
+        broker.publish([A], b"bare", 0, origin="me")
+        broker.publish([B], b"end", 0)
+        assert [listener.get_message(timeout=WAIT)["data"] for _ in range(2)] == ["bare", "end"]
+
+
+# Redis goes away and comes back.
+
+
+def test_without_redis_from_the_start_subscribe_says_so_soon(own_redis, make_broker, patient):
+    own_redis.kill()
+    broker = make_broker()
+    with pytest.raises(Unavailable, match="cannot be reached"), gevent.Timeout(WAIT):
+        broker.subscribe([A])
+    assert set(broker._counts) == {broker._own_channel}
+    own_redis.start()
+    with own_redis.client() as redis:
+        wait_until(lambda: subscription(redis), what="the broker connecting")
+    broker.subscribe([A])
+
+
+def test_when_redis_dies_those_who_wait_are_told(own_redis, broker, patient):
+    broker.sync()
+    own_redis.pause()
+    waiting = [gevent.spawn(broker.subscribe, [A]), gevent.spawn(broker.subscribe, [A, B]), gevent.spawn(broker.sync)]
+    turn()
+    assert not any(greenlet.ready() for greenlet in waiting)
+    own_redis.kill()
+    for greenlet in waiting:
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            greenlet.get(timeout=WAIT)
+    assert set(broker._counts) == {broker._own_channel}
+    assert not broker._waiting
+    assert not broker._syncs
+
+
+def test_while_redis_is_down_everybody_is_told_at_once(own_redis, broker, patient):
+    broker.sync()
+    own_redis.kill()
+    wait_until(lambda: broker._down, what="the broker noticing")
+    others = []
+    gevent.spawn(others.append, "had their turn")
+    with pytest.raises(Unavailable):
+        broker.subscribe([A])
+    with pytest.raises(Unavailable):
+        broker.sync()
+    assert not others, "nobody waits for a Redis that is known to be down"
+
+
+def test_being_told_while_redis_is_down_keeps_nothing_alive(own_redis, broker, patient):
+    """One exception raised again and again would gather the frames, and with them the requests, of all who were told."""
+
+    class Request:
+        pass
+
+    broker.sync()
+    own_redis.pause()
+    references = []
+
+    def handshake():
+        request = Request()
+        references.append(weakref.ref(request))
+        with pytest.raises(Unavailable):
+            broker.subscribe([A])
+        return request and None
+
+    waiting = [gevent.spawn(handshake) for _ in range(3)]
+    turn()
+    own_redis.kill()
+    gevent.joinall(waiting, timeout=WAIT, raise_error=True)
+    del waiting
+    wait_until(lambda: broker._down, what="the broker noticing")
+    for _ in range(3):
+        handshake()
+    gc.collect()
+    assert len(references) == 6
+    assert [reference() for reference in references] == [None] * 6
+
+
+def test_when_redis_is_back_everything_is_subscribed_again(own_redis, broker, caplog):
+    channels = [b"unit:many:%d" % number for number in range(2 * module.BATCH + 1)]
+    broker.subscribe([A, B])
+    broker.subscribe(channels)
+    own_redis.kill()
+    wait_until(lambda: broker._down, what="the broker noticing")
+    broker.unsubscribe([B])
+    own_redis.start()
+    with own_redis.client() as redis:
+        wait_until(lambda: subscribers(redis, channels[-1]), what="subscriptions")
+        broker.subscribe([C])
+        broker.sync()
+        assert all(subscribers(redis, channel) for channel in (A, C, *channels))
+        assert subscribers(redis, B) == 0
+        redis.publish(A, "again")
+        assert broker.delivered.next() == (A, b"again", None)
+    messages = [record.getMessage() for record in caplog.records if record.name == "wsloop.broker"]
+    assert len([each for each in messages if "cannot be reached" in each]) == 1, "told once, not at every attempt"
+    assert [each for each in messages if "is back" in each] == [
+        f"Redis is back: subscribed to {len(channels) + 2} channels again"
+    ]
+    assert broker.failures.empty()
+
+
+def test_origins_and_synchronizing_work_after_a_break(own_redis, broker):
+    broker.subscribe([A])
+    broker.publish([A], b"before", 0, origin="me")
+    assert broker.delivered.next() == (A, b"before", "me")
+    own_redis.kill()
+    wait_until(lambda: broker._down, what="the broker noticing")
+    own_redis.start()
+    with own_redis.client() as redis:
+        wait_until(lambda: subscribers(redis, A), what="subscriptions")
+    broker.publish([A], b"after", 0, origin="me")
+    assert broker.delivered.next() == (A, b"after", "me")
+    broker.sync()
+
+
+def test_what_is_published_without_a_subscription_leaves_no_origin_behind(own_redis, gate, make_broker):
+    broker = make_broker()
+    broker.subscribe([A])
+    gate.hold("SUBSCRIBE")
+    with own_redis.client() as redis:
+        redis.client_kill_filter(_id=subscription(redis)["id"])
+        gate.wait_for(1)
+        done = Event()
+        broker.publish([A], b"lost to ourselves", 0, origin="me", done=done.set)
+        assert done.wait(WAIT)
+        gate.let_through()
+        broker.sync()
+        broker.publish([A], b"next", 0, origin="me")
+        assert broker.delivered.next() == (A, b"next", "me")
+        broker.sync()
+    assert not broker._origins
+
+
+def test_a_subscription_that_an_operator_kills_comes_back(broker, redis):
+    broker.subscribe([A])
+    first = subscription(redis)
+    redis.client_kill_filter(_id=first["id"])
+    wait_until(lambda: subscription(redis) and subscribers(redis, A), what="a new subscription")
+    assert subscription(redis)["id"] != first["id"]
+    redis.publish(A, "again")
+    assert broker.delivered.next() == (A, b"again", None)
+
+
+def test_a_redis_that_has_stopped_answering_is_noticed(own_redis, make_broker, patient, monkeypatch):
+    monkeypatch.setattr(module, "PROBE_INTERVAL", 0.1)
+    broker = make_broker()
+    broker.subscribe([A])
+    own_redis.pause()
+    try:
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            gevent.spawn(broker.subscribe, [B]).get(timeout=WAIT)
+    finally:
+        own_redis.resume()
+    with own_redis.client() as redis:
+        wait_until(lambda: broker._down is None and subscribers(redis, A), what="the subscription")
+        redis.publish(A, "again")
+    assert broker.delivered.next() == (A, b"again", None)
+
+
+def test_a_quiet_line_is_probed_and_kept(own_redis, make_broker, redis, monkeypatch):
+    monkeypatch.setattr(module, "PROBE_INTERVAL", 0.05)
+    broker = make_broker()
+    broker.subscribe([A])
+    first = subscription(redis)["id"]
+    # Without probes this takes six timeouts of the socket.
+    wait_until(lambda: redis.info("commandstats").get("cmdstat_ping", {"calls": 0})["calls"] >= 20, what="PINGs")
+    assert subscription(redis)["id"] == first
+
+
+def test_messages_that_redis_does_not_take_are_counted_and_done(own_redis, broker, caplog):
+    broker.subscribe([A])
+    own_redis.kill()
+    done = Queue()
+    for number in range(3):
+        broker.publish([A], b"lost", 0, origin="me", done=lambda number=number: done.put(number))
+    assert [done.get(timeout=WAIT) for _ in range(3)] == [0, 1, 2]
+    assert broker.lost == 3
+    assert not broker._origins
+    assert "3 messages of sockets are lost" in caplog.text
+    own_redis.start()
+    broker.publish([A], b"taken", 0, done=lambda: done.put("taken"))
+    assert done.get(timeout=WAIT) == "taken"
+    assert broker.lost == 3
+
+
+# Errors of our own.
+
+
+def test_an_error_of_the_receiver_is_told_and_the_next_subscriber_starts_anew(own_redis, make_broker, redis):
+    seen = Queue()
+
+    def deliver(channel, payload, origin):
+        if payload == b"bad":
+            raise RuntimeError("broken receiver")
+        seen.put(payload)
+
+    broker = make_broker(deliver)
+    broker.subscribe([A])
+    redis.publish(A, "bad")
+    assert broker.failures.get(timeout=WAIT) == "failed"
+    wait_until(lambda: not subscription(redis), what="the end of the subscription")
+    broker.subscribe([B])
+    redis.publish(A, "good")
+    redis.publish(B, "good too")
+    assert [seen.get(timeout=WAIT) for _ in range(2)] == [b"good", b"good too"]
+    assert broker.failures.empty()
+
+
+def test_a_burst_does_not_starve_others(broker, redis):
+    turns = []
+
+    def others():
+        while True:
+            turns.append(broker.delivered.queue.qsize())
+            gevent.sleep(0)
+
+    broker.subscribe([A])
+    greenlet = gevent.spawn(others)
+    # All of it is on the line before the first message is read.
+    redis.eval("for i = 1, 20000 do redis.call('PUBLISH', KEYS[1], i) end", 1, A)
+    delivered = broker.delivered.take(20_000)
+    greenlet.kill()
+    assert [payload for _, payload, _ in delivered] == [b"%d" % number for number in range(1, 20_001)]
+    handled = [later - earlier for earlier, later in zip(turns, turns[1:], strict=False)]
+    assert max(handled) <= module.BATCH
+
+
+def test_stop_leaves_no_connection_and_another_start_is_possible(broker, redis):
+    before = len(redis.client_list())
+    broker.subscribe([A])
+    assert subscription(redis)
+    broker.stop()
+    broker.stop()
+    pool.client().connection_pool.disconnect()
+    wait_until(lambda: len(redis.client_list()) == before, what="the end of the connections")
+    assert not subscription(redis)
+    broker.subscribe([B])
+    redis.publish(A, "still counted")
+    assert broker.delivered.next() == (A, b"still counted", None)
+
+
+def test_stop_while_redis_is_away(own_redis, broker):
+    broker.subscribe([A])
+    own_redis.kill()
+    wait_until(lambda: broker._down, what="the broker noticing")
+    reader = broker._reader
+    broker.stop()
+    assert reader.dead
+
+
+def test_those_who_wait_are_told_of_a_stop(own_redis, broker, patient):
+    broker.sync()
+    own_redis.pause()
+    try:
+        waiting = gevent.spawn(broker.subscribe, [A])
+        turn()
+        broker.stop()
+        with pytest.raises(Unavailable):
+            waiting.get(timeout=WAIT)
+    finally:
+        own_redis.resume()
+
+
+def test_neither_timer_nor_socket_is_left(own_redis, make_broker):
+    import os
+
+    started = time.monotonic()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        broker = make_broker()
+        broker.subscribe([A])
+        broker.stop()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert time.monotonic() - started < WAIT
