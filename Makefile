@@ -38,7 +38,7 @@ lint: dev
 test: dev
 	@$(PYTHON) project/install.py --other-uwsgi $(VENV)-uwsgi requirements.txt
 	@UWSGI_BINARIES="$$(ls $(CURDIR)/$(VENV)/bin/uwsgi $(CURDIR)/$(VENV)-uwsgi/bin/uwsgi 2>/dev/null | paste -sd:)" \
-		$(VENV)/bin/python -m pytest $(TESTS)
+		$(VENV)/bin/python -m tests $(TESTS)
 
 bench: install
 	@$(VENV)/bin/python -m bench $(BENCH)

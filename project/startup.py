@@ -40,7 +40,7 @@ def prepare() -> None:
 
 
 def check() -> None:
-    """Check that the settings can be read and have a secret key; create the directory that the site writes to.
+    """Check that the settings can be read and have a secret key; create the directories that the site writes to.
 
     Raises:
         RefusedError: if the site must not start with these settings.
@@ -66,7 +66,8 @@ def check() -> None:
         ) from exc
     if variable_files:
         try:
-            variable_files.mkdir(parents=True, exist_ok=True)
+            # With the place of the static files, also where none were collected: WhiteNoise warns if there is none.
+            (variable_files / "static").mkdir(parents=True, exist_ok=True)
         except OSError as exc:
             raise RefusedError(f"{variable_files} cannot be created: {exc.strerror}") from exc
 

@@ -30,7 +30,9 @@ binaries = pytest.mark.parametrize("binary", [str(Path(binary).absolute()) for b
 
 def environment(given):
     """The environment without what is for the site, for uWSGI (UWSGI_… are its options) or for a ``make`` around."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)} | given
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
+    # make builds .venv anew for another Python than the one it was built with
+    return {**kept, "PYTHON": sys._base_executable, **given}
 
 
 class Running:

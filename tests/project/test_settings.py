@@ -136,7 +136,7 @@ def test_a_directory_that_cannot_be_made_is_named(checkout):
     answer = python(checkout, "manage.py", "migrate", DEMO="1")
     assert answer.stderr == f"The secret key cannot be kept in {checkout / 'var/secret_key'}: File exists\n"
     answer = python(checkout, "manage.py", "migrate", DJANGO_SECRET_KEY="x")
-    assert answer.stderr == f"{checkout / 'var'} cannot be created: File exists\n"
+    assert answer.stderr == f"{checkout / 'var'} cannot be created: Not a directory\n"
 
 
 @pytest.mark.parametrize("arguments", [["help"], ["--version"], ["migrate", "--help"]])
