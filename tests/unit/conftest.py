@@ -23,6 +23,7 @@ from django.core.management import call_command  # noqa: E402
 from django.db import connection as database_connection  # noqa: E402
 from django.test import override_settings  # noqa: E402
 
+from tests.unit.gate import Gate  # noqa: E402
 from tests.unit.peer import Peer, Recorder  # noqa: E402
 from wsloop import pool  # noqa: E402
 from wsloop.connection import Connection  # noqa: E402
@@ -78,6 +79,15 @@ def shared_redis(redis_server, use_redis):
 def own_redis(private_redis, use_redis):
     """wsloop uses a Redis that this test may kill, stop and start again."""
     return use_redis(private_redis)
+
+
+@pytest.fixture
+def gate(private_redis, use_redis, tmp_path):
+    """wsloop reaches ``private_redis`` through a line on which commands can be held back."""
+    gate = Gate(private_redis, tmp_path)
+    use_redis(gate)
+    yield gate
+    gate.close()
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ class Gate:
         self.socket_path = str(directory / "gate.sock")
         self.held = []
         self._names = frozenset()
+        self._losing = False
         self._server = server
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(self.socket_path)
@@ -44,6 +45,10 @@ class Gate:
     def commands(self):
         return [command for _, command in self.held]
 
+    def lose_next_answer(self):
+        """Break the connection on which Redis answers next; the answer does not arrive."""
+        self._losing = True
+
     def _serve(self, client, _):
         with client, socket.socket(socket.AF_UNIX) as upstream:
             upstream.connect(self._server.socket_path)
@@ -62,11 +67,11 @@ class Gate:
             finally:
                 answers.kill()
 
-    @staticmethod
-    def _copy(upstream, client):
+    def _copy(self, upstream, client):
         try:
-            while data := upstream.recv(65536):
+            while (data := upstream.recv(65536)) and not self._losing:
                 client.sendall(data)
+            self._losing = False
             client.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass

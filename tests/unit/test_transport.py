@@ -11,7 +11,7 @@ from gevent.queue import Queue
 
 from tests.unit.peer import WAIT, turn
 from wsloop import transport as module
-from wsloop.transport import READ, WRITE, Gone, SocketTakeover, Takeover, Transport, Unsupported
+from wsloop.transport import READ, WRITE, Gone, SocketTakeover, Takeover, Unsupported
 
 
 def descriptors():
@@ -186,7 +186,7 @@ def test_the_request_of_gevents_server_lasts_as_long_as_the_connection():
 
 
 def test_another_server_is_refused_with_what_to_do():
-    with pytest.raises(Unsupported, match="run the site with uWSGI, or `manage.py runserver`"):
+    with pytest.raises(Unsupported, match=r"run the site with uWSGI, or `manage\.py runserver`"):
         module.claim({})
     assert not module.inside_uwsgi()
 
@@ -197,15 +197,16 @@ def test_another_server_is_refused_with_what_to_do():
 @pytest.fixture
 def uwsgi(monkeypatch):
     """What uWSGI would offer for a request that came in on the listener."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        with socket.create_connection(listener.getsockname()) as client:
-            request, _ = listener.accept()
-            with request:
-                fake = types.SimpleNamespace(opt={"gevent": b"100"}, connection_fd=request.fileno)
-                fake.port = listener.getsockname()[1]
-                fake.client = client
-                monkeypatch.setattr(module, "uwsgi", fake)
-                yield fake
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as client,
+        listener.accept()[0] as request,
+    ):
+        fake = types.SimpleNamespace(opt={"gevent": b"100"}, connection_fd=request.fileno)
+        fake.port = listener.getsockname()[1]
+        fake.client = client
+        monkeypatch.setattr(module, "uwsgi", fake)
+        yield fake
 
 
 def test_uwsgi_with_gevent_can_be_taken_over(uwsgi):

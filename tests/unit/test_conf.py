@@ -1,0 +1,203 @@
+"""The settings: every form they may have, and what is said about those they may not have."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from redis import ConnectionPool, Redis
+from redis.connection import SSLConnection, UnixDomainSocketConnection
+
+from tests.integration.harness import ROOT
+from tests.requires import need
+from wsloop import conf
+
+PASSWORD = "pa:ss/wo@rd"
+
+
+# WS4REDIS_CONNECTION.
+
+
+def forms(server):
+    """Every way to write the address of a server in the setting."""
+    yield server.connection()
+    yield server.url
+    if server.certificate is None:
+        password = {"password": server.password} if server.password else {}
+        yield {"unix_socket_path": server.socket_path, "db": 0, **password}
+        if not server.password:
+            yield f"unix://{server.socket_path}?db=0"
+            yield {"unix_socket_path": server.socket_path, "ssl": False}
+
+
+@pytest.mark.parametrize("options", [{}, {"password": PASSWORD}, {"tls": True}], ids=["plain", "password", "tls"])
+def test_wsloop_connects_with_every_form(start_redis, with_settings, options):
+    if "tls" in options:
+        need("openssl")
+    server = start_redis(**options)
+    for form in forms(server):
+        with_settings(WS4REDIS_CONNECTION=form)
+        before = json.dumps(form)
+        with Redis(connection_pool=ConnectionPool(**conf.redis_options())) as client:
+            assert client.info("server")["process_id"] == server._process.pid
+            client.connection_pool.disconnect()
+        assert json.dumps(form) == before, "the setting itself is left alone"
+
+
+STOCK = """
+import json, sys
+import django
+from django.conf import settings
+settings.configure(INSTALLED_APPS=["wsloop", "ws4redis"], WS4REDIS_CONNECTION=json.loads(sys.argv[1]), USE_TZ=True)
+django.setup()
+from ws4redis.publisher import RedisPublisher
+from ws4redis.redis_store import RedisMessage
+RedisPublisher(facility="stock", broadcast=True).publish_message(RedisMessage(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("options", [{}, {"password": PASSWORD}, {"tls": True}], ids=["plain", "password", "tls"])
+def test_the_stock_publisher_connects_with_every_form(start_redis, options):
+    if "tls" in options:
+        need("openssl")
+    server = start_redis(**options)
+    with server.client() as client:
+        for form in forms(server):
+            command = [sys.executable, "-W", "ignore", "-c", STOCK, json.dumps(form)]
+            done = subprocess.run(command, cwd=ROOT, env=plain_environment(), capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            assert client.get("broadcast:stock") == json.dumps(form)
+
+
+def plain_environment():
+    return {name: value for name, value in os.environ.items() if not name.startswith("DJANGO_")}
+
+
+@pytest.mark.parametrize(
+    ("setting", "options"),
+    [
+        ("redis://example.org:6380/3", {"host": "example.org", "port": 6380, "db": 3}),
+        (
+            "rediss://:secret@example.org/1",
+            {"host": "example.org", "db": 1, "password": "secret", "connection_class": SSLConnection},
+        ),
+        ("unix:///run/redis.sock?db=2", {"path": "/run/redis.sock", "db": 2, "cls": UnixDomainSocketConnection}),
+        (
+            {"unix_socket_path": "/run/redis.sock", "db": 2},
+            {"path": "/run/redis.sock", "db": 2, "cls": UnixDomainSocketConnection},
+        ),
+        ({"host": "example.org", "ssl": True}, {"host": "example.org", "connection_class": SSLConnection}),
+        ({"host": "example.org", "ssl": False}, {"host": "example.org"}),
+        ({"host": "example.org", "password": None}, {"host": "example.org", "password": None}),
+    ],
+)
+def test_forms_of_the_connection(with_settings, setting, options):
+    with_settings(WS4REDIS_CONNECTION=setting)
+    if "cls" in options:
+        options["connection_class"] = options.pop("cls")
+    assert conf.redis_options() == options
+
+
+def test_without_the_setting_redis_is_where_ws4redis_looks_for_it():
+    assert conf.redis_options() == {"host": "localhost", "port": 6379, "db": 0}
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [f"http://:{PASSWORD}@example.org", f"redis://:secret-{PASSWORD}@example.org:port/0", "", "example.org:6379"],
+)
+def test_what_is_no_url_is_refused_without_showing_the_password(with_settings, setting):
+    with_settings(WS4REDIS_CONNECTION=setting)
+    with pytest.raises(ImproperlyConfigured, match="WS4REDIS_CONNECTION is no URL of Redis; write redis://") as caught:
+        conf.redis_options()
+    assert "wo@rd" not in str(caught.value)
+
+
+@pytest.mark.parametrize("setting", [None, 6379, ("localhost", 6379), ["redis://localhost"]])
+def test_what_is_neither_dictionary_nor_url_is_refused(with_settings, setting):
+    with_settings(WS4REDIS_CONNECTION=setting)
+    with pytest.raises(ImproperlyConfigured, match="must be a dictionary or a URL"):
+        conf.redis_options()
+
+
+# WSLOOP.
+
+
+def test_options_have_defaults_and_can_be_set(with_settings):
+    assert {name: conf.option(name) for name in conf.DEFAULTS} == conf.DEFAULTS
+    with_settings(WSLOOP={"CLOSE_TIMEOUT": 0.5})
+    assert conf.option("CLOSE_TIMEOUT") == 0.5
+    assert conf.option("PING_INTERVAL") == conf.DEFAULTS["PING_INTERVAL"]
+
+
+def test_an_unknown_option_is_refused_with_those_there_are(with_settings):
+    with_settings(WSLOOP={"CLOSE_TIMOUT": 5})
+    with pytest.raises(
+        ImproperlyConfigured, match=r"WSLOOP has no option \['CLOSE_TIMOUT'\]; there are .*CLOSE_TIMEOUT"
+    ):
+        conf.option("PING_INTERVAL")
+
+
+@pytest.mark.parametrize("value", [0, -1, "5", None, True])
+def test_an_option_that_is_no_positive_number_is_refused(with_settings, value):
+    with_settings(WSLOOP={"CLOSE_TIMEOUT": value})
+    with pytest.raises(ImproperlyConfigured, match=r"WSLOOP\['CLOSE_TIMEOUT'\] must be a positive number, not"):
+        conf.option("CLOSE_TIMEOUT")
+
+
+# The settings of ws4redis.
+
+
+def test_defaults_are_those_of_ws4redis():
+    code = """
+from django.conf import settings
+settings.configure()
+from wsloop import conf
+assert conf.websocket_url() == "/ws/"
+assert conf.prefix() == ""
+assert conf.expire() == 3600
+assert conf.heartbeat() is None
+assert conf.subscriber_path() == "ws4redis.subscriber.RedisSubscriber"
+assert conf.callback("WS4REDIS_ALLOWED_CHANNELS") is None
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=plain_environment(), check=True)
+
+
+def test_settings_are_read_when_they_are_asked_for(with_settings):
+    with_settings(
+        WEBSOCKET_URL="/sockets/",
+        WS4REDIS_PREFIX="site",
+        WS4REDIS_EXPIRE=0,
+        WS4REDIS_HEARTBEAT="♥",
+        WS4REDIS_SUBSCRIBER="site.Subscriber",
+    )
+    assert conf.websocket_url() == "/sockets/"
+    assert conf.prefix() == "site:"
+    assert conf.expire() == 0
+    assert conf.heartbeat() == "♥".encode()
+    assert conf.subscriber_path() == "site.Subscriber"
+    with_settings(WS4REDIS_PREFIX="", WS4REDIS_HEARTBEAT="")
+    assert conf.prefix() == ""
+    assert conf.heartbeat() is None
+
+
+@pytest.mark.parametrize("setting", [json.dumps, "json.dumps"])
+def test_a_callback_is_a_function_or_its_path(with_settings, setting):
+    with_settings(WS4REDIS_ALLOWED_CHANNELS=setting)
+    assert conf.callback("WS4REDIS_ALLOWED_CHANNELS") is json.dumps
+
+
+@pytest.mark.parametrize("setting", ["nowhere.policy", "json.nothing", "json", ""])
+def test_a_callback_that_cannot_be_imported_is_refused(with_settings, setting):
+    with_settings(WS4REDIS_ALLOWED_CHANNELS=setting)
+    with pytest.raises(ImproperlyConfigured, match=f"WS4REDIS_ALLOWED_CHANNELS = '{setting}' cannot be imported: "):
+        conf.callback("WS4REDIS_ALLOWED_CHANNELS")
+
+
+@pytest.mark.parametrize("setting", [7, ["json.dumps"], "json.__name__"])
+def test_a_callback_that_cannot_be_called_is_refused(with_settings, setting):
+    with_settings(WS4REDIS_PROCESS_REQUEST=setting)
+    with pytest.raises(ImproperlyConfigured, match="WS4REDIS_PROCESS_REQUEST must be a function or the dotted path"):
+        conf.callback("WS4REDIS_PROCESS_REQUEST")

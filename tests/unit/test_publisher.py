@@ -1,0 +1,260 @@
+"""``RedisPublisher``: for views, tasks and shells."""
+
+import subprocess
+import sys
+import types
+
+import gevent
+import pytest
+import redis.exceptions
+from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.sessions.backends.signed_cookies import SessionStore
+from django.db import transaction
+from ws4redis.publisher import RedisPublisher as StockPublisher
+
+from tests.integration.harness import ROOT
+from tests.unit.peer import WAIT
+from wsloop.publisher import SELF, RedisMessage, RedisPublisher
+
+
+@pytest.fixture
+def listener(shared_redis, redis_client):
+    """Everything that is published under the prefix of these tests, as pairs of channel and text."""
+    with redis_client.pubsub() as subscription:
+        subscription.psubscribe("unit:*")
+        assert subscription.get_message(timeout=WAIT)["type"] == "psubscribe"
+
+        def take(count):
+            messages = [subscription.get_message(timeout=WAIT) for _ in range(count)]
+            return [(message["channel"], message["data"]) for message in messages]
+
+        yield types.SimpleNamespace(take=take, silent=lambda: silent(redis_client, take))
+
+
+def silent(redis_client, take):
+    """Tell whether nothing was published so far: what is published now would come after it."""
+    redis_client.publish("unit:end", "end")
+    return take(1) == [("unit:end", "end")]
+
+
+@pytest.fixture
+def visitor():
+    """A request of john, of the group chatters."""
+    session = SessionStore()
+    session._session_key = "johns-key"
+    session["ws4redis:memberof"] = ["chatters"]
+    return types.SimpleNamespace(user=User(username="john"), session=session)
+
+
+def test_every_audience(listener, visitor, facility):
+    publisher = RedisPublisher(
+        facility=facility, broadcast=True, users=["mary", SELF], groups="chatters", sessions=SELF, request=visitor
+    )
+    publisher.publish_message("hello")
+    names = ["broadcast", "group:chatters", "user:mary", "user:john", "session:johns-key"]
+    assert listener.take(5) == [(f"unit:{name}:{facility}", "hello") for name in names]
+
+
+def test_what_ws4redis_takes_is_taken(listener, facility):
+    publisher = RedisPublisher(facility=facility, broadcast=True)
+    publisher.publish_message(RedisMessage("hello"))
+    publisher.pipeline_publish_message({"n": 1}, 10)
+    assert [text for _, text in listener.take(2)] == ["hello", '{"n": 1}']
+    assert isinstance(publisher, StockPublisher)
+
+
+def test_an_audience_of_nobody_is_no_error(listener, facility):
+    RedisPublisher(facility=facility, users=[SELF], request=None).publish_message("lost")
+    with RedisPublisher(facility=facility) as publisher:
+        publisher.publish_message("lost")
+    assert listener.silent()
+
+
+def test_a_message_that_is_no_json_is_refused_before_anything_is_sent(listener, facility):
+    with pytest.raises(TypeError):
+        RedisPublisher(facility=facility, broadcast=True).publish_message(object())
+    assert listener.silent()
+
+
+def test_a_wrong_audience_is_refused(shared_redis):
+    with pytest.raises(ValueError, match="`users` must be a name"):
+        RedisPublisher(facility="news", users=7)
+
+
+def test_an_error_of_redis_is_raised(own_redis):
+    own_redis.kill()
+    with pytest.raises(redis.exceptions.ConnectionError):
+        RedisPublisher(facility="news", broadcast=True).publish_message("hello")
+
+
+# One round trip.
+
+
+@pytest.mark.parametrize("how", ["message", "pipeline", "context"])
+def test_one_round_trip_however_many_channels_and_messages(gate, how):
+    """The line holds all of the commands back: who sends the last without an answer to the first needs one trip."""
+    publisher = RedisPublisher(facility="news", users=[f"user{number}" for number in range(50)])
+    publisher.publish_message("connects")
+
+    def publish():
+        if how == "message":
+            publisher.publish_message("hello")
+        elif how == "pipeline":
+            publisher.pipeline_publish_message("hello")
+        else:
+            with publisher:
+                for _ in range(3):
+                    publisher.publish_message("hello")
+
+    gate.hold("MULTI", "SET", "PUBLISH", "EXEC")
+    greenlet = gevent.spawn(publish)
+    count = 2 + 100 * (3 if how == "context" else 1)
+    gate.wait_for(count)
+    names = [command[0] for command in gate.commands()]
+    assert names == [b"MULTI"] + [b"SET", b"PUBLISH"] * (count // 2 - 1) + [b"EXEC"]
+    gate.hold()
+    gate.let_through(count)
+    greenlet.get(timeout=WAIT)
+
+
+# on_commit, and the context manager.
+
+
+def test_on_commit_waits_for_the_transaction(listener, database, facility):
+    publisher = RedisPublisher(facility=facility, broadcast=True)
+    with transaction.atomic():
+        publisher.publish_message("late", on_commit=True, expire=0)
+        publisher.publish_message("early", expire=0)
+        assert [text for _, text in listener.take(1)] == ["early"]
+        assert listener.silent()
+    assert [text for _, text in listener.take(1)] == ["late"]
+
+
+def test_on_commit_forgets_what_is_rolled_back(listener, database, facility):
+    publisher = RedisPublisher(facility=facility, broadcast=True)
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        publisher.publish_message("never", on_commit=True)
+        raise ZeroDivisionError
+    assert listener.silent()
+
+
+def test_on_commit_without_a_transaction_publishes_at_once(listener, database, facility):
+    RedisPublisher(facility=facility, broadcast=True).publish_message("now", on_commit=True)
+    assert [text for _, text in listener.take(1)] == ["now"]
+
+
+def test_on_commit_takes_the_message_as_it_is_now(listener, database, facility):
+    message = {"state": "ordered"}
+    with transaction.atomic():
+        RedisPublisher(facility=facility, broadcast=True).publish_message(message, on_commit=True)
+        message["state"] = "changed later"
+    assert [text for _, text in listener.take(1)] == ['{"state": "ordered"}']
+
+
+def test_a_context_publishes_at_its_end(listener, facility, redis_client):
+    with RedisPublisher(facility=facility, broadcast=True) as publisher:
+        publisher.publish_message("one")
+        publisher.publish_message("two", expire=0)
+        assert listener.silent()
+    assert [text for _, text in listener.take(2)] == ["one", "two"]
+    assert redis_client.get(f"unit:broadcast:{facility}") == "one"
+
+
+def test_a_context_that_raises_publishes_nothing(listener, facility):
+    publisher = RedisPublisher(facility=facility, broadcast=True)
+    with pytest.raises(ZeroDivisionError), publisher:
+        publisher.publish_message("never")
+        raise ZeroDivisionError
+    assert listener.silent()
+    publisher.publish_message("outside again")
+    assert [text for _, text in listener.take(1)] == ["outside again"]
+
+
+def test_a_context_may_be_entered_again(listener, facility):
+    publisher = RedisPublisher(facility=facility, broadcast=True)
+    for text in ("one", "two"):
+        with publisher:
+            publisher.publish_message(text)
+    assert [text for _, text in listener.take(2)] == ["one", "two"]
+
+
+def test_on_commit_inside_a_context_waits_for_the_transaction_all_the_same(listener, database, facility):
+    with transaction.atomic():
+        with RedisPublisher(facility=facility, broadcast=True) as publisher:
+            publisher.publish_message("committed", on_commit=True)
+            publisher.publish_message("at the end of the context")
+        assert [text for _, text in listener.take(1)] == ["at the end of the context"]
+        assert listener.silent()
+    assert [text for _, text in listener.take(1)] == ["committed"]
+
+
+# fetch_message.
+
+
+@pytest.fixture
+def kept(shared_redis, facility, visitor):
+    """Keep a message for each of some audiences: ``kept("user", "broadcast")``."""
+    audiences = {
+        "session": {"sessions": "johns-key"},
+        "user": {"users": "john"},
+        "group": {"groups": "chatters"},
+        "broadcast": {"broadcast": True},
+    }
+
+    def keep(*names):
+        for name in names:
+            RedisPublisher(facility=facility, **audiences[name]).publish_message(f"for {name}")
+
+    return keep
+
+
+def test_any_looks_for_session_user_group_and_everybody_in_this_order(kept, visitor, facility, redis_client):
+    publisher = RedisPublisher(facility=facility)
+    assert publisher.fetch_message(visitor, facility) is None
+    for name in ("broadcast", "group", "user", "session"):
+        kept(name)
+        assert publisher.fetch_message(visitor, facility) == f"for {name}".encode()
+        assert publisher.fetch_message(visitor, facility, audience="any") == f"for {name}".encode()
+
+
+@pytest.mark.parametrize("audience", ["session", "user", "group", "broadcast"])
+def test_one_audience(kept, visitor, facility, audience):
+    kept(*({"session", "user", "group", "broadcast"} - {audience}))
+    publisher = RedisPublisher(facility=facility)
+    assert publisher.fetch_message(visitor, facility, audience) is None
+    kept(audience)
+    assert publisher.fetch_message(visitor, facility, audience) == f"for {audience}".encode()
+
+
+@pytest.mark.parametrize(
+    "request_", [None, types.SimpleNamespace(user=AnonymousUser(), session=SessionStore()), types.SimpleNamespace()]
+)
+def test_without_user_and_session_there_is_only_what_is_for_everybody(kept, facility, request_):
+    kept("session", "user", "group")
+    publisher = RedisPublisher(facility=facility)
+    assert publisher.fetch_message(request_, facility) is None
+    assert publisher.fetch_message(request_, facility, "user") is None
+    kept("broadcast")
+    assert publisher.fetch_message(request_, facility) == b"for broadcast"
+
+
+def test_an_audience_that_does_not_exist_is_refused(shared_redis):
+    with pytest.raises(ValueError, match="audience must be session, user, group, broadcast or any, not 'users'"):
+        RedisPublisher(facility="news").fetch_message(None, "news", "users")
+
+
+# Any process.
+
+
+def test_it_brings_no_gevent_into_the_process():
+    code = """
+import sys
+import django
+from django.conf import settings
+settings.configure(INSTALLED_APPS=["wsloop", "ws4redis", "django.contrib.auth", "django.contrib.contenttypes"])
+django.setup()
+import wsloop.publisher
+assert "gevent" not in sys.modules, "gevent"
+assert "websockets" not in sys.modules, "websockets"
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, check=True)
