@@ -18,6 +18,15 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
+# What the handshake is made of. The library checks whatever it is given, and garbage elsewhere is not its business.
+HEADERS = (
+    "Connection",
+    "Upgrade",
+    "Sec-WebSocket-Key",
+    "Sec-WebSocket-Version",
+    "Sec-WebSocket-Protocol",
+    "Sec-WebSocket-Extensions",
+)
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
@@ -55,12 +64,17 @@ def negotiate(environ: dict[str, Any], subprotocols: Sequence[str]) -> list[tupl
             HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
             "A WebSocket needs HTTP/1.1. Behind nginx, set `proxy_http_version 1.1;`.",
         )
+    spoken = [Subprotocol(each) for each in subprotocols]
+    # Not the library's own choice, which refuses clients that offer none of them.
+    protocol = ServerProtocol(
+        select_subprotocol=lambda _, offered: next((each for each in spoken if each in offered), None)
+    )
     headers = Headers()
-    for name, value in environ.items():
-        if name.startswith("HTTP_"):
-            headers[name[5:].replace("_", "-").title()] = value
-    protocol = ServerProtocol(subprotocols=[Subprotocol(each) for each in subprotocols])
     try:
+        for name in HEADERS:
+            value = environ.get(f"HTTP_{name.upper().replace('-', '_')}")
+            if value is not None:
+                headers[name] = value  # raises for control characters
         accept, _, subprotocol = protocol.process_request(Request("/", headers))
     except InvalidUpgrade:
         raise Refused(
