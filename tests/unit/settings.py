@@ -18,5 +18,6 @@ INSTALLED_APPS = [
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": f"{_directory.name}/db.sqlite3"}}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # these tests are not about passwords
 USE_TZ = True
+WEBSOCKET_URL = "/ws/"  # ws4redis itself wants it to be set
 WS4REDIS_PREFIX = "unit"
 WS4REDIS_HEARTBEAT = "--heartbeat--"

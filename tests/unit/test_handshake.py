@@ -1,0 +1,223 @@
+"""From a request's environ to the headers of the 101, or a refusal in words."""
+
+import base64
+import hashlib
+
+import pytest
+from django.core.exceptions import DisallowedHost
+from django.test import RequestFactory
+
+from wsloop.handshake import Refused, check_origin, negotiate
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+ACCEPT = base64.b64encode(hashlib.sha1(f"{KEY}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()).decode()
+
+GOOD = {
+    "REQUEST_METHOD": "GET",
+    "SERVER_PROTOCOL": "HTTP/1.1",
+    "HTTP_HOST": "localhost",
+    "HTTP_CONNECTION": "Upgrade",
+    "HTTP_UPGRADE": "websocket",
+    "HTTP_SEC_WEBSOCKET_KEY": KEY,
+    "HTTP_SEC_WEBSOCKET_VERSION": "13",
+}
+UPGRADE = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13")]
+
+
+def environ(**changes):
+    """A good handshake with changes; None takes a variable away."""
+    return {name: value for name, value in (GOOD | changes).items() if value is not None}
+
+
+def refused(subprotocols=(), **changes):
+    with pytest.raises(Refused) as caught:
+        negotiate(environ(**changes), subprotocols)
+    return caught.value
+
+
+# RFC 6455, section 4.2.
+
+
+def test_a_good_handshake_is_accepted():
+    assert ACCEPT == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "the example of RFC 6455, section 1.3"
+    assert negotiate(environ(), ()) == [*UPGRADE[:2], ("Sec-WebSocket-Accept", ACCEPT)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"HTTP_UPGRADE": "WebSocket"},
+        {"HTTP_CONNECTION": "keep-alive, Upgrade"},  # Firefox
+        {"HTTP_CONNECTION": "upgrade"},
+        {"HTTP_SEC_WEBSOCKET_EXTENSIONS": "permessage-deflate; client_max_window_bits"},
+    ],
+)
+def test_spellings_of_clients_are_accepted(changes):
+    assert negotiate(environ(**changes), ()) == negotiate(environ(), ())
+
+
+@pytest.mark.parametrize("method", ["POST", "HEAD", "PUT", "OPTIONS", "CONNECT", None])
+def test_another_method_is_405(method):
+    refusal = refused(REQUEST_METHOD=method)
+    assert refusal.status == 405
+    assert refusal.headers == [("Allow", "GET")]
+    assert refusal.reason == "A WebSocket is opened with a GET request."
+
+
+@pytest.mark.parametrize("protocol", ["HTTP/1.0", "HTTP/2", None])
+def test_another_http_is_505_with_what_to_do(protocol):
+    refusal = refused(SERVER_PROTOCOL=protocol)
+    assert refusal.status == 505
+    assert "proxy_http_version 1.1" in refusal.reason
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"HTTP_UPGRADE": None, "HTTP_CONNECTION": None},
+        {"HTTP_UPGRADE": None},
+        {"HTTP_CONNECTION": None},
+        {"HTTP_CONNECTION": "keep-alive"},
+        {"HTTP_UPGRADE": "h2c"},
+    ],
+)
+def test_without_an_upgrade_it_is_426_with_what_to_do(changes):
+    refusal = refused(**changes)
+    assert refusal.status == 426
+    assert refusal.headers == UPGRADE
+    assert "connect to it with a WebSocket client" in refusal.reason
+    assert 'proxy_set_header Connection "upgrade"' in refusal.reason
+
+
+@pytest.mark.parametrize("version", ["8", "7", "14", "13, 8", "latest"])
+def test_another_version_is_426(version):
+    refusal = refused(HTTP_SEC_WEBSOCKET_VERSION=version)
+    assert refusal.status == 426
+    assert refusal.headers == UPGRADE
+    assert refusal.reason == "This server speaks version 13 of the WebSocket protocol (RFC 6455) only."
+
+
+@pytest.mark.parametrize(
+    ("changes", "header"),
+    [
+        ({"HTTP_SEC_WEBSOCKET_KEY": None}, "Sec-WebSocket-Key"),
+        ({"HTTP_SEC_WEBSOCKET_KEY": ""}, "Sec-WebSocket-Key"),
+        ({"HTTP_SEC_WEBSOCKET_KEY": "c2hvcnQ="}, "Sec-WebSocket-Key"),
+        ({"HTTP_SEC_WEBSOCKET_KEY": "not base64!"}, "Sec-WebSocket-Key"),
+        ({"HTTP_SEC_WEBSOCKET_VERSION": None}, "Sec-WebSocket-Version"),
+    ],
+)
+def test_a_header_that_is_missing_or_bad_is_400_and_named(changes, header):
+    refusal = refused(**changes)
+    assert refusal.status == 400
+    assert refusal.reason == f"The header {header} is missing or not valid (RFC 6455, section 4.1)."
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "chosen"),
+    [
+        ((), None, None),
+        ((), "chat", None),
+        (("v2", "v1"), None, None),
+        (("v2", "v1"), "v1", "v1"),
+        (("v2", "v1"), "v1, v2", "v2"),  # the server's preference
+        (("v2", "v1"), "chat, superchat", None),
+    ],
+)
+def test_a_subprotocol_is_chosen_from_what_the_server_speaks(ours, theirs, chosen):
+    answer = negotiate(environ(HTTP_SEC_WEBSOCKET_PROTOCOL=theirs), ours)
+    expected = [] if chosen is None else [("Sec-WebSocket-Protocol", chosen)]
+    assert [header for header in answer if header[0] == "Sec-WebSocket-Protocol"] == expected
+
+
+@pytest.mark.parametrize("variable", ["HTTP_SEC_WEBSOCKET_PROTOCOL", "HTTP_SEC_WEBSOCKET_EXTENSIONS"])
+@pytest.mark.parametrize("value", ["a b", ",,;", "wsl\x00oop", "=;=", "grün"])
+def test_garbage_is_refused_or_ignored_and_never_sent_back(variable, value):
+    try:
+        answer = negotiate(environ(**{variable: value}), ("v1",))
+    except Refused as refusal:
+        assert refusal.status == 400
+        assert value not in refusal.reason
+    else:
+        assert value not in str(answer)
+
+
+@pytest.mark.parametrize("variable", ["HTTP_COOKIE", "HTTP_USER_AGENT", "HTTP_X.Y", "HTTP_"])
+def test_garbage_in_other_headers_is_not_the_business_of_the_handshake(variable):
+    assert negotiate(environ(**{variable: "\x00\x7f\xff"}), ()) == negotiate(environ(), ())
+
+
+# Origin.
+
+
+def origin(origin, host="testserver"):
+    meta = {"HTTP_HOST": host} | ({} if origin is None else {"HTTP_ORIGIN": origin})
+    return check_origin(RequestFactory().get("/ws/news", **meta))
+
+
+@pytest.mark.parametrize(
+    ("page", "host"),
+    [
+        (None, "testserver"),  # a script
+        ("http://testserver", "testserver"),
+        ("https://testserver", "testserver"),  # a proxy has ended TLS
+        ("http://testserver:80", "testserver"),
+        ("http://testserver", "testserver:80"),
+        ("https://testserver:443", "testserver"),
+        ("https://testserver", "testserver:443"),
+        ("http://testserver:8000", "testserver:8000"),
+        ("HTTP://TestServer", "testserver"),
+        ("http://testserver", "TESTSERVER"),
+        ("http://[::1]:8000", "[::1]:8000"),
+        ("http://[::1]", "[::1]"),
+        ("http://[::1]:80", "[::1]"),
+        ("https://[::1]", "[::1]:443"),
+    ],
+)
+def test_pages_of_this_host_and_scripts_are_let_in(page, host):
+    origin(page, host)
+
+
+@pytest.mark.parametrize(
+    ("page", "host"),
+    [
+        ("http://elsewhere.example", "testserver"),
+        ("http://testserver.elsewhere.example", "testserver"),
+        ("http://elsewhere.example/testserver", "testserver"),
+        ("http://testserver@elsewhere.example", "testserver"),
+        ("http://elsewhere.example#testserver", "testserver"),
+        ("http://sub.testserver", "testserver"),
+        ("http://testserver:8001", "testserver:8000"),
+        ("http://testserver:8000", "testserver"),
+        ("http://testserver", "testserver:8000"),
+        ("http://testserver:443", "testserver"),  # not the default port of its scheme
+        ("https://testserver:80", "testserver"),
+        ("https://testserver", "testserver:80"),
+        ("http://[::1]:8001", "[::1]:8000"),
+        ("http://[::2]", "[::1]"),
+        ("null", "testserver"),  # sandboxed frames, files
+        ("", "testserver"),
+        ("testserver", "testserver"),
+        ("//testserver", "testserver"),
+        ("ftp://testserver", "testserver"),
+        ("chrome-extension://testserver", "testserver"),
+        ("http://", "testserver"),
+        ("http://[::1", "[::1]"),
+        ("http://[garbage]", "testserver"),
+        ("http://testserver:port", "testserver"),
+        ("http://testserver http://testserver", "testserver"),
+        ("https://test\x00server", "testserver"),
+    ],
+)
+def test_pages_of_another_host_and_garbage_are_403_with_what_to_do(page, host):
+    with pytest.raises(Refused) as caught:
+        origin(page, host)
+    assert caught.value.status == 403
+    assert "Pages of another site may not open a WebSocket here" in caught.value.reason
+    assert "proxy_set_header Host $http_host" in caught.value.reason
+
+
+@pytest.mark.parametrize("page", [None, "http://elsewhere.example"])
+def test_a_host_that_is_not_ours_is_refused_whatever_the_origin(page):
+    with pytest.raises(DisallowedHost):
+        origin(page, host="elsewhere.example")

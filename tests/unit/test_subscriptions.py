@@ -1,0 +1,342 @@
+"""From a request to channels, through ws4redis's subscriber class and those that sites derive from it."""
+
+import types
+
+import pytest
+from django.contrib.auth.models import User
+from django.contrib.sessions.backends.signed_cookies import SessionStore
+from django.core.exceptions import ImproperlyConfigured
+from django.test import RequestFactory
+from ws4redis import settings as stock_settings
+from ws4redis.redis_store import SELF, RedisMessage
+from ws4redis.subscriber import RedisSubscriber
+
+from wsloop import pool, subscriptions
+from wsloop.handshake import Refused
+from wsloop.subscriptions import Client, Recorder, Subscriber, Subscription, subscriber_class
+
+POSSIBLE = Subscriber.subscription_channels + Subscriber.publish_channels
+
+
+def request(path="/ws/news", user="john", query=None):
+    made = RequestFactory().get(path, query)
+    made.user = User(username=user) if user else None
+    made.session = SessionStore() if user else None
+    if user:
+        made.session._session_key = "johns-key"
+        made.session["ws4redis:memberof"] = ["chatters"]
+    return made
+
+
+def channels_of(cls, wanted=POSSIBLE, **options):
+    """What a subscriber of this class listens and publishes to."""
+    subscriber = cls(Client())
+    subscriber.set_pubsub_channels(request(**options), list(wanted))
+    return list(subscriber._subscription.channels), sorted(subscriptions.as_bytes(subscriber._publishers))
+
+
+ALL = [
+    b"unit:broadcast:news",
+    b"unit:group:chatters:news",
+    b"unit:user:john:news",
+    b"unit:session:johns-key:news",
+]
+
+
+# Classes as sites write them. They know ws4redis only.
+
+
+class Extra(RedisSubscriber):
+    """Adds a channel."""
+
+    def set_pubsub_channels(self, request, channels):
+        super().set_pubsub_channels(request, channels)
+        self._subscription.subscribe("extra:" + request.user.get_username(), b"extra:bytes")
+        self._subscription.subscribe(["extra:in", "extra:list"])
+
+
+class OldStyle(RedisSubscriber):
+    """Calls its base class by name."""
+
+    def set_pubsub_channels(self, request, channels):
+        RedisSubscriber.set_pubsub_channels(self, request, channels)
+        self._subscription.subscribe(self.get_prefix() + "old")
+
+    def send_persisted_messages(self, websocket):
+        RedisSubscriber.send_persisted_messages(self, websocket)
+        websocket.send("old style")
+
+
+class OfOurs(Subscriber):
+    """Knows wsloop."""
+
+
+class WithMixin(types.new_class("Mixin"), Extra):
+    pass
+
+
+class Patterns(RedisSubscriber):
+    def set_pubsub_channels(self, request, channels):
+        super().set_pubsub_channels(request, channels)
+        self._subscription.psubscribe("unit:*")
+
+
+class Handlers(RedisSubscriber):
+    def set_pubsub_channels(self, request, channels):
+        super().set_pubsub_channels(request, channels)
+        self._subscription.subscribe(channel=print)
+
+
+class Leaves(RedisSubscriber):
+    def set_pubsub_channels(self, request, channels):
+        super().set_pubsub_channels(request, channels)
+        self._subscription.unsubscribe("unit:broadcast:news")
+
+
+NotASubscriber = dict
+
+
+def path(cls):
+    return f"{__name__}.{cls.__name__}"
+
+
+@pytest.fixture(autouse=True)
+def stock_prefix(monkeypatch):
+    monkeypatch.setattr(stock_settings, "WS4REDIS_PREFIX", "unit")
+
+
+# Which class.
+
+
+@pytest.mark.parametrize("name", ["ws4redis.subscriber.RedisSubscriber", "wsloop.subscriptions.Subscriber"])
+def test_without_a_class_of_the_site_it_is_ours(name):
+    assert subscriber_class(name) is Subscriber
+
+
+def test_a_class_of_ours_is_taken_as_it_is():
+    assert subscriber_class(path(OfOurs)) is OfOurs
+
+
+@pytest.mark.parametrize("cls", [Extra, OldStyle, WithMixin])
+def test_a_class_of_the_site_gets_the_mended_base_behind_it(cls):
+    made = subscriber_class(path(cls))
+    assert made is subscriber_class(path(cls))
+    assert issubclass(made, cls)
+    assert made.__name__ == cls.__name__
+    order = made.__mro__
+    assert order.index(cls) < order.index(Subscriber) < order.index(RedisSubscriber)
+
+
+@pytest.mark.parametrize("name", ["nowhere.Subscriber", f"{__name__}.Nobody", "Subscriber"])
+def test_a_class_that_cannot_be_imported_is_refused(name):
+    with pytest.raises(ImproperlyConfigured, match=f"WS4REDIS_SUBSCRIBER = '{name}' cannot be imported: "):
+        subscriber_class(name)
+
+
+@pytest.mark.parametrize("name", [f"{__name__}.NotASubscriber", f"{__name__}.request", f"{__name__}.ALL"])
+def test_what_is_no_subscriber_is_refused(name):
+    with pytest.raises(ImproperlyConfigured, match="is no subclass of ws4redis's RedisSubscriber"):
+        subscriber_class(name)
+
+
+# Which channels.
+
+
+def test_what_is_asked_for_is_subscribed_and_published_to():
+    assert channels_of(Subscriber) == (ALL, sorted(ALL))
+    assert channels_of(Subscriber, ["subscribe-user", "publish-broadcast"]) == ([ALL[2]], [ALL[0]])
+    assert channels_of(Subscriber, []) == ([], [])
+    assert channels_of(Subscriber, {"subscribe-session"}) == ([ALL[3]], [])
+
+
+def test_a_visitor_without_session_has_broadcast_only():
+    assert channels_of(Subscriber, user=None) == ([ALL[0]], [ALL[0]])
+
+
+@pytest.mark.parametrize(
+    ("url", "facility"),
+    [("/ws/a/b/c", "a/b/c"), ("/ws/", ""), ("/ws/ws/news", "ws/news"), ("/ws/gr%C3%BCn", "grün"), ("/ws/a:b", "a:b")],
+)
+def test_the_facility_is_what_follows_the_websocket_url(url, facility):
+    assert subscriptions.facility(request(url)) == facility
+    assert channels_of(Subscriber, ["subscribe-broadcast"], path=url)[0] == [f"unit:broadcast:{facility}".encode()]
+
+
+def test_the_facility_behind_another_websocket_url(with_settings):
+    with_settings(WEBSOCKET_URL="/sockets/")
+    assert subscriptions.facility(request("/sockets/news")) == "news"
+
+
+@pytest.mark.parametrize("cls", [Extra, WithMixin])
+def test_a_class_may_subscribe_several_times(cls):
+    listens, publishes = channels_of(subscriber_class(path(cls)))
+    assert listens == [*ALL, b"extra:john", b"extra:bytes", b"extra:in", b"extra:list"]
+    assert publishes == sorted(ALL)
+
+
+def test_a_class_that_calls_its_base_by_name():
+    listens, publishes = channels_of(subscriber_class(path(OldStyle)))
+    assert sorted(listens) == sorted([*ALL, b"unit:old"])
+    assert publishes == sorted(ALL)
+
+
+def test_a_class_may_take_channels_back():
+    assert channels_of(subscriber_class(path(Leaves)))[0] == ALL[1:]
+
+
+@pytest.mark.parametrize(("cls", "what"), [(Patterns, "patterns"), (Handlers, "handlers for single channels")])
+def test_what_the_shared_subscription_cannot_do_is_refused(cls, what):
+    with pytest.raises(ImproperlyConfigured, match=f"WS4REDIS_SUBSCRIBER: .*{what} are not supported"):
+        channels_of(subscriber_class(path(cls)))
+
+
+def test_release_of_ws4redis_works():
+    subscriber = Subscriber(Client())
+    subscriber.release()
+    subscriber.set_pubsub_channels(request(), POSSIBLE)
+    subscriber.release()
+    assert subscriber.get_file_descriptor() is None
+
+
+def test_the_recorded_subscription():
+    subscription = Subscription()
+    subscription.subscribe("a", b"b", ["c"], ("d",), {"a"})
+    assert list(subscription.channels) == [b"a", b"b", b"c", b"d"]
+    subscription.unsubscribe("a", b"unknown")
+    assert list(subscription.channels) == [b"b", b"c", b"d"]
+    subscription.unsubscribe()
+    assert not subscription.channels
+    subscription.subscribe("a")
+    subscription.reset()
+    assert not subscription.channels
+
+
+# What the query asks for.
+
+
+@pytest.mark.parametrize(
+    ("query", "names", "echo"),
+    [
+        ("", [], False),
+        ("subscribe-broadcast&publish-user", ["subscribe-broadcast", "publish-user"], False),
+        ("subscribe-broadcast=yes&echo=no", ["subscribe-broadcast"], True),
+        (
+            "Subscribe-Broadcast&SUBSCRIBE-BROADCAST&%20subscribe-user%20",
+            ["subscribe-broadcast", "subscribe-user"],
+            False,
+        ),
+        ("subscribe-everything&token=1&subscribe", [], False),
+        ("ECHO", [], True),
+    ],
+)
+def test_the_query(query, names, echo):
+    asked = request(f"/ws/news?{query}")
+    assert subscriptions.requested(asked, POSSIBLE) == (names, echo)
+
+
+@pytest.mark.parametrize("channels", [["subscribe-group"], ["subscribe-user"], ["subscribe-broadcast", "publish-user"]])
+def test_a_facility_with_a_colon_cannot_have_users_or_groups(channels):
+    with pytest.raises(Refused, match="A facility with a colon cannot have the audiences user and group") as caught:
+        subscriptions.check_facility(request("/ws/admins:news"), channels)
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "channels"),
+    [
+        ("/ws/admins:news", ["subscribe-broadcast", "publish-session", "subscribe-session"]),
+        ("/ws/admins:news", []),
+        ("/ws/admins/news", ["subscribe-user", "publish-group"]),
+    ],
+)
+def test_all_else_is_not_ambiguous(path, channels):
+    subscriptions.check_facility(request(path), channels)
+
+
+# What is kept, and what is published.
+
+
+@pytest.fixture
+def news(shared_redis, redis_client, facility):
+    """A facility of this test in which a message is kept for everybody and one for john."""
+    redis_client.set(f"unit:user:john:{facility}", "for john", ex=60)
+    redis_client.set(f"unit:broadcast:{facility}", b"\xff", ex=60)
+    return facility
+
+
+def test_kept_messages_are_recorded_with_their_channels(news, redis_client):
+    subscriber = Subscriber(Client())
+    subscriber.set_pubsub_channels(request(f"/ws/{news}"), POSSIBLE)
+    recorder = Recorder()
+    subscriber.send_persisted_messages(recorder)
+    assert recorder.sent == [
+        (f"unit:broadcast:{news}".encode(), b"\xff"),
+        (f"unit:user:john:{news}".encode(), b"for john"),
+    ]
+
+
+def test_without_channels_redis_is_not_asked(use_redis):
+    subscriber = Subscriber(Client())
+    subscriber.set_pubsub_channels(request(), [])
+    recorder = Recorder()
+    subscriber.send_persisted_messages(recorder)
+    assert recorder.sent == []
+    assert not pool.client.cache_info().currsize
+
+
+def test_kept_messages_of_a_class_that_calls_its_base_by_name(news):
+    subscriber = subscriber_class(path(OldStyle))(Client())
+    subscriber.set_pubsub_channels(request(f"/ws/{news}"), ["subscribe-user"])
+    recorder = Recorder()
+    subscriber.send_persisted_messages(recorder)
+    assert [payload for _, payload in recorder.sent] == [b"for john", b"old style"]
+    assert recorder.sent[-1][0] is None, "who calls send() as in ws4redis does not say which channel"
+
+
+@pytest.mark.parametrize("message", ["text", b"text", bytearray(b"text"), RedisMessage("text")])
+def test_the_recorder_takes_what_a_websocket_takes(message):
+    recorder = Recorder()
+    recorder.send(message)
+    recorder.send(message, True)
+    recorder.send(message, binary=False)
+    assert recorder.sent == [(None, b"text")] * 3
+    assert recorder.closed is False
+
+
+@pytest.mark.parametrize("cls", [Subscriber, Extra, OldStyle])
+def test_without_a_socket_publishing_goes_to_redis(shared_redis, redis_client, facility, cls):
+    subscriber = subscriber_class(path(cls) if cls is not Subscriber else "wsloop.subscriptions.Subscriber")(Client())
+    subscriber.set_pubsub_channels(request(f"/ws/{facility}"), ["publish-broadcast"])
+    subscriber.publish_message({"n": 1}, expire=10)
+    assert redis_client.get(f"unit:broadcast:{facility}") == '{"n": 1}'
+    assert 0 < redis_client.ttl(f"unit:broadcast:{facility}") <= 10
+
+
+def test_of_an_open_socket_publishing_goes_through_the_hook(with_settings):
+    with_settings(WS4REDIS_EXPIRE=7)
+    published = []
+    client = Client()
+    client.publish_hook = lambda channels, payload, expire: published.append((set(channels), payload, expire))
+    subscriber = Subscriber(client)
+    subscriber._publishers = {"one", b"two"}
+    subscriber.publish_message("text")
+    subscriber.publish_message({"n": 1}, expire=0)
+    client.publish("three", "bare")
+    assert published == [
+        ({b"one", b"two"}, b"text", 7),
+        ({b"one", b"two"}, b'{"n": 1}', 0),
+        ({b"three"}, b"bare", 0),
+    ]
+
+
+def test_every_other_command_of_the_client_is_that_of_the_process(shared_redis, redis_client, facility):
+    client = Client()
+    assert client.set(facility, "value", ex=10)
+    assert client.get(facility) == b"value"
+    assert redis_client.get(facility) == "value"
+    assert client.pipeline().connection_pool is pool.client().connection_pool
+
+
+def test_the_mended_methods_are_those_of_the_store():
+    assert Subscriber._get_message_channels(Subscriber(None), users="john") == ["unit:user:john:{facility}"]
+    assert Subscriber._get_message_channels(Subscriber(None), users=[SELF]) == []
