@@ -31,10 +31,8 @@ def venv(directory):
     return path
 
 
-def install(
-    directory, *arguments, path=None, code="import runpy; runpy.run_path('{script}', run_name='__main__')", **env
-):
-    script = ROOT / "project/install.py"
+def install(directory, *arguments, path=None, first="pass", **env):
+    code = f"import runpy, sys; {first}; runpy.run_path({str(ROOT / 'project/install.py')!r}, run_name='__main__')"
     return subprocess.run(
         [sys._base_executable, "-c", code, *arguments],
         cwd=directory,
