@@ -8,7 +8,7 @@ PYTHON ?= python3
 HTTP ?= 127.0.0.1:8000
 # Options for pytest: make test TESTS="tests/unit -x"
 TESTS ?= tests
-# Options for the measurements: make bench BENCH=--write keeps the results in the documentation
+# Options for the measurements: BENCH=--write keeps the results in the documentation, BENCH=--quick only tries them out
 BENCH ?=
 
 VENV := .venv

@@ -1,16 +1,19 @@
 """``python -m bench``: measure, print a table, and with ``--write`` keep it in ``docs/reference/performance.rst``.
 
-``--leaks`` measures 50,000 connects and disconnects instead. Progress goes to standard error, results to standard
-output.
+``--leaks`` measures connects and disconnects instead, and fails if they leave anything behind. ``--quick`` tries
+everything out on a small scale, without peers; its figures mean nothing. Progress goes to standard error, results to
+standard output.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import resource
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -25,11 +28,36 @@ from bench.servers import Peers, Process, RedisServer, Worker, free_port, signed
 FOUR_AUDIENCES = "/ws/bench?subscribe-broadcast&subscribe-user&subscribe-group&subscribe-session"
 BROADCAST = "/ws/bench?subscribe-broadcast"
 CHANNEL = "ws:broadcast:bench"
-WARM_UP = 200  # sockets opened and closed before memory is looked at: code is loaded, buffers are allocated
-IDLE_TIME = 50.0  # seconds in which CPU is measured: the engine pings a client that says nothing once in this time
-LISTENERS, BURST, PACED, SIZE = 1000, 200, 100, 128  # sockets; messages; messages; bytes
-ROUNDS, LONG_ENOUGH = 7, 4.0  # bursts, of which the median counts; fewer where they take longer than that, in seconds
+WARM_UP = 50  # sockets opened and closed before memory is looked at: code is loaded; few, because their memory stays
+BURST, PACED, SIZE = 200, 100, 128  # messages; messages; bytes of one
+LONG_ENOUGH = 4.0  # seconds after which no further round of a delivery is begun
 WAYS = ("close", "reset", "half")
+ENDED_WITHIN = 20.0  # seconds: the engine gives clients 10 to answer a close frame
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How much is measured.
+
+    Attributes:
+        signed_in, bare: numbers of idle sockets at which memory is looked at.
+        cpu_at: the one of them at which CPU is measured, for ``idle_time`` seconds.
+        listeners: sockets that messages are delivered to.
+        rounds: bursts, of which the median counts.
+        connects, step: connects and disconnects in all, and after how many of them leaks are looked for.
+    """
+
+    signed_in: tuple[int, ...] = (1000, 5000)
+    bare: tuple[int, ...] = (1000, 5000, 15000)
+    cpu_at: int = 5000
+    idle_time: float = 50.0  # in this time the engine pings a client that says nothing at least once
+    listeners: int = 1000
+    rounds: int = 7
+    connects: int = 50_000
+    step: int = 10_000
+
+
+QUICK = Scale((100, 200), (100, 200), cpu_at=200, idle_time=5.0, listeners=50, rounds=1, connects=1000, step=500)
 
 
 def say(line: str) -> None:
@@ -52,7 +80,12 @@ def raise_limit(wanted: int) -> int:
 
 
 def idle_sockets(
-    redis: RedisServer, directory: Path, handshakes: Sequence[bytes], sizes: Sequence[int], heartbeat: bool
+    redis: RedisServer,
+    directory: Path,
+    handshakes: Sequence[bytes],
+    sizes: Sequence[int],
+    scale: Scale,
+    heartbeat: bool,
 ) -> Iterator[dict[str, float]]:
     """Open sockets on one worker, up to each of ``sizes``, and return one row for each."""
     with Worker(directory, redis.port, heartbeat) as worker:
@@ -66,11 +99,11 @@ def idle_sockets(
             sockets.open(handshakes[len(sockets) : size])
             say(f"  {size} sockets open ({(time.monotonic() - began):.1f} s)")
             row = {"sockets": size, **worker.settled(), "redis": redis.connections()}
-            if size == 5000:
+            if size == scale.cpu_at:
                 cpu = worker.cpu_time()
-                pings = sockets.idle(IDLE_TIME)
-                row["cpu"] = 100 * (worker.cpu_time() - cpu) / IDLE_TIME
-                say(f"  {pings} pings answered in {IDLE_TIME:g} s, {row['cpu']:.1f} % of a core")
+                pings = sockets.idle(scale.idle_time)
+                row["cpu"] = 100 * (worker.cpu_time() - cpu) / scale.idle_time
+                say(f"  {pings} pings answered in {scale.idle_time:g} s, {row['cpu']:.1f} % of a core")
                 row |= worker.settled()  # what heartbeats and pongs leave behind belongs to an idle socket
             row["per_socket"] = (row["Rss"] - before["Rss"]) / size
             yield row
@@ -80,22 +113,23 @@ def idle_sockets(
 # Deliveries.
 
 
-def rounds(measure: Callable[[], float]) -> float:
-    """Return the median of several measurements, fewer if they take long."""
+def rounds(count: int, measure: Callable[[], float]) -> float:
+    """Return the median of ``count`` measurements, fewer if they take long."""
     results: list[float] = []
     began = time.monotonic()
-    while len(results) < ROUNDS and (not results or time.monotonic() - began < LONG_ENOUGH):
+    while len(results) < count and (not results or time.monotonic() - began < LONG_ENOUGH):
         results.append(measure())
     return statistics.median(results)
 
 
 def deliveries(
-    sockets: Sockets, publish: Callable[[Sequence[int]], object], done: Callable[[], object] = lambda: None
+    sockets: Sockets, count: int, publish: Callable[[Sequence[int]], object], done: Callable[[], object] = lambda: None
 ) -> dict[str, float]:
     """Return deliveries a second of one server.
 
     Args:
         sockets: connected to it, all in one broadcast.
+        count: rounds.
         publish: publishes the messages with these numbers, without waiting for anything.
         done: called when all have arrived, outside of the time that is measured.
     """
@@ -126,37 +160,45 @@ def deliveries(
     publish([0])
     sockets.collect(len(frames[0]))  # warm
     done()
-    return {"burst": rounds(burst), "paced": rounds(paced)}
+    return {"burst": rounds(count, burst), "paced": rounds(count, paced)}
 
 
-def through_redis(server: Process, redis: RedisServer, channel: str, payloads: Sequence[bytes]) -> dict[str, float]:
-    """Measure a server that hands on what is published in ``channel``."""
+def through_redis(
+    server: Process, path: str, redis: RedisServer, channel: str, payloads: Sequence[bytes], scale: Scale
+) -> dict[str, float]:
+    """Measure a server that hands on what is published in ``channel`` to the WebSockets of ``path``."""
     sockets = Sockets(server.address)
-    sockets.open(request(BROADCAST if isinstance(server, Worker) else "/ws/bench") for _ in range(LISTENERS))
+    sockets.open(request(path) for _ in range(scale.listeners))
     publisher = Redis(redis.port)
     commands = [publisher.command(channel.encode(), payload) for payload in payloads]
-    result = deliveries(
-        sockets, lambda numbers: publisher.publish([commands[each] for each in numbers]), publisher.drain
-    )
+
+    def publish(numbers: Sequence[int]) -> None:
+        publisher.publish([commands[number] for number in numbers])
+
+    result = deliveries(sockets, scale.rounds, publish, publisher.drain)
     publisher.close()
     sockets.close()
     return result
 
 
-def plain_loop(directory: Path, word: str) -> dict[str, float]:
+def plain_loop(directory: Path, word: str, scale: Scale) -> dict[str, float]:
     """Measure one process that only writes, ``each`` message for itself or ``joined``."""
     port = free_port()
     command = [sys.executable, "-m", "bench.peers.plain_loop", str(port)]
     with Process(command, directory / f"{port}.log", port=port) as server:
-        server.tell(f"accept {LISTENERS}")
+        server.tell(f"accept {scale.listeners}")
         sockets = Sockets(server.address)
-        sockets.open(request("/") for _ in range(LISTENERS))
-        figures = deliveries(sockets, lambda numbers: server.tell(f"{word} {numbers[0]} {numbers[-1] + 1}"))
+        sockets.open(request("/") for _ in range(scale.listeners))
+        figures = deliveries(
+            sockets, scale.rounds, lambda numbers: server.tell(f"{word} {numbers[0]} {numbers[-1] + 1}")
+        )
         sockets.close()
     return figures
 
 
-def peers(environment: Peers, redis: RedisServer, directory: Path) -> Iterator[tuple[str, dict[str, float] | str]]:
+def peers(
+    environment: Peers, redis: RedisServer, directory: Path, scale: Scale
+) -> Iterator[tuple[str, dict[str, float] | str]]:
     """Measure the peers, each in one process; instead of figures, why one cannot be."""
     payloads = messages(BURST, SIZE)
     packed = environment.run("-m", "bench.peers.channels_app", str(BURST)).split()
@@ -178,7 +220,7 @@ def peers(environment: Peers, redis: RedisServer, directory: Path) -> Iterator[t
         say(f"deliveries: {name}")
         try:
             with Process([str(environment.python), *words], directory / f"{port}.log", env, port) as server:
-                yield name, through_redis(server, redis, channel, published)
+                yield name, through_redis(server, "/ws/bench", redis, channel, published, scale)
         except (RuntimeError, OSError, Stalled) as exc:
             yield name, f"not measured, {exc}"
 
@@ -186,10 +228,10 @@ def peers(environment: Peers, redis: RedisServer, directory: Path) -> Iterator[t
 # Leaks.
 
 
-def leaks(redis: RedisServer, directory: Path, total: int, step: int) -> Iterator[dict[str, float]]:
-    """Connect and disconnect ``total`` times; return what one worker holds, after each ``step``."""
-    say(f"making {step // 2} users")
-    keys = signed_in(directory, redis.port, step // 2)
+def leaks(redis: RedisServer, directory: Path, scale: Scale) -> Iterator[dict[str, float]]:
+    """Connect and disconnect over and over; return what one worker holds, after each step and when it has ended."""
+    say(f"making {scale.step // 2} users, each with a session")
+    keys = signed_in(directory, redis.port, scale.step // 2)
     with Worker(directory, redis.port, heartbeat=True) as worker:
 
         def churn(count: int) -> None:
@@ -201,11 +243,14 @@ def leaks(redis: RedisServer, directory: Path, total: int, step: int) -> Iterato
                 sockets.abandon(batch[whole:])
                 sockets.close(WAYS)
 
-        def settled(base: int | None) -> dict[str, float]:
-            deadline = time.monotonic() + 20
-            while base is not None and worker.descriptors() > base and time.monotonic() < deadline:
-                time.sleep(0.1)  # until the last closing handshakes are over
+        def held(descriptors: int) -> dict[str, float]:
+            """Return what the worker holds, at the latest when it should be back to so many descriptors."""
+            deadline = time.monotonic() + ENDED_WITHIN
+            while worker.descriptors() > descriptors and time.monotonic() < deadline:
+                time.sleep(0.1)
             memory = worker.settled()
+            while worker.descriptors() > descriptors and time.monotonic() < deadline:
+                time.sleep(0.1)  # the connection that asked for it
             return {
                 **memory,
                 "descriptors": worker.descriptors(),
@@ -215,73 +260,97 @@ def leaks(redis: RedisServer, directory: Path, total: int, step: int) -> Iterato
             }
 
         churn(1000)  # warm
-        time.sleep(1)
-        first = settled(None)
+        time.sleep(1)  # abandoned handshakes end
+        first = held(worker.descriptors())
         yield {"connects": 0, **first}
-        for done in range(step, total + 1, step):
+        for done in range(scale.step, scale.connects + 1, scale.step):
             began = time.monotonic()
-            churn(step)
-            say(f"  {done} connects and disconnects ({step / (time.monotonic() - began):.0f} a second)")
-            yield {"connects": done, **settled(int(first["descriptors"]))}
+            churn(scale.step)
+            say(f"  {done} connects and disconnects ({scale.step / (time.monotonic() - began):.0f} a second)")
+            yield {"connects": done, **held(int(first["descriptors"]))}
     yield {"redis": redis.connections(), "channels": redis.channels(), "subscribers": redis.subscribers(CHANNEL)}
 
 
-def measure_all(redis: RedisServer, directory: Path, limit: int) -> report.Results:
+def leaked(rows: Sequence[dict[str, float]]) -> list[str]:
+    """Return what became more from the first row of ``leaks`` to any later one; memory is left to who reads it."""
+    names = ("descriptors", "redis", "channels", "subscribers")
+    return [name for name in names if any(row.get(name, 0) > rows[0][name] for row in rows)]
+
+
+# All together.
+
+
+def measure_all(redis: RedisServer, directory: Path, scale: Scale, limit: int, with_peers: bool) -> report.Results:
     """Do all measurements but that of leaks."""
     results = report.Results()
-    say("making 5000 users, each with a session")
-    keys = signed_in(directory, redis.port, 5000)
-    handshakes = [request(FOUR_AUDIENCES, key) for key in keys]
+    too_many = [size for size in {*scale.signed_in, *scale.bare} if size + WARM_UP > limit]
+    if too_many:
+        say(f"no more than {limit} descriptors are allowed here (ulimit -n): left out are {too_many} sockets")
+    say(f"making {max(scale.signed_in)} users, each with a session")
+    keys = signed_in(directory, redis.port, max(scale.signed_in))
     say("idle sockets, signed in, four audiences, with heartbeat")
-    results.signed_in = list(idle_sockets(redis, directory, handshakes, [1000, 5000], heartbeat=True))
+    handshakes = [request(FOUR_AUDIENCES, key) for key in keys]
+    sizes = [size for size in scale.signed_in if size not in too_many]
+    results.signed_in = list(idle_sockets(redis, directory, handshakes, sizes, scale, heartbeat=True))
 
     say("idle sockets, anonymous, broadcast only, without heartbeat")
-    sizes = [size for size in (1000, 5000, 15000) if size + 200 < limit]
-    handshakes = [request(BROADCAST) for _ in range(max(sizes))]
-    results.bare = list(idle_sockets(redis, directory, handshakes, sizes, heartbeat=False))
+    handshakes = [request(BROADCAST) for _ in range(max(scale.bare))]
+    sizes = [size for size in scale.bare if size not in too_many]
+    results.bare = list(idle_sockets(redis, directory, handshakes, sizes, scale, heartbeat=False))
 
     say("deliveries: wsloop")
     with Worker(directory, redis.port) as worker:
-        results.deliveries["wsloop"] = through_redis(worker, redis, CHANNEL, messages(BURST, SIZE))
+        payloads = messages(BURST, SIZE)
+        results.deliveries["wsloop"] = through_redis(worker, BROADCAST, redis, CHANNEL, payloads, scale)
     say("deliveries: plain loops")
-    results.deliveries[report.BASE] = plain_loop(directory, "each")
+    results.deliveries[report.BASE] = plain_loop(directory, "each", scale)
     # Paced there is nothing to join.
-    results.deliveries["plain loop of send(), joined"] = {"burst": plain_loop(directory, "joined")["burst"]}
-    say("the peers, installed once into var/bench")
-    environment = Peers()
-    if environment.missing:
-        results.deliveries["The peers"] = f"could not be installed: {environment.missing}"
-    else:
-        results.peers = environment.versions()
-        results.deliveries |= dict(peers(environment, redis, directory))
+    results.deliveries[report.JOINED] = {"burst": plain_loop(directory, "joined", scale)["burst"]}
+    if with_peers:
+        say("the peers, installed once into var/bench")
+        environment = Peers()
+        if environment.missing:
+            results.deliveries["The peers"] = f"could not be installed, {environment.missing}"
+        else:
+            results.peers = environment.versions()
+            results.deliveries |= dict(peers(environment, redis, directory, scale))
     return results
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--leaks", action="store_true", help="50,000 connects and disconnects, instead of all else")
+    parser.add_argument("--quick", action="store_true", help="on a small scale, to see whether it runs")
     parser.add_argument("--write", action="store_true", help="keep the results in docs/reference/performance.rst")
     options = parser.parse_args()
+    if options.quick and options.write:
+        parser.error("figures of --quick mean nothing and are not kept")
+    if not sys.platform.startswith("linux"):
+        sys.exit("The measurements need Linux: they read /proc and use epoll.")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # the servers are ended on the way out
     began = time.monotonic()
+    scale = QUICK if options.quick else Scale()
     limit = raise_limit(20_000)
     directory = Path(tempfile.mkdtemp(prefix="bench-"))
+    failed = []
     try:
         with RedisServer(directory) as redis:
             if options.leaks:
-                section = "leaks"
-                text = report.leaks_section(list(leaks(redis, directory, 50_000, 10_000)))
+                rows = list(leaks(redis, directory, scale))
+                section, text, failed = "leaks", report.leaks_section(rows), leaked(rows)
             else:
-                section = "results"
-                results = measure_all(redis, directory, limit)
-                text = report.results_section(results)
-                if options.write:
-                    report.write_plot(results)
+                results = measure_all(redis, directory, scale, limit, with_peers=not options.quick)
+                section, text = "results", report.results_section(results)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     print(text)
     if options.write:
         report.write(section, text)
+        if not options.leaks:
+            report.write_plot(results)
     say(f"done in {time.monotonic() - began:.0f} s")
+    if failed:
+        sys.exit(f"Connects and disconnects leave something behind: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from typing import Any
 REFERENCE = Path(__file__).resolve().parent.parent / "docs/reference"
 PAGE, PLOT = REFERENCE / "performance.rst", REFERENCE / "performance.svg"
 BASE = "plain loop of send(), one a message"  # what the others are compared with
+JOINED = "plain loop of send(), joined"
 
 
 @dataclasses.dataclass
@@ -104,7 +105,7 @@ def results_section(results: Results) -> str:
     head = ["server", "burst, a second", "to plain loop", "paced, a second", "to plain loop"]
     deliveries = table(head, rows)
     parts = [circumstances("make bench", results.peers), "Idle sockets of one worker:", idle]
-    parts += ["Deliveries to 1,000 sockets, messages of 128 bytes:", deliveries, *missing]
+    parts += ["Deliveries of messages of 128 bytes, to 1,000 sockets:", deliveries, *missing]
     return "\n\n".join(parts)
 
 
