@@ -73,7 +73,7 @@ def negotiate(environ: dict[str, Any], subprotocols: Sequence[str]) -> list[tupl
     try:
         for name in HEADERS:
             value = environ.get(f"HTTP_{name.upper().replace('-', '_')}")
-            if value is not None:
+            if value:  # a proxy may hand on what is not there as empty
                 headers[name] = value  # raises for control characters
         accept, _, subprotocol = protocol.process_request(Request("/", headers))
     except InvalidUpgrade:
