@@ -78,6 +78,7 @@ def test_another_http_is_505_with_what_to_do(protocol):
         {"HTTP_UPGRADE": None},
         {"HTTP_CONNECTION": None},
         {"HTTP_CONNECTION": "keep-alive"},
+        {"HTTP_UPGRADE": "", "HTTP_CONNECTION": ""},  # a proxy that hands on what is not there
         {"HTTP_UPGRADE": "h2c"},
     ],
 )

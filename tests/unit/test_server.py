@@ -1,0 +1,738 @@
+"""The WSGI callable, on a real Redis and real sockets; the server in front hands them over as uWSGI does."""
+
+import contextlib
+import gc
+import socket
+import types
+import weakref
+
+import gevent
+import pytest
+import redis.exceptions
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from django.contrib.auth.models import User
+from django.contrib.sessions.backends.db import SessionStore
+from django.core.exceptions import DisallowedHost, ImproperlyConfigured, PermissionDenied
+from django.db import connections, transaction
+from django.test import RequestFactory
+from websockets.frames import Close, Opcode
+from ws4redis.subscriber import RedisSubscriber
+
+from tests.integration.harness import wait_until
+from tests.unit.peer import WAIT, Peer, close_frame, masked, turn
+from wsloop import broker, pool, subscriptions, transport
+from wsloop import server as module
+from wsloop.broker import Unavailable
+from wsloop.handshake import Refused
+from wsloop.hub import Joining
+from wsloop.publisher import RedisPublisher
+from wsloop.server import WebsocketServer, refusal
+from wsloop.store import RedisMessage
+
+HANDSHAKE = {
+    "SERVER_PROTOCOL": "HTTP/1.1",
+    "HTTP_CONNECTION": "Upgrade",
+    "HTTP_UPGRADE": "websocket",
+    "HTTP_SEC_WEBSOCKET_KEY": "dGhlIHNhbXBsZSBub25jZQ==",
+    "HTTP_SEC_WEBSOCKET_VERSION": "13",
+}
+
+
+class Environ(dict):
+    """A dictionary that can be watched with a weak reference."""
+
+
+class PairTakeover(transport.Takeover):
+    def __init__(self, sock):
+        self._socket = sock
+
+    def descriptor(self):
+        return self._socket.fileno()
+
+
+class Answer:
+    """How the server answered: an open socket, or a response."""
+
+    def __init__(self):
+        self.status, self.headers, self.body, self.peer = None, {}, b"", None
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """A process that has not served a socket yet."""
+    module.engine.cache_clear()
+    module.listener.cache_clear()
+    monkeypatch.setattr(transport, "claim", lambda environ: PairTakeover(environ["test.socket"]))
+    yield
+    if module.engine.cache_info().currsize:
+        engine = module.engine()
+        for connection in [*engine.hub.connections, *engine.hub._closing]:
+            connection.abort()
+        engine.broker.stop()
+    module.engine.cache_clear()
+    module.listener.cache_clear()
+
+
+class Front:
+    """The server in front: ``front.call("news?subscribe-broadcast")`` is a request in a greenlet of its own."""
+
+    def __init__(self):
+        self.peers = []
+        self.on_101 = lambda: None
+        self.options = {}
+
+    def app(self):
+        return WebsocketServer()
+
+    def spawn(self, path, app=None, method="GET", hang_up=False, **headers):
+        app = app or self.app()
+        return gevent.spawn(self._serve, app, path, method, hang_up, headers)
+
+    def call(self, path, **options):
+        return self.spawn(path, **options).get(timeout=WAIT)
+
+    def connect(self, path, **options):
+        answer = self.call(path, **options)
+        assert answer.status == 101, (answer.status, answer.body)
+        return answer.peer
+
+    def _serve(self, app, path, method, hang_up, headers):
+        ours, theirs = socket.socketpair()
+        answer = Answer()
+
+        def start_response(status, headers):
+            answer.status, answer.headers = int(status.split()[0]), dict(headers)
+            if answer.status == 101:
+                self.on_101()
+            return lambda data: ours.sendall(data or hang_up * b"101")
+
+        with ours:  # closed when the request ends, as uWSGI does
+            environ = Environ(RequestFactory().generic(method, f"/ws/{path}", **HANDSHAKE | headers).environ)
+            environ["test.socket"] = ours
+            self.environ = weakref.ref(environ)
+            if hang_up:
+                theirs.close()
+            answer.body = b"".join(app(environ, start_response))
+        if answer.status == 101 and not hang_up:
+            answer.peer = Peer(theirs)
+            self.peers.append(answer.peer)
+        else:
+            theirs.close()
+        return answer
+
+
+@pytest.fixture
+def front(fresh):
+    front = Front()
+    yield front
+    for peer in front.peers:
+        peer.close()
+
+
+@pytest.fixture
+def publish(shared_redis, facility):
+    """Publish to everybody who listens to the facility of this test."""
+    return RedisPublisher(facility=facility, broadcast=True).publish_message
+
+
+@pytest.fixture
+def channel(facility):
+    return f"unit:broadcast:{facility}"
+
+
+def nothing_is_left():
+    engine = module.engine()
+    return (
+        set(engine.broker._counts) == {engine.broker._own_channel}
+        and not engine.hub._joining
+        and not engine.hub._members
+        and not len(engine.hub)
+        and not engine.broker._origins
+        and not engine.broker._waiting
+    )
+
+
+# Open means subscribed.
+
+
+def test_the_101_goes_out_when_redis_has_subscribed(front, publish, redis_client, facility, channel):
+    subscribed = []
+    front.on_101 = lambda: subscribed.append(redis_client.execute_command("PUBSUB", "NUMSUB", channel)[1])
+    answer = front.call(f"{facility}?subscribe-broadcast")
+    assert answer.status == 101
+    assert answer.headers == {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Accept": "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+    }
+    assert answer.body == b""
+    assert subscribed == [1]
+    publish("hello")
+    assert answer.peer.message() == "hello"
+
+
+def test_what_is_published_at_the_101_arrives(front, publish, facility):
+    front.on_101 = lambda: publish("at the 101", expire=0)
+    assert front.connect(f"{facility}?subscribe-broadcast").message() == "at the 101"
+
+
+def test_the_kept_message_comes_first_and_once(front, publish, facility):
+    publish("kept")
+    peer = front.connect(f"{facility}?subscribe-broadcast")
+    publish("live")
+    assert peer.messages(2) == ["kept", "live"]
+
+
+class Meanwhile(RedisSubscriber):
+    """Things that happen while the kept messages are read."""
+
+    before = after = staticmethod(lambda: None)
+
+    def send_persisted_messages(self, websocket):
+        self.before()
+        super().send_persisted_messages(websocket)
+        self.after()
+
+
+@pytest.fixture
+def meanwhile(with_settings, monkeypatch):
+    with_settings(WS4REDIS_SUBSCRIBER=f"{__name__}.Meanwhile")
+
+    def set_(**hooks):
+        for name, hook in hooks.items():
+            monkeypatch.setattr(Meanwhile, name, staticmethod(hook))
+
+    return set_
+
+
+def test_what_is_published_while_the_socket_opens_arrives_once_and_in_order(front, publish, facility, meanwhile):
+    publish("before")
+    meanwhile(before=lambda: publish("same"), after=lambda: (publish("same"), publish("after", expire=0)))
+    peer = front.connect(f"{facility}?subscribe-broadcast")
+    publish("live")
+    assert peer.messages(4) == ["same", "same", "after", "live"]
+
+
+def test_with_nothing_kept_what_is_published_meanwhile_arrives(front, publish, facility, meanwhile):
+    meanwhile(before=lambda: publish("one", expire=0), after=lambda: publish("two"))
+    peer = front.connect(f"{facility}?subscribe-broadcast")
+    publish("live")
+    assert peer.messages(3) == ["one", "two", "live"]
+
+
+def test_more_than_a_new_connection_can_hold_is_503(front, publish, facility, meanwhile, with_settings):
+    with_settings(WSLOOP={"MAX_QUEUED_BYTES": 1000})
+    front.connect(facility)
+    meanwhile(after=lambda: [publish("x" * 300) for _ in range(4)])
+    answer = front.call(f"{facility}?subscribe-broadcast")
+    assert answer.status == 503
+    assert answer.headers["Retry-After"] == "5"
+    assert len(module.engine().hub) == 1
+    assert not module.engine().hub._joining
+
+
+def test_a_socket_that_listens_to_nothing_opens_too(front, shared_redis, facility):
+    peer = front.connect(facility)
+    peer.send(masked(Opcode.PING, b"there?"))
+    assert peer.frame().data == b"there?"
+
+
+def test_sockets_cost_no_redis_connections(front, own_redis, facility):
+    app = WebsocketServer()
+    with own_redis.client() as redis:
+        before = len(redis.client_list())
+        greenlets = [front.spawn(f"{facility}{n}?subscribe-broadcast", app=app) for n in range(60)]
+        gevent.joinall(greenlets, timeout=WAIT, raise_error=True)
+        assert [greenlet.value.status for greenlet in greenlets] == [101] * 60
+        assert len(app.websockets) == 60
+        assert len(redis.client_list()) - before <= 3
+
+
+def test_who_leaves_leaves_nothing(front, publish, redis_client, facility, channel):
+    peers = [front.connect(f"{facility}?subscribe-broadcast&publish-broadcast") for _ in range(3)]
+    peers[0].send(close_frame())
+    assert peers[0].closing() == 1000
+    for peer in peers:
+        peer.close()
+    wait_until(nothing_is_left, what="the end of the connections")
+    wait_until(lambda: not redis_client.execute_command("PUBSUB", "NUMSUB", channel)[1], what="UNSUBSCRIBE")
+
+
+# What a handshake keeps.
+
+
+def test_nothing_keeps_the_request_alive_after_the_101(front, publish, facility, with_settings):
+    references = []
+
+    def policy(request, channels):
+        references.append(weakref.ref(request))
+        return channels
+
+    with_settings(WS4REDIS_ALLOWED_CHANNELS=policy)
+    front.connect(facility)  # with what is made once for all sockets
+    gc.collect()
+    gc.disable()
+    try:
+        peer = front.connect(f"{facility}?subscribe-broadcast&publish-broadcast")
+        assert references[-1]() is None
+        assert front.environ() is None
+    finally:
+        gc.enable()
+    publish("hello")
+    assert peer.message() == "hello"
+
+
+@pytest.fixture
+def databases_seen(with_settings, database):
+    """A policy that asks the database; the connections that it used."""
+    seen = []
+
+    def policy(request, channels):
+        assert User.objects.count() >= 0
+        seen.append(connections["default"])
+        assert seen[-1].connection is not None
+        if request.path_info.endswith("forbidden"):
+            raise PermissionDenied
+        return channels
+
+    with_settings(WS4REDIS_ALLOWED_CHANNELS=policy)
+    return seen
+
+
+@pytest.mark.parametrize(("path", "status"), [("news?subscribe-broadcast", 101), ("forbidden", 403)])
+def test_database_connections_are_closed(front, shared_redis, databases_seen, path, status):
+    assert front.call(path).status == status
+    assert [connection.connection for connection in databases_seen] == [None]
+
+
+def test_but_not_inside_a_transaction_of_a_test(database):
+    with transaction.atomic():
+        module.close_databases()
+        assert User.objects.count() == 0
+    module.close_databases()
+    assert connections["default"].connection is None
+
+
+# Who may do what.
+
+
+@pytest.fixture
+def signed_in(database):
+    """Cookie header of john, whose login noted his groups."""
+    john = User.objects.create_user("john", password="secret")
+    session = SessionStore()
+    session[SESSION_KEY] = str(john.pk)
+    session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+    session[HASH_SESSION_KEY] = john.get_session_auth_hash()
+    session["ws4redis:memberof"] = ["chatters"]
+    session.save()
+    return types.SimpleNamespace(cookie=f"sessionid={session.session_key}", session_key=session.session_key)
+
+
+def test_every_audience_of_a_user(front, shared_redis, facility, signed_in):
+    query = "subscribe-broadcast&subscribe-user&subscribe-group&subscribe-session"
+    peer = front.connect(f"{facility}?{query}", HTTP_COOKIE=signed_in.cookie)
+    visitor = front.connect(f"{facility}?{query}")
+    for audience in ({"users": "john"}, {"groups": "chatters"}, {"sessions": signed_in.session_key}):
+        RedisPublisher(facility=facility, **audience).publish_message(next(iter(audience)))
+    RedisPublisher(facility=facility, users="mary", groups="staff", sessions="another").publish_message("for others")
+    RedisPublisher(facility=facility, broadcast=True).publish_message("everybody")
+    assert peer.messages(4) == ["users", "groups", "sessions", "everybody"]
+    assert visitor.message() == "everybody"
+
+
+def test_the_policy_decides(front, publish, facility, with_settings):
+    asked = []
+
+    def policy(request, channels):
+        asked.append(channels)
+        return (channel for channel in channels if not channel.startswith("publish-"))
+
+    with_settings(WS4REDIS_ALLOWED_CHANNELS=policy)
+    peer = front.connect(f"{facility}?subscribe-broadcast&publish-broadcast&echo")
+    peer.text("not allowed")
+    turn()
+    publish("end")
+    assert peer.message() == "end"
+    assert asked == [["subscribe-broadcast", "publish-broadcast"]]
+
+
+def authenticate(request):
+    request.user = User(username=request.GET["token"])
+    request.session = None
+
+
+def test_the_site_may_authenticate_by_itself(front, shared_redis, facility, with_settings):
+    with_settings(WS4REDIS_PROCESS_REQUEST=f"{__name__}.authenticate")
+    peer = front.connect(f"{facility}?subscribe-user&token=mary")
+    RedisPublisher(facility=facility, users="mary").publish_message("hello, mary")
+    assert peer.message() == "hello, mary"
+
+
+def test_a_subprotocol_is_answered(front, shared_redis, facility):
+    class Site(WebsocketServer):
+        subprotocols = ("v2", "v1")
+
+    for offered, chosen in (("v1, v2", "v2"), ("v1", "v1"), ("other", None), (None, None)):
+        headers = {} if offered is None else {"HTTP_SEC_WEBSOCKET_PROTOCOL": offered}
+        assert front.call(facility, app=Site(), **headers).headers.get("Sec-WebSocket-Protocol") == chosen
+
+
+# Refusals.
+
+
+def raising(error):
+    def policy(request, channels):
+        raise error
+
+    return policy
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "words"),
+    [
+        ({"method": "POST"}, 405, "opened with a GET request"),
+        ({"SERVER_PROTOCOL": "HTTP/1.0"}, 505, "needs HTTP/1.1"),
+        ({"HTTP_UPGRADE": ""}, 426, "This address is a WebSocket"),
+        ({"HTTP_SEC_WEBSOCKET_VERSION": "8"}, 426, "version 13"),
+        ({"HTTP_SEC_WEBSOCKET_KEY": "short"}, 400, "Sec-WebSocket-Key"),
+        ({"HTTP_ORIGIN": "http://elsewhere.example"}, 403, "Pages of another site"),
+        ({"HTTP_HOST": "elsewhere.example"}, 400, "ALLOWED_HOSTS"),
+        ({"path": "a:b?subscribe-user"}, 400, "facility with a colon"),
+    ],
+)
+def test_refusals_before_the_101(front, shared_redis, request_, status, words):
+    answer = front.call(request_.pop("path", "news?subscribe-broadcast"), **request_)
+    assert answer.status == status
+    assert words in answer.body.decode()
+    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert answer.headers["Content-Length"] == str(len(answer.body))
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert not module.engine.cache_info().currsize, "no Redis is needed to refuse it"
+
+
+def test_a_refusal_for_the_protocol_keeps_its_headers(front, shared_redis):
+    assert front.call("news", HTTP_UPGRADE="").headers["Sec-WebSocket-Version"] == "13"
+    assert front.call("news", method="POST").headers["Allow"] == "GET"
+
+
+def test_permission_denied_is_403_without_its_text(front, shared_redis, with_settings):
+    with_settings(WS4REDIS_ALLOWED_CHANNELS=raising(PermissionDenied("a secret")))
+    answer = front.call("news")
+    assert answer.status == 403
+    assert answer.body == b"This site does not allow you to open this WebSocket. Sign in, perhaps.\n"
+
+
+def test_a_crash_of_the_policy_is_500_without_its_text_and_a_log_entry(front, shared_redis, with_settings, caplog):
+    with_settings(WS4REDIS_ALLOWED_CHANNELS=raising(RuntimeError("a secret")))
+    answer = front.call("news")
+    assert answer.status == 500
+    assert answer.body == b"The WebSocket could not be set up; the site's log says why.\n"
+    assert "RuntimeError: a secret" in caplog.text
+    assert "raise error" in caplog.text, "the traceback"
+
+
+class Patterns(RedisSubscriber):
+    def set_pubsub_channels(self, request, channels):
+        super().set_pubsub_channels(request, channels)
+        self._subscription.psubscribe("everything:*")
+
+
+def test_a_subscriber_that_wants_the_impossible_is_500_and_a_log_entry(front, shared_redis, with_settings, caplog):
+    with_settings(WS4REDIS_SUBSCRIBER=f"{__name__}.Patterns")
+    assert front.call("news").status == 500
+    assert "patterns are not supported" in caplog.text
+
+
+def test_a_server_that_cannot_hand_over_is_501_with_what_to_do(front, shared_redis, monkeypatch, caplog):
+    monkeypatch.undo()
+    answer = front.call("news")
+    assert answer.status == 501
+    assert b"run the site with uWSGI, or `manage.py runserver`" in answer.body
+    assert "refused" in caplog.text
+
+
+def test_without_redis_it_is_503_and_works_again_when_redis_is_back(front, own_redis, facility, monkeypatch):
+    monkeypatch.setattr(broker, "LONGEST_PAUSE", 0.1)
+    peer = front.connect(f"{facility}?subscribe-broadcast")
+    own_redis.kill()
+    answer = front.call(f"{facility}?subscribe-broadcast")
+    assert answer.status == 503
+    assert answer.headers["Retry-After"] == "5"
+    assert answer.body == b"Messages cannot be delivered at the moment. Try again in a few seconds.\n"
+    own_redis.start()
+    wait_until(lambda: module.engine().broker._connection, what="the subscription")
+    other = front.connect(f"{facility}?subscribe-broadcast")
+    RedisPublisher(facility=facility, broadcast=True).publish_message("again")
+    assert [peer.message(), other.message()] == ["again", "again"]
+
+
+class NoHistory(RedisSubscriber):
+    def send_persisted_messages(self, websocket):
+        raise redis.exceptions.ConnectionError("password: a secret")
+
+
+def test_an_error_of_redis_in_the_sites_subscriber_is_503(front, shared_redis, facility, with_settings):
+    with_settings(WS4REDIS_SUBSCRIBER=f"{__name__}.NoHistory")
+    answer = front.call(f"{facility}?subscribe-broadcast")
+    assert answer.status == 503
+    assert b"secret" not in answer.body
+    wait_until(nothing_is_left, what="the handshake leaving")
+
+
+def test_a_client_that_hung_up_before_the_101_leaves_nothing(front, shared_redis, facility):
+    answer = front.call(f"{facility}?subscribe-broadcast&publish-broadcast", hang_up=True)
+    assert answer.body == b""
+    assert nothing_is_left()
+
+
+def test_an_error_after_the_101_ends_the_connection(front, shared_redis, facility, monkeypatch, caplog):
+    def broken(*_):
+        raise RuntimeError("an error that should not be")
+
+    monkeypatch.setattr(Joining, "news", broken)
+    answer = front.call(f"{facility}?subscribe-broadcast")
+    assert answer.status == 101
+    assert answer.peer.frame() is None
+    assert "could not be opened" in caplog.text
+    assert nothing_is_left()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (Refused(400, "a reason"), 400, "a reason"),
+        (PermissionDenied("a secret"), 403, "Sign in, perhaps"),
+        (DisallowedHost("a secret"), 400, "ALLOWED_HOSTS"),
+        (transport.Unsupported("use another option"), 501, "use another option"),
+        (Unavailable("a secret"), 503, "Try again"),
+        (redis.exceptions.TimeoutError("a secret"), 503, "Try again"),
+        (redis.exceptions.AuthenticationError("a secret"), 503, "Try again"),
+        (ImproperlyConfigured("a secret"), 500, "the site's log says why"),
+        (KeyError("a secret"), 500, "the site's log says why"),
+    ],
+)
+def test_what_the_client_is_told_of_each_error(error, status, words):
+    told = refusal(error)
+    assert told.status == status
+    assert words in told.reason
+    assert "secret" not in told.reason
+    assert ("Retry-After" in dict(told.headers)) == (status == 503)
+
+
+# What sockets send.
+
+
+QUERY = "subscribe-broadcast&publish-broadcast"
+
+
+def test_a_message_goes_to_all_others_and_with_echo_to_the_sender(front, publish, facility):
+    sender = front.connect(f"{facility}?{QUERY}")
+    echoing = front.connect(f"{facility}?{QUERY}&echo")
+    listener = front.connect(f"{facility}?subscribe-broadcast")
+    sender.text("one")
+    assert echoing.message() == listener.message() == "one"
+    echoing.text("two")
+    assert [peer.message() for peer in (sender, echoing, listener)] == ["two"] * 3
+
+
+def test_only_the_own_message_is_held_back_never_an_equal_one(front, publish, facility):
+    peers = [front.connect(f"{facility}?{QUERY}") for _ in range(2)]
+    for _ in range(20):
+        for peer in peers:
+            peer.text("same")
+        publish("same")
+    for peer in peers:
+        assert peer.messages(40) == ["same"] * 40, "20 of the other one and 20 of the publisher"
+    publish("end")
+    for peer in peers:
+        assert peer.message() == "end"
+
+
+def test_a_message_is_kept_as_the_last_one(front, publish, redis_client, facility, channel, with_settings):
+    with_settings(WS4REDIS_EXPIRE=50)
+    sender, other = (front.connect(f"{facility}?{QUERY}") for _ in range(2))
+    sender.text("kept")
+    assert other.message() == "kept"
+    assert redis_client.get(channel) == "kept"
+    assert 0 < redis_client.ttl(channel) <= 50
+    assert front.connect(f"{facility}?subscribe-broadcast").message() == "kept"
+
+
+def test_text_and_binary(front, publish, facility):
+    sender, other = (front.connect(f"{facility}?{QUERY}") for _ in range(2))
+    sender.send(masked(Opcode.BINARY, b"\xff\x00"), masked(Opcode.TEXT, "grün".encode()))
+    assert other.messages(2) == [b"\xff\x00", "grün"]
+
+
+def test_the_heartbeat_of_a_client_is_swallowed(front, publish, facility):
+    sender, other = (front.connect(f"{facility}?{QUERY}") for _ in range(2))
+    sender.text("--heartbeat--")
+    sender.text("end")
+    assert other.message() == "end"
+
+
+def test_what_a_listener_sends_is_ignored(front, publish, facility):
+    listener, other = (front.connect(f"{facility}?subscribe-broadcast") for _ in range(2))
+    listener.text("ignored")
+    turn()
+    publish("end")
+    assert listener.message() == other.message() == "end"
+
+
+def test_messages_of_one_socket_keep_their_order(front, publish, facility):
+    sender, other = (front.connect(f"{facility}?{QUERY}") for _ in range(2))
+    for start in range(0, 1000, 10):
+        sender.send(*(masked(Opcode.TEXT, b"%d" % number) for number in range(start, start + 10)))
+    assert other.messages(1000) == [str(number) for number in range(1000)]
+
+
+def test_a_socket_is_not_read_while_redis_does_not_take_what_it_sent(front, own_redis, facility):
+    sender = front.connect(f"{facility}?{QUERY}&echo")
+    own_redis.pause()
+    try:
+        sender.text("one")
+        turn()
+        sender.socket.settimeout(0.2)
+        with contextlib.suppress(TimeoutError):  # until nobody takes more
+            while True:
+                sender.text("x" * 1000)
+        (connection,) = module.engine().hub.connections
+        assert connection._held
+    finally:
+        own_redis.resume()
+    sender.socket.settimeout(WAIT)
+    assert sender.message() == "one"
+    wait_until(lambda: not connection._held, what="reading again")
+
+
+class Shouting(RedisSubscriber):
+    """The site's own way with what sockets send."""
+
+    def publish_message(self, message, expire=None):
+        assert isinstance(message, RedisMessage)
+        if message == b"bad":
+            raise ValueError("a secret")
+        if message == b"database":
+            User.objects.count()
+            Shouting.databases.append(connections["default"])
+        super().publish_message(RedisMessage(message.upper()), expire)
+
+    databases = []
+
+
+@pytest.fixture
+def shouting(with_settings):
+    with_settings(WS4REDIS_SUBSCRIBER=f"{__name__}.Shouting")
+
+
+def test_messages_go_through_the_sites_own_publish_message(front, publish, facility, shouting, redis_client, channel):
+    sender = front.connect(f"{facility}?{QUERY}")
+    echoing = front.connect(f"{facility}?{QUERY}&echo")
+    sender.send(masked(Opcode.TEXT, b"one"), masked(Opcode.TEXT, b"--heartbeat--"), masked(Opcode.TEXT, b"two"))
+    assert echoing.messages(2) == ["ONE", "TWO"]
+    echoing.text("three")
+    assert echoing.message() == "THREE"
+    assert sender.message() == "THREE", "its own messages are held back, whatever became of them"
+    assert redis_client.get(channel) == "THREE"
+
+
+def test_an_error_of_the_sites_publish_message_closes_with_1011(front, publish, facility, shouting, caplog):
+    sender, other = (front.connect(f"{facility}?{QUERY}") for _ in range(2))
+    sender.text("bad")
+    frame = sender.frame()
+    assert frame.opcode is Opcode.CLOSE
+    assert Close.parse(frame.data) == Close(1011, "internal error")
+    assert "Shouting.publish_message failed" in caplog.text
+    publish("still there")
+    assert other.message() == "still there"
+
+
+def test_database_connections_of_the_sites_publish_message_are_closed(front, publish, facility, shouting, database):
+    sender, other = (front.connect(f"{facility}?{QUERY}") for _ in range(2))
+    Shouting.databases.clear()
+    sender.text("database")
+    assert other.message() == "DATABASE"
+    (used,) = Shouting.databases
+    wait_until(lambda: used.connection is None, what="the end of the database connection")
+
+
+# The process.
+
+
+def test_when_uwsgi_ends_the_worker_everybody_gets_1012(front, shared_redis, facility, monkeypatch):
+    exits = []
+    monkeypatch.setattr(transport, "at_exit", exits.append)
+    peers = [front.connect(f"{facility}?subscribe-broadcast") for _ in range(3)]
+    assert len(exits) == 1
+    exits[0]()
+    for peer in peers:
+        frame = peer.frame()
+        assert frame.opcode is Opcode.CLOSE
+        assert Close.parse(frame.data) == Close(1012, "server restarting")
+
+
+def test_after_an_error_of_the_engine_everybody_gets_1011_and_the_next_socket_works(front, publish, facility):
+    peer = front.connect(f"{facility}?subscribe-broadcast")
+    engine = module.engine()
+    original, engine.broker._deliver = engine.broker._deliver, lambda *_: 1 / 0
+    publish("bad", expire=0)
+    frame = peer.frame()
+    assert Close.parse(frame.data) == Close(1011, "internal error")
+    engine.broker._deliver = original
+    peer = front.connect(f"{facility}?subscribe-broadcast")
+    publish("hello")
+    assert peer.message() == "hello"
+
+
+def test_there_is_one_engine_and_it_is_made_when_the_first_socket_comes(front, shared_redis, facility):
+    WebsocketServer()
+    assert not module.engine.cache_info().currsize, "the process that forks the workers must not have one"
+    front.connect(facility)
+    assert module.engine() is module.engine()
+    assert module.listener() is module.listener()
+
+
+def test_a_wrong_setting_is_refused_at_the_start(with_settings):
+    with_settings(WS4REDIS_ALLOWED_CHANNELS="nowhere.policy")
+    with pytest.raises(ImproperlyConfigured, match="WS4REDIS_ALLOWED_CHANNELS"):
+        WebsocketServer()
+    with_settings(WS4REDIS_ALLOWED_CHANNELS=None, WS4REDIS_SUBSCRIBER="nowhere.Subscriber")
+    with pytest.raises(ImproperlyConfigured, match="WS4REDIS_SUBSCRIBER"):
+        WebsocketServer()
+
+
+def test_inside_uwsgi_a_process_that_is_not_patched_is_refused(monkeypatch):
+    monkeypatch.setattr(transport, "inside_uwsgi", lambda: True)
+    WebsocketServer()
+    monkeypatch.setattr(module.monkey, "is_module_patched", lambda name: False)
+    with pytest.raises(ImproperlyConfigured, match=r"wsgi\.py must begin with `from gevent import monkey"):
+        WebsocketServer()
+
+
+def test_making_it_needs_no_redis(use_redis):
+    pool.client.cache_clear()
+    WebsocketServer()
+
+
+def test_subscribers_of_ws4redis_are_its_base():
+    assert WebsocketServer().Subscriber is subscriptions.Subscriber
+    assert WebsocketServer().possible_channels == (
+        RedisSubscriber.subscription_channels + RedisSubscriber.publish_channels
+    )
+
+
+def greenlets():
+    gc.collect()
+    return sum(issubclass(type(each), gevent.Greenlet) and not each.dead for each in gc.get_objects())
+
+
+def test_sockets_have_no_greenlets(front, publish, facility):
+    front.connect(f"{facility}?subscribe-broadcast")  # with the reader of the subscription
+    before = greenlets()
+    peers = [front.connect(f"{facility}?subscribe-broadcast&publish-broadcast") for _ in range(20)]
+    publish("hello")
+    assert [peer.message() for peer in peers] == ["hello"] * 20
+    peers[0].text("hello, all")
+    assert peers[1].message() == "hello, all"
+    wait_until(lambda: greenlets() <= before, what="the end of the greenlets of requests and messages")
