@@ -52,6 +52,9 @@ class Command(RunserverCommand):
     def execute(self, *args: Any, **options: Any) -> Any:
         if not monkey.is_module_patched("socket"):
             warnings = [f"-W{option}" for option in sys.warnoptions]
-            os.execv(sys.executable, [sys.executable, *warnings, "-m", "gevent.monkey", *sys.argv])
+            # With -m Python looks for modules where it was started, not where manage.py is.
+            paths = filter(None, [sys.path[0], os.environ.get("PYTHONPATH")])
+            environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+            os.execve(sys.executable, [sys.executable, *warnings, "-m", "gevent.monkey", *sys.argv], environment)
         options["use_threading"] = False  # a greenlet serves each connection
         return super().execute(*args, **options)
