@@ -1,0 +1,55 @@
+"""The Django application."""
+
+import os
+import subprocess
+import sys
+import types
+
+import pytest
+from django.apps import apps
+from django.contrib.auth.models import Group, User
+from django.contrib.auth.signals import user_logged_in
+from django.contrib.sessions.backends.signed_cookies import SessionStore
+
+from tests.integration.harness import ROOT
+from wsloop.store import SELF, Store
+
+
+def test_groups_of_a_user_are_noted_in_the_session_at_login(database):
+    john = User.objects.create_user("john")
+    john.groups.set([Group.objects.create(name=name) for name in ("chatters", "staff")])
+    request = types.SimpleNamespace(user=john, session=SessionStore())
+    user_logged_in.send(User, user=john, request=request)
+    channels = Store(None)._get_message_channels(request=request, facility="news", groups=[SELF])
+    assert sorted(channels) == ["unit:group:chatters:news", "unit:group:staff:news"]
+
+
+def test_it_is_an_application_of_its_own():
+    assert apps.get_app_config("wsloop").name == "wsloop"
+    assert not list(apps.get_app_config("wsloop").get_models())
+
+
+@pytest.mark.parametrize("order", [["wsloop", "site_app"], ["site_app", "wsloop"], ["ws4redis", "site_app", "wsloop"]])
+def test_models_of_a_site_may_import_the_stock_publisher_whatever_the_order(tmp_path, order):
+    """ws4redis.publisher reads its setting while it is imported: by then it must be what redis-py understands."""
+    site = tmp_path / "site_app"
+    site.mkdir()
+    (site / "__init__.py").touch()
+    (site / "models.py").write_text("from ws4redis.publisher import RedisPublisher, redis_connection_pool\n")
+    code = f"""
+import django
+from django.conf import settings
+settings.configure(
+    INSTALLED_APPS={[*order, "django.contrib.auth", "django.contrib.contenttypes"]!r},
+    WS4REDIS_CONNECTION="redis://:secret@example.org:6380/3",
+)
+django.setup()
+from site_app.models import redis_connection_pool
+options = redis_connection_pool.connection_kwargs
+assert (options["host"], options["port"], options["db"]) == ("example.org", 6380, 3), options
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DJANGO_")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(tmp_path)])
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

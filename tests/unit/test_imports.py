@@ -1,0 +1,151 @@
+"""One direction: what each module of wsloop may import, and what it must not know (docs: the rooms of the engine)."""
+
+import ast
+import sys
+
+import pytest
+
+from tests.integration.harness import ROOT
+
+PACKAGE = ROOT / "wsloop"
+
+# Of wsloop. A connection is set up server -> handshake, subscriptions, broker, hub -> connection -> transport.
+MAY_IMPORT = {
+    "": set(),
+    "conf": set(),
+    "drain": set(),
+    "transport": set(),
+    "handshake": set(),
+    "pool": {"conf"},
+    "store": {"conf"},
+    "publisher": {"conf", "pool", "store"},
+    "apps": {"conf"},
+    "connection": {"transport"},
+    "hub": {"conf", "connection"},
+    "broker": {"conf", "drain", "pool", "store"},
+    "subscriptions": {"conf", "handshake", "pool", "store"},
+    "server": {
+        "broker",
+        "conf",
+        "connection",
+        "drain",
+        "handshake",
+        "hub",
+        "pool",
+        "store",
+        "subscriptions",
+        "transport",
+    },
+    "management.commands.runserver": set(),
+}
+
+SOCKETS = {"socket", "select", "selectors", "ssl", "asyncio"}
+GEVENT = {"gevent", "greenlet"}
+HTTP = {"django.http", "django.core.handlers", "wsgiref", "http"}
+MUST_NOT_KNOW = {
+    "conf": SOCKETS | GEVENT | {"websockets"},
+    "drain": SOCKETS | {"redis", "django", "websockets"},
+    "transport": {"redis", "django", "websockets", "ws4redis"},
+    "handshake": SOCKETS | GEVENT | {"redis", "ws4redis"},
+    "pool": SOCKETS | GEVENT | {"websockets", "django"},
+    "store": SOCKETS | GEVENT | HTTP | {"websockets"},
+    "publisher": SOCKETS | GEVENT | HTTP | {"websockets"},
+    "connection": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "os"},
+    "hub": SOCKETS | HTTP | {"redis", "ws4redis", "websockets", "django"},
+    "broker": SOCKETS | HTTP | {"websockets", "django"},
+    "subscriptions": SOCKETS | GEVENT | {"websockets"},
+    "server": SOCKETS,
+}
+ONLY = {"uwsgi": {"transport"}, "django.conf": {"conf"}, "websockets.server": {"handshake"}}
+
+
+def modules():
+    """The modules of the engine, by their names below ``wsloop``."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+        if name or path.parent == PACKAGE:
+            yield name, ast.parse(path.read_text())
+
+
+MODULES = {name: tree for name, tree in modules() if not name.endswith(("management", "commands"))}
+
+
+def imported(tree):
+    """Every module that is imported anywhere in ``tree``, functions included; of ``from a import b`` both a and a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "relative imports hide the direction"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def is_part_of(name, package):
+    return name == package or name.startswith(f"{package}.")
+
+
+def test_every_module_is_in_the_tables():
+    assert set(MODULES) == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_of_the_engine_go_one_way(name):
+    found = {
+        other
+        for other in MODULES
+        if other and any(is_part_of(each, f"wsloop.{other}") for each in imported(MODULES[name]))
+    }
+    assert found <= MAY_IMPORT[name]
+    assert found == MAY_IMPORT[name], "the table says more than there is"
+
+
+@pytest.mark.parametrize("name", MUST_NOT_KNOW)
+def test_what_a_module_must_not_know(name):
+    known = {other for other in MUST_NOT_KNOW[name] for each in imported(MODULES[name]) if is_part_of(each, other)}
+    assert not known
+
+
+@pytest.mark.parametrize("other", ONLY)
+def test_what_only_one_module_knows(other):
+    found = {name for name, tree in MODULES.items() if any(is_part_of(each, other) for each in imported(tree))}
+    assert found == ONLY[other]
+
+
+def test_the_websocket_api_of_uwsgi_is_not_called():
+    """Its buffers belong to the whole process: one socket would get what another one sent."""
+    for node in ast.walk(MODULES["transport"]):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "uwsgi":
+            assert "websocket" not in node.attr
+
+
+def test_there_are_no_circles():
+    order = []
+
+    def visit(name, path=()):
+        assert name not in path, f"circle: {' -> '.join([*path, name])}"
+        for other in MAY_IMPORT[name]:
+            visit(other, (*path, name))
+        if name not in order:
+            order.append(name)
+
+    for name in MAY_IMPORT:
+        visit(name)
+    assert len(order) == len(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_every_module_says_what_it_is_responsible_for(name):
+    assert ast.get_docstring(MODULES[name])
+
+
+def test_there_is_a_test_module_for_every_module():
+    tests = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / "unit").glob("test_*.py")} - {"imports"}
+    assert tests == {name.rpartition(".")[2] for name in MODULES if name}
+
+
+def test_the_standard_library_and_the_requirements_are_all_it_needs():
+    needed = {"django", "gevent", "redis", "websockets", "ws4redis", "wsloop", "uwsgi"}
+    for name, tree in MODULES.items():
+        tops = {each.partition(".")[0] for each in imported(tree)}
+        assert tops - sys.stdlib_module_names <= needed, name
