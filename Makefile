@@ -36,7 +36,7 @@ lint: dev
 
 # Both uWSGI packages are tested, the one of requirements.txt and the other one: UWSGI_BINARIES names what could be had.
 test: dev
-	@$(PYTHON) project/install.py --other-uwsgi $(VENV)-uwsgi requirements.txt
+	@$(PYTHON) project/install.py --other-uwsgi=$(if $(filter true,$(CI)),required,optional) $(VENV)-uwsgi requirements.txt
 	@UWSGI_BINARIES="$$(ls $(CURDIR)/$(VENV)/bin/uwsgi $(CURDIR)/$(VENV)-uwsgi/bin/uwsgi 2>/dev/null | paste -sd:)" \
 		$(VENV)/bin/python -m tests $(TESTS)
 

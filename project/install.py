@@ -6,8 +6,8 @@ nothing changed. Must not import anything outside the standard library.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
-import os
 import platform
 import shutil
 import subprocess
@@ -121,15 +121,15 @@ def install(venv: Path, requirements: list[Path]) -> None:
         stamp.write_text(wanted)
 
 
-def install_with_other_uwsgi(venv: Path, requirements: Path) -> None:
+def install_with_other_uwsgi(venv: Path, requirements: Path, required: bool) -> None:
     """Have ``requirements`` in ``venv``, but with uWSGI built from source; for the tests.
 
-    Where that cannot be built it is named and left out, unless ``CI=true``: then it is an error.
+    Where that cannot be built it is named and left out, unless it is ``required``: then it is an error.
     """
     header = Path(sysconfig.get_path("include"), "Python.h")
     if not (any(map(shutil.which, COMPILERS)) and header.exists()):
         reason = "uWSGI is not built from source: that takes a C compiler and Python.h (build-essential python3-dev)"
-        if os.environ.get("CI", "").lower() in {"1", "true", "yes"}:
+        if required:
             sys.exit(f"{reason} (CI=true: nothing may be missing)")
         say(reason)
         return
@@ -143,11 +143,15 @@ def install_with_other_uwsgi(venv: Path, requirements: Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """``install.py VENV REQUIREMENTS…`` or ``install.py --other-uwsgi VENV REQUIREMENTS``."""
-    if arguments[0] == "--other-uwsgi":
-        install_with_other_uwsgi(Path(arguments[1]), Path(arguments[2]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--other-uwsgi", choices=["optional", "required"], help="with uWSGI built from source")
+    parser.add_argument("venv", type=Path)
+    parser.add_argument("requirements", type=Path, nargs="+", help="each includes the ones before it")
+    options = parser.parse_args(arguments)
+    if options.other_uwsgi:
+        install_with_other_uwsgi(options.venv, options.requirements[-1], options.other_uwsgi == "required")
     else:
-        install(Path(arguments[0]), [Path(argument) for argument in arguments[1:]])
+        install(options.venv, options.requirements)
 
 
 if __name__ == "__main__":
