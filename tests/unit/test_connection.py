@@ -11,6 +11,7 @@ from websockets.frames import Close, Frame, Opcode
 
 from tests.unit.peer import Recorder, close_frame, masked, turn
 from wsloop.connection import TOO_SLOW, Connection, encode
+from wsloop.transport import READ
 
 CONT, TEXT, BINARY, PING, PONG, CLOSE = (
     Opcode.CONT,
@@ -361,13 +362,13 @@ def test_nothing_is_left_when_it_has_ended(pair):
     try:
         connection = Watched(transport, handler, 1000, 1000)
         connection.start()
-        reference = weakref.ref(connection)
+        references = [weakref.ref(connection), weakref.ref(connection._protocol), weakref.ref(connection._handler)]
         peer.send(masked(TEXT, b"hello"), close_frame())
         assert peer.closing() == 1000
         peer.close()
         handler.wait_closed()
-        del connection
-        assert reference() is None, "it waits for the garbage collector"
+        del connection, handler
+        assert [reference() for reference in references] == [None] * 3, "something waits for the garbage collector"
         assert len(os.listdir("/proc/self/fd")) == before
     finally:
         gc.enable()
@@ -407,8 +408,24 @@ def test_a_slow_reader_gets_everything_in_order(connect):
     while len(received) + len(pongs) < 5000 + 100:
         frame = peer.frame()
         (pongs if frame.opcode is PONG else received).append(frame.data.decode())
+    turn()
+    assert connection._transport.events == READ, "the loop is still told of room to write, at every turn"
     assert received == messages
     assert pongs == [str(at) for at in range(0, 5000, 50)]
+
+
+def test_what_waits_goes_out_before_a_close_frame_and_the_end_of_the_stream(connect):
+    connection, peer, _ = connect(max_queued_bytes=10**7, send_buffer=1)
+    messages = numbered(1000)
+    for message in messages:
+        connection.enqueue(encode(message.encode(), True))
+    connection.flush()
+    assert connection._writing
+    peer.send(b"\x81\x02hi")  # not masked
+    turn()
+    assert not connection.open
+    assert peer.messages(1000) == messages
+    assert peer.closing() == 1002
 
 
 def test_one_message_larger_than_the_kernel_takes(connect):
@@ -428,11 +445,11 @@ def test_what_was_written_is_counted_off_the_bound(connect):
     assert connection.open
 
 
-def fill(connection):
-    """Enqueue until it is too much; return how many bytes were given to it."""
+def fill(connection, size=700):
+    """Enqueue messages of ``size`` bytes until it is too much; return how many bytes were given to it."""
     given = 0
     while connection._accepting:
-        frame = encode(str(given).ljust(700, "x").encode(), True)
+        frame = encode(b"x" * size, True)
         given += len(frame)
         assert given < 10**7, "output is not bounded"
         connection.enqueue(frame)
@@ -441,27 +458,32 @@ def fill(connection):
     return given
 
 
+def fill_until_blocked(connection, size=700):
+    while not connection._writing:
+        connection.enqueue(encode(b"x" * size, True))
+        connection.flush()
+
+
+@pytest.mark.parametrize(("size", "cut"), [(700, False), (20_000, True)])
 @pytest.mark.parametrize("read_before", [0, 1, 333, 5000])
-def test_output_over_the_bound_closes_with_4008_when_the_peer_reads_again(connect, read_before, caplog):
-    connection, peer, handler = connect(max_queued_bytes=50_000, send_buffer=1)
-    connection.enqueue(encode(b"0".ljust(700, b"x"), True))
-    connection.flush()
-    given = 707
+def test_output_over_the_bound_closes_with_4008_when_the_peer_reads_again(connect, size, cut, read_before, caplog):
+    connection, peer, handler = connect(max_queued_bytes=100_000, send_buffer=1)
+    fill_until_blocked(connection, size)
     if read_before:
-        fill_until_blocked(connection)
-        peer._protocol.receive_data(peer.socket.recv(read_before))  # the kernel has room again, within a frame
-        turn()
-    fill(connection)
+        peer._protocol.receive_data(peer.socket.recv(read_before))
+        turn()  # the kernel may have room again, within a frame
+    fill(connection, size)
+    assert bool(connection._sent) is cut, "whether a part of a frame is out: this test shows nothing"
     connection.flush()
-    assert connection._queued_bytes < 50_000 + 1000, "what waits was not thrown away"
+    assert connection._queued_bytes < size + 200, "what waits was not thrown away"
     assert connection.enqueue(encode(b"late", True)) is False
     assert handler.events == ["closing"]
     assert "a client does not read" in caplog.text
-    payloads = []
+    count = 0
     while (frame := peer.frame()).opcode is TEXT:
-        assert len(frame.data) == 700, "a frame was cut"
-        payloads.append(frame.data)
-    assert payloads, given
+        assert len(frame.data) == size, "a frame was cut"
+        count += 1
+    assert count
     assert frame.opcode is CLOSE
     assert Close.parse(frame.data).code == TOO_SLOW == 4008
     peer.send(close_frame(4008))
@@ -469,12 +491,6 @@ def test_output_over_the_bound_closes_with_4008_when_the_peer_reads_again(connec
     peer.close()
     handler.wait_closed()
     assert handler.events == ["closing", "closed"]
-
-
-def fill_until_blocked(connection):
-    while not connection._writing:
-        connection.enqueue(encode(b"f".ljust(700, b"x"), True))
-        connection.flush()
 
 
 def test_output_over_the_bound_is_given_up_while_it_waits(connect):
