@@ -75,7 +75,8 @@ def test_every_ws4redis_setting_is_in_the_readme():
 
 def test_environment_is_documented():
     sources = "".join(path.read_text() for path in [*(ROOT / "project").glob("*.py"), ROOT / "uwsgi.ini"])
-    names = set(re.findall(r'(?:environ(?:\.get\(|\[)|_on\()"([A-Z_]+)"', sources)) | set(re.findall(r"\$\((\w+)\)", sources))
+    names = set(re.findall(r'(?:environ(?:\.get\(|\[)|_on\()"([A-Z_]+)"', sources))
+    names |= set(re.findall(r"\$\((\w+)\)", sources))
     names -= {"DJANGO_SETTINGS_MODULE"}
     assert {"REDIS_URL", "DATABASE_URL", "DEMO", "HTTP", "PROCESSES"} <= names
     page = (ROOT / "docs/reference/environment.rst").read_text()
