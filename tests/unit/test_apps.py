@@ -29,6 +29,32 @@ def test_it_is_an_application_of_its_own():
     assert not list(apps.get_app_config("wsloop").get_models())
 
 
+def run(code, directory):
+    """Run code in a process that has no settings yet."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DJANGO_")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(directory)])
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_groups_are_noted_although_the_site_does_not_install_ws4redis(tmp_path):
+    code = """
+import types
+import django
+from django.conf import settings
+settings.configure(INSTALLED_APPS=["wsloop", "django.contrib.auth", "django.contrib.contenttypes"])
+django.setup()
+from django.contrib.auth.signals import user_logged_in
+group = types.SimpleNamespace(name="chatters")
+user = types.SimpleNamespace(groups=types.SimpleNamespace(all=lambda: [group]), save=lambda **fields: None)
+request = types.SimpleNamespace(session={})
+user_logged_in.send(object, user=user, request=request)
+assert request.session == {"ws4redis:memberof": ["chatters"]}, request.session
+"""
+    run(code, tmp_path)
+
+
 @pytest.mark.parametrize("order", [["wsloop", "site_app"], ["site_app", "wsloop"], ["ws4redis", "site_app", "wsloop"]])
 def test_models_of_a_site_may_import_the_stock_publisher_whatever_the_order(tmp_path, order):
     """ws4redis.publisher reads its setting while it is imported: by then it must be what redis-py understands."""
@@ -48,8 +74,4 @@ from site_app.models import redis_connection_pool
 options = redis_connection_pool.connection_kwargs
 assert (options["host"], options["port"], options["db"]) == ("example.org", 6380, 3), options
 """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DJANGO_")}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(tmp_path)])
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run(code, tmp_path)

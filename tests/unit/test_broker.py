@@ -544,6 +544,20 @@ def test_messages_that_redis_does_not_take_are_counted_and_done(own_redis, broke
     assert broker.lost == 3
 
 
+def test_messages_that_redis_refuses_leave_no_origin_behind(broker, redis):
+    """The subscription stands meanwhile: Redis is full."""
+    broker.subscribe([A])
+    done = Queue()
+    redis.config_set("maxmemory", 1)
+    broker.publish([A], b"refused", 60, origin="me", done=lambda: done.put("refused"))
+    assert done.get(timeout=WAIT) == "refused"
+    redis.config_set("maxmemory", 0)
+    assert broker.lost == 1
+    assert not broker._origins
+    broker.publish([A], b"taken", 60, origin="me")
+    assert broker.delivered.next() == (A, b"taken", "me")
+
+
 # Errors of our own.
 
 
@@ -567,23 +581,22 @@ def test_an_error_of_the_receiver_is_told_and_the_next_subscriber_starts_anew(ow
     assert broker.failures.empty()
 
 
-def test_a_burst_does_not_starve_others(broker, redis):
-    turns = []
+def test_a_burst_does_not_starve_others(own_redis, make_broker, redis):
+    seen, turns = [], []
+    broker = make_broker(lambda channel, payload, origin: seen.append(payload))
 
     def others():
-        while True:
-            turns.append(broker.delivered.queue.qsize())
+        while len(seen) < 20_000:
+            turns.append(len(seen))
             gevent.sleep(0)
 
     broker.subscribe([A])
     greenlet = gevent.spawn(others)
     # All of it is on the line before the first message is read.
     redis.eval("for i = 1, 20000 do redis.call('PUBLISH', KEYS[1], i) end", 1, A)
-    delivered = broker.delivered.take(20_000)
-    greenlet.kill()
-    assert [payload for _, payload, _ in delivered] == [b"%d" % number for number in range(1, 20_001)]
-    handled = [later - earlier for earlier, later in itertools.pairwise(turns)]
-    assert max(handled) <= module.BATCH
+    greenlet.get(timeout=WAIT)
+    assert seen == [b"%d" % number for number in range(1, 20_001)]
+    assert max(later - earlier for earlier, later in itertools.pairwise([*turns, 20_000])) <= module.BATCH
 
 
 def test_stop_leaves_no_connection_and_another_start_is_possible(broker, redis):

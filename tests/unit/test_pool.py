@@ -41,7 +41,7 @@ def test_an_answer_that_does_not_come_is_waited_for_so_long_and_not_longer(own_r
     assert pool.client().ping()
     own_redis.pause()
     try:
-        with pytest.raises(redis.exceptions.TimeoutError):
+        with pytest.raises(redis.exceptions.TimeoutError), gevent.Timeout(2):  # redis-py's own default is more
             pool.client().ping()
     finally:
         own_redis.resume()

@@ -213,6 +213,14 @@ def test_what_is_published_while_the_socket_opens_arrives_once_and_in_order(fron
     assert peer.messages(4) == ["same", "same", "after", "live"]
 
 
+def test_an_equal_message_that_is_published_at_the_101_is_another_one(front, publish, facility):
+    publish("same")
+    front.on_101 = lambda: (publish("same"), module.engine().broker.sync())
+    peer = front.connect(f"{facility}?subscribe-broadcast")
+    publish("live")
+    assert peer.messages(3) == ["same", "same", "live"]
+
+
 def test_with_nothing_kept_what_is_published_meanwhile_arrives(front, publish, facility, meanwhile):
     meanwhile(before=lambda: publish("one", expire=0), after=lambda: publish("two"))
     peer = front.connect(f"{facility}?subscribe-broadcast")

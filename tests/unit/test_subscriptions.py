@@ -155,7 +155,14 @@ def test_a_visitor_without_session_has_broadcast_only():
 
 @pytest.mark.parametrize(
     ("url", "facility"),
-    [("/ws/a/b/c", "a/b/c"), ("/ws/", ""), ("/ws/ws/news", "ws/news"), ("/ws/gr%C3%BCn", "grün"), ("/ws/a:b", "a:b")],
+    [
+        ("/ws/a/b/c", "a/b/c"),
+        ("/ws/", ""),
+        ("/ws/ws/news", "ws/news"),
+        ("/ws/a/ws/b", "a/ws/b"),
+        ("/ws/gr%C3%BCn", "grün"),
+        ("/ws/a:b", "a:b"),
+    ],
 )
 def test_the_facility_is_what_follows_the_websocket_url(url, facility):
     assert subscriptions.facility(request(url)) == facility
