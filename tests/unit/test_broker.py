@@ -636,9 +636,10 @@ def test_those_who_wait_are_told_of_a_stop(own_redis, broker, patient):
 
 
 def test_no_descriptor_is_left(own_redis, make_broker):
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
-    for _ in range(5):
+    for _ in range(20):
         broker = make_broker()
         broker.subscribe([A])
         broker.stop()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # fewer, where another test's are closed only now
