@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -79,38 +79,36 @@ class Speaker(Listener):
 
     def __init__(self, engine: Engine, channels: Iterable[bytes], echo: bool) -> None:
         super().__init__(engine.hub)
-        self._publish = engine.broker.publish
+        self._broker = engine.broker
         self._channels = tuple(channels)
         self._echo = echo
 
     def received(self, connection: Connection, payload: bytes, text: bool) -> None:
-        if payload == conf.heartbeat():
-            return
+        if payload != conf.heartbeat():
+            self._publish(connection, self._channels, payload, conf.expire())
+
+    def _publish(self, connection: Connection, channels: Sequence[bytes], payload: bytes, expire: int) -> None:
         connection.hold()  # the socket is not read before Redis has taken what it sent
         origin = None if self._echo else connection
-        self._publish(self._channels, payload, conf.expire(), origin=origin, done=connection.release)
+        self._broker.publish(channels, payload, expire, origin=origin, done=connection.release)
 
 
-class CustomSpeaker(Listener):
+class CustomSpeaker(Speaker):
     """The handler of a socket whose messages go through the ``publish_message`` of the site's own subscriber class."""
 
     def __init__(self, engine: Engine, subscriber: subscriptions.Subscriber, echo: bool) -> None:
-        super().__init__(engine.hub)
-        self._publish = engine.broker.publish
+        super().__init__(engine, subscriptions.as_bytes(subscriber._publishers), echo)
         self._subscriber = subscriber
-        self._echo = echo
         self._inbox: Drain[tuple[Connection, bytes]] = Drain(self._handle)
 
     def received(self, connection: Connection, payload: bytes, text: bool) -> None:
-        if payload == conf.heartbeat():
-            return
-        connection.hold()  # the socket is not read while its message is worked on
-        self._inbox.put((connection, payload))
+        if payload != conf.heartbeat():
+            connection.hold()  # the socket is not read while its message is worked on
+            self._inbox.put((connection, payload))
 
     def _handle(self, items: list[tuple[Connection, bytes]]) -> None:
         for connection, payload in items:
-            origin = None if self._echo else connection
-            self._subscriber._connection.publish_hook = functools.partial(self._publish, origin=origin)
+            self._subscriber._connection.publish_hook = functools.partial(self._publish, connection)
             try:
                 self._subscriber.publish_message(RedisMessage(payload))
             except Exception:
