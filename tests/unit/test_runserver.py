@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 import websocket
@@ -215,10 +216,16 @@ def test_a_port_in_use_is_one_line(site):
     assert "Traceback" not in process.log()
 
 
+def _is_idle(pid):
+    """Whether the process waits for events: a signal that comes while it works interrupts just that, with a trace."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
 def test_interrupting_ends_it(site):
     site.write()
     site.start("--noreload")
-    site.connect("news?subscribe-broadcast").round_trip()  # by then no request is being worked on
+    site.connect("news?subscribe-broadcast").round_trip()
+    wait_until(lambda: _is_idle(site.process.pid), what="the server having nothing to do")
     site.process.send_signal(signal.SIGINT)
     assert site.process.wait(10) == 0
     log = site.process.log()

@@ -595,7 +595,11 @@ def test_messages_of_one_socket_keep_their_order(front, publish, facility):
     assert other.messages(1000) == [str(number) for number in range(1000)]
 
 
-def test_a_socket_is_not_read_while_redis_does_not_take_what_it_sent(front, own_redis, facility):
+@pytest.mark.parametrize("subscriber", ["ws4redis.subscriber.RedisSubscriber", f"{__name__}.Shouting"])
+def test_a_socket_is_not_read_while_redis_does_not_take_what_it_sent(
+    front, own_redis, facility, with_settings, subscriber
+):
+    with_settings(WS4REDIS_SUBSCRIBER=subscriber)
     sender = front.connect(f"{facility}?{QUERY}&echo")
     own_redis.pause()
     try:
@@ -610,7 +614,7 @@ def test_a_socket_is_not_read_while_redis_does_not_take_what_it_sent(front, own_
     finally:
         own_redis.resume()
     sender.socket.settimeout(WAIT)
-    assert sender.message() == "one"
+    assert sender.message().lower() == "one"
     wait_until(lambda: not connection._held, what="reading again")
 
 
