@@ -39,6 +39,7 @@ logger = logging.getLogger("wsloop.broker")
 PROBE_INTERVAL = 5.0  # seconds between PINGs on the subscription; three unanswered ones make it a broken line
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts to connect, doubled each time, with jitter
 BATCH = 500  # messages handled, or commands sent, before other greenlets and sockets get their turn
+BATCH_BYTES = 256 * 1024  # likewise: a quarter of what may wait for one socket
 
 
 class Unavailable(Exception):
@@ -78,7 +79,8 @@ class Broker:
         self._unanswered: collections.Counter[bytes] = collections.Counter()
         self._waiting: dict[bytes, list[AsyncResult[None]]] = {}
         self._commands: Drain[Command] = Drain(self._send_commands)
-        self._outbox: Drain[Message | bytes] = Drain(self._send_messages)
+        self._outbox: Drain[Message] = Drain(self._send_messages)
+        self._markers: Drain[bytes] = Drain(self._send_markers)
         self._connection: ConnectionInterface | None = None
         self._reader: gevent.Greenlet[[], None] | None = None
         self._down: Unavailable | None = None
@@ -138,7 +140,7 @@ class Broker:
         number = b"%d" % next(self._numbers)
         waiter = self._syncs[number] = AsyncResult()
         try:
-            self._outbox.put(b"sync " + number)
+            self._markers.put(number)
             self._wait(waiter)
         finally:
             self._syncs.pop(number, None)
@@ -249,16 +251,20 @@ class Broker:
         probe = gevent.get_hub().loop.timer(PROBE_INTERVAL, PROBE_INTERVAL)
         probe.start(self._command, "PING", ())
         try:
-            for number in itertools.count(1):
-                self._handle(connection.read_response(disable_decoding=True))
-                if not number % BATCH:
-                    # While there is always something to read gevent's socket would never let others run.
-                    gevent.sleep(0)
+            while True:
+                # While there is always something to read gevent's socket would never let others run; and sockets
+                # must be written to before more has gathered for them than they may hold.
+                size = count = 0
+                while count < BATCH and size < BATCH_BYTES:
+                    size += self._handle(connection.read_response(disable_decoding=True))
+                    count += 1
+                gevent.sleep(0)
         finally:
             probe.stop()
             probe.close()
 
-    def _handle(self, response: list[Any]) -> None:
+    def _handle(self, response: list[Any]) -> int:
+        """Act on what Redis sent, and return the size of a message in bytes."""
         kind = response[0]
         if kind == b"message":
             _, channel, payload = response
@@ -266,6 +272,7 @@ class Broker:
                 self._handle_own(payload)
             else:
                 self._deliver(channel, payload, self._origin)
+                return len(payload)
         elif kind in (b"subscribe", b"unsubscribe"):
             channel = response[1]
             self._unanswered[channel] -= 1
@@ -275,15 +282,16 @@ class Broker:
                     self._acknowledged.add(channel)
                     for waiter in self._waiting.pop(channel, ()):
                         waiter.set()
+        return 0
 
     def _handle_own(self, payload: bytes) -> None:
-        word, _, number = payload.partition(b" ")
+        word, *numbers = payload.split()
         if word == b"sync":
-            waiter = self._syncs.get(number)
-            if waiter is not None:
-                waiter.set()
+            for number in numbers:
+                if number in self._syncs:
+                    self._syncs[number].set()
         elif word == b"origin":
-            self._origin = self._origins.pop(number, None)
+            self._origin = self._origins.pop(numbers[0], None) if numbers else None
 
     def _disconnected(self, reason: Unavailable) -> None:
         connection, self._connection, self._down = self._connection, None, reason
@@ -301,13 +309,21 @@ class Broker:
 
     # Publishing.
 
-    def _send_messages(self, items: list[Message | bytes]) -> None:
+    def _send_markers(self, numbers: list[bytes]) -> None:
+        # Apart from the outbox: a socket that opens need not wait for what others are about to publish.
+        try:
+            pool.client().publish(self._own_channel, b"sync " + b" ".join(numbers))
+        except (RedisError, OSError):
+            for number in numbers:
+                if number in self._syncs:
+                    self._syncs[number].set_exception(Unavailable("Redis cannot be reached"))
+
+    def _send_messages(self, items: list[Message]) -> None:
         for start in range(0, len(items), BATCH):
-            batch = items[start : start + BATCH]
-            messages = [item for item in batch if isinstance(item, Message)]
+            messages = items[start : start + BATCH]
             numbers: list[bytes] = []
             try:
-                self._send_batch(batch, numbers)
+                self._send_batch(messages, numbers)
             except (RedisError, OSError) as exc:
                 self.lost += len(messages)
                 for number in numbers:
@@ -316,22 +332,19 @@ class Broker:
             for message in messages:
                 message.done()
 
-    def _send_batch(self, batch: list[Message | bytes], numbers: list[bytes]) -> None:
+    def _send_batch(self, messages: list[Message], numbers: list[bytes]) -> None:
         pipeline = pool.client().pipeline(transaction=True)
         marked = False
-        for item in batch:
-            if isinstance(item, bytes):
-                pipeline.publish(self._own_channel, item)
-                continue
-            if item.origin is not None and self._own_channel in self._acknowledged:
+        for message in messages:
+            if message.origin is not None and self._own_channel in self._acknowledged:
                 numbers.append(b"%d" % next(self._numbers))
-                self._origins[numbers[-1]] = item.origin
+                self._origins[numbers[-1]] = message.origin
                 pipeline.publish(self._own_channel, b"origin " + numbers[-1])
                 marked = True
             elif marked:
-                pipeline.publish(self._own_channel, b"origin ")
+                pipeline.publish(self._own_channel, b"origin")
                 marked = False
-            store.queue_publish(pipeline, item.channels, item.payload, item.expire)
+            store.queue_publish(pipeline, message.channels, message.payload, message.expire)
         if marked:
-            pipeline.publish(self._own_channel, b"origin ")
+            pipeline.publish(self._own_channel, b"origin")
         pipeline.execute()

@@ -41,7 +41,6 @@ def option(name: str) -> float:
     unknown = set(given) - set(DEFAULTS)
     if unknown:
         raise ImproperlyConfigured(f"WSLOOP has no option {sorted(unknown)}; there are {list(DEFAULTS)}")
-
     value = given.get(name, DEFAULTS[name])
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
         raise ImproperlyConfigured(f"WSLOOP[{name!r}] must be a positive number, not {value!r}")
@@ -121,6 +120,19 @@ def redis_options() -> dict[str, Any]:
     if options.pop("ssl", False):
         options["connection_class"] = SSLConnection
     return options
+
+
+def validate() -> None:
+    """Read every setting once.
+
+    Raises:
+        ImproperlyConfigured: for the first one that is wrong.
+    """
+    for name in DEFAULTS:
+        option(name)
+    redis_options()
+    for name in ("WS4REDIS_ALLOWED_CHANNELS", "WS4REDIS_PROCESS_REQUEST"):
+        callback(name)
 
 
 def adapt_ws4redis() -> None:

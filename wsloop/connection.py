@@ -114,16 +114,19 @@ class Connection:
     def enqueue(self, frame: bytes) -> bool:
         """Put down an encoded frame, and tell whether the caller has to see to a :meth:`flush`.
 
-        Over ``max_queued_bytes`` what waits is thrown away, and the flush closes the connection with TOO_SLOW.
+        If something waits already and it would be more than ``max_queued_bytes``, what waits is thrown away, and the
+        flush closes the connection with TOO_SLOW.
         """
         if not self._accepting:
             return False
+        if self._queue is None:
+            # Whatever its size: a client that has taken all before is not slow.
+            self._queue = [frame]
+            self._queued_bytes = len(frame)
+            return True
         self._queued_bytes += len(frame)
         if self._queued_bytes > self._max_queued_bytes:
             self._overflow()
-            return True
-        if self._queue is None:
-            self._queue = [frame]
             return True
         self._queue.append(frame)
         return False

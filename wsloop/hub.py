@@ -123,9 +123,10 @@ class Hub:
         self.connections.add(connection)
         for channel in joining.channels:
             self._members.setdefault(channel, set()).add(connection)
-        for payload in news():
-            connection.enqueue(encode(payload, is_text(payload)))
         connection.start()
+        first = b"".join(encode(payload, is_text(payload)) for payload in news())
+        if first:
+            connection.enqueue(first)  # as one: several kept messages are no sign of a slow client
         if joining.too_much:
             connection.close(TOO_SLOW, "more was published than a new connection can hold")
         connection.flush()

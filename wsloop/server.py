@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured, PermissionDenied, SuspiciousOperation
+from django.core.exceptions import DisallowedHost, ImproperlyConfigured, PermissionDenied, SuspiciousOperation
 from django.core.handlers.wsgi import WSGIRequest
 from django.db import connections as databases
 from django.http import HttpRequest
@@ -143,11 +143,22 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
             raise ImproperlyConfigured(
                 "wsgi.py must begin with `from gevent import monkey; monkey.patch_all()`, before any other import"
             )
+        conf.validate()
         conf.adapt_ws4redis()
         super().__init__(redis_connection or pool.client())
         self.Subscriber = subscriptions.subscriber_class(conf.subscriber_path())
         self._policy = conf.callback("WS4REDIS_ALLOWED_CHANNELS")
         self._authenticate = conf.callback("WS4REDIS_PROCESS_REQUEST") or self.process_request
+
+    def process_request(self, request: HttpRequest) -> None:
+        """Find session and user as ws4redis does: by the cookie, both None without one.
+
+        A session that was signed with one of ``SECRET_KEY_FALLBACKS`` keeps its key: Django would give it another, and
+        there is no response here that could tell the browser, which would then be signed out.
+        """
+        super().process_request(request)
+        if request.session is not None:
+            request.session.cycle_key = lambda: None  # type: ignore[method-assign]
 
     @property
     def websockets(self) -> set[Connection]:
@@ -198,6 +209,8 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         """
         hub, broker = engine().hub, engine().broker
         channels = tuple(subscriber._subscription.channels)
+        handler = self._handler(subscriber, echo)
+        bounds = int(conf.option("MAX_MESSAGE_SIZE")), int(conf.option("MAX_QUEUED_BYTES"))
         broker.subscribe(channels)
         # Not earlier: what comes before the acknowledgement may be from before a gap, and is older than what is kept.
         joining = hub.join(channels)
@@ -213,8 +226,7 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
             hub.cancel(joining)
             broker.unsubscribe(channels)
             raise
-        bounds = int(conf.option("MAX_MESSAGE_SIZE")), int(conf.option("MAX_QUEUED_BYTES"))
-        connection = Connection(taken, self._handler(subscriber, echo), *bounds)
+        connection = Connection(taken, handler, *bounds)
         try:
             hub.complete(joining, connection, lambda: joining.news(recorder.sent, seen))
         except Exception:
@@ -246,12 +258,12 @@ def refusal(error: Exception) -> Refused:
         return error
     if isinstance(error, PermissionDenied):
         return Refused(HTTPStatus.FORBIDDEN, "This site does not allow you to open this WebSocket. Sign in, perhaps.")
+    if isinstance(error, DisallowedHost):
+        logger.warning("refused: %s", error)
+        return Refused(HTTPStatus.BAD_REQUEST, "The Host of the request is not one of the site's; see ALLOWED_HOSTS.")
     if isinstance(error, SuspiciousOperation):
         logger.warning("refused: %s", error)
-        return Refused(
-            HTTPStatus.BAD_REQUEST,
-            "The request is not acceptable; most likely its Host is not among the site's ALLOWED_HOSTS.",
-        )
+        return Refused(HTTPStatus.BAD_REQUEST, "The request is not acceptable; perhaps it has too many parameters.")
     if isinstance(error, transport.Unsupported):
         logger.error("refused: %s", error)
         return Refused(HTTPStatus.NOT_IMPLEMENTED, str(error))

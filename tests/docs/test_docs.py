@@ -132,9 +132,9 @@ def test_another_site_uses_the_installed_package(tmp_path, redis_server):
     (site / "mysite/__init__.py").touch()
     (site / "mysite/settings.py").write_text(SETTINGS + settings)
     (site / "mysite/urls.py").write_text(URLS)
-    (site / "wsgi.py").write_text(wsgi)
+    (site / "mysite/wsgi.py").write_text(wsgi)
 
-    (command,) = [code for code in code_blocks(ROOT / "README.rst", "console") if "--module wsgi" in code]
+    (command,) = [code for code in code_blocks(ROOT / "README.rst", "console") if "--module mysite.wsgi" in code]
     address = f"127.0.0.1:{free_port()}"
     words = command.removeprefix("$ ").replace("127.0.0.1:9090", address).split()
     uwsgi = str(Path(sys.executable).with_name(words[0]))

@@ -10,6 +10,7 @@ from django.apps import apps
 from django.contrib.auth.models import Group, User
 from django.contrib.auth.signals import user_logged_in
 from django.contrib.sessions.backends.signed_cookies import SessionStore
+from django.core.checks import run_checks
 
 from tests.integration.harness import ROOT
 from wsloop.store import SELF, Store
@@ -75,3 +76,10 @@ options = redis_connection_pool.connection_kwargs
 assert (options["host"], options["port"], options["db"]) == ("example.org", 6380, 3), options
 """
     run(code, tmp_path)
+
+
+def test_check_names_a_setting_that_is_wrong(with_settings):
+    assert not [each for each in run_checks() if each.id == "wsloop.E001"]
+    with_settings(WSLOOP={"MAX_MESSAGE_SIZE": -1})
+    (error,) = [each for each in run_checks() if each.id == "wsloop.E001"]
+    assert error.msg == "WSLOOP['MAX_MESSAGE_SIZE'] must be a positive number, not -1"

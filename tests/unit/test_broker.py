@@ -268,11 +268,45 @@ def test_messages_arrive_complete_and_in_the_order_of_publishing(broker, redis):
 def test_what_is_published_together_travels_in_few_transactions(broker, redis):
     broker.subscribe([A])
     broker.sync()
-    before = redis.info("commandstats")["cmdstat_exec"]["calls"]
+    before = redis.info("commandstats").get("cmdstat_exec", {"calls": 0})["calls"]
     for _ in range(module.BATCH * 3):
         broker.publish([A], b"x", 0)
     broker.delivered.take(module.BATCH * 3)
     assert redis.info("commandstats")["cmdstat_exec"]["calls"] - before == 3
+
+
+def test_sync_does_not_wait_for_what_sockets_publish(broker, monkeypatch):
+    """A socket that opens must not queue behind others that flood."""
+    broker.subscribe([A])
+    gate = Event()
+    monkeypatch.setattr(broker, "_send_batch", lambda messages, numbers: gate.wait(WAIT))
+    done = Event()
+    broker.publish([A], b"stuck", 0, done=done.set)
+    broker.sync()
+    assert not done.is_set()
+    gate.set()
+    assert done.wait(WAIT)
+
+
+def test_sockets_get_their_turn_before_too_much_has_gathered(broker, redis, monkeypatch):
+    """What one read of the line brings must not exceed what may wait for one socket: healthy ones would be closed."""
+    turns, sizes = [], []
+    monkeypatch.setattr(module.gevent, "sleep", lambda seconds: (turns.append(sum(sizes)), sizes.clear()))
+    monkeypatch.setattr(broker, "_deliver", lambda channel, payload, origin: sizes.append(len(payload)))
+    message = [b"message", A, b"x" * 10_000]
+    line = iter([message] * 1000)
+
+    class Line:
+        def read_response(self, disable_decoding):
+            try:
+                return next(line)
+            except StopIteration:
+                raise ConnectionError from None
+
+    with pytest.raises(ConnectionError):
+        broker._read(Line())
+    assert len(turns) > 30
+    assert max(turns) <= module.BATCH_BYTES + 10_000
 
 
 def test_the_message_is_kept_as_the_last_one_of_its_channels(broker, redis):

@@ -502,9 +502,19 @@ def test_output_over_the_bound_is_given_up_while_it_waits(connect):
     assert sum(map(len, connection._queue)) < 2000
 
 
-def test_a_single_frame_over_the_bound_closes_at_once(connect):
+def test_a_single_frame_over_the_bound_is_no_sign_of_a_slow_client(connect):
     connection, peer, _ = connect(max_queued_bytes=1000)
-    assert connection.enqueue(encode(b"x" * 2000, True)) is True
+    for _ in range(2):
+        assert connection.enqueue(encode(b"x" * 2000, True)) is True
+        connection.flush()
+        assert peer.message() == "x" * 2000
+    assert connection.open
+
+
+def test_a_frame_behind_one_that_waits_is_bounded(connect):
+    connection, peer, _ = connect(max_queued_bytes=1000)
+    connection.enqueue(encode(b"x" * 900, True))
+    connection.enqueue(encode(b"x" * 200, True))
     connection.flush()
     peer.send(close_frame(4008))
     assert peer.closing() == 4008

@@ -183,6 +183,12 @@ def test_a_connection_for_which_it_was_too_much_is_closed_with_4008(hub, member,
     assert not hub.connections
 
 
+def test_several_kept_messages_over_the_bound_are_no_sign_of_a_slow_client(member):
+    connection, peer = member(NEWS, news=[b"x" * 900, b"y" * 900, b"z" * 900], bound=1000)
+    assert peer.messages(3) == ["x" * 900, "y" * 900, "z" * 900]
+    assert connection.open
+
+
 def test_news_that_fail_leave_a_connection_that_can_be_aborted(hub, pair, left):
     transport, peer = pair()
     connection = Connection(transport, hub, 1000, 1000)

@@ -9,10 +9,11 @@ import weakref
 import gevent
 import pytest
 import redis.exceptions
+from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.db import SessionStore
-from django.core.exceptions import DisallowedHost, ImproperlyConfigured, PermissionDenied
+from django.core.exceptions import DisallowedHost, ImproperlyConfigured, PermissionDenied, TooManyFieldsSent
 from django.db import connections, transaction
 from django.test import RequestFactory
 from websockets.frames import Close, Opcode
@@ -28,6 +29,8 @@ from wsloop.hub import Joining
 from wsloop.publisher import RedisPublisher
 from wsloop.server import WebsocketServer, refusal
 from wsloop.store import RedisMessage
+
+OLD_KEY = settings.SECRET_KEY
 
 HANDSHAKE = {
     "SERVER_PROTOCOL": "HTTP/1.1",
@@ -349,6 +352,15 @@ def test_every_audience_of_a_user(front, shared_redis, facility, signed_in):
     assert visitor.message() == "everybody"
 
 
+def test_a_socket_signs_nobody_out_while_the_secret_key_is_changed(signed_in, with_settings):
+    with_settings(SECRET_KEY="another, longer than fifty characters in all, no less", SECRET_KEY_FALLBACKS=[OLD_KEY])
+    request = RequestFactory(HTTP_COOKIE=signed_in.cookie).get("/ws/news")
+    WebsocketServer().process_request(request)
+    assert request.user.get_username() == "john"
+    assert request.session.session_key == signed_in.session_key
+    assert SessionStore().exists(signed_in.session_key), "the browser's cookie still names a session"
+
+
 def test_the_policy_decides(front, publish, facility, with_settings):
     asked = []
 
@@ -512,6 +524,7 @@ def test_an_error_after_the_101_ends_the_connection(front, shared_redis, facilit
         (Refused(400, "a reason"), 400, "a reason"),
         (PermissionDenied("a secret"), 403, "Sign in, perhaps"),
         (DisallowedHost("a secret"), 400, "ALLOWED_HOSTS"),
+        (TooManyFieldsSent("a secret"), 400, "too many parameters"),
         (transport.Unsupported("use another option"), 501, "use another option"),
         (Unavailable("a secret"), 503, "Try again"),
         (redis.exceptions.TimeoutError("a secret"), 503, "Try again"),
@@ -711,6 +724,9 @@ def test_a_wrong_setting_is_refused_at_the_start(with_settings):
         WebsocketServer()
     with_settings(WS4REDIS_ALLOWED_CHANNELS=None, WS4REDIS_SUBSCRIBER="nowhere.Subscriber")
     with pytest.raises(ImproperlyConfigured, match="WS4REDIS_SUBSCRIBER"):
+        WebsocketServer()
+    with_settings(WSLOOP={"PING": 1})
+    with pytest.raises(ImproperlyConfigured, match=r"no option \['PING'\]"):
         WebsocketServer()
 
 
