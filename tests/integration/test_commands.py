@@ -75,8 +75,8 @@ class Running:
 class Checkout:
     """A copy of the site with a ``var/`` of its own and the virtual environment of these tests."""
 
-    def __init__(self):
-        self.path = Path(tempfile.mkdtemp(prefix="site-"))  # short: the path of the embedded Redis's socket is bounded
+    def __init__(self, prefix="site-"):
+        self.path = Path(tempfile.mkdtemp(prefix=prefix))  # short: the path of the embedded Redis's socket is bounded
         shutil.copytree(ROOT / "project", self.path / "project", ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("manage.py", "wsgi.py", "uwsgi.ini", "Makefile", "requirements.txt", "requirements-dev.txt"):
             shutil.copy(ROOT / name, self.path)
@@ -173,12 +173,13 @@ def sends_john_a_message_over_the_socket(site):
 
 
 @pytest.fixture
-def checkout():
+def checkout(request):
+    """A ``Checkout``; with an indirect parameter, in a directory whose name begins with that."""
     need("redis-server")
     need("make")
     if not (Path(sys.prefix) / "installed-requirements.txt").exists():
         missing("this virtual environment was not built by make install")
-    checkout = Checkout()
+    checkout = Checkout(getattr(request, "param", "site-"))
     try:
         yield checkout
     finally:
@@ -223,6 +224,21 @@ def test_make_run_serves_the_site_and_ctrl_c_ends_all_of_it(checkout):
     assert not checkout.answers()
     assert checkout.redis_pid() is None
     assert not Path(f"/proc/{redis_pid}").exists() or sys.platform != "linux"
+
+
+@pytest.mark.parametrize("checkout", ["it's my site-"], indirect=True)
+def test_make_run_in_a_path_with_a_space_and_an_apostrophe(checkout):
+    checkout.var.mkdir()
+    touch = checkout.var / "reload"
+    touch.touch()
+    running = checkout.start("make", "run", f"HTTP={checkout.address}")
+    running.wait_for_output("Ctrl-C stops the site.")
+    later = time.time() + 60
+    os.utime(touch, (later, later))
+    running.wait_for_output("chain reloading complete")
+    assert sends_john_a_message_over_the_socket(checkout)
+    running.press_ctrl_c()
+    assert "Stopped" in running.output()
 
 
 def test_make_run_killed_leaves_nothing_behind(checkout):
