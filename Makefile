@@ -16,7 +16,7 @@ VENV := .venv
 .PHONY: run install test lint bench bench-leaks dev python
 
 run: install
-	@DEMO=1 HTTP='$(HTTP)' $(VENV)/bin/python -m project.run
+	@DEMO=1 HTTP='$(HTTP)' $(VENV)/bin/python -m project
 
 install: python
 	@$(PYTHON) project/install.py $(VENV) requirements.txt

@@ -6,6 +6,7 @@ staying in the foreground until Ctrl-C, which ends the server and the embedded R
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -30,6 +31,10 @@ from project import embedded_redis, startup
 
 # Seconds until the site must answer: a cold start takes two to three on a small machine.
 START_TIMEOUT = 60.0
+# Seconds until a server that was asked to end is killed: more than the mercy that uWSGI gives its workers.
+END_TIMEOUT = 20.0
+# Exit code of a start that was interrupted, as a shell has it.
+INTERRUPTED = 130
 
 
 def say(line: str) -> None:
@@ -80,14 +85,28 @@ def prepare_site() -> None:
         sys.exit(f"{type(exc).__name__}: {' '.join(str(exc).split())}")
 
 
+class Interruption:
+    """A signal handler that keeps in mind that it was called (an Event's lock could stop a handler for ever)."""
+
+    requested = False
+
+    def __call__(self, *_: object) -> None:
+        self.requested = True
+
+
 class Server:
     """uWSGI as a child; what it prints while it starts is held back, and shown only if the site does not come up.
 
     It runs in a session of its own, so that Ctrl-C reaches it once, as the signal that ends it in an orderly way.
+
+    Args:
+        address: ``HTTP``.
+        ending: says when the server shall end.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, ending: Interruption) -> None:
         self.host, self.port = split_address(address)
+        self._ending = ending
         self._held_back: list[bytes] | None = []
         self._process = subprocess.Popen(
             [str(Path(sys.executable).with_name("uwsgi")), "uwsgi.ini"],
@@ -115,11 +134,11 @@ class Server:
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
 
     def answers(self) -> bool:
-        """Wait until a page comes back; False if uWSGI ended, or took longer than ``START_TIMEOUT``."""
+        """Wait until a page comes back; False if uWSGI ended, was told to, or took longer than ``START_TIMEOUT``."""
         deadline = time.monotonic() + START_TIMEOUT
-        while self._process.poll() is None and time.monotonic() < deadline:
+        while not self._ending.requested and self._process.poll() is None and time.monotonic() < deadline:
             try:
-                urllib.request.urlopen(self.url(), timeout=10).close()
+                urllib.request.urlopen(self.url(), timeout=2).close()
                 return True
             except urllib.error.HTTPError as exc:
                 if exc.code < 500:  # a Host that is not allowed, say: the site is up, and its log tells
@@ -134,15 +153,28 @@ class Server:
         self._held_back = None
 
     def wait(self) -> int:
-        return self._process.wait()
+        """Wait until uWSGI has ended by itself, or was told to; return its exit code."""
+        while not self._ending.requested:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self._process.wait(0.5)
+        return self.end()
 
-    def end(self) -> None:
-        self._process.terminate()
+    def end(self, timeout: float = END_TIMEOUT) -> int:
+        """End uWSGI, killed if it takes longer than ``timeout`` seconds; return its exit code.
+
+        It is asked more than once: until its master is up, uWSGI ignores SIGTERM.
+        """
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self._process.wait(0.5)
+        self._process.kill()
+        return self._process.wait()
 
     def fail(self) -> NoReturn:
         """End uWSGI and this program, with what uWSGI said."""
         self.end()
-        self.wait()
         self._reader.join(timeout=5)
         sys.stderr.buffer.writelines(self._held_back or [])
         sys.exit("uWSGI does not serve the site; above is what it said.")
@@ -167,19 +199,18 @@ def main() -> None:
     prepare_site()
 
     say("Starting uWSGI" + (" and an embedded Redis" if startup.uses_embedded_redis() else ""))
-    server = Server(address)
+    ending = Interruption()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: server.end())
-    if not server.answers():
+        signal.signal(number, ending)
+    server = Server(address, ending)
+    up = server.answers()
+    if up:
+        server.show_output()
+        announce(server)
+    elif not ending.requested:
         server.fail()
-    server.show_output()
-    announce(server)
-    code = server.wait()
+    code = server.wait() if up else server.end(timeout=5)  # nobody waits for an answer yet
     if startup.uses_embedded_redis():
         embedded_redis.stop_if_unused(settings.VAR_DIR)
     say("Stopped")
-    sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()
+    sys.exit(code if up else INTERRUPTED)

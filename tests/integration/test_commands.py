@@ -241,6 +241,23 @@ def test_make_run_in_a_path_with_a_space_and_an_apostrophe(checkout):
     assert "Stopped" in running.output()
 
 
+@pytest.mark.parametrize(
+    ("last", "seconds"), [("", 0), ("Migrating the database", 0), ("Starting uWSGI", 0), ("Starting uWSGI", 0.5)]
+)
+def test_ctrl_c_while_make_run_starts(checkout, last, seconds):
+    checkout.var.mkdir()
+    running = checkout.start(sys.executable, "-X", "importtime", "-m", "project", HTTP=checkout.address, DEMO="1")
+    running.wait_for_output(last or "django")  # the imports are told, so they can be interrupted
+    time.sleep(seconds)  # uWSGI tells nothing while it starts
+    running.press_ctrl_c()
+    lines = [line for line in running.output().splitlines() if not line.startswith("import time:")]
+    assert lines[-1] == "Stopped"
+    assert len(lines) <= 5  # the steps it got to, and nothing of uWSGI's or of a traceback
+    assert running.process.returncode == 130
+    assert not checkout.answers()
+    assert checkout.redis_pid() is None
+
+
 def test_make_run_killed_leaves_nothing_behind(checkout):
     if sys.platform != "linux":
         pytest.skip("the kernel tells of a parent's death on Linux only")
