@@ -76,7 +76,9 @@ def use(directory: Path) -> None:
         users = os.open(directory / "redis.users", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as exc:
         raise EmbeddedRedisError(f"{exc.filename} cannot be written: {exc.strerror}") from exc
-    fcntl.flock(users, fcntl.LOCK_SH)
+    if not _wait_for(lambda: _locks(users, fcntl.LOCK_SH), START_TIMEOUT):
+        _original("close")(users)
+        raise EmbeddedRedisError(f"The embedded Redis is being ended, and does not end; see {directory / 'redis.log'}")
     try:
         _run_starter(directory)
     except EmbeddedRedisError:
@@ -123,13 +125,13 @@ def _run_starter(directory: Path) -> None:
         raise EmbeddedRedisError(reason or "The embedded Redis could not be started")
 
 
-def _original(name: str) -> Callable[..., Any]:
-    """Return the function ``name`` of ``os`` as CPython has it, even where gevent has put its own in its place."""
+def _original(name: str, module: str = "os") -> Callable[..., Any]:
+    """Return the function ``name`` of ``module`` as CPython has it, even where gevent has put its own in its place."""
     if "gevent.monkey" not in sys.modules:
-        return getattr(os, name)  # type: ignore[no-any-return]
+        return getattr(sys.modules[module], name)  # type: ignore[no-any-return]
     from gevent.monkey import get_original
 
-    return get_original("os", name)  # type: ignore[no-any-return]
+    return get_original(module, name)  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager
@@ -175,12 +177,20 @@ def _supervised(directory: Path) -> bool:
         return False
 
 
+def _locks(descriptor: int, operation: int) -> bool:
+    try:
+        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _wait_for(condition: Callable[[], bool], timeout: float) -> bool:
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.02)
+        _original("sleep", "time")(0.02)
     return True
 
 
@@ -245,10 +255,12 @@ class Supervisor:
         os.umask(0o077)  # messages are nobody else's business
         alive = os.open(self.directory / "redis.supervisor", os.O_RDWR | os.O_CREAT)
         fcntl.flock(alive, fcntl.LOCK_EX)  # until this process ends; redis-server does not inherit it
+        # Opened once: should the directory be removed, these remain the users of this Redis, not those of the next one.
+        self.users = os.open(self.directory / "redis.users", os.O_RDWR | os.O_CREAT, 0o600)
         watcher = threading.Thread(target=self._end_when_unused, daemon=True)
         while True:
             try:
-                server = self._spawn()
+                server = self.server = self._spawn()
             except EmbeddedRedisError as exc:
                 fail(str(exc))
                 return
@@ -308,13 +320,24 @@ class Supervisor:
 
     def _end_when_unused(self) -> None:
         while True:
-            with (self.directory / "redis.users").open("w") as users:
-                fcntl.flock(users, fcntl.LOCK_EX)  # until the last user has ended
+            fcntl.flock(self.users, fcntl.LOCK_EX)  # until the last user has ended
+            fcntl.flock(self.users, fcntl.LOCK_UN)
             time.sleep(GRACE)
-            with _unused(self.directory) as unused:
-                if unused:
-                    _shut_down(self.path)
-                    threading.Event().wait()  # new users wait until this process has ended, and the server with it
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(self.users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self._removed():
+                    # Its path may be another Redis's by now, whose socket and data an orderly end would overwrite.
+                    self.server.kill()
+                    os._exit(0)
+                _shut_down(self.path)
+                threading.Event().wait()  # new users wait until this process has ended, and the server with it
+
+    def _removed(self) -> bool:
+        """Tell whether the directory was removed, or its content, since this supervisor started."""
+        try:
+            return not os.path.samestat(os.fstat(self.users), os.stat(self.directory / "redis.users"))
+        except FileNotFoundError:
+            return True
 
     def _last_words(self) -> str:
         log = self.directory / "redis.log"

@@ -1,6 +1,7 @@
 """The embedded Redis: one per directory, there while it is used, whoever starts it and however they end."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -176,6 +177,29 @@ def test_a_killed_server_is_started_again(directory, users):
     server = server_pid(directory)
     os.kill(server, signal.SIGKILL)
     wait_until(lambda: server_pid(directory) not in (None, server), what="another Redis")
+
+
+def test_a_directory_removed_while_it_is_used_does_not_stop_the_next_start(directory, users):
+    first = users().up()
+    old = server_pid(directory)
+    for path in directory.iterdir():
+        path.unlink()
+    second = users().up()
+    new = server_pid(directory)
+    assert new != old
+    first.end()
+    wait_until(lambda: not exists(old), 30, "the end of the Redis whose files are gone")
+    assert server_pid(directory) == new
+    users().up()
+    second.end()
+
+
+def test_a_start_that_is_locked_out_says_so_in_one_line(directory, monkeypatch):
+    monkeypatch.setattr(embedded_redis, "START_TIMEOUT", 0.1)
+    with (directory / "redis.users").open("w") as users:
+        fcntl.flock(users, fcntl.LOCK_EX)
+        with pytest.raises(embedded_redis.EmbeddedRedisError, match="is being ended, and does not end"):
+            embedded_redis.use(directory)
 
 
 def test_nobody_else_can_reach_it(directory, users):
