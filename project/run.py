@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import NoReturn
@@ -67,7 +68,8 @@ def check_redis(url: str) -> None:
         with redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5) as client:
             client.ping()
     except (redis.RedisError, OSError) as exc:
-        place = url.rpartition("@")[2]
+        parts = urllib.parse.urlsplit(url)  # a password may be in front of the host as well as in the query string
+        place = f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
         sys.exit(f"The Redis of REDIS_URL ({place}) cannot be used: {exc}")
 
 

@@ -268,12 +268,11 @@ def test_make_run_killed_leaves_nothing_behind(checkout):
     wait_until(lambda: checkout.redis_pid() is None, 30, "the end of Redis")
 
 
-def test_make_run_without_the_redis_of_redis_url(checkout):
-    answer = checkout.run(
-        "make", "run", f"HTTP={checkout.address}", REDIS_URL=f"redis://:hunter2@127.0.0.1:{free_port()}/0"
-    )
+@pytest.mark.parametrize("url", ["redis://:hunter2@127.0.0.1:{}/0", "redis://127.0.0.1:{}?password=hunter2"])
+def test_make_run_without_the_redis_of_redis_url(checkout, url):
+    answer = checkout.run("make", "run", f"HTTP={checkout.address}", REDIS_URL=url.format(free_port()))
     assert answer.returncode != 0
-    assert re.match(r"The Redis of REDIS_URL \(127\.0\.0\.1:\d+/0\) cannot be used: .*refused", answer.stderr)
+    assert re.match(r"The Redis of REDIS_URL \(127\.0\.0\.1:\d+\) cannot be used: .*refused", answer.stderr)
     assert len(answer.stderr.splitlines()) == 2  # and make's own
     assert "hunter2" not in answer.stderr
 
