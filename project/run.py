@@ -62,6 +62,12 @@ def check_address(address: str) -> None:
         sys.exit(f"{address} cannot be listened on ({exc.strerror}). Another one: make run HTTP=127.0.0.1:9000")
 
 
+def check_processes(processes: str) -> None:
+    """Exit with one line if uWSGI cannot start as many workers as ``PROCESSES`` says."""
+    if not (processes.isascii() and processes.isdigit() and int(processes)):
+        sys.exit(f"PROCESSES must be a number of workers, 1 or more, not {processes!r}.")
+
+
 def check_redis(url: str) -> None:
     """Exit with one line if the Redis of ``REDIS_URL`` does not answer. Its password is not shown."""
     try:
@@ -192,6 +198,7 @@ def main() -> None:
     os.chdir(Path(__file__).resolve().parent.parent)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
     check_address(address)
+    check_processes(os.environ.get("PROCESSES", "1"))
     try:
         startup.check()
     except startup.RefusedError as exc:

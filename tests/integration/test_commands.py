@@ -304,6 +304,12 @@ def test_make_run_at_no_address(checkout, address):
     )
 
 
+@pytest.mark.parametrize("processes", ["0", "x", ""])
+def test_make_run_with_no_number_of_processes(checkout, processes):
+    answer = checkout.run("make", "run", f"HTTP={checkout.address}", PROCESSES=processes)
+    assert answer.stderr.splitlines()[0] == f"PROCESSES must be a number of workers, 1 or more, not {processes!r}."
+
+
 def test_make_install_says_nothing_when_nothing_changed(checkout):
     answer = checkout.run("make", "install")
     assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
