@@ -12,7 +12,6 @@ Nothing here blocks. This module must not know Redis or HTTP.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -20,8 +19,6 @@ import gevent
 
 from wsloop import conf
 from wsloop.connection import PING, TOO_SLOW, Connection, encode
-
-logger = logging.getLogger("wsloop.hub")
 
 TICK = 1.0  # seconds between two turns of the timer
 HEARTBEAT_INTERVAL = 4  # ticks; as in ws4redis

@@ -124,8 +124,8 @@ class Client:
     def pubsub(self, **options: Any) -> Subscription:
         return Subscription()
 
-    def publish(self, channel: bytes | str, message: bytes | str, expire: int = 0) -> None:
-        self.publish_all([channel], store.encode(message), expire)
+    def publish(self, channel: bytes | str, message: bytes | str) -> None:
+        self.publish_all([channel], store.encode(message), expire=0)
 
     def publish_all(self, channels: Iterable[bytes | str], payload: bytes, expire: int) -> None:
         """Publish to several channels in one round trip."""
