@@ -17,17 +17,32 @@ from django.core.management.commands.runserver import Command as RunserverComman
 from gevent import monkey
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
+from wsloop.redaction import printable, redact
+
 if apps.is_installed("django.contrib.staticfiles"):
     from django.contrib.staticfiles.management.commands.runserver import Command as RunserverCommand
 
 
 class Handler(WSGIHandler):
-    """Gives the WebSocket server the connection of the request."""
+    """Gives the WebSocket server the connection of the request, and logs no secrets."""
+
+    requestline: str | None
 
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()
         environ["wsloop.socket"] = self.socket
         return environ
+
+    def format_request(self) -> str:
+        sent = self.requestline or ""
+        self.requestline = redact(" ".join(map(printable, sent.split(" "))))
+        try:
+            return str(super().format_request())
+        finally:
+            self.requestline = sent
+
+    def log_error(self, msg: str, *args: Any) -> None:
+        super().log_error(redact(msg % args if args else msg))  # may have the line of a malformed request
 
 
 class Server:
