@@ -17,9 +17,10 @@ from django.core.wsgi import get_wsgi_application  # noqa: E402
 
 django_application = get_wsgi_application()
 
+from project.routing import handlers  # noqa: E402
 from wsloop.server import WebsocketServer  # noqa: E402
 
-websocket_application = WebsocketServer()
+websocket_application = WebsocketServer(handlers=handlers)
 
 
 def application(environ, start_response):

@@ -13,6 +13,8 @@ line with everybody's messages, which gives two things that plain publish and su
   which socket it was. So the echo of that very message can be held back, and never an equal one of somebody else,
   while the payload stays bare for every other reader of the channel, ws4redis included.
 
+And all processes listen to one more channel, on which they are told about users whose rights have changed.
+
 This module must not know WebSockets: it hands ``(channel, payload, origin)`` to ``deliver``.
 """
 
@@ -65,16 +67,27 @@ class Broker:
     Args:
         deliver: called with channel, payload and origin for each message, in the order of Redis; must not block.
         failed: called when ``deliver`` or the broker itself has raised something unforeseen: messages are lost.
+        control: called with each payload on :func:`store.control_channel`; must not block.
+        connected: called when that channel is subscribed (again): payloads before may have been missed.
 
     Attributes:
         lost: how many messages of sockets Redis did not take.
     """
 
-    def __init__(self, deliver: Callable[[bytes, bytes, Any], None], failed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        deliver: Callable[[bytes, bytes, Any], None],
+        failed: Callable[[], None],
+        control: Callable[[bytes], None] = lambda payload: None,
+        connected: Callable[[], None] = lambda: None,
+    ) -> None:
         self._deliver = deliver
         self._failed = failed
+        self._control = control
+        self._connected = connected
+        self._control_channel = store.control_channel()
         self._own_channel = f"{conf.prefix()}wsloop:{uuid.uuid4().hex}".encode()
-        self._counts: dict[bytes, int] = {self._own_channel: 1}
+        self._counts: dict[bytes, int] = {self._control_channel: 1, self._own_channel: 1}
         self._acknowledged: set[bytes] = set()
         self._unanswered: collections.Counter[bytes] = collections.Counter()
         self._waiting: dict[bytes, list[AsyncResult[None]]] = {}
@@ -270,6 +283,8 @@ class Broker:
             _, channel, payload = response
             if channel == self._own_channel:
                 self._handle_own(payload)
+            elif channel == self._control_channel:
+                self._control(payload)
             else:
                 self._deliver(channel, payload, self._origin)
                 return len(payload)
@@ -280,6 +295,8 @@ class Broker:
                 del self._unanswered[channel]
                 if channel in self._counts:
                     self._acknowledged.add(channel)
+                    if channel == self._control_channel:
+                        self._connected()
                     for waiter in self._waiting.pop(channel, ()):
                         waiter.set()
         return 0

@@ -7,6 +7,9 @@ must not know Redis commands, sockets or gevent.
 
 from __future__ import annotations
 
+import fnmatch
+import ipaddress
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,36 +18,157 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 from redis.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 
-DEFAULTS: dict[str, float] = {
-    # Largest message taken from a client, in bytes, over all of its fragments: that of Centrifugo and AnyCable.
+DEFAULTS: dict[str, Any] = {
+    # What a client sends.
+    # Largest message taken from a client, in bytes, over all of its fragments, decompressed: that of Centrifugo and
+    # AnyCable.
     "MAX_MESSAGE_SIZE": 64 * 1024,
+    # Frames a second taken from a client in the long run, and at once: a drawing page sends one for each animation
+    # frame, 60 a second. None: any number.
+    "RATE_LIMIT": (100, 200),
+    # Largest header of a handshake, and largest query string, in bytes: the longest real ones have some hundred, with
+    # a token in it.
+    "MAX_HEADER_SIZE": 4096,
+    # Longest facility, in bytes: it is part of the names of up to four channels, kept as long as the socket is open.
+    "MAX_FACILITY_SIZE": 255,
+    # What waits for a client.
     # Output that may wait for one client, in bytes, before it is closed as too slow: 1 MiB bounds 1,000 stuck clients
     # to 1 GiB, and holds some thousand notifications.
     "MAX_QUEUED_BYTES": 1024 * 1024,
-    # Seconds without a sign of life after which the server pings: below the 60 s after which uWSGI's http router, nginx
-    # and most load balancers cut a silent line, twice.
+    # How many there may be. All are counted by each worker for itself; None: any number.
+    # Sockets of one worker, closing ones included. Three quarters of its descriptors are the limit where that is less,
+    # so that the site goes on answering.
+    "MAX_CONNECTIONS": 25_000,
+    # Sockets of one user: many tabs on many devices.
+    "MAX_CONNECTIONS_PER_USER": 100,
+    # Sockets of one address: an office, a school, or many phones behind one gateway.
+    "MAX_CONNECTIONS_PER_ADDRESS": 500,
+    # Addresses and networks whose X-Forwarded-For is believed: none, for a client can send that header too.
+    "TRUSTED_PROXIES": (),
+    # How long things may take, in seconds.
+    # From the request to the 101: above REDIS_TIMEOUT, below the patience of proxies and people.
+    "HANDSHAKE_TIMEOUT": 10,
+    # Between two pings to a socket: below the 60 s after which uWSGI's http router, nginx and most load balancers cut a
+    # silent line, twice.
     "PING_INTERVAL": 25,
-    # Seconds a client has to answer a close frame and to hang up: slow phones manage, and stuck ones do not pile up.
+    # For the answer to a ping: as much as Socket.IO grants; phones that wake up need some.
+    "PING_TIMEOUT": 20,
+    # For the answer to a close frame and the end of the line: slow phones manage, and stuck ones do not pile up.
     "CLOSE_TIMEOUT": 10,
-    # Seconds until Redis must have answered, for a handshake as for a view that publishes.
+    # Until Redis must have answered, for a handshake as for a view that publishes.
     "REDIS_TIMEOUT": 5,
+    # What is sent.
+    # Smallest message that is compressed for clients which can take it, in bytes: below, compressing costs more than a
+    # packet saves. None: nothing is compressed in either direction.
+    "COMPRESS_FROM": 1024,
+    # Who may open sockets.
+    # Pages of other sites: none, for a browser sends the user's cookies with whatever a page opens.
+    "ALLOWED_ORIGINS": (),
+    # Options of facilities: patterns of their names, as in shells, to dictionaries; the first that matches counts.
+    "FACILITIES": {},
+}
+
+FACILITY_DEFAULTS: dict[str, Any] = {
+    # Whether its sockets may negotiate compression. Off where a message mixes a secret with text of somebody else, who
+    # could guess the secret by the size on the wire (BREACH).
+    "compression": True,
+}
+
+MAY_BE_NONE = {
+    "RATE_LIMIT",
+    "MAX_CONNECTIONS",
+    "MAX_CONNECTIONS_PER_USER",
+    "MAX_CONNECTIONS_PER_ADDRESS",
+    "COMPRESS_FROM",
 }
 
 
-def option(name: str) -> float:
+def option(name: str) -> Any:
     """Return one option of the dictionary ``WSLOOP``, or its default.
 
     Raises:
-        ImproperlyConfigured: if ``WSLOOP`` has a key that does not exist, or a value that is not a positive number.
+        ImproperlyConfigured: if ``WSLOOP`` has a key that does not exist, or a value of the wrong kind.
     """
     given: dict[str, Any] = getattr(settings, "WSLOOP", {})
+    if not given:
+        return DEFAULTS[name]
     unknown = set(given) - set(DEFAULTS)
     if unknown:
         raise ImproperlyConfigured(f"WSLOOP has no option {sorted(unknown)}; there are {list(DEFAULTS)}")
     value = given.get(name, DEFAULTS[name])
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-        raise ImproperlyConfigured(f"WSLOOP[{name!r}] must be a positive number, not {value!r}")
+    if not (value is None and name in MAY_BE_NONE):
+        KINDS.get(name, _check_number)(f"WSLOOP[{name!r}]", value)
     return value
+
+
+def facility_option(facility: str, name: str) -> Any:
+    """Return an option of one facility, from the first pattern in ``WSLOOP["FACILITIES"]`` that matches it."""
+    for pattern, options in option("FACILITIES").items():
+        if fnmatch.fnmatchcase(facility, pattern):
+            return options.get(name, FACILITY_DEFAULTS[name])
+    return FACILITY_DEFAULTS[name]
+
+
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+        raise ImproperlyConfigured(f"{name} must be a positive number, not {value!r}")
+
+
+def _check_rate(name: str, value: Any) -> None:
+    try:
+        rate, burst = value
+        _check_number(name, rate)
+        _check_number(name, burst)
+    except (TypeError, ValueError, ImproperlyConfigured):
+        raise ImproperlyConfigured(
+            f"{name} must be two positive numbers, frames a second and at once, or None, not {value!r}"
+        ) from None
+
+
+def _check_origins(name: str, value: Any) -> None:
+    if not isinstance(value, (list, tuple)) or not all(
+        isinstance(each, str) and (each == "*" or ORIGIN.fullmatch(each)) for each in value
+    ):
+        raise ImproperlyConfigured(
+            f'{name} must be a list of origins, "https://example.com", "https://*.example.com" or "*", not {value!r}'
+        )
+
+
+def _check_proxies(name: str, value: Any) -> None:
+    try:
+        if isinstance(value, str):
+            raise ValueError
+        for each in value:
+            ipaddress.ip_network(each)
+    except (TypeError, ValueError):
+        raise ImproperlyConfigured(
+            f'{name} must be a list of addresses and networks such as "10.0.0.0/8", not {value!r}'
+        ) from None
+
+
+def _check_facilities(name: str, value: Any) -> None:
+    if not isinstance(value, dict) or not all(isinstance(options, dict) for options in value.values()):
+        raise ImproperlyConfigured(f"{name} must be a dictionary of patterns to dictionaries, not {value!r}")
+    for pattern, options in value.items():
+        unknown = set(options) - set(FACILITY_DEFAULTS)
+        if unknown:
+            raise ImproperlyConfigured(
+                f"{name}[{pattern!r}] has no option {sorted(unknown)}; there are {list(FACILITY_DEFAULTS)}"
+            )
+        for key, given in options.items():
+            if type(given) is not type(FACILITY_DEFAULTS[key]):
+                raise ImproperlyConfigured(f"{name}[{pattern!r}][{key!r}] must be True or False, not {given!r}")
+
+
+# Scheme, host with perhaps a wildcard for its subdomains, and perhaps a port.
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\*\.)?([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.IGNORECASE)
+
+KINDS: dict[str, Callable[[str, Any], None]] = {
+    "RATE_LIMIT": _check_rate,
+    "TRUSTED_PROXIES": _check_proxies,
+    "ALLOWED_ORIGINS": _check_origins,
+    "FACILITIES": _check_facilities,
+}
 
 
 def websocket_url() -> str:

@@ -10,23 +10,39 @@ gathered and gives it to the kernel. What the kernel does not take waits, up to 
     OPEN ---- close(), a fault of the peer, or a close frame ----> CLOSING ---- end of stream or deadline ----> CLOSED
 
 While CLOSING the close frame goes out, then the end of the stream, and input is thrown away until the peer hangs up.
-The hub ends connections that stay in this state for too long. This module must not know Redis, nor how the hub works.
+The hub ends connections that stay in this state for too long.
+
+What a peer can cost is bounded: input is parsed in small slices, and after each the frames are counted; a peer that
+trickles bytes is read again only after a pause, when more has gathered in the kernel. This module must not know Redis,
+nor how the hub works.
 """
 
 from __future__ import annotations
 
 import codecs
+import functools
 import logging
-from typing import Any, Protocol
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any, NamedTuple, Protocol
 
-from websockets.frames import CloseCode, Frame, Opcode
+from websockets.exceptions import PayloadTooBig
+from websockets.extensions import Extension
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.protocol import SEND_EOF, Side, State
 from websockets.protocol import Protocol as WebSocketProtocol
 
+from wsloop import metrics
 from wsloop.transport import READ, WRITE, Transport
 
-TOO_SLOW = 4008  # private close code, after HTTP's 408: the client did not read; it may come back and resume
+# Private close codes, after HTTP's 408 and 429.
+TOO_SLOW = 4008  # the client did not read, or did not answer a ping; it may come back and resume
+TOO_MANY = 4029  # the client sent more frames than RATE_LIMIT allows
 JOIN = 256 * 1024  # bytes joined into one write; more than the kernel takes at once would only be copied in vain
+SLICE = 4096  # bytes parsed before the frames in them are counted: not more than 682, some milliseconds of work
+TRICKLE = 1024  # bytes; a read that brings less, and completes no frame, is followed by a pause
+WINDOW_BITS = 12  # window of the compressor, 4 KiB: set up in a third of the time of the largest, and nearly as good
 
 logger = logging.getLogger("wsloop.connection")
 logger.setLevel(logging.INFO)  # below it the parser would format every frame, for each connection
@@ -38,6 +54,9 @@ class Handler(Protocol):
     def received(self, connection: Connection, payload: bytes, text: bool) -> None:
         """A complete message has arrived; ``text`` tells whether as text (then it is valid UTF-8) or binary."""
 
+    def pausing(self, connection: Connection) -> None:
+        """The connection is held, because of how its peer sends; release it in some milliseconds."""
+
     def closing(self, connection: Connection) -> None:
         """The connection takes no more messages and waits for the peer to hang up."""
 
@@ -45,12 +64,49 @@ class Handler(Protocol):
         """The connection has ended."""
 
 
-def encode(payload: bytes, text: bool) -> bytes:
-    """Return the frame of a server that carries ``payload``, as text or binary (RFC 6455, section 5.2)."""
-    return Frame(Opcode.TEXT if text else Opcode.BINARY, payload).serialize(mask=False)
+class Bounds(NamedTuple):
+    """What a client may do; one object for all connections with the same ones.
+
+    Attributes:
+        max_message_size: bytes of the largest message taken, over all its fragments; a larger one closes with 1009.
+        max_queued_bytes: output that may wait; over it the connection is closed with TOO_SLOW.
+        rate: frames a second taken in the long run, or None; above it the connection is closed with TOO_MANY.
+        burst: frames taken at once.
+        compress_from: bytes of the smallest reply that is compressed, where that was negotiated.
+    """
+
+    max_message_size: int
+    max_queued_bytes: int
+    rate: float | None = None
+    burst: float = 0
+    compress_from: float = 0
+
+
+def encode(payload: bytes, text: bool, window_bits: int = 0) -> bytes:
+    """Return the frame of a server that carries ``payload``, as text or binary (RFC 6455, section 5.2).
+
+    Args:
+        payload: the message.
+        text: whether it is text, then valid UTF-8.
+        window_bits: for a client that has negotiated permessage-deflate the largest window it takes, 9 to 15: the
+            payload is compressed, if that makes it smaller (RFC 7692, section 7.2.1). 0 sends it as it is.
+    """
+    message = Frame(Opcode.TEXT if text else Opcode.BINARY, payload)
+    frame = message.serialize(mask=False)
+    if window_bits:
+        compressed = message.serialize(mask=False, extensions=[_deflate(min(window_bits, WINDOW_BITS))])
+        return min(frame, compressed, key=len)
+    return frame
+
+
+@functools.cache
+def _deflate(window_bits: int) -> PerMessageDeflate:
+    """Return a compressor that all connections share: without context takeover nothing is left of a message."""
+    return PerMessageDeflate(True, True, 15, window_bits, {"memLevel": 5})
 
 
 PING = Frame(Opcode.PING, b"").serialize(mask=False)
+PONG_BYTE = Frame(Opcode.PONG, b"").serialize(mask=False)[0]
 
 
 class Connection:
@@ -59,12 +115,15 @@ class Connection:
     Args:
         transport: its socket, from which reading starts with :meth:`start`.
         handler: told about messages and the end.
-        max_message_size: bytes of the largest message taken, over all its fragments; a larger one closes with 1009.
-        max_queued_bytes: output that may wait; over it the connection is closed with TOO_SLOW.
+        bounds: what the client may do.
+        extensions: those that the handshake has negotiated; see ``handshake``.
 
     Attributes:
+        bounds: what the client may do.
+        window_bits: how messages to this client may be compressed, see :func:`encode`; 0: not at all.
         channels: for the hub: what this connection is subscribed to.
-        heard: for the hub: whether the client has said something by itself since the hub last looked.
+        visitor: for the hub: who is behind it.
+        heard: for the hub: whether there was a sign of life since the hub last looked.
     """
 
     __slots__ = (
@@ -73,22 +132,36 @@ class Connection:
         "_fragments",
         "_handler",
         "_held",
-        "_max_queued_bytes",
         "_protocol",
         "_queue",
         "_queued_bytes",
         "_sent",
         "_transport",
+        "_used_until",
         "_writing",
+        "bounds",
         "channels",
         "heard",
+        "visitor",
+        "window_bits",
     )
 
-    def __init__(self, transport: Transport, handler: Handler, max_message_size: int, max_queued_bytes: int) -> None:
+    def __init__(
+        self, transport: Transport, handler: Handler, bounds: Bounds, extensions: Sequence[Extension] = ()
+    ) -> None:
         self._transport = transport
         self._handler = handler
-        self._protocol = WebSocketProtocol(Side.SERVER, state=State.OPEN, max_size=max_message_size, logger=logger)
-        self._max_queued_bytes = max_queued_bytes
+        most = bounds.max_message_size
+        if extensions:
+            # The parser compares the size on the wire too, and what does not compress grows; _frame() is exact.
+            most += most // 8 + 64
+        self._protocol = WebSocketProtocol(Side.SERVER, state=State.OPEN, max_size=most, logger=logger)
+        if extensions:
+            self._protocol.extensions = list(extensions)
+        self.bounds = bounds
+        self.window_bits = next(
+            (each.local_max_window_bits for each in extensions if isinstance(each, PerMessageDeflate)), 0
+        )
         self._queue: list[bytes] | None = None  # frames that wait; None as long as an idle connection has none
         self._queued_bytes = 0
         self._sent = 0  # bytes of the first frame that the kernel has taken already
@@ -97,7 +170,9 @@ class Connection:
         self._accepting = True  # messages to send; no more once closing, or overflowed and about to close
         self._deaf = False  # closing has begun: what the peer still says is not handled
         self._fragments: tuple[bytearray, Any] | None = None
+        self._used_until = 0.0  # when the frames taken so far would have been sent at the bound's rate
         self.channels: tuple[bytes, ...] = ()
+        self.visitor: Any = None
         self.heard = True
 
     def start(self) -> None:
@@ -125,11 +200,16 @@ class Connection:
             self._queued_bytes = len(frame)
             return True
         self._queued_bytes += len(frame)
-        if self._queued_bytes > self._max_queued_bytes:
+        if self._queued_bytes > self.bounds.max_queued_bytes:
             self._overflow()
             return True
         self._queue.append(frame)
         return False
+
+    def reply(self, payload: bytes, text: bool) -> None:
+        """Send a message from within the handler's ``received``; all replies to one read leave together."""
+        small = len(payload) < self.bounds.compress_from
+        self.enqueue(encode(payload, text, 0 if small else self.window_bits))
 
     def flush(self) -> None:
         """Give to the kernel what waits, as much as it takes."""
@@ -185,7 +265,8 @@ class Connection:
         self._queue = rest or None
         self._queued_bytes = sum(map(len, rest)) - self._sent
         self._accepting = False
-        logger.warning("a client does not read: closed after %d bytes had gathered", self._max_queued_bytes)
+        metrics.reached("MAX_QUEUED_BYTES")
+        logger.info("a client does not read: closed after %d bytes had gathered", self.bounds.max_queued_bytes)
 
     def _watch(self) -> None:
         reading = 0 if self._held else READ
@@ -197,8 +278,10 @@ class Connection:
         """Read, write or both; called by the event loop."""
         try:
             if events & WRITE:
+                waiting = self._queued_bytes
                 self._writing = False
                 self.flush()
+                self.heard = self.heard or self._queued_bytes < waiting  # it reads, if slowly
                 self._watch()
             if events & READ and self._handler is not NOBODY:
                 data = self._transport.receive()
@@ -212,20 +295,61 @@ class Connection:
             self.abort()
 
     def _feed(self, data: bytes) -> None:
+        if self._protocol.eof_sent:
+            self._pause()  # closing: whatever comes is thrown away, but not at any speed
+            return
+        self.heard = True
+        count = 0
+        for start in range(0, len(data), SLICE):
+            count += self._parse(data[start : start + SLICE])
+            if self._protocol.eof_sent or self._handler is NOBODY:
+                return
+        self.flush()
+        if not count and len(data) < TRICKLE:
+            self._pause()
+
+    def _parse(self, data: bytes) -> int:
+        """Act on the frames that ``data`` completes, and return how many they are."""
         protocol = self._protocol
-        if protocol.eof_sent:
-            return  # closing: whatever comes is thrown away
-        was_open = self.open
         protocol.receive_data(data)
-        for frame in protocol.events_received():
-            assert isinstance(frame, Frame)  # a protocol that starts OPEN has no other events
-            if frame.opcode is not Opcode.PONG:
-                self.heard = True
-            if not self._deaf:
-                self._frame(frame)
-        if was_open and not self.open and not self._deaf:
-            self._leave_open()
-        self._send_answers()
+        frames = protocol.events_received()
+        answers = iter(protocol.data_to_send())
+        if self._too_many(len(frames)) and not protocol.eof_sent:
+            if self.open:
+                metrics.reached("RATE_LIMIT")
+            self._fail(TOO_MANY, "too many frames")
+            return len(frames)
+        if not self._deaf:
+            for frame in frames:
+                assert isinstance(frame, Frame)  # a protocol that starts OPEN has no other events
+                if frame.opcode is Opcode.PING:
+                    self._answer(next(answers))  # where it belongs among the replies
+                else:
+                    self._frame(frame)
+                if self._deaf:
+                    return len(frames)
+            if not self.open:
+                if isinstance(protocol.parser_exc, PayloadTooBig):
+                    metrics.reached("MAX_MESSAGE_SIZE")
+                self._leave_open()
+                for answer in answers:
+                    self._answer(answer)
+        if protocol.eof_sent:
+            self.flush()
+        return len(frames)
+
+    def _too_many(self, count: int) -> bool:
+        """Count frames, and tell whether they are more than the bound (a leaky bucket, as ATM's GCRA keeps it)."""
+        rate = self.bounds.rate
+        if rate is None:
+            return False
+        now = monotonic()
+        self._used_until = max(self._used_until, now) + count / rate
+        return self._used_until > now + self.bounds.burst / rate
+
+    def _pause(self) -> None:
+        self.hold()
+        self._handler.pausing(self)
 
     def _frame(self, frame: Frame) -> None:
         """Gather the fragments of a message (RFC 6455, section 5.4) and check that text is UTF-8 (section 8.1)."""
@@ -238,28 +362,48 @@ class Connection:
         assert self._fragments is not None  # the parser refuses a continuation of nothing
         payload, decoder = self._fragments
         payload += frame.data
+        if len(payload) > self.bounds.max_message_size:
+            metrics.reached("MAX_MESSAGE_SIZE")
+            self._fail(CloseCode.MESSAGE_TOO_BIG, f"message of more than {self.bounds.max_message_size} bytes")
+            return
         if decoder is not None:
             try:
                 decoder.decode(frame.data, final=frame.fin)
             except UnicodeDecodeError:
-                self._protocol.fail(CloseCode.INVALID_DATA, "text that is not UTF-8")
-                self._leave_open()
+                self._fail(CloseCode.INVALID_DATA, "text that is not UTF-8")
                 return
         if frame.fin:
             self._fragments = None
             self._handler.received(self, bytes(payload), decoder is not None)
 
+    def _fail(self, code: int, reason: str) -> None:
+        """Fail the connection (RFC 6455, section 7.1.7): a close frame, and the end of the stream."""
+        if self.open:
+            self._protocol.fail(code, reason)
+        elif not self._deaf:
+            # The parser is ahead: it has met the client's close frame too, and its answer will not be sent.
+            self._answer(Frame(Opcode.CLOSE, Close(CloseCode(code), reason).serialize()).serialize(mask=False))
+        else:
+            self._protocol.fail(code)  # after a close frame of ours: no second one
+        if not self._deaf:
+            self._leave_open()
+        self._send_answers()
+
+    def _answer(self, data: bytes) -> None:
+        """Put down what the protocol has to say: a pong or a close frame."""
+        if data is SEND_EOF:
+            return  # flush() sends it behind the last frame
+        if self._queue is None:
+            self._queue = []
+        elif self._writing and len(self._queue) > 1 and self._queue[-1][0] == data[0] == PONG_BYTE:
+            # Only the latest ping need be answered (RFC 6455, section 5.5.3): unread pongs do not pile up.
+            self._queued_bytes -= len(self._queue.pop())
+        self._queued_bytes += len(data)
+        self._queue.append(data)
+
     def _send_answers(self) -> None:
-        """Send what the protocol has to say: pongs and close frames."""
         for data in self._protocol.data_to_send():
-            if data is SEND_EOF:
-                continue  # flush() sends it behind the last frame
-            self._queued_bytes += len(data)
-            if self._queue is None:
-                self._queue = []
-            self._queue.append(data)
-        if self._queued_bytes > self._max_queued_bytes and self._accepting:
-            self._overflow()  # pings without end, and the pongs are not read
+            self._answer(data)
         self.flush()
 
     def hold(self) -> None:
@@ -305,6 +449,8 @@ class Nobody:
     """The handler of a connection that has ended."""
 
     def received(self, connection: Connection, payload: bytes, text: bool) -> None: ...
+
+    def pausing(self, connection: Connection) -> None: ...
 
     def closing(self, connection: Connection) -> None: ...
 

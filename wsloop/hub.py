@@ -4,24 +4,88 @@ How it works. A socket that is being set up is *joining*: what arrives on its ch
 Then :meth:`Hub.complete` makes it a member, together with what was kept, in one step of the event loop, so that no
 message is lost, doubled or overtaken in between. :meth:`Hub.deliver` encodes a message into one frame and gives the
 same bytes to every member; connections with new output are flushed together when the event loop gets its turn, so that
-everything that one turn brings to a socket leaves in one write. One timer serves all connections: heartbeats, pings
-and the deadlines of closing ones.
+everything that one turn brings to a socket leaves in one write.
+
+One timer serves all connections: heartbeats, pings, the deadlines of their answers, of sessions and of closing ones.
+Connections are parted into as many portions as there are seconds between two pings, and each turn of the timer looks at
+one portion. Who neither answers a ping nor says anything else has gone.
 
 Nothing here blocks. This module must not know Redis or HTTP.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+import resource
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import gevent
 
-from wsloop import conf
+from wsloop import conf, metrics
 from wsloop.connection import PING, TOO_SLOW, Connection, encode
 
 TICK = 1.0  # seconds between two turns of the timer
 HEARTBEAT_INTERVAL = 4  # ticks; as in ws4redis
+PAUSE = 0.01  # seconds for which a connection that trickles is not read
+
+Key = TypeVar("Key")
+
+
+class Visitor(NamedTuple):
+    """Who is behind a connection, as far as it is kept while the connection is open.
+
+    Attributes:
+        user: primary key; None: nobody has signed in.
+        session: its key, a secret; None without one.
+        address: where it comes from; None if that is not counted.
+        expires: when session or token end, in seconds since the epoch; None: never.
+        proof: a hash of what signed the user in; another one, and the user has to sign in again.
+        rights: a hash of the user's groups and the like; another one, and the socket's channels may be others.
+    """
+
+    user: Any = None
+    session: str | None = None
+    address: str | None = None
+    expires: float | None = None
+    proof: int = 0
+    rights: int = 0
+
+
+NOBODY = Visitor()
+
+
+class Index(Generic[Key]):
+    """Which connections belong to a key. One alone is kept without a set around it: most users have one socket."""
+
+    __slots__ = ("_of",)
+
+    def __init__(self) -> None:
+        self._of: dict[Key, Connection | set[Connection]] = {}
+
+    def __len__(self) -> int:
+        """Return how many keys there are."""
+        return len(self._of)
+
+    def __getitem__(self, key: Key) -> Collection[Connection]:
+        present = self._of.get(key, ())
+        return present if isinstance(present, (set, tuple)) else (present,)
+
+    def add(self, key: Key, connection: Connection) -> None:
+        present = self._of.setdefault(key, connection)
+        if isinstance(present, set):
+            present.add(connection)
+        elif present is not connection:
+            self._of[key] = {present, connection}
+
+    def remove(self, key: Key, connection: Connection) -> None:
+        present = self._of[key]
+        if isinstance(present, set):
+            present.discard(connection)
+            if len(present) == 1:
+                self._of[key] = present.pop()
+        else:
+            del self._of[key]
 
 
 def is_text(payload: bytes) -> bool:
@@ -38,14 +102,16 @@ class Joining:
 
     Attributes:
         channels: the channels it will be subscribed to.
+        visitor: who wants to open it.
         messages: pairs of channel and payload, in order.
         too_much: more has arrived than one connection may hold; the socket must be refused.
     """
 
-    __slots__ = ("_bound", "_size", "channels", "messages", "too_much")
+    __slots__ = ("_bound", "_size", "channels", "messages", "too_much", "visitor")
 
-    def __init__(self, channels: Iterable[bytes], bound: int) -> None:
+    def __init__(self, channels: Iterable[bytes], bound: int, visitor: Visitor = NOBODY) -> None:
         self.channels = tuple(channels)
+        self.visitor = visitor
         self.messages: list[tuple[bytes, bytes]] = []
         self.too_much = False
         self._bound = bound
@@ -81,29 +147,69 @@ class Hub:
 
     Args:
         left: called with the channels of a connection that has ended.
+        expired: called with connections whose session or token ends about now.
 
     Attributes:
-        connections: the open ones.
+        users, sessions: the open connections by the primary key of their user and by the key of their session.
     """
 
-    def __init__(self, left: Callable[[Sequence[bytes]], None]) -> None:
+    def __init__(
+        self,
+        left: Callable[[Sequence[bytes]], None],
+        expired: Callable[[list[Connection]], None] = lambda connections: None,
+    ) -> None:
         self._left = left
-        self._members: dict[bytes, set[Connection]] = {}
+        self._expired = expired
+        self._members: Index[bytes] = Index()
+        self.users: Index[Any] = Index()
+        self.sessions: Index[str] = Index()
+        self._addresses: Index[str] = Index()
         self._joining: set[Joining] = set()
-        self.connections: set[Connection] = set()
+        self._portions: list[set[Connection]] = [set() for _ in range(max(1, int(conf.option("PING_INTERVAL"))))]
         self._closing: dict[Connection, float] = {}
         self._dirty: list[Connection] = []
+        self._pinged: dict[int, list[Connection]] = {}  # by the tick at which they must have answered
+        self._expiring: set[Connection] = set()  # those whose session or token ends before they are looked at again
+        self._paused: list[Connection] = []
+        self._compress_from = compress_from()
         self._loop: Any = gevent.get_hub().loop
         self._timer: Any = self._loop.timer(TICK, TICK)
+        self._resume_timer: Any = self._loop.timer(PAUSE)
         self._ticks = 0
 
     def __len__(self) -> int:
         """Return how many connections there are, closing ones included."""
-        return len(self.connections) + len(self._closing)
+        return sum(map(len, self._portions)) + len(self._closing)
 
-    def join(self, channels: Iterable[bytes]) -> Joining:
+    @property
+    def connections(self) -> set[Connection]:
+        """The open connections."""
+        return set().union(*self._portions)
+
+    def crowded(self, visitor: Visitor | None = None, joined: int = 0) -> str | None:
+        """Return the setting whose bound leaves no room for one more connection, or None if there is room.
+
+        Args:
+            visitor: who wants to connect; without one only the number of all connections is looked at.
+            joined: 1 if it is among those that are being set up already.
+        """
+        if len(self) + len(self._joining) - joined >= _most_connections():
+            return "MAX_CONNECTIONS"
+        if visitor is not None:
+            for setting, index, attribute in (
+                ("MAX_CONNECTIONS_PER_USER", self.users, "user"),
+                ("MAX_CONNECTIONS_PER_ADDRESS", self._addresses, "address"),
+            ):
+                most, value = conf.option(setting), getattr(visitor, attribute)
+                if most is not None and value is not None:
+                    coming = sum(getattr(joining.visitor, attribute) == value for joining in self._joining)
+                    if len(index[value]) + coming - joined >= most:
+                        return setting
+        return None
+
+    def join(self, channels: Iterable[bytes], visitor: Visitor = NOBODY) -> Joining:
         """Begin to keep what arrives on ``channels``, until :meth:`complete` or :meth:`cancel`."""
-        joining = Joining(channels, int(conf.option("MAX_QUEUED_BYTES")))
+        joining = Joining(channels, int(conf.option("MAX_QUEUED_BYTES")), visitor)
         self._joining.add(joining)
         return joining
 
@@ -114,14 +220,17 @@ class Hub:
     def complete(self, joining: Joining, connection: Connection, news: Callable[[], Iterable[bytes]]) -> None:
         """Make ``connection`` a member of the channels, after writing ``news()`` to it. In one step: nothing yields."""
         self._joining.discard(joining)
-        connection.channels = joining.channels
+        connection.channels, connection.visitor = joining.channels, joining.visitor
         if not self:
             self._timer.start(self._tick)
-        self.connections.add(connection)
+        self._portion(connection).add(connection)
         for channel in joining.channels:
-            self._members.setdefault(channel, set()).add(connection)
+            self._members.add(channel, connection)
+        for index, key in self._keys(connection):
+            index.add(key, connection)
+        self.watch_expiry(connection)
         connection.start()
-        first = b"".join(encode(payload, is_text(payload)) for payload in news())
+        first = b"".join(self._frame(payload, is_text(payload), connection.window_bits) for payload in news())
         if first:
             connection.enqueue(first)  # as one: several kept messages are no sign of a slow client
         if joining.too_much:
@@ -133,17 +242,30 @@ class Hub:
         for joining in self._joining:
             if channel in joining.channels:
                 joining.add(channel, payload)
-        members = self._members.get(channel)
+        members = self._members[channel]
         if not members:
             return
-        frame = encode(payload, is_text(payload))
+        text = is_text(payload)
+        frame = encode(payload, text)
+        compressible = len(payload) >= self._compress_from
+        frames = {0: frame}
         dirty = self._dirty
         first = not dirty
         for connection in members:
-            if connection is not origin and connection.enqueue(frame):
+            if connection is origin:
+                continue
+            if compressible:
+                bits = connection.window_bits
+                if bits not in frames:
+                    frames[bits] = encode(payload, text, bits)
+                frame = frames[bits]
+            if connection.enqueue(frame):
                 dirty.append(connection)
         if first and dirty:
             self._loop.run_callback(self._flush)
+
+    def _frame(self, payload: bytes, text: bool, window_bits: int) -> bytes:
+        return encode(payload, text, window_bits if len(payload) >= self._compress_from else 0)
 
     def close_all(self, code: int, reason: str) -> None:
         """Begin to close every connection."""
@@ -157,6 +279,17 @@ class Hub:
 
     # What connections tell.
 
+    def pausing(self, connection: Connection) -> None:
+        """Release a connection that has held itself, after a moment in which more gathers in the kernel."""
+        self._paused.append(connection)
+        if len(self._paused) == 1:
+            self._resume_timer.start(self._resume, update=True)
+
+    def _resume(self) -> None:
+        paused, self._paused = self._paused, []
+        for connection in paused:
+            connection.release()
+
     def closing(self, connection: Connection) -> None:
         """Forget a connection that takes no more messages, but for its deadline."""
         self._leave(connection)
@@ -168,35 +301,95 @@ class Hub:
         self._closing.pop(connection, None)
         if not self:
             self._timer.stop()
+            self._pinged.clear()
+            self._expiring.clear()
 
     def _leave(self, connection: Connection) -> None:
-        if connection not in self.connections:
+        portion = self._portion(connection)
+        if connection not in portion:
             return
-        self.connections.remove(connection)
+        portion.remove(connection)
         for channel in connection.channels:
-            members = self._members[channel]
-            members.discard(connection)
-            if not members:
-                del self._members[channel]
+            self._members.remove(channel, connection)
+        for index, key in self._keys(connection):
+            index.remove(key, connection)
         self._left(connection.channels)
+
+    def _portion(self, connection: Connection) -> set[Connection]:
+        # Addresses of objects are multiples of their size; the factor (Knuth's) spreads them.
+        return self._portions[(hash(connection) * 2654435761 >> 12) % len(self._portions)]
+
+    def _keys(self, connection: Connection) -> list[tuple[Index[Any], Any]]:
+        user, session, address = connection.visitor[:3]
+        pairs = ((self.users, user), (self.sessions, session), (self._addresses, address))
+        return [(index, key) for index, key in pairs if key is not None]
 
     # The timer.
 
     def _tick(self) -> None:
         self._ticks += 1
-        heartbeat = conf.heartbeat()
-        if heartbeat is not None and not self._ticks % HEARTBEAT_INTERVAL:
-            self._send(encode(heartbeat, is_text(heartbeat)), list(self.connections))
-        if not self._ticks % max(1, int(conf.option("PING_INTERVAL"))):
-            silent = [connection for connection in self.connections if not connection.heard]
-            for connection in self.connections:
-                connection.heard = False
-            self._send(PING, silent)
+        self._beat()
+        self._ping(self._portions[self._ticks % len(self._portions)])
+        for connection in self._pinged.pop(self._ticks, ()):
+            if not connection.heard and connection.open:
+                metrics.reached("PING_TIMEOUT")
+                connection.close(TOO_SLOW, "no answer to a ping")
+                connection.abort()
+        self._expire()
         now = self._loop.now()
         for connection in [each for each, deadline in self._closing.items() if deadline <= now]:
+            metrics.reached("CLOSE_TIMEOUT")
             connection.abort()
+
+    def _beat(self) -> None:
+        heartbeat = conf.heartbeat()
+        if heartbeat is None:
+            return
+        frame = encode(heartbeat, is_text(heartbeat))
+        for number, portion in enumerate(self._portions):
+            if number % HEARTBEAT_INTERVAL == self._ticks % HEARTBEAT_INTERVAL:  # in turn, not all at once
+                self._send(frame, list(portion))
+
+    def _ping(self, portion: Collection[Connection]) -> None:
+        connections = list(portion)
+        if not connections:
+            return
+        for connection in connections:
+            connection.heard = False
+            self.watch_expiry(connection)
+        # An answer must be there before the next ping asks again.
+        deadline = min(max(1, int(conf.option("PING_TIMEOUT"))), len(self._portions))
+        self._pinged.setdefault(self._ticks + deadline, []).extend(connections)
+        self._send(PING, connections)
+
+    def watch_expiry(self, connection: Connection) -> None:
+        """Look at ``visitor.expires``, which has just been set; ends far away are looked at again with the pings."""
+        expires = connection.visitor.expires
+        if expires is not None and expires <= time.time() + len(self._portions) * TICK:
+            self._expiring.add(connection)
+
+    def _expire(self) -> None:
+        now = time.time()
+        due = [each for each in self._expiring if (each.visitor.expires or now) <= now]
+        if due:
+            self._expiring = {each for each in self._expiring.difference(due) if each.open}
+            self._expired([each for each in due if each.open])
 
     def _send(self, frame: bytes, connections: Iterable[Connection]) -> None:
         for connection in connections:
             if connection.enqueue(frame):
                 connection.flush()
+
+
+def compress_from() -> float:
+    """Return the size of the smallest message that is compressed, in bytes."""
+    smallest = conf.option("COMPRESS_FROM")
+    return float("inf") if smallest is None else float(smallest)
+
+
+def _most_connections() -> float:
+    """Return how many connections this process may have: a quarter of its descriptors is left to the site."""
+    most = conf.option("MAX_CONNECTIONS")
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    bound = float("inf") if descriptors == resource.RLIM_INFINITY else descriptors * 3 // 4
+    return bound if most is None else min(most, bound)

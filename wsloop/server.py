@@ -7,29 +7,32 @@ subscribed. Then the connection belongs to the hub and the request ends. This mo
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
+import gevent
 from django.core.exceptions import DisallowedHost, ImproperlyConfigured, PermissionDenied, SuspiciousOperation
 from django.core.handlers.wsgi import WSGIRequest
 from django.db import connections as databases
 from django.http import HttpRequest
 from gevent import monkey
 from redis.exceptions import RedisError
+from websockets.extensions import Extension
 from websockets.frames import CloseCode
 from ws4redis.wsgi_server import WebsocketWSGIServer
 
-from wsloop import conf, handshake, pool, subscriptions, transport
+from wsloop import conf, handshake, metrics, pool, subscriptions, transport
 from wsloop.broker import Broker, Unavailable
-from wsloop.connection import Connection
+from wsloop.connection import Bounds, Connection
 from wsloop.drain import Drain
 from wsloop.handshake import Refused
-from wsloop.hub import Hub
+from wsloop.hub import Hub, Joining, Visitor, compress_from
 from wsloop.store import RedisMessage
-from wsloop.transport import Transport
+from wsloop.transport import Headers, Takeover, Transport
 
 logger = logging.getLogger("wsloop.server")
 
@@ -37,7 +40,7 @@ RETRY_AFTER = 5  # seconds; the broker tries to reach Redis at least as often
 
 
 class Engine:
-    """What one process has for all of its sockets: the hub and the broker, made when the first socket comes."""
+    """What one process has for all of its sockets: hub, broker and access, made when the first socket comes."""
 
     def __init__(self) -> None:
         self.hub = Hub(left=lambda channels: self.broker.unsubscribe(channels))
@@ -64,7 +67,7 @@ class Listener:
     """The handler of a socket that may not publish: what it sends is ignored, as in ws4redis."""
 
     def __init__(self, hub: Hub) -> None:
-        self.closing, self.closed = hub.closing, hub.closed
+        self.pausing, self.closing, self.closed = hub.pausing, hub.closing, hub.closed
 
     def received(self, connection: Connection, payload: bytes, text: bool) -> None:
         pass
@@ -126,19 +129,145 @@ def close_databases() -> None:
             database.close()
 
 
+class Opening:
+    """A WebSocket that is being set up: what is needed to open it once the 101 is out, or to call it off.
+
+    Args:
+        takeover: takes the request's connection over.
+        answer: headers of the 101.
+        extensions: those that it agrees to.
+
+    Attributes:
+        channels: those that the broker has subscribed to for it.
+        news: returns the messages that it gets first.
+    """
+
+    def __init__(self, takeover: Takeover, answer: Headers, extensions: Sequence[Extension]) -> None:
+        self.takeover = takeover
+        self.channels: tuple[bytes, ...] = ()
+        self.news: Callable[[], Iterable[bytes]] = tuple
+        self._answer = answer
+        self._extensions = extensions
+
+    def join(self, channels: Iterable[bytes], visitor: Visitor, handler: Listener) -> Joining:
+        """Have the hub keep what arrives for it from now on."""
+        self._handler = handler
+        self._joining = engine().hub.join(channels, visitor)
+        try:
+            _make_room(visitor, joined=1)  # others may have come meanwhile
+        except Refused:
+            self.cancel()
+            raise
+        return self._joining
+
+    def cancel(self) -> None:
+        """Call it off. May be called again."""
+        engine().hub.cancel(self._joining)
+        channels, self.channels = self.channels, ()
+        engine().broker.unsubscribe(channels)
+
+    def open(self, start_response: Callable[..., Any]) -> Transport | None:
+        """Send the 101 and hand the connection to the hub.
+
+        Returns:
+            its transport, or None if it could not be opened after the 101.
+
+        Raises:
+            transport.Gone: if the client has hung up meanwhile.
+        """
+        try:
+            bounds = _bounds()
+            taken = self.takeover.accept(start_response, self._answer)
+        except BaseException:
+            self.cancel()
+            raise
+        connection = Connection(taken, self._handler, bounds, self._extensions)
+        try:
+            engine().hub.complete(self._joining, connection, self.news)
+        except Exception:
+            # The 101 is out, so there is no response to tell it with.
+            logger.exception("a WebSocket could not be opened")
+            connection.abort()
+            return None
+        return taken
+
+
+def _bounds() -> Bounds:
+    rate, burst = conf.option("RATE_LIMIT") or (None, 0)
+    sizes = int(conf.option("MAX_MESSAGE_SIZE")), int(conf.option("MAX_QUEUED_BYTES"))
+    return _shared(Bounds(*sizes, rate, burst, compress_from()))
+
+
+@functools.lru_cache(maxsize=1)
+def _shared(bounds: Bounds) -> Bounds:
+    """Return one object for equal ones: each connection keeps it."""
+    return bounds
+
+
+@contextlib.contextmanager
+def _deadline() -> Iterator[None]:
+    """Refuse a handshake that takes too long, wherever it waits.
+
+    Raises:
+        Refused: 503.
+    """
+    deadline = gevent.Timeout(conf.option("HANDSHAKE_TIMEOUT"))
+    try:
+        with deadline:
+            yield
+    except gevent.Timeout as exc:
+        if exc is not deadline:
+            raise
+        metrics.reached("HANDSHAKE_TIMEOUT")
+        logger.warning("refused: a handshake took longer than %g s", deadline.seconds)
+        raise _try_again(HTTPStatus.SERVICE_UNAVAILABLE, "The WebSocket could not be set up in time.") from None
+
+
+def _make_room(visitor: Visitor | None = None, joined: int = 0) -> None:
+    """Refuse one more connection if there are too many.
+
+    Raises:
+        Refused: 503 or 429.
+    """
+    setting = engine().hub.crowded(visitor, joined)
+    if setting is None:
+        return
+    metrics.reached(setting)
+    if setting == "MAX_CONNECTIONS":
+        raise _try_again(HTTPStatus.SERVICE_UNAVAILABLE, "This server has as many WebSockets as it can hold.")
+    if setting == "MAX_CONNECTIONS_PER_ADDRESS" and visitor is not None:
+        logger.warning("refused: %s has too many WebSockets; if it is a proxy, see TRUSTED_PROXIES", visitor.address)
+    raise _try_again(
+        HTTPStatus.TOO_MANY_REQUESTS, "You have too many WebSockets open. Close some of them, perhaps in other windows."
+    )
+
+
+def _try_again(status: HTTPStatus, reason: str) -> Refused:
+    return Refused(status, f"{reason} Try again in a few seconds.", [("Retry-After", str(RETRY_AFTER))])
+
+
 class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
     """ws4redis's WebSocket server with another loop: the application for URLs under ``WEBSOCKET_URL``.
 
+    Args:
+        redis_connection: a Redis client for ws4redis's base class; wsloop's own one by default.
+        handlers: facilities that are no notifications but code, by their names: each is a subclass of
+            :class:`Listener`, whose ``received`` gets the messages of all of its sockets.
+
     Attributes:
         subprotocols: names that a client may be answered with as ``Sec-WebSocket-Protocol``, the preferred one first.
+            "ws4redis" is the bare messages that are spoken anyway: browsers that offer a token as a subprotocol need
+            another one to be answered with.
 
     Raises:
         ImproperlyConfigured: if a setting is wrong, or uWSGI's process is not patched by gevent.
     """
 
-    subprotocols: tuple[str, ...] = ()
+    subprotocols: tuple[str, ...] = ("ws4redis",)
 
-    def __init__(self, redis_connection: Any = None) -> None:
+    def __init__(
+        self, redis_connection: Any = None, handlers: Mapping[str, Callable[[Hub], Listener]] | None = None
+    ) -> None:
         if transport.inside_uwsgi() and not monkey.is_module_patched("socket"):
             raise ImproperlyConfigured(
                 "wsgi.py must begin with `from gevent import monkey; monkey.patch_all()`, before any other import"
@@ -149,6 +278,8 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         self.Subscriber = subscriptions.subscriber_class(conf.subscriber_path())
         self._policy = conf.callback("WS4REDIS_ALLOWED_CHANNELS")
         self._authenticate = conf.callback("WS4REDIS_PROCESS_REQUEST") or self.process_request
+        self._handlers = dict(handlers or {})
+        self._made: dict[str, Listener] = {}
 
     def process_request(self, request: HttpRequest) -> None:
         """Find session and user as ws4redis does: by the cookie, both None without one.
@@ -167,10 +298,9 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         try:
-            answer = handshake.negotiate(environ, self.subprotocols)
-            takeover = transport.claim(environ)
-            subscriber, echo = self._subscriber(WSGIRequest(environ))
-            connection = self._open(subscriber, echo, lambda: takeover.accept(start_response, answer))
+            with _deadline():
+                opening = self._prepare(environ)
+            taken = opening.open(start_response)
         except transport.Gone as exc:
             logger.debug("the client has gone before the 101: %s", exc.__cause__)
             return []
@@ -178,12 +308,35 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
             return self._refuse(exc, start_response)
         finally:
             close_databases()
-        return takeover.finish(connection) if connection else []
+        return opening.takeover.finish(taken) if taken else []
+
+    def _prepare(self, environ: dict[str, Any]) -> Opening:
+        """Do all that comes before the 101, cheap checks first."""
+        request = WSGIRequest(environ)
+        facility = subscriptions.facility(request)
+        handshake.check_sizes(environ, facility)
+        compression = conf.option("COMPRESS_FROM") is not None and conf.facility_option(facility, "compression")
+        answer, extensions = handshake.negotiate(environ, self.subprotocols, compression)
+        takeover = transport.claim(environ)
+        _make_room()
+        handshake.check_origin(request)
+        self._authenticate(request)
+        visitor = Visitor(
+            getattr(getattr(request, "user", None), "pk", None), address=handshake.client_address(environ)
+        )
+        _make_room(visitor)
+        opening = Opening(takeover, answer, extensions)
+        if facility in self._handlers:
+            handler = self._made.get(facility) or self._made.setdefault(
+                facility, self._handlers[facility](engine().hub)
+            )
+            opening.join((), visitor, handler)
+        else:
+            self._subscribe(opening, *self._subscriber(request), visitor)
+        return opening
 
     def _subscriber(self, request: WSGIRequest) -> tuple[subscriptions.Subscriber, bool]:
         """Return the subscriber with what the client asked for and may have, and whether it wants its own messages."""
-        handshake.check_origin(request)
-        self._authenticate(request)
         channels, echo = self.process_subscriptions(request)
         if self._policy is not None:
             channels = list(self._policy(request, channels))
@@ -196,45 +349,26 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         """Return the channels that the query asks for, and whether it asks for the echo; see ``subscriptions``."""
         return subscriptions.requested(request, self.possible_channels)
 
-    def _open(
-        self, subscriber: subscriptions.Subscriber, echo: bool, accept: Callable[[], Transport]
-    ) -> Transport | None:
-        """Subscribe, read the kept messages, send the 101 and hand the connection to the hub.
-
-        Returns:
-            its transport, or None if it could not be opened after the 101.
-
-        Raises:
-            transport.Gone: if the client has hung up meanwhile.
-        """
-        hub, broker = engine().hub, engine().broker
+    def _subscribe(self, opening: Opening, subscriber: subscriptions.Subscriber, echo: bool, visitor: Visitor) -> None:
+        """Subscribe and read the kept messages. When this returns all that is published will reach the socket."""
+        broker = engine().broker
         channels = tuple(subscriber._subscription.channels)
         handler = self._handler(subscriber, echo)
-        bounds = int(conf.option("MAX_MESSAGE_SIZE")), int(conf.option("MAX_QUEUED_BYTES"))
         broker.subscribe(channels)
-        # Not earlier: what comes before the acknowledgement may be from before a gap, and is older than what is kept.
-        joining = hub.join(channels)
+        opening.channels = channels
         try:
+            # Not earlier: what comes before the acknowledgement may be from before a gap, and older than what is kept.
+            joining = opening.join(channels, visitor, handler)
             recorder = subscriptions.Recorder()
             subscriber.send_persisted_messages(recorder)
             broker.sync()
             seen = len(joining.messages)
             if joining.too_much:
                 raise Unavailable("more is published than a new connection can hold")
-            taken = accept()
+            opening.news = lambda: joining.news(recorder.sent, seen)
         except BaseException:
-            hub.cancel(joining)
-            broker.unsubscribe(channels)
+            opening.cancel()
             raise
-        connection = Connection(taken, handler, *bounds)
-        try:
-            hub.complete(joining, connection, lambda: joining.news(recorder.sent, seen))
-        except Exception:
-            # The 101 is out, so there is no response to tell it with.
-            logger.exception("a WebSocket could not be opened")
-            connection.abort()
-            return None
-        return taken
 
     def _handler(self, subscriber: subscriptions.Subscriber, echo: bool) -> Listener:
         if type(subscriber).publish_message is not subscriptions.Subscriber.publish_message:
@@ -269,10 +403,6 @@ def refusal(error: Exception) -> Refused:
         return Refused(HTTPStatus.NOT_IMPLEMENTED, str(error))
     if isinstance(error, (Unavailable, RedisError)):
         logger.warning("refused: %s", error)
-        return Refused(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "Messages cannot be delivered at the moment. Try again in a few seconds.",
-            [("Retry-After", str(RETRY_AFTER))],
-        )
+        return _try_again(HTTPStatus.SERVICE_UNAVAILABLE, "Messages cannot be delivered at the moment.")
     logger.error("a WebSocket could not be set up", exc_info=error)
     return Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "The WebSocket could not be set up; the site's log says why.")

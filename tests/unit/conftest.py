@@ -22,11 +22,12 @@ django.setup()
 from django.core.management import call_command  # noqa: E402
 from django.db import connection as database_connection  # noqa: E402
 from django.test import override_settings  # noqa: E402
+from prometheus_client import REGISTRY  # noqa: E402
 
 from tests.unit.gate import Gate  # noqa: E402
 from tests.unit.peer import Peer, Recorder  # noqa: E402
-from wsloop import pool  # noqa: E402
-from wsloop.connection import Connection  # noqa: E402
+from wsloop import conf, pool  # noqa: E402
+from wsloop.connection import Bounds, Connection  # noqa: E402
 from wsloop.transport import Transport  # noqa: E402
 
 BOUND = 60  # seconds; every wait of a test is for an event, and this is when it is given up
@@ -105,6 +106,17 @@ def database(_migrated):
 
 
 @pytest.fixture
+def reached():
+    """How often a bound was reached since the test began: ``reached("MAX_MESSAGE_SIZE")``."""
+
+    def count(setting):
+        return REGISTRY.get_sample_value("wsloop_bounds_reached_total", {"setting": setting}) or 0
+
+    before = {setting: count(setting) for setting in conf.DEFAULTS}
+    return lambda setting: count(setting) - before[setting]
+
+
+@pytest.fixture
 def pair():
     """Make a socket pair: a transport, and the peer at its other end. ``pair(kind=socket.SOCK_SEQPACKET)``."""
     peers, transports = [], []
@@ -148,10 +160,20 @@ def tcp_pair():
 def connect(pair):
     """Make a started connection: ``connection, peer, handler = connect(max_message_size=100)``."""
 
-    def make(max_message_size=65536, max_queued_bytes=1024 * 1024, handler=None, sockets=None, **options):
+    def make(
+        max_message_size=65536,
+        max_queued_bytes=1024 * 1024,
+        handler=None,
+        sockets=None,
+        extensions=(),
+        rate=None,
+        burst=0,
+        **options,
+    ):
         transport, peer = sockets or pair(**options)
         handler = handler or Recorder()
-        connection = Connection(transport, handler, max_message_size, max_queued_bytes)
+        bounds = Bounds(max_message_size, max_queued_bytes, rate, burst)
+        connection = Connection(transport, handler, bounds, extensions)
         connection.start()
         return connection, peer, handler
 

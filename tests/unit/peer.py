@@ -56,8 +56,11 @@ class Peer:
         return self._frames.pop(0) if self._frames else None
 
     def message(self):
-        """The next message: ``str`` from a text frame, ``bytes`` from a binary one."""
+        """The next message: ``str`` from a text frame, ``bytes`` from a binary one. Pings before it are answered."""
         frame = self.frame()
+        while frame is not None and frame.opcode is Opcode.PING:
+            self.send(masked(Opcode.PONG, frame.data))
+            frame = self.frame()
         assert frame is not None, "the stream has ended"
         assert frame.fin and frame.opcode in (Opcode.TEXT, Opcode.BINARY), frame
         return frame.data.decode() if frame.opcode is Opcode.TEXT else bytes(frame.data)
@@ -88,6 +91,9 @@ class Recorder:
 
     def received(self, connection, payload, text):
         self.messages.put(payload.decode() if text else payload)
+
+    def pausing(self, connection):
+        connection.release()
 
     def closing(self, connection):
         self.events.append("closing")

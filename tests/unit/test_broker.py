@@ -191,7 +191,7 @@ def test_after_any_churn_whoever_is_subscribed_receives(broker, redis):
     wait_until(lambda: subscribers(redis, A) == subscribers(redis, B) == 0, what="UNSUBSCRIBE")
     assert not broker._waiting
     assert not broker._unanswered
-    assert broker._acknowledged == set(broker._counts) == {broker._own_channel}
+    assert broker._acknowledged == set(broker._counts) == {broker._own_channel, broker._control_channel}
 
 
 def test_a_subscriber_that_gives_up_leaves_no_trace(gate, make_broker, with_settings):
@@ -204,7 +204,7 @@ def test_a_subscriber_that_gives_up_leaves_no_trace(gate, make_broker, with_sett
     gate.hold()
     gate.let_through(len(gate.held))
     broker.sync()
-    assert set(broker._counts) == {broker._own_channel}
+    assert set(broker._counts) == {broker._own_channel, broker._control_channel}
     assert not broker._waiting
 
 
@@ -405,7 +405,7 @@ def test_without_redis_from_the_start_subscribe_says_so_soon(own_redis, make_bro
     broker = make_broker()
     with pytest.raises(Unavailable, match="cannot be reached"), gevent.Timeout(WAIT):
         broker.subscribe([A])
-    assert set(broker._counts) == {broker._own_channel}
+    assert set(broker._counts) == {broker._own_channel, broker._control_channel}
     own_redis.start()
     with own_redis.client() as redis:
         wait_until(lambda: subscription(redis), what="the broker connecting")
@@ -422,7 +422,7 @@ def test_when_redis_dies_those_who_wait_are_told(own_redis, broker, patient):
     for greenlet in waiting:
         with pytest.raises(Unavailable, match="cannot be reached"):
             greenlet.get(timeout=WAIT)
-    assert set(broker._counts) == {broker._own_channel}
+    assert set(broker._counts) == {broker._own_channel, broker._control_channel}
     assert not broker._waiting
     assert not broker._syncs
 
@@ -489,7 +489,7 @@ def test_when_redis_is_back_everything_is_subscribed_again(own_redis, broker, ca
     messages = [record.getMessage() for record in caplog.records if record.name == "wsloop.broker"]
     assert len([each for each in messages if "cannot be reached" in each]) == 1, "told once, not at every attempt"
     assert [each for each in messages if "is back" in each] == [
-        f"Redis is back: subscribed to {len(channels) + 2} channels again"
+        f"Redis is back: subscribed to {len(channels) + 3} channels again"
     ]
     assert broker.failures.empty()
 

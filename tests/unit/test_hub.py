@@ -1,5 +1,6 @@
 """Who listens to which channel, and the fan-out: real connections on real socket pairs."""
 
+import collections
 import gc
 import socket
 import types
@@ -10,7 +11,7 @@ from websockets.frames import Close, Frame, Opcode
 
 from tests.unit.peer import close_frame, masked, turn
 from wsloop import hub as module
-from wsloop.connection import Connection, encode
+from wsloop.connection import Bounds, Connection, encode
 from wsloop.hub import Hub, Joining, is_text
 from wsloop.server import Listener
 
@@ -40,7 +41,7 @@ def member(hub, pair):
     def make(*channels, news=(), joining=None, bound=1024 * 1024, **options):
         joining = joining or hub.join(channels)
         transport, peer = pair(**options)
-        connection = Connection(transport, Listener(hub), 1000, bound)
+        connection = Connection(transport, Listener(hub), Bounds(1000, bound))
         hub.complete(joining, connection, lambda: news)
         return connection, peer
 
@@ -102,7 +103,7 @@ def test_everything_of_one_turn_leaves_in_one_write(hub, member):
 
 def test_a_frame_is_encoded_once_for_all_members(hub, member, monkeypatch):
     encoded = []
-    monkeypatch.setattr(module, "encode", lambda payload, text: encoded.append(payload) or encode(payload, text))
+    monkeypatch.setattr(module, "encode", lambda payload, text, bits=0: encoded.append(payload) or encode(payload, text, bits))
     peers = [member(NEWS)[1] for _ in range(10)]
     hub.deliver(NEWS, b"hello")
     assert [peer.message() for peer in peers] == ["hello"] * 10
@@ -191,7 +192,7 @@ def test_several_kept_messages_over_the_bound_are_no_sign_of_a_slow_client(membe
 
 def test_news_that_fail_leave_a_connection_that_can_be_aborted(hub, pair, left):
     transport, peer = pair()
-    connection = Connection(transport, hub, 1000, 1000)
+    connection = Connection(transport, hub, Bounds(1000, 1000))
     with pytest.raises(ZeroDivisionError):
         hub.complete(hub.join([NEWS]), connection, lambda: 1 / 0)
     connection.abort()
@@ -282,7 +283,7 @@ def test_who_left_leaves_nothing_behind(hub, pair, left):
     gc.disable()
     try:
         transport, peer = pair()
-        connection = Watched(transport, hub, 1000, 1000)
+        connection = Watched(transport, Listener(hub), Bounds(1000, 1000))
         reference = weakref.ref(connection)
         hub.complete(hub.join([NEWS, SPORT]), connection, lambda: [b"kept"])
         hub.deliver(NEWS, b"live")
@@ -324,25 +325,30 @@ def test_the_timer_runs_as_long_as_there_is_a_connection(hub, member):
 
 def test_the_timer_turns_by_itself(left, pair, monkeypatch, with_settings):
     monkeypatch.setattr(module, "TICK", 0.005)
-    with_settings(WS4REDIS_HEARTBEAT="beat")
+    with_settings(WS4REDIS_HEARTBEAT="beat", WSLOOP={"PING_INTERVAL": 3600})
     hub = Hub(left.append)
     transport, peer = pair()
-    connection = Connection(transport, hub, 1000, 1000)
+    connection = Connection(transport, Listener(hub), Bounds(1000, 1000))
     hub.complete(hub.join([]), connection, list)
     assert peer.messages(3) == ["beat"] * 3
     connection.abort()
 
 
-def test_the_heartbeat_goes_to_every_connection_every_four_ticks(hub, member, with_settings):
+def test_the_heartbeat_goes_to_every_connection_every_four_ticks_and_not_to_all_at_once(hub, member, with_settings):
     with_settings(WS4REDIS_HEARTBEAT="--heartbeat--")
-    peers = [member(NEWS)[1], member()[1]]
-    for _ in range(8):
+    peers = [member(NEWS)[1] for _ in range(100)]
+    heard = {peer: [] for peer in peers}
+    for tick in range(12):
         hub._tick()
-        hub.deliver(NEWS, b"tick")
+        hub.deliver(NEWS, b"end of tick")
         turn()
-    tick, beat = ["tick"], ["--heartbeat--"]
-    assert peers[0].messages(10) == tick * 3 + beat + tick * 4 + beat + tick
-    assert peers[1].messages(2) == beat * 2
+        for peer in peers:
+            while (frame := peer.frame()).data != b"end of tick":
+                if frame.opcode is Opcode.TEXT:
+                    assert frame.data == b"--heartbeat--"
+                    heard[peer].append(tick)
+    assert all(ticks == [ticks[0], ticks[0] + 4, ticks[0] + 8] for ticks in heard.values())
+    assert len({ticks[0] for ticks in heard.values()}) > 1
 
 
 def test_without_the_setting_there_is_no_heartbeat(hub, member, with_settings):
@@ -354,44 +360,106 @@ def test_without_the_setting_there_is_no_heartbeat(hub, member, with_settings):
     assert peer.message() == "end"
 
 
-def test_only_who_is_silent_is_pinged(hub, member, with_settings):
-    with_settings(WSLOOP={"PING_INTERVAL": 3}, WS4REDIS_HEARTBEAT=None)
-    (_, silent), (_, talking) = member(NEWS), member(NEWS)
-    for _ in range(3):
-        hub._tick()
-    hub.deliver(NEWS, b"nobody is pinged: both are new")
-    for peer in (silent, talking):
-        assert peer.message().startswith("nobody")
-    talking.text("hello")
-    turn()
-    for _ in range(2):
-        hub._tick()
-    hub.deliver(NEWS, b"not yet")
-    assert silent.message() == "not yet"
-    assert talking.message() == "not yet"
-    hub._tick()
-    assert silent.frame() == Frame(Opcode.PING, b"")
-    silent.send(masked(Opcode.PONG))
-    turn()
-    hub.deliver(NEWS, b"end")
-    assert talking.message() == "end"
-    assert silent.message() == "end"
-    for _ in range(3):
-        hub._tick()
-    assert talking.frame() == Frame(Opcode.PING, b""), "what was said once does not count for ever"
-    assert silent.frame() == Frame(Opcode.PING, b""), "an answer to a ping is no reason to let the line fall silent"
+@pytest.fixture
+def quick_hub(left, monkeypatch, with_settings):
+    """A hub whose timer the test turns, with three ticks between two pings and two for the answer."""
+    monkeypatch.setattr(module, "TICK", 3600)
+    with_settings(WSLOOP={"PING_INTERVAL": 3, "PING_TIMEOUT": 2}, WS4REDIS_HEARTBEAT=None)
+    hub = Hub(left.append)
+    yield hub
+    for connection in [*hub.connections, *hub._closing]:
+        connection.abort()
 
 
-def test_a_ping_that_nobody_reads_ends_the_connection_in_time(hub, member, with_settings):
-    with_settings(WSLOOP={"PING_INTERVAL": 1}, WS4REDIS_HEARTBEAT=None)
-    connection, _ = member(bound=100, send_buffer=1)
-    while not connection._writing:  # the kernel is full
-        connection.enqueue(encode(b"x" * 50, True))
+@pytest.fixture
+def quick_member(quick_hub, pair):
+    def make(**options):
+        transport, peer = pair(**options)
+        connection = Connection(transport, Listener(quick_hub), Bounds(1000, 10**6))
+        quick_hub.complete(quick_hub.join([NEWS]), connection, list)
+        return connection, peer
+
+    return make
+
+
+def ticks_until_pinged(hub, peer):
+    """Turn the timer until the peer has a ping, which must be the only thing that it has."""
+    count = 0
+    while True:
+        count += 1
+        hub._tick()
+        hub.deliver(NEWS, b"end of tick")
+        turn()
+        frame = peer.frame()
+        if frame.opcode is Opcode.PING:
+            assert peer.message() == "end of tick"
+            return count
+        assert frame.data == b"end of tick"
+
+
+def test_each_connection_is_pinged_once_in_each_interval(quick_hub, quick_member):
+    _, peer = quick_member()
+    assert ticks_until_pinged(quick_hub, peer) <= 3
+    for _ in range(4):
+        peer.send(masked(Opcode.PONG))
+        assert ticks_until_pinged(quick_hub, peer) == 3
+
+
+def test_the_pings_of_many_connections_are_spread_over_the_interval(quick_hub, quick_member):
+    peers = [quick_member()[1] for _ in range(60)]
+    first = collections.Counter()
+    waiting = set(peers)
+    for tick in range(3):
+        quick_hub._tick()
+        quick_hub.deliver(NEWS, b"end of tick")
+        turn()
+        for peer in list(waiting):
+            if peer.frame().opcode is Opcode.PING:
+                waiting.remove(peer)
+                first[tick] += 1
+                peer.send(masked(Opcode.PONG))
+    assert not waiting
+    assert all(first[tick] >= 5 for tick in range(3)), first
+
+
+@pytest.mark.parametrize("sign", [masked(Opcode.PONG), masked(Opcode.TEXT, b"hello"), masked(Opcode.TEXT, b"x")[:1]])
+def test_any_sign_of_life_answers_a_ping(quick_hub, quick_member, sign):
+    connection, peer = quick_member()
+    ticks_until_pinged(quick_hub, peer)
+    peer.send(sign)
+    turn()
+    quick_hub._tick()
+    quick_hub._tick()
+    assert connection.open
+
+
+def test_who_does_not_answer_a_ping_is_ended_at_the_deadline(quick_hub, quick_member, left, reached):
+    connection, peer = quick_member()
+    ticks_until_pinged(quick_hub, peer)
+    quick_hub._tick()
+    assert connection.open
+    quick_hub._tick()
+    assert not connection.open
+    assert len(quick_hub) == 0, "it is not waited for once more"
+    assert left == [(NEWS,)]
+    assert Close.parse(peer.frame().data).code == 4008
+    assert peer.frame() is None
+    assert reached("PING_TIMEOUT") == 1
+
+
+def test_who_reads_slowly_is_alive_and_who_never_reads_is_not(quick_hub, quick_member):
+    for reads in (True, False):
+        connection, peer = quick_member(send_buffer=1)
+        connection.enqueue(encode(b"x" * 900_000, False))
         connection.flush()
-    for _ in range(100):
-        hub._tick()
-    assert not hub.connections
-    assert len(hub) == 1
+        assert connection._writing
+        for _ in range(12):
+            quick_hub._tick()
+            if reads:
+                peer.socket.recv(20_000)
+            turn()
+        assert connection.open is reads
+        connection.abort()
 
 
 def test_who_does_not_answer_the_close_frame_is_cut_off_at_the_deadline(hub, member, with_settings, monkeypatch):
