@@ -7,6 +7,7 @@ from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import CLIENT, Protocol
 
 WAIT = 10  # seconds
+HEARTBEAT = b"--heartbeat--"
 
 
 def turn(count=3):
@@ -56,10 +57,11 @@ class Peer:
         return self._frames.pop(0) if self._frames else None
 
     def message(self):
-        """The next message: ``str`` from a text frame, ``bytes`` from a binary one. Pings before it are answered."""
+        """The next message: ``str`` from a text frame, ``bytes`` from a binary one. Pings are answered, heartbeats skipped."""
         frame = self.frame()
-        while frame is not None and frame.opcode is Opcode.PING:
-            self.send(masked(Opcode.PONG, frame.data))
+        while frame is not None and (frame.opcode is Opcode.PING or frame.data == HEARTBEAT):
+            if frame.opcode is Opcode.PING:
+                self.send(masked(Opcode.PONG, frame.data))
             frame = self.frame()
         assert frame is not None, "the stream has ended"
         assert frame.fin and frame.opcode in (Opcode.TEXT, Opcode.BINARY), frame
