@@ -57,7 +57,7 @@ class Peer:
         return self._frames.pop(0) if self._frames else None
 
     def message(self):
-        """The next message: ``str`` from a text frame, ``bytes`` from a binary one. Pings are answered, heartbeats skipped."""
+        """The next message, ``str`` or ``bytes``, as its frame says; pings are answered and heartbeats skipped."""
         frame = self.frame()
         while frame is not None and (frame.opcode is Opcode.PING or frame.data == HEARTBEAT):
             if frame.opcode is Opcode.PING:

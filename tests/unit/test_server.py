@@ -329,13 +329,13 @@ def test_but_not_inside_a_transaction_of_a_test(database):
 
 @pytest.fixture
 def signed_in(database):
-    """Cookie header of john, whose login noted his groups."""
+    """Cookie header of john, who is in the group chatters."""
     john = User.objects.create_user("john", password="secret")
+    john.groups.create(name="chatters")
     session = SessionStore()
     session[SESSION_KEY] = str(john.pk)
     session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
     session[HASH_SESSION_KEY] = john.get_session_auth_hash()
-    session["ws4redis:memberof"] = ["chatters"]
     session.save()
     return types.SimpleNamespace(cookie=f"sessionid={session.session_key}", session_key=session.session_key)
 
