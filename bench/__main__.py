@@ -1,6 +1,7 @@
 """``python -m bench``: measure, print a table, and with ``--write`` keep it in ``docs/reference/performance.rst``.
 
-``--leaks`` measures connects and disconnects instead, and fails if they leave anything behind. ``--quick`` tries
+``--leaks`` measures connects and disconnects instead, and fails if they leave anything behind. ``--attacks`` measures
+what hostile clients do to a worker and its other clients, and fails if a worker of the engine ends. ``--quick`` tries
 everything out on a small scale, without peers; its figures mean nothing. Progress goes to standard error, results to
 standard output.
 """
@@ -21,9 +22,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from bench import report
+from bench import report, siege
+from bench.attacks import ATTACKS, Attack, Target
 from bench.clients import Redis, Sockets, Stalled, batches, frame, messages, request
-from bench.servers import Peers, Process, RedisServer, Worker, free_port, signed_in
+from bench.servers import BareWorker, Peers, Process, RedisServer, Worker, bare_uwsgi, free_port, signed_in
 
 FOUR_AUDIENCES = "/ws/bench?subscribe-broadcast&subscribe-user&subscribe-group&subscribe-session"
 BROADCAST = "/ws/bench?subscribe-broadcast"
@@ -281,6 +283,35 @@ def leaked(rows: Sequence[dict[str, float]]) -> list[str]:
     return [name for name in names if any(row.get(name, 0) > rows[0][name] for row in rows)]
 
 
+# Attacks.
+
+
+def attacks(
+    redis: RedisServer, directory: Path, chosen: Sequence[Attack], bare: Path | None, quick: bool
+) -> Iterator[tuple[Attack, dict[str, siege.Outcome]]]:
+    """Run each attack on the engine and, if there is a uWSGI at ``bare``, on the echo of its own API."""
+    (session,) = signed_in(directory, redis.port, 1)
+    for attack in chosen:
+        outcomes = {}
+        for name in ("wsloop", "bare") if bare else ("wsloop",):
+            headers = [f"Cookie: sessionid={session}"] if attack.session else []
+            headers += ["X-Forwarded-For: 8.8.4.4"] if attack.address else []
+            router = free_port()
+            # As in uwsgi.ini: a larger buffer, and a log without query strings.
+            options = ["--http", f"127.0.0.1:{router}", "--http-websockets", "--buffer-size", "16384"]
+            options += ["--log-format", "%(addr) [%(ltime)] %(method) %(var.PATH_INFO) %(status)"]
+            server: Process
+            if name == "wsloop":
+                server = Worker(directory, redis.port, options=options)
+            else:
+                server = BareWorker(directory, bare, options)
+            with server:
+                target = Target(server.address, headers=tuple(headers), router=("127.0.0.1", router))
+                outcomes[name] = siege.measure(server, target, attack, min(2.0, attack.seconds) if quick else None)
+            say(f"  {attack.words}, {name}: {outcomes[name].brief()}")
+        yield attack, outcomes
+
+
 # All together.
 
 
@@ -326,7 +357,13 @@ def main() -> None:
     parser.add_argument("--leaks", action="store_true", help="50,000 connects and disconnects, instead of all else")
     parser.add_argument("--quick", action="store_true", help="on a small scale, to see whether it runs")
     parser.add_argument("--write", action="store_true", help="keep the results in docs/reference/performance.rst")
+    parser.add_argument("--attacks", action="store_true", help="hostile clients, instead of all else")
+    parser.add_argument(
+        "--only", default="", help="of the attacks those with one of these in their names, separated by commas"
+    )
     options = parser.parse_args()
+    if options.only and options.write:
+        parser.error("a part of the table is not kept")
     if options.quick and options.write:
         parser.error("figures of --quick mean nothing and are not kept")
     if not sys.platform.startswith("linux"):
@@ -342,6 +379,13 @@ def main() -> None:
             if options.leaks:
                 rows = list(leaks(redis, directory, scale))
                 section, text, failed = "leaks", report.leaks_section(rows), leaked(rows)
+            elif options.attacks:
+                wanted = options.only.split(",")
+                chosen = [each for each in ATTACKS if any(name in each.run.__name__ for name in wanted)]
+                bare = bare_uwsgi()
+                siege_rows = list(attacks(redis, directory, chosen, bare, options.quick))
+                section, text = "attacks", report.attacks_section(siege_rows)
+                failed = [attack.words for attack, each in siege_rows if not each["wsloop"].survived]
             else:
                 results = measure_all(redis, directory, scale, limit, with_peers=not options.quick)
                 section, text = "results", report.results_section(results)
@@ -349,10 +393,12 @@ def main() -> None:
         shutil.rmtree(directory, ignore_errors=True)
     print(text)
     if options.write:
-        report.write(section, text)
-        if not options.leaks:
+        report.write(section, text, report.ATTACKS_PAGE if options.attacks else report.PAGE)
+        if not (options.leaks or options.attacks):
             report.write_plot(results)
     say(f"done in {time.monotonic() - began:.0f} s")
+    if failed and options.attacks:
+        sys.exit(f"The worker did not survive: {', '.join(failed)}")
     if failed:
         sys.exit(f"Connects and disconnects leave something behind: {', '.join(failed)}")
 

@@ -13,6 +13,7 @@ import math
 import os
 import platform
 import re
+import statistics
 import subprocess
 import sys
 import textwrap
@@ -20,8 +21,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-REFERENCE = Path(__file__).resolve().parent.parent / "docs/reference"
-PAGE, PLOT = REFERENCE / "performance.rst", REFERENCE / "performance.svg"
+from bench.attacks import Attack
+from bench.siege import Outcome
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGE, PLOT = DOCS / "reference/performance.rst", DOCS / "reference/performance.svg"
+ATTACKS_PAGE = DOCS / "explanation/what-a-client-can-do.rst"
 BASE = "plain loop of send(), one a message"  # what the others are compared with
 JOINED = "plain loop of send(), joined"
 
@@ -122,14 +127,48 @@ def leaks_section(rows: Sequence[Mapping[str, float]]) -> str:
     return "\n\n".join([circumstances("make bench-leaks"), table(head, lines)])
 
 
-def write(section: str, text: str) -> None:
+def attacks_section(rows: Sequence[tuple[Attack, Mapping[str, Outcome]]]) -> str:
+    """Return the tables of ``make bench-attacks``: what became of everybody, and what it cost."""
+    both = any("bare" in each for _, each in rows)
+    names = ["wsloop", "bare"] if both else ["wsloop"]
+    head = ["attack", *(f"{name}: {what}" for name in names for what in ("attackers", "others"))]
+    fates = [[attack.words, *(cell for name in names for cell in _fate(each[name]))] for attack, each in rows]
+    kinds = ("CPU, %", "MiB", "p99", "newcomer")
+    cost_head = ["attack", *(f"{name}: {kind}" for name in names for kind in kinds)]
+    costs = [[attack.words, *(cell for name in names for cell in _cost(each[name]))] for attack, each in rows]
+    quiet = [each[name].quiet_p99 for _, each in rows for name in names if math.isfinite(each[name].quiet_p99)]
+    parts = [circumstances("make bench-attacks"), "What became of them:", table(head, fates)]
+    parts += [
+        "What it cost. Without an attack the neighbour's p99 was "
+        f"{min(quiet):.1f} to {max(quiet):.1f} ms, median {statistics.median(quiet):.1f} ms:",
+        table(cost_head, costs),
+    ]
+    return "\n\n".join(parts)
+
+
+def _fate(outcome: Outcome) -> list[str]:
+    """Return what became of the attackers, the most frequent first, and of the others."""
+    ordered = sorted(outcome.fates, key=lambda fate: -outcome.fates[fate])
+    attackers = ", ".join(ordered[:3]) if outcome.survived else "-"
+    return [attackers, "worker crashed" if not outcome.survived else outcome.others or "unharmed"]
+
+
+def _cost(outcome: Outcome) -> list[str]:
+    """Return CPU, memory, how many times its p99 a neighbour's was, and the longest handshake of a newcomer in ms."""
+    if not outcome.survived:
+        return [""] * 4
+    newcomer = "none" if math.isinf(outcome.newcomer) else f"{outcome.newcomer:.0f} ms"
+    return [f"{outcome.cpu:.0f}", f"{outcome.memory:.1f}", f"x {outcome.ratio:.1f}", newcomer]
+
+
+def write(section: str, text: str, page: Path = PAGE) -> None:
     """Put ``text`` into the page, between the markers of ``section``."""
     start, end = f".. {section}: begin", f".. {section}: end"
-    before, found, rest = PAGE.read_text().partition(start)
+    before, found, rest = page.read_text().partition(start)
     _, closed, after = rest.partition(end)
     if not (found and closed):
-        raise RuntimeError(f"{PAGE} has no lines {start!r} and {end!r}")
-    PAGE.write_text(f"{before}{start}\n\n{text}\n\n{end}{after}")
+        raise RuntimeError(f"{page} has no lines {start!r} and {end!r}")
+    page.write_text(f"{before}{start}\n\n{text}\n\n{end}{after}")
 
 
 # The plot.

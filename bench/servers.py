@@ -67,14 +67,14 @@ class Process:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._popen.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._popen.stdin.close()
         self._popen.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(15)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._popen.pid, signal.SIGKILL)
-            self._popen.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._popen.pid, signal.SIGKILL)  # it, if it does not end, and children of one that has crashed
+        self._popen.wait()
 
     def _wait_until_it_listens(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT
@@ -93,6 +93,14 @@ class Process:
         """Return the end of what it has written."""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-30:])
 
+    def whole_log(self) -> str:
+        """Return all that it has written."""
+        return self._log.read_text(errors="replace")
+
+    def alive(self) -> bool:
+        """Tell whether it has not ended."""
+        return self._popen.poll() is None
+
     def tell(self, line: str) -> None:
         """Write a line to its standard input."""
         self._popen.stdin.write(f"{line}\n".encode())
@@ -104,6 +112,15 @@ class Process:
         """Return its resident set as ``Rss``, and its share of it as ``Pss``, in KiB."""
         lines = Path(f"/proc/{self._popen.pid}/smaps_rollup").read_text().splitlines()
         return {key[:-1]: int(value) for key, value, *_ in map(str.split, lines) if key in ("Rss:", "Pss:")}
+
+    def forget_peak(self) -> None:
+        """Have ``peak`` begin anew."""
+        Path(f"/proc/{self._popen.pid}/clear_refs").write_text("5")
+
+    def peak(self) -> int:
+        """Return the largest resident set since ``forget_peak``, in KiB."""
+        status = Path(f"/proc/{self._popen.pid}/status").read_text()
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
 
     def descriptors(self) -> int:
         """Return how many descriptors it has open."""
@@ -161,12 +178,22 @@ def site_environment(directory: Path, redis_port: int, heartbeat: bool) -> dict[
 
 
 class Worker(Process):
-    """The sample site on uWSGI: one process, which is the worker itself."""
+    """The sample site on uWSGI: one process, which is the worker itself.
 
-    def __init__(self, directory: Path, redis_port: int, heartbeat: bool = False) -> None:
+    Args:
+        options: of uWSGI, instead of the one that keeps requests out of its log.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        redis_port: int,
+        heartbeat: bool = False,
+        options: Sequence[str] = ("--disable-logging",),
+    ) -> None:
         port = free_port()
         command = [str(Path(sys.executable).parent / "uwsgi"), "--module", "bench.wsgi", "--die-on-term"]
-        command += ["--http-socket", f"127.0.0.1:{port}", "--gevent", "100", "--disable-logging"]
+        command += ["--http-socket", f"127.0.0.1:{port}", "--gevent", "100", *options]
         env = site_environment(directory, redis_port, heartbeat)
         super().__init__(command, directory / "uwsgi.log", env, port)
 
@@ -178,6 +205,30 @@ class Worker(Process):
             raise RuntimeError("the worker has not collected its garbage")
         connection.close()
         return self.memory()
+
+
+class BareWorker(Process):
+    """An echo on uWSGI's own WebSocket API: one process, which is the worker itself.
+
+    Args:
+        program: a uWSGI with OpenSSL.
+        options: further ones of uWSGI.
+    """
+
+    def __init__(self, directory: Path, program: Path, options: Sequence[str] = ()) -> None:
+        port = free_port()
+        command = [str(program), "--wsgi-file", "bench/peers/bare_uwsgi.py", "--die-on-term"]
+        command += ["--http-socket", f"127.0.0.1:{port}", "--gevent", "100", *options]
+        super().__init__(command, directory / f"bare-{port}.log", port=port)
+
+
+def bare_uwsgi() -> Path | None:
+    """Return the uWSGI that ``make test`` builds from source, if there is one with OpenSSL."""
+    program = ROOT / ".venv-uwsgi/bin/uwsgi"
+    if not program.exists():
+        return None
+    answer = subprocess.run([str(program), "--help"], capture_output=True, text=True, check=False)
+    return program if "--https-socket" in answer.stdout else None
 
 
 def signed_in(directory: Path, redis_port: int, count: int) -> list[str]:

@@ -4,6 +4,7 @@ from tests.integration.sites import views
 
 urlpatterns = [
     path("test/whoami/", views.whoami),
+    path("test/metrics/", views.metrics),
     path("test/publish/", views.publish),
     path("test/fetch/", views.fetch),
     path("test/session/", views.session),

@@ -8,10 +8,16 @@ from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.http import HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
+from prometheus_client import generate_latest
 
 
 def whoami(request):
     return JsonResponse({"token": os.environ["SITE_TOKEN"], "pid": os.getpid(), "user": request.user.get_username()})
+
+
+def metrics(request):
+    """The counters of the worker that answers, as Prometheus reads them."""
+    return HttpResponse(generate_latest(), content_type="text/plain")
 
 
 @csrf_exempt
