@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
@@ -31,3 +31,7 @@ class WsloopConfig(AppConfig):
         import ws4redis.models  # noqa: F401
 
         checks.register(check_settings)
+        if apps.is_installed("django.contrib.auth"):
+            from wsloop import signals
+
+            signals.connect()

@@ -13,12 +13,18 @@ from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser, Group
 from django.core.serializers.json import DjangoJSONEncoder
+from django.db.models import prefetch_related_objects
 from django.utils.functional import Promise  # what gettext_lazy() returns
 from redis import Redis
 from redis.client import Pipeline
 from ws4redis.redis_store import SELF, RedisMessage, RedisStore
 
 from wsloop import conf
+
+
+def control_channel() -> bytes:
+    """Return the name of the channel on which all workers of the site are told about users; see ``access``."""
+    return f"{conf.prefix()}wsloop:control".encode()
 
 
 def encode(message: Any) -> bytes:
@@ -74,9 +80,34 @@ def _own_user(request: Any) -> list[str]:
 
 
 def _own_groups(request: Any) -> list[str]:
-    # Filled at login by ws4redis.models, so that no socket and no message needs a database query.
+    if not _own_user(request):
+        return []
+    groups = user_groups(request.user)
+    if groups is not None:
+        return [group.name for group in groups]
+    # No user of the database: what ws4redis.models noted at login, or the site itself.
     session = getattr(request, "session", None)
-    return list(session.get("ws4redis:memberof", [])) if session and _own_user(request) else []
+    return list(session.get("ws4redis:memberof", [])) if session else []
+
+
+def user_groups(user: Any) -> list[Any] | None:
+    """Return a user's groups as the database has them, asked once for each user object.
+
+    (ws4redis goes by the groups that the session has noted at login: who is removed from one would listen on.)
+
+    Returns:
+        None if the user is not in the database, or its model has no groups.
+    """
+    if getattr(user, "pk", None) is None or groups_field(user) is None:
+        return None
+    prefetch_related_objects([user], "groups")
+    return list(user.groups.all())
+
+
+def groups_field(user: Any) -> Any:
+    """Return the field ``groups`` of a user, or of a user model; None if there is none that leads to many groups."""
+    meta = getattr(user, "_meta", None)
+    return next((field for field in getattr(meta, "many_to_many", ()) if field.name == "groups"), None)
 
 
 def _own_session(request: Any) -> list[str]:

@@ -1,0 +1,130 @@
+"""Signing in without a cookie, for scripts and mobile applications: a signed token that expires.
+
+A view, or a command, makes the token for a user; the client gives it in the query, ``?token=…``, or as a subprotocol,
+``wsloop.token.…``. It ends by itself, and with a change of the password or of ``is_active``. A token is a secret: it is
+taken out of the request, so that no log line or error of the site shows it.
+
+This module must not know gevent, Redis or sockets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from http import HTTPStatus
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+from django.core.signing import BadSignature, Signer
+from django.http import HttpRequest
+from django.utils.crypto import constant_time_compare
+
+from wsloop import conf
+from wsloop.handshake import Refused
+
+PARAMETER = "token"
+SUBPROTOCOL = "wsloop.token."
+SALT = "wsloop.tokens"
+LONGEST = 2048  # bytes; one with the longest facility and a UUID as primary key has less than 1,400
+
+
+def make(user: Any, max_age: float = 3600, facility: str | None = None) -> str:
+    """Return a token that opens WebSockets in the name of ``user``.
+
+    It consists of letters, digits, ``-``, ``_`` and ``.`` only, so it needs no quoting in a URL and is a legal
+    subprotocol (RFC 6455, section 4.1).
+
+    Args:
+        user: saved, of the site's user model.
+        max_age: seconds for which it is valid; sockets opened with it are closed when it ends.
+        facility: the only one that it opens; None: any.
+
+    Raises:
+        ValueError: for another kind of user, or an age that is not positive.
+    """
+    if not isinstance(user, get_user_model()) or user.pk is None:
+        raise ValueError("a token is made for a saved user of the model AUTH_USER_MODEL")
+    if not max_age > 0:
+        raise ValueError(f"max_age must be a positive number of seconds, not {max_age!r}")
+    current, *_ = _proofs(user)
+    return _signer().sign_object([str(user.pk), current, round(time.time() + max_age, 3), facility])
+
+
+def given(request: HttpRequest) -> str | None:
+    """Return the token that a request brings, valid or not; None if it brings none."""
+    for name in _offered(request):
+        if name.startswith(SUBPROTOCOL):
+            return name.removeprefix(SUBPROTOCOL)
+    return request.GET.get(PARAMETER)
+
+
+def authenticate(request: HttpRequest) -> bool:
+    """Sign in whom the token of a request names, and tell whether there was one.
+
+    It sets ``request.user``, ``request.session`` to None (a token wins over a cookie) and ``request.token_expires``,
+    and takes the token out of the request.
+
+    Raises:
+        Refused: 403, if there is a token that is not valid.
+    """
+    token = given(request)
+    if token is None:
+        return False
+    _remove(request)
+    found = _read(token, request.path_info.removeprefix(conf.websocket_url()))
+    if found is None:
+        raise Refused(
+            HTTPStatus.FORBIDDEN, "The token is not valid, has expired, or is not for this address. Get a new one."
+        )
+    request.user, request.token_expires = found  # type: ignore[attr-defined]
+    request.session = None  # type: ignore[assignment]
+    return True
+
+
+def _read(token: str, facility: str) -> tuple[Any, float] | None:
+    """Return the user that a token names and when it ends, in seconds since the epoch; None if it is not valid."""
+    if len(token) > LONGEST:
+        return None
+    try:
+        pk, proof, expires, only = _signer().unsign_object(token)
+        if expires <= time.time() or only not in (None, facility):
+            return None
+        model = get_user_model()
+        user = model._default_manager.get(pk=pk)
+    except (BadSignature, ValueError, TypeError, ValidationError, get_user_model().DoesNotExist):
+        return None
+    if not getattr(user, "is_active", True) or not any(constant_time_compare(proof, each) for each in _proofs(user)):
+        return None
+    return user, expires
+
+
+def _proofs(user: Any) -> list[str]:
+    """Return what a token of this user may prove: the password as it is, under the present and former secret keys."""
+    present = getattr(user, "get_session_auth_hash", lambda: "")()
+    former = getattr(user, "get_session_auth_fallback_hash", lambda: ())()
+    return [hashlib.sha256(f"{SALT}:{each}".encode()).hexdigest()[:32] for each in (present, *former)]
+
+
+def _signer() -> Signer:
+    return Signer(salt=SALT, sep=".")
+
+
+def _offered(request: HttpRequest) -> list[str]:
+    return [each.strip() for each in request.META.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "").split(",")]
+
+
+def _remove(request: HttpRequest) -> None:
+    others = request.GET.copy()
+    others.pop(PARAMETER, None)
+    request.GET = others  # type: ignore[assignment]
+    query = request.META["QUERY_STRING"] = others.urlencode()
+    for name in ("REQUEST_URI", "RAW_URI"):  # uWSGI's and gunicorn's
+        if name in request.META:
+            request.META[name] = request.META[name].partition("?")[0] + (query and f"?{query}")
+    if "HTTP_SEC_WEBSOCKET_PROTOCOL" in request.META:
+        names = [name for name in _offered(request) if not name.startswith(SUBPROTOCOL)]
+        request.META["HTTP_SEC_WEBSOCKET_PROTOCOL"] = ", ".join(names)
+
+
+__all__ = ["authenticate", "make"]
