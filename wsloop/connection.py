@@ -64,6 +64,15 @@ class Handler(Protocol):
         """The connection has ended."""
 
 
+class _Protocol(WebSocketProtocol):
+    """The library's protocol, which takes a close frame between the fragments of a message for an error of the peer."""
+
+    def recv_frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None  # control frames may come there (RFC 6455, section 5.4); the message is given up
+        super().recv_frame(frame)
+
+
 class Bounds(NamedTuple):
     """What a client may do; one object for all connections with the same ones.
 
@@ -155,7 +164,7 @@ class Connection:
         if extensions:
             # The parser compares the size on the wire too, and what does not compress grows; _frame() is exact.
             most += most // 8 + 64
-        self._protocol = WebSocketProtocol(Side.SERVER, state=State.OPEN, max_size=most, logger=logger)
+        self._protocol = _Protocol(Side.SERVER, state=State.OPEN, max_size=most, logger=logger)
         if extensions:
             self._protocol.extensions = list(extensions)
         self.bounds = bounds

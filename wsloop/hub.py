@@ -15,6 +15,7 @@ Nothing here blocks. This module must not know Redis or HTTP.
 
 from __future__ import annotations
 
+import collections
 import resource
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -27,7 +28,8 @@ from wsloop.connection import PING, TOO_SLOW, Connection, encode
 
 TICK = 1.0  # seconds between two turns of the timer
 HEARTBEAT_INTERVAL = 4  # ticks; as in ws4redis
-PAUSE = 0.01  # seconds for which a connection that trickles is not read
+PAUSE = 0.01  # seconds for which a connection that trickles is not read, at the least
+RESUMED = 20  # connections read again after such a pause: thousands that trickle cost no more than these
 
 Key = TypeVar("Key")
 
@@ -170,11 +172,11 @@ class Hub:
         self._dirty: list[Connection] = []
         self._pinged: dict[int, list[Connection]] = {}  # by the tick at which they must have answered
         self._expiring: set[Connection] = set()  # those whose session or token ends before they are looked at again
-        self._paused: list[Connection] = []
+        self._paused: collections.deque[Connection] = collections.deque()
         self._compress_from = compress_from()
         self._loop: Any = gevent.get_hub().loop
         self._timer: Any = self._loop.timer(TICK, TICK)
-        self._resume_timer: Any = self._loop.timer(PAUSE)
+        self._resume_timer: Any = self._loop.timer(PAUSE, PAUSE)
         self._ticks = 0
 
     def __len__(self) -> int:
@@ -286,9 +288,10 @@ class Hub:
             self._resume_timer.start(self._resume, update=True)
 
     def _resume(self) -> None:
-        paused, self._paused = self._paused, []
-        for connection in paused:
-            connection.release()
+        for _ in range(min(RESUMED, len(self._paused))):
+            self._paused.popleft().release()
+        if not self._paused:
+            self._resume_timer.stop()
 
     def closing(self, connection: Connection) -> None:
         """Forget a connection that takes no more messages, but for its deadline."""
@@ -329,12 +332,12 @@ class Hub:
     def _tick(self) -> None:
         self._ticks += 1
         self._beat()
-        self._ping(self._portions[self._ticks % len(self._portions)])
         for connection in self._pinged.pop(self._ticks, ()):
             if not connection.heard and connection.open:
                 metrics.reached("PING_TIMEOUT")
                 connection.close(TOO_SLOW, "no answer to a ping")
                 connection.abort()
+        self._ping(self._portions[self._ticks % len(self._portions)])
         self._expire()
         now = self._loop.now()
         for connection in [each for each, deadline in self._closing.items() if deadline <= now]:

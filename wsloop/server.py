@@ -13,11 +13,11 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote
 
 import gevent
 from django.core.exceptions import DisallowedHost, ImproperlyConfigured, PermissionDenied, SuspiciousOperation
 from django.core.handlers.wsgi import WSGIRequest
-from django.db import connections as databases
 from django.http import HttpRequest
 from gevent import monkey
 from redis.exceptions import RedisError
@@ -25,7 +25,8 @@ from websockets.extensions import Extension
 from websockets.frames import CloseCode
 from ws4redis.wsgi_server import WebsocketWSGIServer
 
-from wsloop import conf, handshake, metrics, pool, subscriptions, transport
+from wsloop import access, conf, handshake, metrics, pool, redaction, subscriptions, tokens, transport
+from wsloop.access import Access, close_databases
 from wsloop.broker import Broker, Unavailable
 from wsloop.connection import Bounds, Connection
 from wsloop.drain import Drain
@@ -43,8 +44,17 @@ class Engine:
     """What one process has for all of its sockets: hub, broker and access, made when the first socket comes."""
 
     def __init__(self) -> None:
-        self.hub = Hub(left=lambda channels: self.broker.unsubscribe(channels))
-        self.broker = Broker(deliver=self.hub.deliver, failed=self._failed)
+        self.hub = Hub(
+            left=lambda channels: self.broker.unsubscribe(channels),
+            expired=lambda connections: self.access.expired(connections),
+        )
+        self.access = Access(self.hub)
+        self.broker = Broker(
+            deliver=self.hub.deliver,
+            failed=self._failed,
+            control=self.access.heard,
+            connected=self.access.connected,
+        )
         transport.at_exit(lambda: self.hub.close_all(CloseCode.SERVICE_RESTART, "server restarting"))
 
     def _failed(self) -> None:
@@ -122,13 +132,6 @@ class CustomSpeaker(Speaker):
         close_databases()
 
 
-def close_databases() -> None:
-    """Give back the database connections of this greenlet: no Django view ends, which would do it."""
-    for database in databases.all(initialized_only=True):
-        if not database.in_atomic_block:  # but inside a test's transaction
-            database.close()
-
-
 class Opening:
     """A WebSocket that is being set up: what is needed to open it once the 101 is out, or to call it off.
 
@@ -136,18 +139,20 @@ class Opening:
         takeover: takes the request's connection over.
         answer: headers of the 101.
         extensions: those that it agrees to.
+        mark: of ``access``, from before the visitor was looked up.
 
     Attributes:
         channels: those that the broker has subscribed to for it.
         news: returns the messages that it gets first.
     """
 
-    def __init__(self, takeover: Takeover, answer: Headers, extensions: Sequence[Extension]) -> None:
+    def __init__(self, takeover: Takeover, answer: Headers, extensions: Sequence[Extension], mark: int) -> None:
         self.takeover = takeover
         self.channels: tuple[bytes, ...] = ()
         self.news: Callable[[], Iterable[bytes]] = tuple
         self._answer = answer
         self._extensions = extensions
+        self._mark = mark
 
     def join(self, channels: Iterable[bytes], visitor: Visitor, handler: Listener) -> Joining:
         """Have the hub keep what arrives for it from now on."""
@@ -189,6 +194,8 @@ class Opening:
             logger.exception("a WebSocket could not be opened")
             connection.abort()
             return None
+        if engine().access.mark() != self._mark:
+            engine().access.recheck(connection)  # the visitor may be another one since
         return taken
 
 
@@ -202,6 +209,18 @@ def _bounds() -> Bounds:
 def _shared(bounds: Bounds) -> Bounds:
     """Return one object for equal ones: each connection keeps it."""
     return bounds
+
+
+def _log_without_token(environ: dict[str, Any], start_response: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep the server from logging the request, and return a ``start_response`` that logs it without its secret."""
+    transport.keep_out_of_log()
+    line = redaction.request_line(environ.get("REQUEST_METHOD", ""), environ.get("REQUEST_URI", ""))
+
+    def logged(status: str, headers: Headers) -> Any:
+        logger.info("%s %s", line, status)
+        return start_response(status, headers)
+
+    return logged
 
 
 @contextlib.contextmanager
@@ -282,11 +301,13 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         self._made: dict[str, Listener] = {}
 
     def process_request(self, request: HttpRequest) -> None:
-        """Find session and user as ws4redis does: by the cookie, both None without one.
+        """Find the user: by a token (see ``tokens``), or session and user by the cookie, both None without one.
 
         A session that was signed with one of ``SECRET_KEY_FALLBACKS`` keeps its key: Django would give it another, and
         there is no response here that could tell the browser, which would then be signed out.
         """
+        if tokens.authenticate(request):
+            return
         super().process_request(request)
         if request.session is not None:
             request.session.cycle_key = lambda: None  # type: ignore[method-assign]
@@ -298,6 +319,8 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         try:
+            if tokens.PARAMETER in unquote(environ.get("QUERY_STRING", "")):
+                start_response = _log_without_token(environ, start_response)
             with _deadline():
                 opening = self._prepare(environ)
             taken = opening.open(start_response)
@@ -320,12 +343,11 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         takeover = transport.claim(environ)
         _make_room()
         handshake.check_origin(request)
+        mark = engine().access.mark()  # before the database is asked
         self._authenticate(request)
-        visitor = Visitor(
-            getattr(getattr(request, "user", None), "pk", None), address=handshake.client_address(environ)
-        )
+        visitor = access.visitor(request, handshake.client_address(environ))
         _make_room(visitor)
-        opening = Opening(takeover, answer, extensions)
+        opening = Opening(takeover, answer, extensions, mark)
         if facility in self._handlers:
             handler = self._made.get(facility) or self._made.setdefault(
                 facility, self._handlers[facility](engine().hub)

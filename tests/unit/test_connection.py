@@ -3,13 +3,19 @@
 import gc
 import logging
 import os
+import random
 import socket
+import tracemalloc
+import types
 import weakref
+import zlib
 
 import pytest
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Close, Frame, Opcode
 
 from tests.unit.peer import Recorder, close_frame, masked, turn
+from wsloop import connection as module
 from wsloop.connection import TOO_SLOW, Bounds, Connection, encode
 from wsloop.transport import READ
 
@@ -644,3 +650,294 @@ def test_the_parser_does_not_log_frames(connect, caplog):
         peer.text("secret")
         assert handler.next() == "secret"
     assert "secret" not in caplog.text
+
+
+# What a client may do: frames a second, and how they arrive.
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time that frames are counted by; ``clock.now += 1`` lets a second pass."""
+    clock = types.SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(module, "monotonic", lambda: clock.now)
+    return clock
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        masked(TEXT, b"x"),
+        masked(BINARY, b""),
+        masked(PING, b"x"),
+        masked(PONG),
+        masked(CONT, b"", fin=False),
+    ],
+    ids=["text", "binary", "ping", "pong", "empty fragment"],
+)
+def test_more_frames_than_the_burst_close_with_4029(connect, clock, reached, frame):
+    connection, peer, handler = connect(rate=10, burst=20)
+    peer.send(masked(TEXT, b"", fin=False) if frame[0] == 0 else frame, frame * 19)
+    turn()
+    assert connection.open
+    count = handler.messages.qsize()
+    peer.send(frame)
+    turn()
+    assert handler.events == ["closing"]
+    assert handler.messages.qsize() == count, "what is too much is not handled"
+    assert reached("RATE_LIMIT") == 1
+    while (answer := peer.frame()).opcode is PONG:
+        pass
+    assert Close.parse(answer.data) == Close(4029, "too many frames")
+    assert peer.frame() is None, "it is not waited for an answer"
+
+
+def test_frames_at_the_rate_are_taken_for_ever(connect, clock):
+    connection, peer, handler = connect(rate=10, burst=1)
+    for number in range(100):
+        peer.text(str(number))
+        assert handler.next() == str(number)
+        clock.now += 0.1
+    assert connection.open
+
+
+def test_what_was_not_used_is_not_saved_up_beyond_the_burst(connect, clock):
+    connection, peer, _ = connect(rate=10, burst=20)
+    clock.now += 3600
+    peer.send(masked(TEXT, b"x") * 21)
+    turn()
+    assert not connection.open
+
+
+def test_a_flood_in_one_packet_is_not_parsed_to_its_end(connect, clock):
+    """The bound is looked at after each slice, so the work for one read is bounded, however small the frames."""
+    connection, peer, handler = connect(rate=10, burst=20)
+    peer.send(masked(TEXT, b"") * 10_000)
+    turn()
+    assert not connection.open
+    assert handler.messages.qsize() == 0
+    assert peer.closing() == 4029
+
+
+def test_a_peer_that_floods_after_our_close_frame_is_not_listened_to_any_more(connect, clock):
+    connection, peer, _ = connect(rate=10, burst=20)
+    connection.close(1012)
+    peer.send(masked(PING) * 100)
+    turn()
+    assert connection._protocol.eof_sent, "it is not waited for the answer to the close frame"
+    assert peer.closing() == 1012
+
+
+def test_after_our_close_frame_nothing_is_handled_nor_answered(connect):
+    connection, peer, handler = connect()
+    peer.send(masked(TEXT, b"abc", fin=False))
+    turn()
+    connection.close(4001, "signed out")
+    peer.send(masked(CONT, b"def"), masked(TEXT, b"x"), masked(PING, b"x"), b"\xff\xff garbage")
+    turn()
+    assert handler.messages.qsize() == 0
+    assert peer.closing() == 4001
+
+
+class Pausing(Recorder):
+    """Keeps connections on hold, as the hub does for a moment."""
+
+    def __init__(self):
+        super().__init__()
+        self.paused = []
+
+    def pausing(self, connection):
+        self.paused.append(connection)
+
+
+def test_a_peer_that_trickles_is_read_again_only_after_a_pause(connect):
+    connection, peer, handler = connect(handler=Pausing())
+    message = masked(TEXT, b"hello")
+    peer.send(message[:3])
+    turn()
+    assert handler.paused == [connection]
+    peer.send(message[3:7])
+    turn()
+    assert len(handler.paused) == 1, "it is not read meanwhile"
+    peer.send(message[7:])
+    connection.release()
+    assert handler.next() == "hello"
+    assert len(handler.paused) == 1, "a read that completes a frame is no trickle"
+
+
+def test_a_large_message_in_large_pieces_is_not_paused(connect):
+    _, peer, handler = connect(handler=Pausing())
+    message = masked(BINARY, b"x" * 60_000)
+    for start in range(0, len(message), 2000):
+        peer.send(message[start : start + 2000])
+        turn(1)
+    assert handler.next() == b"x" * 60_000
+    assert not handler.paused
+
+
+def test_what_comes_while_closing_is_thrown_away_at_a_bounded_speed(connect):
+    connection, peer, handler = connect(handler=Pausing())
+    peer.send(b"\x81\x02hi")  # not masked
+    turn()
+    assert peer.closing() == 1002
+    for count in range(1, 4):
+        peer.send(b"x" * 1000)
+        turn()
+        assert handler.paused == [connection] * count
+        connection.release()
+
+
+@pytest.mark.parametrize("fragments", [1, 2, 100])
+def test_a_message_that_is_too_big_is_counted(connect, reached, fragments):
+    _, peer, handler = connect(max_message_size=1000)
+    peer.send(masked(TEXT, b"", fin=False))
+    for _ in range(fragments):
+        peer.send(masked(CONT, b"x" * (1000 // fragments + 1), fin=False))
+        turn()
+    assert peer.closing() == 1009
+    assert reached("MAX_MESSAGE_SIZE") == 1
+    assert handler.messages.qsize() == 0
+
+
+# Compression.
+
+
+@pytest.fixture
+def deflate():
+    """What the handshake agrees on with a client that asks for a window of so many bits."""
+
+    def make(window_bits=15):
+        return [PerMessageDeflate(True, True, 15, window_bits)]
+
+    return make
+
+
+def compressed(opcode, payload, fin=True):
+    return Frame(opcode, payload, fin).serialize(mask=True, extensions=[PerMessageDeflate(True, True, 15, 15)])
+
+
+@pytest.mark.parametrize("payload", [b"", b"x", b"hello " * 1000, bytes(range(256)) * 200])
+def test_compressed_messages_are_understood(connect, deflate, payload):
+    _, peer, handler = connect(extensions=deflate())
+    peer.send(compressed(BINARY, payload))
+    assert handler.next() == payload
+    peer.send(masked(BINARY, payload))
+    assert handler.next() == payload, "each message may be compressed or not"
+
+
+def test_without_agreement_a_compressed_frame_is_an_error(connect):
+    _, peer, _ = connect()
+    peer.send(compressed(TEXT, b"hello"))
+    assert peer.closing() == 1002
+
+
+@pytest.mark.parametrize("window_bits", range(9, 16))
+def test_frames_are_compressed_as_far_as_the_client_can_take(window_bits):
+    payload = b"the same again and again " * 400
+    frame = encode(payload, True, window_bits)
+    assert frame[0] == 0xC1, "RSV1 says that it is compressed (RFC 7692, section 6)"
+    assert len(frame) < len(payload) / 10
+    inflater = zlib.decompressobj(-window_bits)
+    body = frame[4:] if frame[1] == 126 else frame[2:]
+    assert inflater.decompress(body + b"\x00\x00\xff\xff") == payload
+
+
+def test_what_does_not_become_smaller_is_sent_as_it_is():
+    payload = random.Random(1).randbytes(2000)
+    assert encode(payload, False, 15) == encode(payload, False)
+
+
+def test_replies_are_compressed_from_the_threshold_on(pair, deflate):
+    transport, peer = pair()
+    bounds = Bounds(65536, 10**6, compress_from=100)
+    connection = Connection(transport, Recorder(), bounds, deflate())
+    connection.start()
+    connection.reply(b"x" * 99, True)
+    connection.reply(b"x" * 100, True)
+    connection.flush()
+    assert peer.socket.recv(65536) == encode(b"x" * 99, True) + encode(b"x" * 100, True, 15)
+    assert encode(b"x" * 100, True, 15)[0] == 0xC1
+    connection.abort()
+
+
+def test_a_bomb_is_refused_before_it_is_built(connect, deflate, reached):
+    bomb = compressed(BINARY, bytes(10_000_000))
+    assert len(bomb) < 10_300
+    _, peer, handler = connect(extensions=deflate())
+    tracemalloc.start()
+    try:
+        peer.send(bomb)
+        assert peer.closing() == 1009
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000
+    assert handler.messages.qsize() == 0
+    assert reached("MAX_MESSAGE_SIZE") == 1
+
+
+def test_a_bomb_in_fragments_is_refused_at_the_bound(connect, deflate):
+    _, peer, handler = connect(extensions=deflate())
+    extension = PerMessageDeflate(True, True, 15, 15)
+    opcode = BINARY
+    for _ in range(20):
+        peer.send(Frame(opcode, bytes(30_000), fin=False).serialize(mask=True, extensions=[extension]))
+        opcode = CONT
+    turn()
+    assert peer.closing() == 1009
+    assert handler.messages.qsize() == 0
+
+
+@pytest.mark.parametrize("size", [65_535, 65_536])
+def test_the_largest_message_is_taken_even_if_compression_makes_it_larger(connect, deflate, size):
+    payload = random.Random(1).randbytes(size)
+    frame = compressed(BINARY, payload)
+    assert len(frame) > size + 20
+    _, peer, handler = connect(extensions=deflate())
+    peer.send(frame)
+    assert handler.next() == payload
+
+
+@pytest.mark.parametrize("payload", [b"x" * 65_537, random.Random(1).randbytes(65_537)], ids=["same", "random"])
+def test_one_byte_more_is_too_big_compressed_or_not(connect, deflate, payload):
+    for frame in (masked(BINARY, payload), compressed(BINARY, payload)):
+        _, peer, handler = connect(extensions=deflate())
+        peer.send(frame)
+        assert peer.closing() == 1009
+        assert handler.messages.qsize() == 0
+
+
+def test_a_close_frame_between_fragments_is_answered(connect):
+    """Autobahn 7.1.5; control frames may come between the fragments of a message (RFC 6455, section 5.4)."""
+    _, peer, handler = connect()
+    peer.send(masked(TEXT, b"abc", fin=False), close_frame(1000), masked(CONT, b"def"))
+    assert peer.closing() == 1000
+    assert handler.messages.qsize() == 0
+
+
+def test_bad_text_and_a_close_frame_in_one_packet_get_1007(connect):
+    _, peer, handler = connect()
+    peer.send(masked(TEXT, b"good"), masked(TEXT, b"\xff"), close_frame(1000))
+    assert handler.next() == "good"
+    assert peer.closing() == 1007
+
+
+def test_replies_and_pongs_leave_in_the_order_of_what_they_answer(pair):
+    class Echo(Recorder):
+        def received(self, connection, payload, text):
+            connection.reply(payload, text)
+
+    transport, peer = pair()
+    connection = Connection(transport, Echo(), Bounds(65536, 10**6))
+    connection.start()
+    peer.send(
+        masked(TEXT, b"one"),
+        masked(TEXT, b"tw", fin=False),
+        masked(PING, b"first"),
+        masked(CONT, b"o"),
+        masked(PING, b"second"),
+        masked(BINARY, b"three"),
+        close_frame(1000),
+    )
+    expected = [(TEXT, b"one"), (PONG, b"first"), (TEXT, b"two"), (PONG, b"second"), (BINARY, b"three")]
+    assert [(frame.opcode, frame.data) for frame in (peer.frame() for _ in range(5))] == expected
+    assert peer.closing() == 1000
