@@ -86,12 +86,11 @@ def _groups_changed(
     instance: Any, action: str, reverse: bool, pk_set: set[Any] | None, using: str, **kwargs: Any
 ) -> None:
     """``user.groups.add(…)`` and its like, or in reverse ``group.user_set.add(…)``."""
-    if not reverse:
-        if action in ("post_add", "post_remove", "post_clear"):
-            _tell_users([instance.pk], using)
-    elif action in ("post_add", "post_remove"):
-        _tell_users(pk_set or (), using)
-    elif action == "pre_clear":
+    if action in ("post_add", "post_remove") and pk_set:
+        _tell_users(pk_set if reverse else [instance.pk], using)
+    elif action == "post_clear" and not reverse:
+        _tell_users([instance.pk], using)
+    elif action == "pre_clear" and reverse:
         _note_members(instance, using)
     elif action == "post_clear":
         _tell_noted(instance, using)

@@ -15,28 +15,37 @@ MAY_IMPORT = {
     "conf": set(),
     "drain": set(),
     "transport": set(),
-    "handshake": set(),
+    "metrics": set(),
+    "handshake": {"conf", "metrics"},
+    "redaction": set(),
     "pool": {"conf"},
     "store": {"conf"},
     "publisher": {"conf", "pool", "store"},
-    "apps": {"conf"},
-    "connection": {"transport"},
-    "hub": {"conf", "connection"},
+    "signals": {"pool", "store"},
+    "apps": {"conf", "signals"},
+    "connection": {"metrics", "transport"},
+    "hub": {"conf", "connection", "metrics"},
+    "access": {"conf", "connection", "drain", "hub", "store"},
+    "tokens": {"conf", "handshake"},
     "broker": {"conf", "drain", "pool", "store"},
     "subscriptions": {"conf", "handshake", "pool", "store"},
     "server": {
+        "access",
         "broker",
         "conf",
         "connection",
         "drain",
         "handshake",
         "hub",
+        "metrics",
         "pool",
+        "redaction",
         "store",
         "subscriptions",
+        "tokens",
         "transport",
     },
-    "management.commands.runserver": set(),
+    "management.commands.runserver": {"redaction"},
 }
 
 SOCKETS = {"socket", "select", "selectors", "ssl", "asyncio"}
@@ -47,16 +56,20 @@ MUST_NOT_KNOW = {
     "drain": SOCKETS | {"redis", "django", "websockets"},
     "transport": {"redis", "django", "websockets", "ws4redis"},
     "handshake": SOCKETS | GEVENT | {"redis", "ws4redis"},
+    "redaction": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "websockets"},
     "pool": SOCKETS | GEVENT | {"websockets", "django"},
     "store": SOCKETS | GEVENT | HTTP | {"websockets"},
     "publisher": SOCKETS | GEVENT | HTTP | {"websockets"},
+    "signals": SOCKETS | GEVENT | HTTP | {"websockets"},
+    "tokens": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
+    "access": SOCKETS | {"redis", "ws4redis", "websockets"},
     "connection": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "os"},
     "hub": SOCKETS | HTTP | {"redis", "ws4redis", "websockets", "django"},
     "broker": SOCKETS | HTTP | {"websockets", "django"},
     "subscriptions": SOCKETS | GEVENT | {"websockets"},
     "server": SOCKETS,
 }
-ONLY = {"uwsgi": {"transport"}, "django.conf": {"conf"}, "websockets.server": {"handshake"}}
+ONLY = {"uwsgi": {"transport"}, "django.conf": {"access", "conf", "signals"}, "websockets.server": {"handshake"}}
 
 
 def modules():
@@ -145,7 +158,7 @@ def test_there_is_a_test_module_for_every_module():
 
 
 def test_the_standard_library_and_the_requirements_are_all_it_needs():
-    needed = {"django", "gevent", "redis", "websockets", "ws4redis", "wsloop", "uwsgi"}
+    needed = {"django", "gevent", "prometheus_client", "redis", "websockets", "ws4redis", "wsloop", "uwsgi"}
     for name, tree in MODULES.items():
         tops = {each.partition(".")[0] for each in imported(tree)}
         assert tops - sys.stdlib_module_names <= needed, name
