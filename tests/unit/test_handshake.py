@@ -7,7 +7,7 @@ import pytest
 from django.core.exceptions import DisallowedHost
 from django.test import RequestFactory
 
-from wsloop.handshake import Refused, check_origin, negotiate
+from wsloop.handshake import Refused, check_origin, check_sizes, client_address, negotiate
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = base64.b64encode(hashlib.sha1(f"{KEY}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()).decode()
@@ -222,3 +222,179 @@ def test_pages_of_another_host_and_garbage_are_403_with_what_to_do(page, host):
 def test_a_host_that_is_not_ours_is_refused_whatever_the_origin(page):
     with pytest.raises(DisallowedHost):
         origin(page, host="elsewhere.example")
+
+
+def test_an_encrypted_site_lets_in_no_page_without_encryption(with_settings):
+    with_settings(SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https"))
+    for proto, page, allowed in (
+        ("https", "https://testserver", True),
+        ("https", "http://testserver", False),
+        ("http", "http://testserver", True),
+    ):
+        meta = {"HTTP_HOST": "testserver", "HTTP_ORIGIN": page, "HTTP_X_FORWARDED_PROTO": proto}
+        request = RequestFactory().get("/ws/news", **meta)
+        if allowed:
+            check_origin(request)
+        else:
+            with pytest.raises(Refused):
+                check_origin(request)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "page"),
+    [
+        ("https://other.example", "https://other.example"),
+        ("https://other.example", "https://other.example:443"),
+        ("https://other.example:443", "https://other.example"),
+        ("HTTPS://Other.Example", "https://other.EXAMPLE"),
+        ("https://other.example:8443", "https://other.example:8443"),
+        ("https://*.other.example", "https://www.other.example"),
+        ("https://*.other.example", "https://a.b.other.example"),
+        ("https://*.other.example:8443", "https://www.other.example:8443"),
+        ("capacitor://localhost", "capacitor://localhost"),
+        ("*", "https://anything.example"),
+        ("*", "null"),
+    ],
+)
+def test_pages_of_allowed_origins_are_let_in_besides_those_of_this_host(with_settings, pattern, page):
+    with_settings(WSLOOP={"ALLOWED_ORIGINS": ["https://unrelated.example", pattern]})
+    origin(page)
+    origin("http://testserver")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "page"),
+    [
+        ("https://other.example", "http://other.example"),
+        ("https://other.example", "https://other.example:8443"),
+        ("https://other.example", "https://www.other.example"),
+        ("https://other.example", "https://other.example.evil.example"),
+        ("https://*.other.example", "https://other.example"),
+        ("https://*.other.example", "https://evil-other.example"),
+        ("https://*.other.example", "https://evil.example/.other.example"),
+        ("https://*.other.example", "https://evil.example#.other.example"),
+        ("https://*.other.example", "https://evil.example?.other.example"),
+        ("https://*.other.example", "https://evil.example:1.other.example"),
+        ("https://*.other.example", "https://user@evil.example@.other.example"),
+        ("https://*.other.example", "https://..other.example"),
+        ("https://*.other.example", "https://.other.example"),
+        ("https://*.other.example", "https://evil.example\n.other.example"),
+        ("https://*.other.example", "https://www.other.example.evil.example"),
+        ("https://*.other.example", "https://www.other.example:8443"),
+        ("https://*.other.example", "null"),
+        ("https://*.other.example", ""),
+    ],
+)
+def test_look_alikes_of_allowed_origins_are_403(with_settings, pattern, page):
+    with_settings(WSLOOP={"ALLOWED_ORIGINS": [pattern]})
+    with pytest.raises(Refused) as caught:
+        origin(page)
+    assert caught.value.status == 403
+
+
+# Sizes.
+
+
+@pytest.mark.parametrize("variable", ["QUERY_STRING", "HTTP_ORIGIN", "HTTP_SEC_WEBSOCKET_PROTOCOL", "HTTP_UPGRADE"])
+def test_headers_and_queries_over_the_bound_are_431(with_settings, reached, variable):
+    with_settings(WSLOOP={"MAX_HEADER_SIZE": 300})
+    check_sizes(environ(**{variable: "x" * 300}), "news")
+    with pytest.raises(Refused) as caught:
+        check_sizes(environ(**{variable: "x" * 301}), "news")
+    assert caught.value.status == 431
+    assert "300 bytes" in caught.value.reason
+    assert reached("MAX_HEADER_SIZE") == 1
+
+
+def test_a_facility_over_the_bound_is_414_and_bytes_count(with_settings, reached):
+    with_settings(WSLOOP={"MAX_FACILITY_SIZE": 10})
+    check_sizes(environ(), "ü" * 5)
+    with pytest.raises(Refused) as caught:
+        check_sizes(environ(), "ü" * 5 + "x")
+    assert caught.value.status == 414
+    assert reached("MAX_FACILITY_SIZE") == 1
+
+
+# permessage-deflate (RFC 7692, section 7.1).
+
+
+@pytest.mark.parametrize(
+    ("offer", "agreed", "window_bits"),
+    [
+        ("permessage-deflate", "", 15),
+        ("permessage-deflate; client_max_window_bits", "", 15),  # browsers
+        ("permessage-deflate; client_no_context_takeover; server_no_context_takeover", "", 15),
+        ("permessage-deflate; server_max_window_bits=10", "; server_max_window_bits=10", 10),
+        ("permessage-deflate; client_max_window_bits=10", "; client_max_window_bits=10", 15),
+        ("x-webkit-deflate-frame, permessage-deflate", "", 15),
+        ("permessage-deflate; server_max_window_bits=8, permessage-deflate", "", 15),  # zlib cannot do 8
+        ("permessage-deflate; unknown, permessage-deflate; server_max_window_bits=9", "; server_max_window_bits=9", 9),
+    ],
+)
+def test_compression_is_agreed_on_without_context_takeover(offer, agreed, window_bits):
+    answer, extensions = negotiate(environ(HTTP_SEC_WEBSOCKET_EXTENSIONS=offer), (), compression=True)
+    header = f"permessage-deflate; server_no_context_takeover; client_no_context_takeover{agreed}"
+    assert dict(answer)["Sec-WebSocket-Extensions"] == header
+    (extension,) = extensions
+    assert extension.local_max_window_bits == window_bits
+    assert extension.local_no_context_takeover
+    assert extension.remote_no_context_takeover
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [
+        "permessage-deflate; server_max_window_bits=8",
+        "permessage-deflate; server_max_window_bits=16",
+        "permessage-deflate; server_max_window_bits",
+        "permessage-deflate; client_no_context_takeover=1",
+        "permessage-deflate; client_no_context_takeover; client_no_context_takeover",
+        "permessage-deflate; unknown",
+        "permessage-bzip2",
+    ],
+)
+def test_what_cannot_be_agreed_on_is_left_out_of_the_answer(offer):
+    answer, extensions = negotiate(environ(HTTP_SEC_WEBSOCKET_EXTENSIONS=offer), (), compression=True)
+    assert "Sec-WebSocket-Extensions" not in dict(answer)
+    assert extensions == []
+
+
+def test_without_compression_no_offer_is_taken():
+    answer, extensions = negotiate(environ(HTTP_SEC_WEBSOCKET_EXTENSIONS="permessage-deflate"), (), compression=False)
+    assert "Sec-WebSocket-Extensions" not in dict(answer)
+    assert extensions == []
+
+
+# Addresses.
+
+
+@pytest.mark.parametrize(
+    ("remote", "forwarded", "proxies", "counted"),
+    [
+        ("8.8.8.8", None, [], "8.8.8.8"),
+        ("8.8.8.8", "9.9.9.9", [], "8.8.8.8"),  # anybody can send that header
+        ("127.0.0.1", "9.9.9.9", [], None),
+        ("10.1.2.3", None, [], None),
+        ("", None, [], None),  # a unix socket
+        ("", "9.9.9.9", [], None),
+        ("garbage", None, [], None),
+        ("127.0.0.1", "9.9.9.9", ["127.0.0.1"], "9.9.9.9"),
+        ("", "9.9.9.9", ["127.0.0.1"], "9.9.9.9"),
+        ("127.0.0.1", "1.1.1.1, 9.9.9.9", ["127.0.0.1"], "9.9.9.9"),  # the first one is what the client says
+        ("127.0.0.1", "1.1.1.1, 9.9.9.9, 10.0.0.7", ["127.0.0.1", "10.0.0.0/8"], "9.9.9.9"),
+        ("127.0.0.1", "10.0.0.7", ["127.0.0.1", "10.0.0.0/8"], None),
+        ("127.0.0.1", "garbage", ["127.0.0.1"], None),
+        ("127.0.0.1", "", ["127.0.0.1"], None),
+        ("127.0.0.1", None, ["127.0.0.1"], None),
+        ("8.8.8.8", "9.9.9.9", ["127.0.0.1"], "8.8.8.8"),
+        ("2001:4860:4860::8888", None, [], "2001:4860:4860::/64"),
+        ("2001:4860:4860::1", None, [], "2001:4860:4860::/64"),
+        ("::ffff:8.8.8.8", None, [], "8.8.8.8"),
+        ("::ffff:10.0.0.1", None, [], None),
+        ("::1", None, [], None),
+        ("fe80::1%eth0", None, [], None),
+    ],
+)
+def test_the_address_that_a_connection_counts_for(with_settings, remote, forwarded, proxies, counted):
+    with_settings(WSLOOP={"TRUSTED_PROXIES": proxies})
+    assert client_address(environ(REMOTE_ADDR=remote, HTTP_X_FORWARDED_FOR=forwarded)) == counted

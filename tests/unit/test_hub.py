@@ -7,12 +7,13 @@ import types
 import weakref
 
 import pytest
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Close, Frame, Opcode
 
 from tests.unit.peer import close_frame, masked, turn
 from wsloop import hub as module
 from wsloop.connection import Bounds, Connection, encode
-from wsloop.hub import Hub, Joining, is_text
+from wsloop.hub import Hub, Index, Joining, Visitor, is_text
 from wsloop.server import Listener
 
 NEWS, SPORT = b"broadcast:news", b"broadcast:sport"
@@ -103,7 +104,9 @@ def test_everything_of_one_turn_leaves_in_one_write(hub, member):
 
 def test_a_frame_is_encoded_once_for_all_members(hub, member, monkeypatch):
     encoded = []
-    monkeypatch.setattr(module, "encode", lambda payload, text, bits=0: encoded.append(payload) or encode(payload, text, bits))
+    monkeypatch.setattr(
+        module, "encode", lambda payload, text, bits=0: encoded.append(payload) or encode(payload, text, bits)
+    )
     peers = [member(NEWS)[1] for _ in range(10)]
     hub.deliver(NEWS, b"hello")
     assert [peer.message() for peer in peers] == ["hello"] * 10
@@ -477,3 +480,228 @@ def test_who_does_not_answer_the_close_frame_is_cut_off_at_the_deadline(hub, mem
     assert peer.frame().opcode is Opcode.CLOSE
     assert peer.frame() is None
     assert len(hub.connections) == 1
+
+
+# Who is behind them, and how many there may be.
+
+
+def test_an_index_keeps_what_it_is_given_and_nothing_else():
+    index = Index()
+    one, two, three = object(), object(), object()
+    assert not index["key"]
+    for connection in (one, one, two, three, two):
+        index.add("key", connection)
+    index.add("other", one)
+    assert set(index["key"]) == {one, two, three}
+    assert set(index["other"]) == {one}
+    index.remove("key", two)
+    index.remove("key", two)
+    assert set(index["key"]) == {one, three}
+    index.remove("key", one)
+    assert set(index["key"]) == {three}
+    index.remove("key", three)
+    assert not index["key"]
+    assert len(index) == 1
+    index.remove("other", one)
+    assert len(index) == 0
+
+
+@pytest.fixture
+def visit(hub, pair):
+    """Open a connection of a visitor."""
+
+    def make(visitor):
+        transport, _ = pair()
+        connection = Connection(transport, Listener(hub), Bounds(1000, 10**6))
+        hub.complete(hub.join([], visitor), connection, list)
+        return connection
+
+    return make
+
+
+def test_connections_are_found_by_user_and_session_as_long_as_they_are_open(hub, visit):
+    john, again, mary = visit(Visitor(1, "a")), visit(Visitor(1, "b")), visit(Visitor(2, "c"))
+    visit(Visitor())
+    assert set(hub.users[1]) == {john, again}
+    assert set(hub.users[2]) == {mary}
+    assert set(hub.sessions["a"]) == {john}
+    john.close(1000)
+    assert set(hub.users[1]) == {again}
+    assert not hub.sessions["a"]
+    again.abort()
+    assert not hub.users[1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "same", "other"),
+    [
+        ("MAX_CONNECTIONS_PER_USER", Visitor(user=1), Visitor(user=2)),
+        ("MAX_CONNECTIONS_PER_ADDRESS", Visitor(address="8.8.8.8"), Visitor(address="9.9.9.9")),
+    ],
+)
+def test_there_is_room_for_so_many_of_a_kind_and_for_others(hub, visit, with_settings, setting, same, other):
+    with_settings(WSLOOP={setting: 3})
+    first = visit(same)
+    visit(same)
+    joining = hub.join([], same)
+    assert hub.crowded(same) == setting, "those that are being set up count"
+    assert hub.crowded(same, joined=1) is None, "but one does not count for itself"
+    assert hub.crowded(other) is None
+    assert hub.crowded(Visitor()) is None
+    hub.cancel(joining)
+    assert hub.crowded(same) is None
+    visit(same)
+    assert hub.crowded(same) == setting
+    first.abort()
+    assert hub.crowded(same) is None
+    with_settings(WSLOOP={setting: None})
+    for _ in range(3):
+        visit(same)
+    assert hub.crowded(same) is None
+
+
+def test_there_is_room_for_so_many_in_all_closing_ones_included(hub, visit, with_settings):
+    with_settings(WSLOOP={"MAX_CONNECTIONS": 2})
+    one = visit(Visitor())
+    joining = hub.join([])
+    assert hub.crowded() == "MAX_CONNECTIONS"
+    assert hub.crowded(joined=1) is None
+    hub.cancel(joining)
+    visit(Visitor())
+    assert hub.crowded() == "MAX_CONNECTIONS"
+    one.close(1000)
+    assert hub.crowded() == "MAX_CONNECTIONS", "its peer has not hung up"
+    one.abort()
+    assert hub.crowded() is None
+
+
+def test_a_quarter_of_the_descriptors_is_left_to_the_site(hub, visit, with_settings, monkeypatch):
+    with_settings(WSLOOP={"MAX_CONNECTIONS": None})
+    monkeypatch.setattr(module.resource, "getrlimit", lambda which: (8, 8))
+    for _ in range(6):
+        assert hub.crowded() is None
+        visit(Visitor())
+    assert hub.crowded() == "MAX_CONNECTIONS"
+    monkeypatch.setattr(module.resource, "getrlimit", lambda which: (module.resource.RLIM_INFINITY,) * 2)
+    assert hub.crowded() is None
+
+
+# Sessions that end.
+
+
+@pytest.fixture
+def wall(monkeypatch):
+    """The time of day; ``wall.now += 1`` lets a second pass."""
+    wall = types.SimpleNamespace(now=1_000_000.0)
+    monkeypatch.setattr(module.time, "time", lambda: wall.now)
+    return wall
+
+
+def test_the_end_of_a_session_is_reported_within_a_tick(left, pair, wall, monkeypatch, with_settings):
+    monkeypatch.setattr(module, "TICK", 3600)
+    with_settings(WSLOOP={"PING_INTERVAL": 5}, WS4REDIS_HEARTBEAT=None)
+    expired = []
+    hub = Hub(left.append, expired.extend)
+    monkeypatch.setattr(module, "TICK", 1)
+    ends = {}
+    for seconds in (0.5, 3, 5.5, 17, 40, None):
+        transport, _ = pair()
+        connection = Connection(transport, Listener(hub), Bounds(1000, 10**6))
+        expires = None if seconds is None else wall.now + seconds
+        hub.complete(hub.join([], Visitor(1, "a", None, expires)), connection, list)
+        ends[connection] = seconds
+    for second in range(1, 31):
+        wall.now += 1
+        hub._tick()
+        for connection in hub.connections:
+            connection.heard = True
+        due = {connection for connection, seconds in ends.items() if seconds is not None and seconds <= second}
+        assert set(expired) == due
+    assert len(expired) == len(set(expired))
+    for connection in hub.connections:
+        connection.abort()
+
+
+def test_a_session_that_was_prolonged_is_reported_at_its_new_end(left, pair, wall, monkeypatch, with_settings):
+    monkeypatch.setattr(module, "TICK", 3600)
+    with_settings(WSLOOP={"PING_INTERVAL": 5})
+    expired = []
+    hub = Hub(left.append, expired.extend)
+    monkeypatch.setattr(module, "TICK", 1)
+    transport, _ = pair()
+    connection = Connection(transport, Listener(hub), Bounds(1000, 10**6))
+    hub.complete(hub.join([], Visitor(1, "a", None, wall.now + 1)), connection, list)
+    wall.now += 1
+    hub._tick()
+    assert expired.pop() is connection
+    connection.visitor = connection.visitor._replace(expires=wall.now + 2)
+    hub.watch_expiry(connection)
+    wall.now += 1
+    hub._tick()
+    assert not expired
+    wall.now += 1
+    hub._tick()
+    assert expired == [connection]
+    connection.abort()
+
+
+# Compression.
+
+
+def test_a_message_is_compressed_once_for_all_with_the_same_window(hub, pair, monkeypatch):
+    encoded = []
+    monkeypatch.setattr(
+        module, "encode", lambda payload, text, bits=0: encoded.append(bits) or encode(payload, text, bits)
+    )
+    peers = {}
+    for bits in (None, 15, 15, 15, 9, 9):
+        transport, peer = pair()
+        extensions = [] if bits is None else [PerMessageDeflate(True, True, 15, bits)]
+        connection = Connection(transport, Listener(hub), Bounds(1000, 10**6), extensions)
+        hub.complete(hub.join([NEWS]), connection, list)
+        peers[peer] = bits
+    hub.deliver(NEWS, b"x" * 1023)
+    hub.deliver(NEWS, b"y" * 1024)
+    for peer, bits in peers.items():
+        turn()
+        assert peer.socket.recv(65536) == encode(b"x" * 1023, True) + encode(b"y" * 1024, True, bits or 0)
+    assert encoded == [0, 0, 15, 9] or encoded == [0, 0, 9, 15]
+
+
+def test_without_the_setting_nothing_is_compressed(left, pair, with_settings):
+    with_settings(WSLOOP={"COMPRESS_FROM": None})
+    hub = Hub(left.append)
+    transport, peer = pair()
+    connection = Connection(transport, Listener(hub), Bounds(1000, 10**6), [PerMessageDeflate(True, True, 15, 15)])
+    hub.complete(hub.join([NEWS]), connection, list)
+    hub.deliver(NEWS, b"x" * 10_000)
+    turn()
+    assert peer.socket.recv(65536) == encode(b"x" * 10_000, True)
+    connection.abort()
+
+
+# Pauses.
+
+
+def test_connections_that_trickle_are_read_again_a_few_at_a_time(hub, member):
+    members = [member() for _ in range(50)]
+    for _, peer in members:
+        peer.send(masked(Opcode.TEXT, b"hello")[:4])
+    turn()
+    assert len(hub._paused) == 50
+    assert hub._resume_timer.active
+    hub._resume()
+    assert len(hub._paused) == 50 - module.RESUMED
+    hub._resume()
+    hub._resume()
+    assert not hub._paused
+    assert not hub._resume_timer.active
+
+
+def test_a_connection_that_ends_while_it_is_paused_does_no_harm(hub, member):
+    connection, peer = member()
+    peer.send(masked(Opcode.TEXT, b"hello")[:4])
+    turn()
+    connection.abort()
+    hub._resume()
+    assert len(hub) == 0
