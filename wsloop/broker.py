@@ -201,10 +201,10 @@ class Broker:
                 self._wait(waiter)
 
     def _wait(self, waiter: AsyncResult[None]) -> None:
-        try:
-            waiter.get(timeout=conf.option("REDIS_TIMEOUT"))
-        except gevent.Timeout:
-            raise Unavailable("Redis did not answer in time") from None
+        waiter.wait(timeout=conf.option("REDIS_TIMEOUT"))  # get() would raise what the caller's own timeout raises too
+        if not waiter.ready():
+            raise Unavailable("Redis did not answer in time")
+        waiter.get()
 
     def _command(self, name: str, channels: tuple[bytes, ...]) -> None:
         # While there is no connection nothing is sent: connecting subscribes to all that is counted by then.

@@ -214,7 +214,8 @@ def _shared(bounds: Bounds) -> Bounds:
 def _log_without_token(environ: dict[str, Any], start_response: Callable[..., Any]) -> Callable[..., Any]:
     """Keep the server from logging the request, and return a ``start_response`` that logs it without its secret."""
     transport.keep_out_of_log()
-    line = redaction.request_line(environ.get("REQUEST_METHOD", ""), environ.get("REQUEST_URI", ""))
+    uri = environ.get("REQUEST_URI") or f"{environ['PATH_INFO']}?{environ['QUERY_STRING']}"  # as sent, with uWSGI
+    line = redaction.request_line(environ.get("REQUEST_METHOD", ""), uri)
 
     def logged(status: str, headers: Headers) -> Any:
         logger.info("%s %s", line, status)

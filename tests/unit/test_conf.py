@@ -147,6 +147,83 @@ def test_an_option_that_is_no_positive_number_is_refused(with_settings, value):
         conf.option("CLOSE_TIMEOUT")
 
 
+@pytest.mark.parametrize("name", sorted(conf.MAY_BE_NONE))
+def test_some_bounds_can_be_switched_off(with_settings, name):
+    with_settings(WSLOOP={name: None})
+    assert conf.option(name) is None
+
+
+@pytest.mark.parametrize("name", sorted(set(conf.DEFAULTS) - conf.MAY_BE_NONE))
+def test_others_cannot(with_settings, name):
+    with_settings(WSLOOP={name: None})
+    with pytest.raises(ImproperlyConfigured, match=f"'{name}'"):
+        conf.option(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("RATE_LIMIT", 100, "two positive numbers, frames a second and at once, or None"),
+        ("RATE_LIMIT", (100,), "two positive numbers"),
+        ("RATE_LIMIT", (100, 0), "two positive numbers"),
+        ("RATE_LIMIT", ("100", "200"), "two positive numbers"),
+        ("ALLOWED_ORIGINS", "https://example.com", "a list of origins"),
+        ("ALLOWED_ORIGINS", ["example.com"], "a list of origins"),
+        ("ALLOWED_ORIGINS", ["https://example.com/"], "a list of origins"),
+        ("ALLOWED_ORIGINS", ["https://www.*.com"], "a list of origins"),
+        ("ALLOWED_ORIGINS", ["https://*"], "a list of origins"),
+        ("ALLOWED_ORIGINS", [None], "a list of origins"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8", "a list of addresses and networks"),
+        ("TRUSTED_PROXIES", ["proxy.example"], "a list of addresses and networks"),
+        ("TRUSTED_PROXIES", 5, "a list of addresses and networks"),
+        ("FACILITIES", ["secrets"], "a dictionary of patterns to dictionaries"),
+        ("FACILITIES", {"secrets": False}, "a dictionary of patterns to dictionaries"),
+        (
+            "FACILITIES",
+            {"secrets": {"compresion": False}},
+            r"has no option \['compresion'\]; there are \['compression'\]",
+        ),
+        ("FACILITIES", {"secrets": {"compression": 0}}, "must be True or False, not 0"),
+    ],
+)
+def test_an_option_of_the_wrong_kind_is_refused_with_what_it_must_be(with_settings, name, value, words):
+    with_settings(WSLOOP={name: value})
+    with pytest.raises(ImproperlyConfigured, match=words) as caught:
+        conf.validate()
+    assert f"WSLOOP['{name}']" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RATE_LIMIT", [0.5, 10]),
+        ("ALLOWED_ORIGINS", ["*"]),
+        ("ALLOWED_ORIGINS", ("https://*.example.com:8443", "capacitor://localhost", "http://[::1]:8000")),
+        ("TRUSTED_PROXIES", ["127.0.0.1", "10.0.0.0/8", "::1", "fd00::/8"]),
+        ("FACILITIES", {}),
+        ("FACILITIES", {"secrets/*": {"compression": False}, "*": {}}),
+    ],
+)
+def test_other_forms_of_options(with_settings, name, value):
+    with_settings(WSLOOP={name: value})
+    conf.validate()
+    assert conf.option(name) == value
+
+
+def test_the_first_pattern_that_matches_a_facility_counts(with_settings):
+    with_settings(
+        WSLOOP={"FACILITIES": {"a/b": {"compression": True}, "a/*": {"compression": False}, "*": {"compression": True}}}
+    )
+    compressed = {name: conf.facility_option(name, "compression") for name in ("a/b", "a/c", "a/c/d", "A/c", "b")}
+    assert compressed == {"a/b": True, "a/c": False, "a/c/d": False, "A/c": True, "b": True}
+
+
+def test_without_a_pattern_a_facility_has_the_defaults(with_settings):
+    with_settings(WSLOOP={"FACILITIES": {"secret": {}}})
+    assert conf.facility_option("secret", "compression") is True
+    assert conf.facility_option("other", "compression") is True
+
+
 # The settings of ws4redis.
 
 

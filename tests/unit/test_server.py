@@ -2,6 +2,8 @@
 
 import contextlib
 import gc
+import json
+import logging
 import socket
 import types
 import weakref
@@ -16,12 +18,13 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.core.exceptions import DisallowedHost, ImproperlyConfigured, PermissionDenied, TooManyFieldsSent
 from django.db import connections, transaction
 from django.test import RequestFactory
+from gevent.event import Event
 from websockets.frames import Close, Opcode
 from ws4redis.subscriber import RedisSubscriber
 
 from tests.integration.harness import wait_until
 from tests.unit.peer import WAIT, Peer, close_frame, masked, turn
-from wsloop import broker, pool, subscriptions, transport
+from wsloop import broker, pool, subscriptions, tokens, transport
 from wsloop import server as module
 from wsloop.broker import Unavailable
 from wsloop.handshake import Refused
@@ -765,3 +768,204 @@ def test_sockets_have_no_greenlets(front, publish, facility):
     peers[0].text("hello, all")
     assert peers[1].message() == "hello, all"
     wait_until(lambda: greenlets() <= before, what="the end of the greenlets of requests and messages")
+
+
+# Bounds of the handshake.
+
+
+def test_a_handshake_that_takes_too_long_is_503_and_leaves_nothing(front, shared_redis, with_settings, reached, caplog):
+    started = Event()
+
+    def policy(request, channels):
+        started.set()
+        gevent.sleep(WAIT)
+        return channels
+
+    with_settings(WSLOOP={"HANDSHAKE_TIMEOUT": 0.05}, WS4REDIS_ALLOWED_CHANNELS=policy)
+    answer = front.call("news?subscribe-broadcast")
+    assert started.is_set()
+    assert answer.status == 503
+    assert answer.headers["Retry-After"] == "5"
+    assert b"could not be set up in time" in answer.body
+    assert reached("HANDSHAKE_TIMEOUT") == 1
+    assert not module.engine().hub._joining
+    assert "longer than 0.05 s" in caplog.text
+
+
+def test_a_handshake_that_waits_for_redis_is_cut_off_too(front, gate, with_settings, reached):
+    with_settings(WSLOOP={"HANDSHAKE_TIMEOUT": 0.05})
+    gate.hold("SUBSCRIBE")
+    assert front.call("news?subscribe-broadcast").status == 503
+    assert reached("HANDSHAKE_TIMEOUT") == 1
+    assert nothing_is_left()
+
+
+def test_a_timeout_of_the_sites_own_code_is_not_taken_for_ours(front, shared_redis, with_settings, reached):
+    def policy(request, channels):
+        with gevent.Timeout(0.01, False):
+            gevent.sleep(WAIT)
+        return channels
+
+    with_settings(WS4REDIS_ALLOWED_CHANNELS=policy)
+    assert front.call("news?subscribe-broadcast").status == 101
+    assert reached("HANDSHAKE_TIMEOUT") == 0
+
+
+def test_the_worker_is_full(front, shared_redis, with_settings, reached):
+    with_settings(WSLOOP={"MAX_CONNECTIONS": 2})
+    first = front.connect("news?subscribe-broadcast")
+    front.connect("other?subscribe-broadcast")
+    answer = front.call("news?subscribe-broadcast")
+    assert answer.status == 503
+    assert answer.headers["Retry-After"] == "5"
+    assert b"as many WebSockets as it can hold" in answer.body
+    assert reached("MAX_CONNECTIONS") == 1
+    first.close()
+    wait_until(lambda: len(module.engine().hub) == 1, what="the first one leaving")
+    assert front.call("news?subscribe-broadcast").status == 101
+
+
+def test_a_user_has_too_many(front, shared_redis, with_settings, signed_in, reached):
+    with_settings(WSLOOP={"MAX_CONNECTIONS_PER_USER": 2})
+    for _ in range(2):
+        front.connect("news?subscribe-user", HTTP_COOKIE=signed_in.cookie)
+    answer = front.call("news?subscribe-user", HTTP_COOKIE=signed_in.cookie)
+    assert answer.status == 429
+    assert answer.headers["Retry-After"] == "5"
+    assert b"too many WebSockets" in answer.body
+    assert reached("MAX_CONNECTIONS_PER_USER") == 1
+    assert front.call("news?subscribe-broadcast").status == 101, "others are not concerned"
+
+
+def test_an_address_has_too_many(front, shared_redis, with_settings, reached, caplog):
+    with_settings(WSLOOP={"MAX_CONNECTIONS_PER_ADDRESS": 2})
+    for _ in range(2):
+        front.connect("news?subscribe-broadcast", REMOTE_ADDR="8.8.8.8")
+    assert front.call("news?subscribe-broadcast", REMOTE_ADDR="8.8.8.8").status == 429
+    assert reached("MAX_CONNECTIONS_PER_ADDRESS") == 1
+    assert "8.8.8.8 has too many WebSockets; if it is a proxy, see TRUSTED_PROXIES" in caplog.text
+    assert front.call("news?subscribe-broadcast", REMOTE_ADDR="9.9.9.9").status == 101
+
+
+def test_many_at_once_do_not_slip_through_while_each_waits(front, gate, with_settings):
+    with_settings(WSLOOP={"MAX_CONNECTIONS_PER_ADDRESS": 3})
+    front.connect("warm?subscribe-broadcast")
+    gate.hold("MGET")
+    calls = [front.spawn("news?subscribe-broadcast", REMOTE_ADDR="8.8.8.8") for _ in range(10)]
+    gate.wait_for(2)  # as many as there are connections to Redis
+    turn(20)
+    gate.hold()
+    gate.let_through(len(gate.held))
+    statuses = sorted(call.get(timeout=WAIT).status for call in calls)
+    assert statuses == [101] * 3 + [429] * 7
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status", "setting"),
+    [
+        ("x" * 256 + "?subscribe-broadcast", {}, 414, "MAX_FACILITY_SIZE"),
+        ("news?" + "x" * 4097, {}, 431, "MAX_HEADER_SIZE"),
+        ("news", {"HTTP_SEC_WEBSOCKET_PROTOCOL": "x, " * 2000}, 431, "MAX_HEADER_SIZE"),
+    ],
+)
+def test_what_is_too_long_is_refused(front, reached, path, headers, status, setting):
+    assert front.call(path, **headers).status == status
+    assert reached(setting) == 1
+
+
+# Compression, subprotocol, handlers.
+
+DEFLATE = {"HTTP_SEC_WEBSOCKET_EXTENSIONS": "permessage-deflate; client_max_window_bits"}
+
+
+def test_compression_is_agreed_on_and_used(front, publish, facility):
+    answer = front.call(f"{facility}?subscribe-broadcast", **DEFLATE)
+    assert answer.headers["Sec-WebSocket-Extensions"].startswith("permessage-deflate")
+    publish("x" * 5000)
+    data = answer.peer.socket.recv(65536)
+    assert data[0] == 0xC1
+    assert len(data) < 100
+
+
+@pytest.mark.parametrize("option", [{"COMPRESS_FROM": None}, {"FACILITIES": {"test-*": {"compression": False}}}])
+def test_compression_can_be_switched_off(front, publish, facility, with_settings, option):
+    with_settings(WSLOOP=option)
+    answer = front.call(f"{facility}?subscribe-broadcast", **DEFLATE)
+    assert "Sec-WebSocket-Extensions" not in answer.headers
+    publish("x" * 5000)
+    assert answer.peer.message() == "x" * 5000
+
+
+def test_a_client_that_must_have_a_subprotocol_gets_one(front, shared_redis):
+    offered = {"HTTP_SEC_WEBSOCKET_PROTOCOL": "ws4redis, another"}
+    assert front.call("news?subscribe-broadcast", **offered).headers["Sec-WebSocket-Protocol"] == "ws4redis"
+
+
+class Loud(module.Listener):
+    def received(self, connection, payload, text):
+        connection.reply(payload.upper(), text)
+
+
+def test_a_handler_gets_the_messages_of_its_facility_without_redis(front, with_settings):
+    with_settings(WS4REDIS_CONNECTION={"unix_socket_path": "/nowhere"})
+    app = WebsocketServer(handlers={"shout/": Loud})
+    peers = [front.connect("shout/", app=app) for _ in range(2)]
+    for peer in peers:
+        peer.text("hello")
+    for peer in peers:
+        assert peer.message() == "HELLO"
+    assert module.engine().broker._reader is None
+    for peer in peers:
+        peer.send(close_frame(1000))
+        assert peer.closing() == 1000
+        peer.close()
+    wait_until(lambda: len(module.engine().hub) == 0, what="both leaving")
+
+
+def test_a_handlers_sockets_are_checked_and_counted_like_others(front, with_settings):
+    with_settings(WSLOOP={"MAX_CONNECTIONS": 1})
+    app = WebsocketServer(handlers={"shout/": Loud})
+    assert front.call("shout/", app=app, HTTP_ORIGIN="http://elsewhere.example").status == 403
+    front.connect("shout/", app=app)
+    assert front.call("shout/", app=app).status == 503
+
+
+# Sessions that end, and tokens. More in test_access and test_tokens.
+
+
+def test_a_change_during_the_handshake_is_not_missed(front, shared_redis, with_settings, signed_in, facility):
+    """The notice comes between the look at the user and the moment from which the hub knows the socket."""
+    john = User.objects.get(username="john")
+
+    def policy(request, channels):
+        assert request.user == john
+        User.objects.filter(pk=john.pk).update(is_active=False)
+        module.engine().access.heard(json.dumps({"users": [str(john.pk)]}).encode())
+        return channels
+
+    front.connect("warm?subscribe-broadcast")
+    with_settings(WS4REDIS_ALLOWED_CHANNELS=policy)
+    peer = front.connect(f"{facility}?subscribe-user", HTTP_COOKIE=signed_in.cookie)
+    assert Close.parse(peer.frame().data).code == 4001
+
+
+def test_a_token_signs_in_and_is_in_no_log(front, shared_redis, database, facility, caplog):
+    john = User.objects.create_user("john", password="secret")
+    token = tokens.make(john)
+    for path, headers in (
+        (f"{facility}?subscribe-user&token={token}", {}),
+        (f"{facility}?subscribe-user", {"HTTP_SEC_WEBSOCKET_PROTOCOL": f"ws4redis, wsloop.token.{token}"}),
+    ):
+        with caplog.at_level(logging.DEBUG):
+            answer = front.call(path, **headers)
+        assert answer.status == 101
+        RedisPublisher(facility=facility, users="john").publish_message("for john")
+        while answer.peer.message() != "for john":
+            pass
+        assert answer.headers.get("Sec-WebSocket-Protocol") == ("ws4redis" if headers else None)
+        assert token not in str(answer.headers)
+    refused = front.call(f"{facility}?subscribe-user&token={token}x")
+    assert refused.status == 403
+    assert token.encode() not in refused.body
+    assert token not in caplog.text
+    assert "token=[redacted]" in caplog.text
