@@ -3,19 +3,8 @@
 from typing import Any
 
 from django.apps import AppConfig, apps
-from django.core import checks
-from django.core.exceptions import ImproperlyConfigured
 
 from wsloop import conf
-
-
-def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
-    """``manage.py check`` names the first setting of wsloop that is wrong."""
-    try:
-        conf.validate()
-    except ImproperlyConfigured as exc:
-        return [checks.Error(str(exc), id="wsloop.E001")]
-    return []
 
 
 class WsloopConfig(AppConfig):
@@ -30,7 +19,9 @@ class WsloopConfig(AppConfig):
         # Its signal handler notes a user's groups in the session at login, so that sockets need no database for them.
         import ws4redis.models  # noqa: F401
 
-        checks.register(check_settings)
+        from wsloop import checks
+
+        checks.register()
         if apps.is_installed("django.contrib.auth"):
             from wsloop import signals
 

@@ -18,11 +18,12 @@ MAY_IMPORT = {
     "metrics": set(),
     "handshake": {"conf", "metrics"},
     "redaction": set(),
+    "checks": {"conf"},
     "pool": {"conf"},
     "store": {"conf"},
     "publisher": {"conf", "pool", "store"},
     "signals": {"pool", "store"},
-    "apps": {"conf", "signals"},
+    "apps": {"checks", "conf", "signals"},
     "connection": {"metrics", "transport"},
     "hub": {"conf", "connection", "metrics"},
     "access": {"conf", "connection", "drain", "hub", "store"},
@@ -56,6 +57,7 @@ MUST_NOT_KNOW = {
     "drain": SOCKETS | {"redis", "django", "websockets"},
     "transport": {"redis", "django", "websockets", "ws4redis"},
     "handshake": SOCKETS | GEVENT | {"redis", "ws4redis"},
+    "checks": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
     "redaction": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "websockets"},
     "pool": SOCKETS | GEVENT | {"websockets", "django"},
     "store": SOCKETS | GEVENT | HTTP | {"websockets"},
@@ -69,7 +71,11 @@ MUST_NOT_KNOW = {
     "subscriptions": SOCKETS | GEVENT | {"websockets"},
     "server": SOCKETS,
 }
-ONLY = {"uwsgi": {"transport"}, "django.conf": {"access", "conf", "signals"}, "websockets.server": {"handshake"}}
+ONLY = {
+    "uwsgi": {"transport"},
+    "django.conf": {"access", "checks", "conf", "signals"},
+    "websockets.server": {"handshake"},
+}
 
 
 def modules():

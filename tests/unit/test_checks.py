@@ -1,0 +1,251 @@
+"""``manage.py check``: what is wrong with settings, and with the way a site is run."""
+
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+from django.core.checks import Tags, run_checks
+from django.core.exceptions import PermissionDenied
+
+from tests.integration.harness import ROOT
+from wsloop import checks
+
+PATCHED = "from gevent import monkey\n\nmonkey.patch_all()\n\nimport os\n"
+GOOD_INI = "[uwsgi]\nhttp = :8000\nhttp-websockets = true\ngevent = 100\n"
+
+
+def listen_only(request, channels):
+    return [name for name in channels if name.startswith("subscribe-")]
+
+
+@pytest.fixture
+def site(with_settings, tmp_path, monkeypatch):
+    """A site of which nothing is to be said; a test makes one thing worse."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with_settings(WS4REDIS_ALLOWED_CHANNELS=listen_only, WSGI_APPLICATION="site_for_checks.application")
+    (tmp_path / "site_for_checks.py").write_text(PATCHED)
+    (tmp_path / "uwsgi.ini").write_text(GOOD_INI)
+    assert found() == []
+    return tmp_path
+
+
+def found():
+    """The warnings of wsloop that ``manage.py check --deploy`` gives."""
+    return [each for each in run_checks(include_deployment_checks=True) if (each.id or "").startswith("wsloop.")]
+
+
+def the_one(number):
+    (warning,) = found()
+    assert warning.id == f"wsloop.{number}"
+    assert len(warning.msg) > 40
+    assert len(warning.hint) > 20
+    assert [each.id for each in run_checks(tags=[Tags.security], include_deployment_checks=True)].count(warning.id) == 1
+    assert not [each for each in run_checks() if each.id == warning.id], "only with --deploy"
+    return warning.msg
+
+
+def test_a_wrong_setting_is_an_error_and_nothing_else_is_said(site, with_settings):
+    with_settings(WSLOOP={"MAX_MESSAGE_SIZE": -1}, WS4REDIS_ALLOWED_CHANNELS=None)
+    (error,) = found()
+    assert (error.id, error.msg) == ("wsloop.E001", "WSLOOP['MAX_MESSAGE_SIZE'] must be a positive number, not -1")
+
+
+# Who may listen and speak.
+
+
+def test_no_policy(site, with_settings):
+    with_settings(WS4REDIS_ALLOWED_CHANNELS=None)
+    assert "every visitor may publish" in the_one("W001")
+
+
+@pytest.mark.parametrize("name", ["publish-broadcast", "publish-group", "publish-user", "publish-session"])
+def test_publishing_open_to_all(site, with_settings, name):
+    with_settings(WS4REDIS_ALLOWED_CHANNELS=lambda request, channels: [each for each in channels if each == name])
+    assert f"who have not signed in: {name}. " in the_one("W002")
+
+
+def test_publishing_open_to_who_has_a_session(site, with_settings):
+    with_settings(WS4REDIS_ALLOWED_CHANNELS=lambda request, channels: channels if request.user else [])
+    assert "publish-broadcast, publish-group, publish-user, publish-session" in the_one("W002")
+
+
+def test_a_policy_that_refuses(site, with_settings):
+    def refuse(request, channels):
+        raise PermissionDenied("not you")
+
+    with_settings(WS4REDIS_ALLOWED_CHANNELS=refuse)
+    assert found() == []
+
+
+@pytest.mark.parametrize(
+    "policy", [lambda request, channels: request.user.is_staff and channels, lambda request, channels: None]
+)
+def test_a_policy_that_fails(site, with_settings, policy):
+    with_settings(WS4REDIS_ALLOWED_CHANNELS=policy)
+    message = the_one("W003")
+    assert "fails for visitors who have not signed in" in message
+    assert "'NoneType' object" in message
+
+
+def test_a_policy_that_reads_request_and_query(site, with_settings):
+    def read(request, channels):
+        assert request.path == "/ws/"
+        assert list(request.GET) == channels
+        return []
+
+    with_settings(WS4REDIS_ALLOWED_CHANNELS=read)
+    assert found() == []
+
+
+def test_no_restriction_of_the_origin(site, with_settings):
+    with_settings(WSLOOP={"ALLOWED_ORIGINS": ["https://www.example.com", "*"]})
+    assert "any other site" in the_one("W004")
+    with_settings(WSLOOP={"ALLOWED_ORIGINS": ["https://*.example.com"]})
+    assert found() == []
+
+
+# Gevent.
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        '"""Doc."""\nfrom __future__ import annotations\nimport gevent.monkey\ngevent.monkey.patch_all()\nimport os',
+        "from gevent.monkey import patch_all\npatch_all(thread=True)\nimport os",
+        "from gevent import monkey as m; m.patch_all()\nimport os",
+        "import gevent\nfrom gevent import monkey\nif not monkey.is_module_patched('socket'):\n    monkey.patch_all()",
+        "from gevent import monkey\ndef later():\n    import os\nmonkey.patch_all()",
+    ],
+)
+def test_patched_in_time(site, code):
+    (site / "site_for_checks.py").write_text(code)
+    assert found() == []
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import os\nfrom gevent import monkey\nmonkey.patch_all()", "imports os before"),
+        (
+            "from gevent import monkey\nfrom django.conf import settings\nmonkey.patch_all()",
+            "imports django.conf before",
+        ),
+        (
+            "try:\n    import redis\nfinally:\n    import gevent.monkey\ngevent.monkey.patch_all()",
+            "imports redis before",
+        ),
+        ("import gevent.monkey", "is not patched"),
+        ("from gevent import monkey\ndef patch():\n    monkey.patch_all()", "is not patched"),
+        ("application = None", "is not patched"),
+    ],
+)
+def test_not_patched_in_time(site, code, words):
+    (site / "site_for_checks.py").write_text(code)
+    assert words in the_one("W005")
+
+
+def test_patched_by_uwsgi(site):
+    (site / "site_for_checks.py").write_text("import os")
+    (site / "uwsgi.ini").write_text(f"{GOOD_INI}gevent-early-monkey-patch = true\n")
+    assert found() == []
+
+
+@pytest.mark.parametrize("name", ["no_such_site.application", "no_such_site.wsgi.application", "time.application"])
+def test_a_module_that_is_not_found(site, with_settings, name):
+    with_settings(WSGI_APPLICATION=name)
+    assert repr(name.rpartition(".")[0]) in the_one("W006")
+
+
+def test_a_module_that_is_no_python(site):
+    (site / "site_for_checks.py").write_text("import (")
+    assert "site_for_checks.py cannot be read" in the_one("W006")
+
+
+def test_without_the_setting_it_is_the_module_next_to_manage_py(site, with_settings):
+    with_settings(WSGI_APPLICATION=None)
+    (site / "wsgi.py").write_text(PATCHED)
+    assert found() == []
+    (site / "wsgi.py").write_text("import os")
+    assert str(site / "wsgi.py") in the_one("W005")
+
+
+# uWSGI.
+
+
+@pytest.mark.parametrize(
+    ("ini", "number", "words"),
+    [
+        (GOOD_INI.replace("gevent", "threads"), "W007", "refused with 501"),
+        (f"{GOOD_INI}harakiri = 30", "W008", "kills a worker"),
+        (GOOD_INI.replace("http-websockets", ";http-websockets"), "W009", "passes on nothing"),
+        (GOOD_INI.replace("websockets = true", "websockets = false"), "W009", "passes on nothing"),
+        (f"{GOOD_INI}http-timeout = 29", "W010", "http-timeout (29 s)"),
+        (f"{GOOD_INI}max-requests = 1000", "W011", "max-requests ends"),
+        (f"{GOOD_INI}reload-on-rss = 500\ncheaper = 1", "W011", "reload-on-rss, cheaper ends"),
+        (f"{GOOD_INI}idle = 60", "W011", "idle ends"),
+    ],
+)
+def test_options_of_uwsgi_that_hurt(site, ini, number, words):
+    (site / "uwsgi.ini").write_text(ini)
+    message = the_one(number)
+    assert message.startswith("uwsgi.ini: ")
+    assert words in message
+
+
+@pytest.mark.parametrize(
+    "ini",
+    [
+        "[uwsgi]\nhttp-socket = :8000\ngevent = 100",
+        "[uwsgi]\nhttp-socket = :8000\nloop = gevent\nasync = 100",
+        f"{GOOD_INI}http-timeout = 30",
+        f"{GOOD_INI}http-timeout = 20\nhttp-timeout = 120",
+        f"{GOOD_INI}http-timeout = $(TIMEOUT)",
+        f"; harakiri = 1\n# harakiri = 1\n{GOOD_INI}harakiri = false",
+        f"{GOOD_INI}[other]\nharakiri = 1",
+        f"{GOOD_INI}processes = 4\nmaster = true\nhttp-keepalive = true",
+    ],
+)
+def test_options_of_uwsgi_that_do_not(site, ini):
+    (site / "uwsgi.ini").write_text(ini)
+    assert found() == []
+
+
+def test_the_default_timeout_of_the_router(site, with_settings):
+    with_settings(WSLOOP={"PING_INTERVAL": 56})
+    assert "http-timeout (60 s)" in the_one("W010")
+
+
+def test_without_the_file_nothing_is_said_and_base_dir_has_it_too(site, with_settings, monkeypatch):
+    (site / "uwsgi.ini").write_text(f"{GOOD_INI}harakiri = 30")
+    elsewhere = site / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert found() == []
+    with_settings(BASE_DIR=site)
+    the_one("W008")
+
+
+def test_the_running_uwsgi(site, with_settings, caplog):
+    options = {"gevent": ["100"], "http": [":8000"], "http-websockets": ["True"], "harakiri": ["30"]}
+    with caplog.at_level(logging.WARNING, "wsloop.checks"):
+        checks.warn_about_uwsgi(lambda name: options.get(name, []))
+    (record,) = caplog.records
+    assert record.getMessage().startswith("uWSGI: harakiri kills a worker")
+    assert record.getMessage().endswith("(wsloop.W008)")
+    caplog.clear()
+    with_settings(SILENCED_SYSTEM_CHECKS=["wsloop.W008"])
+    checks.warn_about_uwsgi(lambda name: options.get(name, []))
+    assert not caplog.records
+
+
+def test_nothing_is_said_of_the_sample_site_as_it_is_run():
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DJANGO_")}
+    environment |= {"DJANGO_SECRET_KEY": "x" * 60, "REDIS_URL": "redis://127.0.0.1:1/0"}
+    command = [sys.executable, "manage.py", "check", "--deploy"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "security.W" in done.stderr, "the checks of Django have run"
+    assert "wsloop." not in done.stderr
