@@ -17,6 +17,7 @@ from django.db.models import prefetch_related_objects
 from django.utils.functional import Promise  # what gettext_lazy() returns
 from redis import Redis
 from redis.client import Pipeline
+from redis.exceptions import RedisError
 from ws4redis.redis_store import SELF, RedisMessage, RedisStore
 
 from wsloop import conf
@@ -57,7 +58,25 @@ def publish(connection: Redis, channels: Iterable[bytes | str], messages: Iterab
     pipeline = connection.pipeline(transaction=True)
     for payload, expire in messages:
         queue_publish(pipeline, channels, payload, expire)
-    pipeline.execute()
+    execute(pipeline)
+
+
+def execute(pipeline: Pipeline) -> None:
+    """Execute ``pipeline``; an error of it has the words of Redis and nothing else.
+
+    redis-py puts the whole command into the text: the payload, and a channel whose name may have the key of a session,
+    which would stand in every log and report of the error.
+
+    Raises:
+        redis.exceptions.RedisError: if Redis did not take it.
+    """
+    try:
+        pipeline.execute()
+    except RedisError as exc:
+        words = str(exc).rpartition(" of pipeline caused error: ")[2]
+        # Redis itself quotes arguments of commands that it does not know, or that are renamed.
+        exc.args = (words.partition(", with args beginning with")[0], *exc.args[1:])
+        raise
 
 
 def _names(value: Any, default_attribute: str) -> list[Any]:
@@ -161,4 +180,4 @@ class Store(RedisStore):  # type: ignore[misc]
         publish(self._connection, self._publishers, [(encode(message), conf.expire() if expire is None else expire)])
 
 
-__all__ = ["SELF", "RedisMessage", "Store", "encode", "publish", "queue_publish"]
+__all__ = ["SELF", "RedisMessage", "Store", "encode", "execute", "publish", "queue_publish"]
