@@ -1,0 +1,82 @@
+"""The tools of these tests that are no packages of this Python: Autobahn|Testsuite and Node's ``ws``.
+
+Each is installed when it is first asked for, into a directory of the checkout that git ignores, and again when what is
+wanted has changed. Where it cannot be had the test says why (``missing`` of ``tests.requires``).
+"""
+
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tests.requires import missing, need
+
+ROOT = Path(__file__).resolve().parents[2]
+AUTOBAHN = ROOT / ".venv-autobahn"
+AUTOBAHN_REQUIREMENTS = Path(__file__).parent / "requirements-autobahn.txt"
+VIRTUALENV = "virtualenv==20.15.1"  # the last one that runs on Python 2.7, and brings a pip for it
+NODE = ROOT / ".venv-node"
+WS = "ws@8.23.0"  # has no dependencies of its own
+
+
+@functools.cache
+def wstest():
+    """Return the command that is Autobahn's ``wstest``; install it first if need be, which takes half a minute."""
+    python = python27()
+    wanted = hashlib.sha256(AUTOBAHN_REQUIREMENTS.read_bytes() + python.encode()).hexdigest()
+    stamp = AUTOBAHN / "installed"
+    if not (stamp.exists() and stamp.read_text() == wanted):
+        with tempfile.TemporaryDirectory() as bootstrap:
+            run([python, "-m", "pip", "install", "--target", bootstrap, VIRTUALENV])
+            run([python, "-m", "virtualenv", "--clear", "--no-periodic-update", str(AUTOBAHN)], PYTHONPATH=bootstrap)
+        run([str(AUTOBAHN / "bin/python"), "-m", "pip", "install", "-r", str(AUTOBAHN_REQUIREMENTS)])
+        stamp.write_text(wanted)
+    # Not by its own first line: that breaks if the path of the checkout has a space in it.
+    return (str(AUTOBAHN / "bin/python"), "-W", "ignore", str(AUTOBAHN / "bin/wstest"))
+
+
+def python27():
+    """Return the path of a Python 2.7 with pip: ``python2.7`` on the PATH, or the one that pyenv keeps."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    found = [shutil.which("python2.7"), *sorted(map(str, pyenv.glob("versions/2.7*/bin/python2.7")))]
+    for python in filter(None, found):
+        # pyenv puts a script of this name on the PATH, which fails unless this version is switched on.
+        if subprocess.run([python, "-c", "import pip"], capture_output=True, check=False).returncode == 0:
+            return python
+    missing("there is no Python 2.7 with pip, which Autobahn|Testsuite needs")
+    raise AssertionError("missing() does not return")
+
+
+def node_modules():
+    """Return the directory of packages for Node that has ``ws``; install it first if need be."""
+    need("node")
+    stamp = NODE / "installed"
+    if not (stamp.exists() and stamp.read_text() == WS):
+        NODE.mkdir(exist_ok=True)
+        options = ["--no-save", "--no-package-lock", "--no-audit", "--fetch-retries=1"]
+        run([need("npm"), "install", "--prefix", str(NODE), *options, WS])
+        stamp.write_text(WS)
+    return NODE / "node_modules"
+
+
+def run(command, **environment):
+    """Run one step of an installation; where it fails the tests that need it are missing something."""
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=600,
+        check=False,
+    )
+    if done.returncode != 0:
+        print(done.stdout)  # shown where it is a failure
+        errors = [line for line in done.stdout.splitlines() if "error" in line.lower()]
+        missing(f"{' '.join(command)} failed: {errors[0] if errors else f'exit code {done.returncode}'}")
