@@ -1,8 +1,10 @@
 # make run      the whole site on http://127.0.0.1:8000 (another address: make run HTTP=127.0.0.1:9000)
 # make install  only the virtual environment, .venv
 # make test     every test this machine can run
+# make conformance  every case of Autobahn|Testsuite, and independent clients (tests/conformance/README.rst)
 # make lint     ruff and mypy
 # make bench    what sockets cost and how fast messages go out (docs/reference/performance.rst); also: make bench-leaks
+# make bench-attacks  what hostile clients can do, beside a neighbour (docs/explanation/what-a-client-can-do.rst)
 
 PYTHON ?= python3
 HTTP ?= 127.0.0.1:8000
@@ -13,7 +15,7 @@ BENCH ?=
 
 VENV := .venv
 
-.PHONY: run install test lint bench bench-leaks dev python
+.PHONY: run install test conformance lint bench bench-leaks bench-attacks dev python
 
 run: install
 	@DEMO=1 HTTP='$(HTTP)' $(VENV)/bin/python -m project
@@ -40,8 +42,17 @@ test: dev
 	@UWSGI_BINARIES="$$(ls "$$PWD"/$(VENV)/bin/uwsgi "$$PWD"/$(VENV)-uwsgi/bin/uwsgi 2>/dev/null | paste -sd:)" \
 		$(VENV)/bin/python -m tests $(TESTS)
 
+# `make test` runs a part of it; all of it takes half an hour.
+conformance: dev
+	@AUTOBAHN=all $(VENV)/bin/python -m tests tests/conformance
+
 bench: install
 	@$(VENV)/bin/python -m bench $(BENCH)
 
 bench-leaks: install
 	@$(VENV)/bin/python -m bench --leaks $(BENCH)
+
+# For contrast the attacks run on an echo on uWSGI's own WebSocket API too, which needs the uWSGI that is built from source.
+bench-attacks: install
+	@$(PYTHON) project/install.py --other-uwsgi=optional $(VENV)-uwsgi requirements.txt
+	@$(VENV)/bin/python -m bench --attacks $(BENCH)
