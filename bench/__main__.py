@@ -1,4 +1,4 @@
-"""``python -m bench``: measure, print a table, and with ``--write`` keep it in ``docs/reference/performance.rst``.
+"""``python -m bench``: measure, print a table, and with ``--write`` keep it in the documentation.
 
 ``--leaks`` measures connects and disconnects instead, and fails if they leave anything behind. ``--attacks`` measures
 what hostile clients do to a worker and its other clients, and fails if a worker of the engine ends. ``--quick`` tries
@@ -25,7 +25,17 @@ from pathlib import Path
 from bench import report, siege
 from bench.attacks import ATTACKS, Attack, Target
 from bench.clients import Redis, Sockets, Stalled, batches, frame, messages, request
-from bench.servers import BareWorker, Peers, Process, RedisServer, Worker, bare_uwsgi, free_port, signed_in
+from bench.servers import (
+    BareWorker,
+    Peers,
+    Process,
+    RedisServer,
+    Worker,
+    as_in_uwsgi_ini,
+    bare_uwsgi,
+    free_port,
+    signed_in,
+)
 
 FOUR_AUDIENCES = "/ws/bench?subscribe-broadcast&subscribe-user&subscribe-group&subscribe-session"
 BROADCAST = "/ws/bench?subscribe-broadcast"
@@ -297,9 +307,12 @@ def attacks(
             headers = [f"Cookie: sessionid={session}"] if attack.session else []
             headers += ["X-Forwarded-For: 8.8.4.4"] if attack.address else []
             router = free_port()
-            # As in uwsgi.ini: a larger buffer, and a log without query strings.
-            options = ["--http", f"127.0.0.1:{router}", "--http-websockets", "--buffer-size", "16384"]
-            options += ["--log-format", "%(addr) [%(ltime)] %(method) %(var.PATH_INFO) %(status)"]
+            options = [
+                "--http",
+                f"127.0.0.1:{router}",
+                "--http-websockets",
+                *as_in_uwsgi_ini("buffer-size", "log-format"),
+            ]
             server: Process
             if name == "wsloop":
                 server = Worker(directory, redis.port, options=options)
@@ -356,7 +369,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--leaks", action="store_true", help="50,000 connects and disconnects, instead of all else")
     parser.add_argument("--quick", action="store_true", help="on a small scale, to see whether it runs")
-    parser.add_argument("--write", action="store_true", help="keep the results in docs/reference/performance.rst")
+    parser.add_argument("--write", action="store_true", help="keep the results in the documentation")
     parser.add_argument("--attacks", action="store_true", help="hostile clients, instead of all else")
     parser.add_argument(
         "--only", default="", help="of the attacks those with one of these in their names, separated by commas"
@@ -394,7 +407,9 @@ def main() -> None:
     print(text)
     if options.write:
         report.write(section, text, report.ATTACKS_PAGE if options.attacks else report.PAGE)
-        if not (options.leaks or options.attacks):
+        if options.attacks:
+            report.write_attacks_plot(siege_rows)
+        elif not options.leaks:
             report.write_plot(results)
     say(f"done in {time.monotonic() - began:.0f} s")
     if failed and options.attacks:

@@ -435,13 +435,29 @@ def message_flood(target: Target, count: int, until: float) -> Fates:
 
 def steady_messages(target: Target, count: int, until: float) -> Fates:
     """As many messages as are allowed for ever, by the default of RATE_LIMIT: no fault, but what it costs."""
-    with attackers(target, count) as each:
+    return _steady(target, count, until, frame(b"0123456789"))
+
+
+def steady_large_messages(target: Target, count: int, until: float) -> Fates:
+    """The same with messages as large as are allowed."""
+    return _steady(target, count, until, frame(b"0123456789abcdef" * 4096))
+
+
+def steady_compressed_messages(target: Target, count: int, until: float) -> Fates:
+    """The same, compressed: inflating and deflating is work for the server alone."""
+    small = frame(_deflated(os.urandom(32768).hex().encode()), rsv=4)  # hard work for the compressor
+    return _steady(target, count, until, small, headers=[f"Sec-WebSocket-Extensions: {DEFLATE}"])
+
+
+def _steady(target: Target, count: int, until: float, data: bytes, **options) -> Fates:
+    with attackers(target, count, **options) as each:
         due = time.monotonic()
-        while time.monotonic() < until:
+        while time.monotonic() < until and any(attacker.fate == OPEN for attacker in each):
             for attacker in each:
-                attacker.push(frame(b"0123456789"))
-                attacker.read()
-                attacker.messages.clear()
+                if attacker.fate == OPEN:
+                    attacker.push(data)
+                    attacker.read()
+                    attacker.messages.clear()
             due += 1 / 95
             time.sleep(max(0.0, due - time.monotonic()))
         return fates(each)
@@ -468,8 +484,12 @@ def compression_bomb_in_fragments(target: Target, count: int, until: float) -> F
 
 
 def _bomb(size: int = 10_000_000) -> bytes:
+    return _deflated(b"0" * size)
+
+
+def _deflated(payload: bytes) -> bytes:
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
-    return (deflate.compress(b"0" * size) + deflate.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\x00\x00\xff\xff")
+    return (deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\x00\x00\xff\xff")
 
 
 def announce_much(target: Target, count: int, until: float) -> Fates:
@@ -500,9 +520,12 @@ def interleaved_fragments(target: Target, count: int, until: float) -> Fates:
                 continue
             victim, thief = pair
             victim.push(frame(SECRET, fin=False))
-            time.sleep(0.05)  # both clients' bytes must not arrive in the other order
+            time.sleep(0.002)  # both clients' bytes must not arrive in the other order
             thief.push(frame(b"-tail", CONT))
-            thief.closing(min(until, time.monotonic() + 2))
+            give_up = min(until, time.monotonic() + 2)
+            while thief.fate == OPEN and not thief.messages and time.monotonic() < give_up:
+                thief.read()
+                time.sleep(0.001)
             result.append("foreign data" if any(SECRET in message for message in thief.messages) else thief.fate)
     return result
 
@@ -536,21 +559,29 @@ def large_control_frame(target: Target, count: int, until: float) -> Fates:
 
 def many_connections(target: Target, count: int, until: float) -> Fates:
     """Open connections, keep them, and want more; with what headers the target has."""
-    result = []
+    return _hoard(target, [target.path] * count, until)
+
+
+def many_channels(target: Target, count: int, until: float) -> Fates:
+    """The same, each to a long facility of its own, whose channels the server has to subscribe to."""
+    facilities = [f"{number:05}".ljust(250, "x") for number in range(count)]
+    return _hoard(target, [f"/ws/{each}?subscribe-broadcast&subscribe-session" for each in facilities], until)
+
+
+def _hoard(target: Target, paths: Sequence[str], until: float) -> Fates:
+    refused: Fates = []
     each: list[Attacker] = []
     try:
-        while len(result) < count and time.monotonic() < until:
-            try:
-                each.append(Attacker(target, patience=5))
-            except Refused as refused:
-                result.append(str(refused.args[0]))
-            except OSError:
-                result.append("no answer")
-            else:
-                result.append(OPEN)
-            if result[-1] == "no answer":
+        for path in paths:
+            if time.monotonic() > until or refused[-1:] == ["no answer"]:
                 break
-        return fates(each) + [fate for fate in result if fate != OPEN]
+            try:
+                each.append(Attacker(target, path=path, patience=5))
+            except Refused as refusal:
+                refused.append(str(refusal.args[0]))
+            except OSError:
+                refused.append("no answer")
+        return fates(each) + refused
     finally:
         for attacker in each:
             attacker.reset()
@@ -694,7 +725,9 @@ ATTACKS = (
     Attack(announce_much, "announces a frame of 2^63 bytes"),
     Attack(ping_flood, "ping flood, pongs not read", 10, 14, again=False),
     Attack(message_flood, "message flood"),
-    Attack(steady_messages, "as many messages as are allowed", 10),
+    Attack(steady_messages, "as many messages as are allowed"),
+    Attack(steady_large_messages, "the same, of 64 KiB"),
+    Attack(steady_compressed_messages, "the same, of 64 KiB, compressed"),
     Attack(compression_bomb, "compression bomb, 10 MB in 10 KB"),
     Attack(compression_bomb_in_fragments, "compression bomb in fragments"),
     Attack(stray_continuation, "continuation of nothing"),
@@ -705,6 +738,7 @@ ATTACKS = (
     Attack(large_control_frame, "oversized control frames"),
     Attack(many_connections, "2,000 connections from one address", 2000, 20, again=False, address=True),
     Attack(many_connections, "500 connections of one user", 500, 20, again=False, session=True),
+    Attack(many_channels, "1,000 connections, each to its own facility", 1000, 20, again=False),
     Attack(connect_and_leave, "handshake, reset, and again", 10),
     Attack(large_header, "headers and query of 64 KiB"),
     Attack(long_header, "headers and query of 5,000 bytes"),

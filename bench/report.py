@@ -1,4 +1,4 @@
-"""Results as tables of reStructuredText and as a plot, kept in ``docs/reference/performance.*`` between markers.
+"""Results as tables of reStructuredText and as plots, kept in pages of the documentation between markers.
 
 Knows nothing about how anything is measured.
 """
@@ -27,7 +27,10 @@ from bench.siege import Outcome
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE, PLOT = DOCS / "reference/performance.rst", DOCS / "reference/performance.svg"
 ATTACKS_PAGE = DOCS / "explanation/what-a-client-can-do.rst"
+ATTACKS_PLOT = ATTACKS_PAGE.with_suffix(".svg")
 BASE = "plain loop of send(), one a message"  # what the others are compared with
+SERVERS = {"wsloop": "wsloop", "bare": "uWSGI's own API"}
+PATIENCE = 5000  # ms after which a newcomer has gone
 JOINED = "plain loop of send(), joined"
 
 
@@ -48,8 +51,11 @@ class Results:
     peers: str = ""
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a simple table; all columns but the first are flush right."""
+def table(head: Sequence[str], rows: Sequence[Sequence[object]], groups: Sequence[str] = ()) -> str:
+    """Return a simple table; all columns but the first are flush right.
+
+    ``groups`` are titles over equal numbers of the columns but the first.
+    """
     cells = [list(map(str, row)) for row in (head, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     rule = "  ".join("=" * width for width in widths)
@@ -60,7 +66,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
             *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
         ]
         lines.append("  ".join(padded).rstrip())
-    return "\n".join([rule, lines[0], rule, *lines[1:], rule])
+    if groups:
+        each = (len(head) - 1) // len(groups)
+        spans = [sum(widths[start : start + each]) + 2 * each - 2 for start in range(1, len(head), each)]
+        titles = "  ".join(title.center(span) for title, span in zip(groups, spans, strict=True))
+        under = "  ".join("-" * span for span in (widths[0], *spans))
+        lines[:1] = [f"{' ' * widths[0]}  {titles}".rstrip(), under, lines[0]]
+    first = 3 if groups else 1
+    return "\n".join([rule, *lines[:first], rule, *lines[first:], rule])
 
 
 def mib(kib: float) -> str:
@@ -129,36 +142,38 @@ def leaks_section(rows: Sequence[Mapping[str, float]]) -> str:
 
 def attacks_section(rows: Sequence[tuple[Attack, Mapping[str, Outcome]]]) -> str:
     """Return the tables of ``make bench-attacks``: what became of everybody, and what it cost."""
-    both = any("bare" in each for _, each in rows)
-    names = ["wsloop", "bare"] if both else ["wsloop"]
-    head = ["attack", *(f"{name}: {what}" for name in names for what in ("attackers", "others"))]
-    fates = [[attack.words, *(cell for name in names for cell in _fate(each[name]))] for attack, each in rows]
-    kinds = ("CPU, %", "MiB", "p99", "newcomer")
-    cost_head = ["attack", *(f"{name}: {kind}" for name in names for kind in kinds)]
+    names = [name for name in SERVERS if name in rows[0][1]]
+    titles = [SERVERS[name] for name in names]
+    became = [[attack.words, *(cell for name in names for cell in _became(each[name]))] for attack, each in rows]
     costs = [[attack.words, *(cell for name in names for cell in _cost(each[name]))] for attack, each in rows]
     quiet = [each[name].quiet_p99 for _, each in rows for name in names if math.isfinite(each[name].quiet_p99)]
-    parts = [circumstances("make bench-attacks"), "What became of them:", table(head, fates)]
-    parts += [
-        "What it cost. Without an attack the neighbour's p99 was "
-        f"{min(quiet):.1f} to {max(quiet):.1f} ms, median {statistics.median(quiet):.1f} ms:",
-        table(cost_head, costs),
-    ]
-    return "\n\n".join(parts)
+    return "\n\n".join(
+        [
+            circumstances("make bench-attacks"),
+            "What became of them:",
+            table(["attack", *["attackers", "others", "newcomer"] * len(names)], became, titles),
+            "What it cost. Without an attack the neighbour's p99 was "
+            f"{min(quiet):.1f} to {max(quiet):.1f} ms, median {statistics.median(quiet):.1f} ms:",
+            table(["attack", *["CPU, %", "MiB", "p99, ms", "times"] * len(names)], costs, titles),
+        ]
+    )
 
 
-def _fate(outcome: Outcome) -> list[str]:
-    """Return what became of the attackers, the most frequent first, and of the others."""
+def _became(outcome: Outcome) -> list[str]:
+    """Return what became of the attackers, the most frequent first, of the others, and of a newcomer."""
     ordered = sorted(outcome.fates, key=lambda fate: -outcome.fates[fate])
-    attackers = ", ".join(ordered[:3]) if outcome.survived else "-"
-    return [attackers, "worker crashed" if not outcome.survived else outcome.others or "unharmed"]
+    crashed = "" if outcome.survived else "worker crashed"
+    others = ", ".join(filter(None, (outcome.others, crashed))) or "unharmed"
+    newcomer = "" if crashed else "none" if outcome.newcomer > PATIENCE else f"{outcome.newcomer:,.0f}"
+    return ["" if crashed else ", ".join(ordered[:3]), others, newcomer]
 
 
 def _cost(outcome: Outcome) -> list[str]:
-    """Return CPU, memory, how many times its p99 a neighbour's was, and the longest handshake of a newcomer in ms."""
+    """Return CPU, memory, the neighbour's p99, and how many times it was the one before."""
     if not outcome.survived:
         return [""] * 4
-    newcomer = "none" if math.isinf(outcome.newcomer) else f"{outcome.newcomer:.0f} ms"
-    return [f"{outcome.cpu:.0f}", f"{outcome.memory:.1f}", f"x {outcome.ratio:.1f}", newcomer]
+    ratio = f"{outcome.ratio:.1f}" if outcome.ratio < 100 else f"{outcome.ratio:,.0f}"
+    return [f"{outcome.cpu:.0f}", f"{outcome.memory:.1f}", f"{outcome.p99:,.1f}", ratio]
 
 
 def write(section: str, text: str, page: Path = PAGE) -> None:
@@ -226,12 +241,44 @@ def _bars(results: Results, top: int) -> list[str]:
     return shapes
 
 
+def write_attacks_plot(rows: Sequence[tuple[Attack, Mapping[str, Outcome]]]) -> None:
+    """Write the plot of the neighbour's p99 during each attack, in ms, on a logarithmic scale from 0.1 to 10,000."""
+    left, pitch, decades = 300, 30, 5
+    span, bottom = WIDTH - left - 20, 56 + pitch * len(rows)
+    shapes = [
+        text(20, 20, "p99 of a neighbour's echo during the attack, ms (logarithmic)", font_weight="bold"),
+        text(left, 38, "wsloop", fill="#0969da"),
+        text(left + 60, 38, "echo on uWSGI's own WebSocket API", fill="#8c959f"),
+    ]
+    for decade in range(decades + 1):
+        x = left + span * decade / decades
+        shapes.append(f'<path d="M{x:.0f} 50V{bottom}" stroke="{FAINT}"/>')
+        shapes.append(text(x, bottom + 16, f"{10 ** (decade - 1):g}", text_anchor="middle"))
+    for number, (attack, outcomes) in enumerate(rows):
+        y = 56 + pitch * number
+        shapes.append(text(left - 8, y + 16, attack.words, text_anchor="end"))
+        for name, top, colour in (("wsloop", y, "#0969da"), ("bare", y + 11, "#8c959f")):
+            outcome = outcomes.get(name)
+            if outcome is None:
+                continue
+            if not outcome.survived:
+                shapes.append(text(left + 4, top + 9, "worker crashed", fill="#cf222e", font_size="10"))
+                continue
+            width = span * max(0.0, math.log10(outcome.p99) + 1) / decades
+            shapes.append(f'<rect x="{left}" y="{top}" width="{width:.0f}" height="9" fill="{colour}"/>')
+    ATTACKS_PLOT.write_text(_svg(bottom + 30, shapes))
+
+
 def write_plot(results: Results) -> None:
     """Write the plot."""
     second = 280
     height = second + 80 + BAR * len(results.deliveries)
     shapes = [*_memory(results, 0), *_bars(results, second)]
-    PLOT.write_text(
+    PLOT.write_text(_svg(height, shapes))
+
+
+def _svg(height: int, shapes: Sequence[str]) -> str:
+    return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" '
         f'font-size="12" fill="{INK}">\n<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>\n'
         + "\n".join(shapes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import shutil
 import signal
 import socket
@@ -220,6 +221,12 @@ class BareWorker(Process):
         command = [str(program), "--wsgi-file", "bench/peers/bare_uwsgi.py", "--die-on-term"]
         command += ["--http-socket", f"127.0.0.1:{port}", "--gevent", "100", *options]
         super().__init__(command, directory / f"bare-{port}.log", port=port)
+
+
+def as_in_uwsgi_ini(*names: str) -> list[str]:
+    """Return options of ``uwsgi.ini`` as the command line has them, those that are there."""
+    found = re.findall(r"^([\w-]+) *= *(.+)$", (ROOT / "uwsgi.ini").read_text(), re.MULTILINE)
+    return [part for name, value in found if name in names for part in (f"--{name}", value)]
 
 
 def bare_uwsgi() -> Path | None:

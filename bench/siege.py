@@ -61,7 +61,7 @@ class Outcome:
     def brief(self) -> str:
         """Return what can be told while others are measured."""
         return (
-            f"{self.fates}, {self.others if self.survived else 'worker crashed'}; CPU {self.cpu:.0f} %, "
+            f"{dict(self.fates)}, {self.others if self.survived else 'worker crashed'}; CPU {self.cpu:.0f} %, "
             f"{self.memory:.1f} MiB, p50 {self.quiet_p50:.2f} -> {self.p50:.2f} ms, p99 {self.quiet_p99:.1f} -> "
             f"{self.p99:.1f} ms, newcomer {self.newcomer:.0f} ms, {self.lost} lost"
         )
@@ -86,7 +86,7 @@ def measure(server: Process, target: Target, attack: Attack, seconds: float | No
         with concurrent.futures.ThreadPoolExecutor(1, initializer=_give_way) as thread:
             fates = thread.submit(_attack, server, target, attack, began + (seconds or attack.seconds)).result()
         ended = time.monotonic()
-        outcome = Outcome(dict(fates))
+        outcome = Outcome(fates)
         with contextlib.suppress(OSError, StopIteration):  # it may just have crashed
             outcome.cpu = 100 * (server.cpu_time() - cpu - quiet_cpu) / (ended - began)
             outcome.quiet_cpu = 100 * quiet_cpu / (began - quiet)
@@ -98,7 +98,7 @@ def measure(server: Process, target: Target, attack: Attack, seconds: float | No
         neighbour.kill()
         neighbour.wait()
     _neighbour(outcome, results, quiet, began, ended)
-    if results["foreign"] or "foreign data" in fates:
+    if results["foreign"] or fates.pop("foreign data", 0):
         outcome.others = "foreign data"
     elif outcome.survived and results["ended"] is not None:
         outcome.others = "neighbour dropped"
