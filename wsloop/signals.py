@@ -157,7 +157,7 @@ def _publish(notice: str) -> None:
     try:
         pool.client().publish(store.control_channel(), notice)
     except (RedisError, OSError) as exc:
-        logger.warning("workers cannot be told of a change now, they look when Redis is back: %s", exc)
+        logger.warning("a change takes no effect on open sockets before workers connect to Redis anew: %s", exc)
 
 
 __all__ = ["recheck"]

@@ -292,7 +292,7 @@ def test_what_happened_while_redis_was_down_is_made_up_for(serve, private_redis,
     assert codes(clients[inactive]) == [SIGNED_OUT] * 2
     assert codes(clients[moved]) == [RIGHTS_CHANGED] * 2
     assert all_open(clients[stays] + anonymous)
-    assert "workers cannot be told of a change now" in site.log()
+    assert "a change takes no effect on open sockets before workers connect to Redis anew" in site.log()
 
 
 # While a socket is being opened.

@@ -256,7 +256,7 @@ def test_without_redis_users_are_saved_and_it_is_logged(own_redis, database, cap
             john.save()
         logout(request)
     assert [record.getMessage().partition(":")[0] for record in caplog.records if record.name.startswith("wsloop")] == [
-        "workers cannot be told of a change now, they look when Redis is back"
+        "a change takes no effect on open sockets before workers connect to Redis anew"
     ] * 3
     assert key not in caplog.text
 
