@@ -17,13 +17,22 @@ from django.core.wsgi import get_wsgi_application  # noqa: E402
 
 django_application = get_wsgi_application()
 
+try:
+    import uwsgi
+except ImportError:  # manage.py runserver
+    uwsgi = None
+
 from project.routing import handlers  # noqa: E402
+from wsloop.redaction import request_line  # noqa: E402
 from wsloop.server import WebsocketServer  # noqa: E402
 
 websocket_application = WebsocketServer(handlers=handlers)
 
 
 def application(environ, start_response):
+    if uwsgi is not None:  # for log-format in uwsgi.ini, whose own variables would let a client forge lines
+        path = environ.get("REQUEST_URI", "").partition("?")[0]
+        uwsgi.set_logvar("request", request_line(environ.get("REQUEST_METHOD", ""), path)[:255])
     if environ.get("PATH_INFO", "").startswith(settings.WEBSOCKET_URL):
         return websocket_application(environ, start_response)
     return django_application(environ, start_response)

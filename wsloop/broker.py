@@ -364,4 +364,4 @@ class Broker:
             store.queue_publish(pipeline, message.channels, message.payload, message.expire)
         if marked:
             pipeline.publish(self._own_channel, b"origin")
-        pipeline.execute()
+        store.execute(pipeline)

@@ -25,7 +25,7 @@ from websockets.extensions import Extension
 from websockets.frames import CloseCode
 from ws4redis.wsgi_server import WebsocketWSGIServer
 
-from wsloop import access, conf, handshake, metrics, pool, redaction, subscriptions, tokens, transport
+from wsloop import access, checks, conf, handshake, metrics, pool, redaction, subscriptions, tokens, transport
 from wsloop.access import Access, close_databases
 from wsloop.broker import Broker, Unavailable
 from wsloop.connection import Bounds, Connection
@@ -55,6 +55,8 @@ class Engine:
             control=self.access.heard,
             connected=self.access.connected,
         )
+        if transport.inside_uwsgi():
+            checks.warn_about_uwsgi(transport.uwsgi_option)
         transport.at_exit(lambda: self.hub.close_all(CloseCode.SERVICE_RESTART, "server restarting"))
 
     def _failed(self) -> None:

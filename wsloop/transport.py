@@ -232,7 +232,7 @@ def keep_out_of_log() -> None:
     if hasattr(uwsgi, "route"):  # not without PCRE
         uwsgi.route("donotlog", "")
         return
-    formats = _option("log-format") + _option("logformat")
+    formats = uwsgi_option("log-format") + uwsgi_option("logformat")
     if not formats or any(name in each for each in formats for name in ("%(uri)", "REQUEST_URI", "QUERY_STRING")):
         raise Unsupported(
             "This uWSGI was built without PCRE and would log the token in the URL. Send the token as a subprotocol, use "
@@ -240,20 +240,20 @@ def keep_out_of_log() -> None:
         )
 
 
-def _option(name: str) -> list[str]:
-    """Return the values that a uWSGI option was given, as text."""
+def uwsgi_option(name: str) -> list[str]:
+    """Return the values that an option of the running uWSGI was given, as text; none if it was not."""
     value = uwsgi.opt.get(name, uwsgi.opt.get(name.encode()))
     values = value if isinstance(value, list) else [] if value is None else [value]
     return [each.decode() if isinstance(each, bytes) else str(each) for each in values]
 
 
 def _runs_gevent() -> bool:
-    return bool(_option("gevent")) or _option("loop") == ["gevent"]
+    return bool(uwsgi_option("gevent")) or uwsgi_option("loop") == ["gevent"]
 
 
 def _listens(option: str, descriptor: int) -> bool:
     """Tell whether a connection came in through a socket that the uWSGI option ``option`` opened."""
-    addresses = [value.split(",")[0] for value in _option(option)]
+    addresses = [value.split(",")[0] for value in uwsgi_option(option)]
     if not addresses:
         return False
     with socket(fileno=os.dup(descriptor)) as connection:

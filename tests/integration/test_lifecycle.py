@@ -100,7 +100,7 @@ def test_a_worker_that_is_killed(serve, private_redis, facility):
 
 
 def test_three_redis_connections_per_worker_whatever_the_sockets(serve, private_redis, facility):
-    site = serve(redis=private_redis, front="http-socket")
+    site = serve(redis=private_redis, front="http-socket", settings={"WSLOOP": {"MAX_CONNECTIONS_PER_USER": None}})
     cookies = site.login("john")
     audiences = "&".join(f"{verb}-{a}" for verb in ("subscribe", "publish") for a in ("broadcast", "user", "group"))
     with ThreadPoolExecutor(20) as executor:

@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "server": {
         "access",
         "broker",
+        "checks",
         "conf",
         "connection",
         "drain",
