@@ -65,7 +65,8 @@ def visitor(request: HttpRequest, address: str | None = None) -> Visitor:
     if not getattr(user, "is_authenticated", False):  # the session of an anonymous visitor signs nobody in
         return NOBODY if address is None else NOBODY._replace(address=address)
     session = getattr(request, "session", None)
-    key = getattr(session, "session_key", None) or None
+    # Of a session from elsewhere (WS4REDIS_PROCESS_REQUEST) it is not known here whether it still is.
+    key = session.session_key or None if isinstance(session, _session_store()) else None
     expires = getattr(request, "token_expires", None)
     if key is not None:
         expires = session_ends([key]).get(key, 0)
@@ -96,14 +97,18 @@ def session_ends(keys: Iterable[str]) -> dict[str, float]:
     Sessions in the database are asked for together. Other stores do not tell when a session ends, only how long it
     lives after a change: there it is the latest time at which it can end.
     """
-    engine = importlib.import_module(settings.SESSION_ENGINE).SessionStore
-    model = engine.get_model_class() if hasattr(engine, "get_model_class") else None
-    if model is None:
-        return {key: end for key in keys if (end := _session_end(engine(key))) is not None}
+    stores = _session_store()
+    if not hasattr(stores, "get_model_class"):
+        return {key: end for key in keys if (end := _session_end(stores(key))) is not None}
+    model = stores.get_model_class()
     found = model._default_manager.using(router.db_for_write(model)).filter(
         session_key__in=list(keys), expire_date__gt=timezone.now()
     )
     return {key: end.timestamp() for key, end in found.values_list("session_key", "expire_date")}
+
+
+def _session_store() -> Any:
+    return importlib.import_module(settings.SESSION_ENGINE).SessionStore
 
 
 def _session_end(session: Any) -> float | None:

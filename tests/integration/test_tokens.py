@@ -7,6 +7,7 @@ import pytest
 import websocket
 
 from tests.integration.harness import Client
+from tests.integration.test_browser import Browser
 
 SIGNED_OUT = 4001
 HANDSHAKE = {
@@ -191,3 +192,27 @@ def test_tokens_are_in_no_log_frame_or_body(serve, facility, front):
     assert "reason-that-belongs-in-the-log-only" in log  # the error is there, with its trace
     assert token not in log
     assert token.split(".")[1] not in log
+
+
+OPEN = """
+const [protocols, done] = arguments;
+const socket = new WebSocket(location.href.replace("http", "ws") + "ws/FACILITY?subscribe-user", protocols);
+socket.onmessage = (event) => event.data !== "--heartbeat--" && done([socket.protocol, event.data]);
+socket.onclose = (event) => done(["closed", event.code]);
+"""
+
+
+def test_a_browser_signs_in_with_a_subprotocol(site, stock, facility, token, tmp_path):
+    """And needs a second one, which the server can answer with."""
+    browser = Browser(tmp_path)
+    try:
+        browser.reset(site)
+        browser.open("/")
+        stock.publish(facility, "kept", users=["john"])
+        script = OPEN.replace("FACILITY", facility)
+        both = ["ws4redis", f"wsloop.token.{token}"]
+        assert browser.driver.execute_async_script(script, both) == ["ws4redis", "kept"]
+        assert browser.console() == []
+        assert browser.driver.execute_async_script(script, both[1:]) == ["closed", 1006]
+    finally:
+        browser.driver.quit()

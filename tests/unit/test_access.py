@@ -14,6 +14,7 @@ from django.contrib.sessions.backends import cache, cached_db, db, file, signed_
 from django.db import DatabaseError, connections
 from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
+from gevent.event import Event
 from websockets.frames import Close, Opcode
 
 from tests.unit.peer import turn
@@ -184,8 +185,11 @@ def test_a_session_that_has_ended_while_the_socket_was_opened(john, member, hub)
     assert code_of(peer) == SIGNED_OUT
 
 
-def test_a_user_without_a_session(john):
-    found = visitor(request(john))
+@pytest.mark.parametrize(
+    "session", [None, types.SimpleNamespace(session_key="x"), {}, signed_cookies.SessionStore("x")]
+)
+def test_a_user_without_a_session_of_the_site(john, session):
+    found = visitor(request(john, session))
     assert (found.user, found.session, found.expires) == (john.pk, None, None)
 
 
@@ -278,18 +282,32 @@ def test_without_a_change_nothing_is_closed(hub, look, socket_of, john):
 
 
 def test_many_notices_are_looked_at_together(look, socket_of, john, mary, monkeypatch):
-    asked = []
+    asked, pause = [], Event()
     users = access._users
     monkeypatch.setattr(access, "_users", lambda pks: asked.append(set(pks)) or users(pks))
+    sleep = types.SimpleNamespace(sleep=lambda seconds: pause.wait() if seconds == access.ROUND else None)
+    monkeypatch.setattr(access, "gevent", sleep)
     socket_of(john), socket_of(mary), socket_of(john)
     for _ in range(100):
         look.heard(notice(john))
         look.heard(notice(mary))
-    turn()
-    for _ in range(100):
+    for _ in range(100):  # during the pause behind the first look, whatever else runs meanwhile
+        turn()
         look.heard(notice(john))
+    assert asked == [{john.pk, mary.pk}]
+    assert len(look._looking) == 1
+    pause.set()
     idle(look)
     assert asked == [{john.pk, mary.pk}, {john.pk}]
+
+
+def test_a_notice_about_the_user_does_not_replace_the_look_at_the_session(look, socket_of, john):
+    session = session_of(john)
+    peer = socket_of(john, session)
+    session.flush()
+    look.recheck(peer.connection)
+    look.heard(notice(john))
+    assert code_of(peer) == SIGNED_OUT
 
 
 def test_users_without_sockets_here_cost_no_question(look, socket_of, john, mary, monkeypatch):
