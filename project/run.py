@@ -7,6 +7,8 @@ staying in the foreground until Ctrl-C, which ends the server and the embedded R
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import logging
 import os
 import signal
 import socket
@@ -17,6 +19,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -79,10 +82,33 @@ def check_redis(url: str) -> None:
         sys.exit(f"The Redis of REDIS_URL ({place}) cannot be used: {exc}")
 
 
+@contextlib.contextmanager
+def alone(directory: Path) -> Iterator[bool]:
+    """Let nobody else start the site of ``directory`` inside the ``with`` block; yield whether there was a wait for it.
+
+    Two that migrate a new database at once break it. The kernel lets go of the lock when its holder dies.
+    """
+    try:
+        lock = (directory / "run.lock").open("w")
+    except OSError as exc:
+        sys.exit(f"{exc.filename} cannot be written: {exc.strerror}")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            waited = False
+        except BlockingIOError:
+            say("Waiting for another start of this site")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            waited = True
+        yield waited
+
+
 def prepare_site() -> None:
     """Migrate, create the demo accounts, collect the static files; exit with one line where that fails."""
     try:
         django.setup()
+        # No worker is there that could be told of these accounts, nor an embedded Redis to tell it through.
+        logging.getLogger("wsloop.signals").setLevel(logging.ERROR)
         say("Migrating the database")
         call_command("migrate", interactive=False, verbosity=0)
         say("Creating the demo accounts")
@@ -167,18 +193,24 @@ class Server:
                 return self._process.wait(0.5)
         return self.end()
 
-    def end(self, timeout: float = END_TIMEOUT) -> int:
-        """End uWSGI, killed if it takes longer than ``timeout`` seconds; return its exit code.
+    def end(self) -> int:
+        """End uWSGI, killed if it takes longer than ``END_TIMEOUT``; return its exit code.
 
         It is asked more than once: until its master is up, uWSGI ignores SIGTERM.
         """
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + END_TIMEOUT
         while time.monotonic() < deadline:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return self._process.wait(0.5)
         self._process.kill()
         return self._process.wait()
+
+    def kill(self) -> None:
+        """End uWSGI at once, with all that it has started: before it serves, it listens to no signal for seconds."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
     def fail(self) -> NoReturn:
         """End uWSGI and this program, with what uWSGI said."""
@@ -205,21 +237,26 @@ def main() -> None:
         sys.exit(str(exc))
     if os.environ.get("REDIS_URL"):
         check_redis(os.environ["REDIS_URL"])
-    prepare_site()
-
-    say("Starting uWSGI" + (" and an embedded Redis" if startup.uses_embedded_redis() else ""))
-    ending = Interruption()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, ending)
-    server = Server(address, ending)
-    up = server.answers()
+    with alone(getattr(settings, "VAR_DIR", Path("var"))) as waited:
+        if waited:
+            check_address(address)  # the other one may listen on it by now
+        prepare_site()
+        say("Starting uWSGI" + (" and an embedded Redis" if startup.uses_embedded_redis() else ""))
+        ending = Interruption()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, ending)
+        server = Server(address, ending)
+        up = server.answers()
     if up:
         server.show_output()
         announce(server)
-    elif not ending.requested:
+        code = server.wait()
+    elif ending.requested:
+        server.kill()  # nobody waits for an answer yet
+        code = INTERRUPTED
+    else:
         server.fail()
-    code = server.wait() if up else server.end(timeout=5)  # nobody waits for an answer yet
     if startup.uses_embedded_redis():
         embedded_redis.stop_if_unused(settings.VAR_DIR)
     say("Stopped")
-    sys.exit(code if up else INTERRUPTED)
+    sys.exit(code)

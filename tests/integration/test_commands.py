@@ -1,6 +1,7 @@
 """The commands a person types, in a copy of the checkout: make run, make install, uwsgi in its documented forms."""
 
 import contextlib
+import fcntl
 import http.cookiejar
 import os
 import re
@@ -39,7 +40,9 @@ class Running:
     """A command of its own session, whose output is in a file."""
 
     def __init__(self, checkout, command, given):
-        self.log = checkout / "output"
+        descriptor, path = tempfile.mkstemp(prefix="output-", dir=checkout)
+        os.close(descriptor)
+        self.log = Path(path)
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 command,
@@ -257,6 +260,62 @@ def test_ctrl_c_while_make_run_starts(checkout, last, seconds):
     assert not checkout.answers()
     # A uWSGI that was ended while it tried the site out may have started Redis just then; it ends with its last user.
     wait_until(lambda: checkout.redis_pid() is None, timeout=30, what="the end of the embedded Redis")
+
+
+def test_ctrl_c_while_uwsgi_tries_the_site_out_ends_that_too(checkout):
+    """Until its master is up uWSGI listens to no signal, and what it tries out may never end."""
+    (checkout.path / "wsgi.py").write_text(
+        "import os, time\nopen('new', 'w').write(f'{os.getpid()}')\nos.rename('new', 'tried')\ntime.sleep(600)"
+    )
+    running = checkout.start(sys.executable, "-m", "project", HTTP=checkout.address, DEMO="1")
+    running.wait_for_output("Starting uWSGI")
+    tried = checkout.path / "tried"
+    wait_until(tried.exists, 30, "uWSGI trying the site out")
+    running.press_ctrl_c()
+    assert running.output().splitlines()[-1] == "Stopped"
+    assert running.process.returncode == 130
+    wait_until(lambda: not alive(int(tried.read_text())), 5, "the end of what uWSGI had started")
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_make_run_waits_for_another_start(checkout):
+    checkout.var.mkdir()
+    with (checkout.var / "run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        running = checkout.start(sys.executable, "-m", "project", HTTP=checkout.address, DEMO="1")
+        running.wait_for_output("Waiting for another start of this site")
+        interrupted = checkout.start(sys.executable, "-m", "project", HTTP=checkout.address, DEMO="1")
+        interrupted.wait_for_output("Waiting for another start of this site")
+        interrupted.press_ctrl_c()
+        assert interrupted.output() == "Waiting for another start of this site\nStopped\n"
+        assert "Migrating" not in running.output()
+    running.wait_for_output("Ctrl-C stops the site.")
+    running.press_ctrl_c()
+
+
+def test_make_run_twice_at_once_in_a_new_checkout(checkout):
+    other = f"127.0.0.1:{free_port()}"
+    addresses = [checkout.address, checkout.address, other]
+    started = [
+        checkout.start(sys.executable, "-m", "project", HTTP=address, DEMO="1", PYTHONUNBUFFERED="1")
+        for address in addresses
+    ]
+    started[2].wait_for_output("Ctrl-C stops the site.", 90)
+    wait_until(lambda: any(each.process.poll() for each in started[:2]), 90, "the end of one at the same address")
+    ended, running = sorted(started[:2], key=lambda each: each.process.poll() is None)
+    assert f"{checkout.address} cannot be listened on (Address already in use)" in ended.output()
+    running.wait_for_output("Ctrl-C stops the site.", 90)
+    assert sends_john_a_message_over_the_socket(checkout)
+    for each in (running, started[2]):
+        each.press_ctrl_c()
+        assert "Error" not in each.output()
+    assert "Traceback" not in "".join(each.output() for each in started)
 
 
 def test_make_run_killed_leaves_nothing_behind(checkout):
