@@ -3,13 +3,14 @@
  * and a list with `data-feed`, which gets the messages. Texts are set as text, never as HTML.
  */
 
-import { connect } from "./notifications.js";
+import { SIGNED_OUT, connect } from "./notifications.js";
 
 const MOST_MESSAGES = 100; // shown at a time; a page that stays open for days must not grow for days
 
 /** @param {HTMLElement} live the element with `data-live`; its value "json" says that messages tell who wrote them */
 export function start(live) {
   const feed = /** @type {HTMLElement} */ (live.querySelector("[data-feed]"));
+  const signedOut = /** @type {HTMLElement} */ (live.querySelector("[data-signed-out]"));
   const heartbeat = JSON.parse(live.dataset.heartbeat ?? "null");
   const read = live.dataset.live === "json" ? readNote : readText;
   for (const line of /** @type {NodeListOf<HTMLElement>} */ (live.querySelectorAll("[data-socket]"))) {
@@ -23,6 +24,7 @@ export function start(live) {
       onState(state) {
         reopened ||= state.name === "reconnecting";
         showState(state);
+        if (state.name === "offline" && state.reason === SIGNED_OUT) signedOut.hidden = false;
       },
       onMessage(data) {
         const text = typeof data === "string" ? data : `(binary message, ${data.size} bytes)`;
@@ -90,10 +92,9 @@ function stateOf(line) {
   return (state) => {
     clearInterval(ticking);
     countdown.textContent = "";
-    if (line.dataset.state !== state.name) {
-      line.dataset.state = state.name;
-      words.textContent = state.name === "offline" ? `offline: ${state.reason}` : state.name;
-    }
+    line.dataset.state = state.name;
+    const text = "reason" in state ? `${state.name} (${state.reason})` : state.name;
+    if (words.textContent !== text) words.textContent = text;
     if (state.name !== "reconnecting") return;
     let seconds = Math.ceil(state.seconds);
     const tick = () => {

@@ -10,9 +10,10 @@
 /**
  * @typedef {{name: "connecting"}
  *   | {name: "connected"}
- *   | {name: "reconnecting", seconds: number}
+ *   | {name: "reconnecting", seconds: number, reason?: string}
  *   | {name: "offline", reason: string}} State
- * How the line is doing. "reconnecting": tried again in so many seconds; "offline": given up for good, and why.
+ * How the line is doing. "reconnecting": tried again in so many seconds, with the reason if it is the client's fault;
+ * "offline": given up for good, and why.
  */
 
 /**
@@ -24,11 +25,15 @@
  * @property {() => number} [random] for tests
  */
 
+/** Why a line is given up when its session or token has ended: a new sign-in is the only way to another one. */
+export const SIGNED_OUT = "signed out";
+
 /** Close codes after which the server does not want the client back, with what to tell the user. */
 const FINAL = new Map([
   [1008, "not allowed"],
-  [4001, "signed out"],
+  [4001, SIGNED_OUT],
 ]);
+const TOO_MANY = 4029; // close code: the client sent more than it may, and would do so again if it came back at once
 const FIRST_DELAY = 2; // seconds within which the first attempt to reconnect is made; doubled with each failure
 const LONGEST_DELAY = 30; // seconds
 const PATIENCE = 12_000; // milliseconds without an answer, or without three heartbeats, until a line counts as dead
@@ -66,7 +71,7 @@ export function connect(url, options) {
     };
     opened.onclose = ({ code }) => {
       const reason = FINAL.get(code);
-      if (reason === undefined) return reconnect();
+      if (reason === undefined) return code === TOO_MANY ? reconnect(FIRST_DELAY, "sent too fast") : reconnect();
       stop();
       onState({ name: "offline", reason });
     };
@@ -78,13 +83,14 @@ export function connect(url, options) {
     if (heartbeat !== null) timer = setTimeout(reconnect, PATIENCE);
   }
 
-  function reconnect() {
+  /** @param {number} [pause] seconds without an attempt @param {string} [reason] */
+  function reconnect(pause = 0, reason) {
     release();
     // Full jitter: any moment from now on is as good as another.
-    const seconds = random() * Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** failures);
+    const seconds = pause + random() * Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** failures);
     failures += 1;
     timer = setTimeout(open, seconds * 1000);
-    onState({ name: "reconnecting", seconds });
+    onState({ name: "reconnecting", seconds, ...(reason && { reason }) });
   }
 
   /** Lets go of the socket without waiting for its closing handshake, which a dead line never finishes. */

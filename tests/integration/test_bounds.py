@@ -18,6 +18,7 @@ from websockets.frames import DATA_OPCODES
 from websockets.sync.client import connect
 
 from tests.integration.harness import (
+    DEMO_ACCOUNTS,
     HEARTBEAT,
     NGINX,
     Client,
@@ -27,6 +28,7 @@ from tests.integration.harness import (
     make_certificate,
     wait_until,
 )
+from tests.integration.test_browser import Browser
 from tests.integration.test_refusals import UPGRADE, assert_actionable, handshake
 from tests.requires import need
 
@@ -307,7 +309,7 @@ def test_private_addresses_are_not_counted(strict, facility):
         assert strict.connect(facility, header=["X-Forwarded-For: 10.1.2.3"]).connected
 
 
-def test_x_forwarded_for_is_not_believed_without_trusted_proxies(loose, facility):
+def test_x_forwarded_for_of_others_than_trusted_proxies_is_not_believed(loose, facility):
     """Or a client could use up somebody else's number, and none of its own."""
     for _ in range(3):
         assert loose.connect(facility, header=["X-Forwarded-For: 8.8.4.4"]).connected
@@ -399,8 +401,9 @@ def loose(shared_serve):
     options = {
         "ALLOWED_ORIGINS": ["*"],
         "COMPRESS_FROM": None,
-        "MAX_CONNECTIONS_PER_ADDRESS": 1,  # but no TRUSTED_PROXIES
+        "MAX_CONNECTIONS_PER_ADDRESS": 1,
         "RATE_LIMIT": None,
+        "TRUSTED_PROXIES": ["10.0.0.0/8"],  # none of the clients
     }
     return shared_serve(front="http-socket", settings={"WSLOOP": options})
 
@@ -505,3 +508,34 @@ def test_a_broadcast_reaches_clients_with_and_without_compression(direct, facili
             assert [compressed for compressed, _ in frames] == [False, True, False]
             assert frames[1][1] < len(text) / 4
         assert plain.take(3) == ["small", text, noise]
+
+
+# --- the page of somebody who is signed out ---------------------------------------------------------------------------
+
+
+def test_a_page_says_that_its_lines_have_ended_and_what_to_do(direct, tmp_path):
+    """Signing out in another window ends the lines of this one for good; its link leads back to the same page."""
+    browser = Browser(tmp_path)
+    try:
+        browser.reset(direct)
+        browser.sign_in("mary")
+        browser.open("/inbox/")
+        browser.connected()
+        assert not browser.find("[data-signed-out]").is_displayed()
+        page = browser.driver.current_window_handle
+        browser.driver.switch_to.new_window("tab")
+        browser.open("/")
+        browser.press(".account button")
+        browser.until(lambda: "Sign in" in browser.text(".account"), "signing out")
+        browser.driver.switch_to.window(page)
+        browser.until(lambda: browser.find("[data-signed-out]").is_displayed(), "the page says so")
+        browser.until(lambda: {line.get_attribute("data-state") for line in browser.lines()} == {"offline"}, "the end")
+        assert "signed out" in browser.text("[data-socket]")
+        browser.press("[data-signed-out] a")
+        browser.write("username", "mary")
+        browser.write("password", DEMO_ACCOUNTS["mary"])
+        browser.press("main form button")
+        browser.connected()
+        assert browser.driver.current_url == f"{direct.url}/inbox/"
+    finally:
+        browser.driver.quit()

@@ -124,6 +124,52 @@ describe("a line that breaks", () => {
     assert.equal(count(), 2);
   });
 
+  for (const [code, why] of [
+    [1011, "the server failed"],
+    [1012, "the server restarts"],
+    [1013, "the server has too much to do"],
+    [4003, "other channels are allowed now"],
+    [4008, "too slow, or silent"],
+  ]) {
+    test(`is opened again soon after code ${code}: ${why}`, () => {
+      for (const random of [0, 0.5, 1]) {
+        start({ random: () => random });
+        last().onopen({});
+        last().onclose({ code });
+        assert.deepEqual(states.at(-1), { name: "reconnecting", seconds: 2 * random });
+        const before = count();
+        clock.tick(2000 * random);
+        assert.equal(count(), before + 1);
+      }
+    });
+  }
+
+  test("is not opened again at once after code 4029, and says why", () => {
+    for (const [random, seconds] of [
+      [0, 2],
+      [1, 4],
+    ]) {
+      start({ random: () => random });
+      last().onopen({});
+      last().onclose({ code: 4029 });
+      assert.deepEqual(states.at(-1), { name: "reconnecting", seconds, reason: "sent too fast" });
+      const before = count();
+      clock.tick(seconds * 1000 - 1);
+      assert.equal(count(), before);
+      clock.tick(1);
+      assert.equal(count(), before + 1);
+    }
+  });
+
+  test("forgets the reason with the next attempt", () => {
+    start();
+    last().onclose({ code: 4029 });
+    clock.tick(3000);
+    last().onclose({ code: 1006 });
+    assert.equal("reason" in states.at(-1), false);
+  });
+
+  // What the browser tells of HTTP 429 and 503 before the 101, and of any other failed connect.
   test("is tried less and less often, but at least every 30 s", () => {
     start({ random: () => 1 });
     const waits = [];
