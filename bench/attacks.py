@@ -646,6 +646,12 @@ def long_header(target: Target, count: int, until: float) -> Fates:
     return handshakes(target, count, until, header, request(target, path=f"{target.path}?{'x' * 5000}"))
 
 
+def long_facility(target: Target, count: int, until: float) -> Fates:
+    """A facility of 300 bytes, as it is and percent-encoded."""
+    data = [request(target, path=f"/ws/{'x' * 300}"), request(target, path=f"/ws/{'%78' * 300}")]
+    return handshakes(target, count, until, *data)
+
+
 def many_subprotocols(target: Target, count: int, until: float) -> Fates:
     """1,000 subprotocols."""
     names = ", ".join(f"protocol-{number}" for number in range(1000))
@@ -742,6 +748,7 @@ ATTACKS = (
     Attack(connect_and_leave, "handshake, reset, and again", 10),
     Attack(large_header, "headers and query of 64 KiB"),
     Attack(long_header, "headers and query of 5,000 bytes"),
+    Attack(long_facility, "a facility of 300 bytes"),
     Attack(many_subprotocols, "1,000 subprotocols"),
     Attack(control_characters, "control characters in headers"),
     Attack(duplicate_headers, "duplicate headers", 12),

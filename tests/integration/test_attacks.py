@@ -242,6 +242,12 @@ def test_large_headers_and_queries_are_refused(serve):
     assert counted(site, "MAX_HEADER_SIZE") == 6
 
 
+def test_long_facilities_are_refused(besieged):
+    before = counted(besieged, "MAX_FACILITY_SIZE")
+    assert run(besieged, attacks.long_facility, 4) == ["HTTP 414"] * 4
+    assert counted(besieged, "MAX_FACILITY_SIZE") == before + 4
+
+
 def test_control_characters_are_refused_or_cut_off(besieged):
     assert set(run(besieged, attacks.control_characters, 10)) <= {"HTTP 400", DROPPED, OPEN}
 
