@@ -449,6 +449,7 @@ def test_a_session_that_was_prolonged_keeps_its_sockets(hub, look, socket_of, jo
     hub._tick()
     idle(look)
     assert peer.connection.open
+    assert peer.connection.visitor.expires == access.session_ends([session.session_key])[session.session_key]
     clock[0] = 21
     lasts(session, -1)
     hub._tick()
