@@ -1,7 +1,7 @@
 """``python -m tests``: all tests, or those that the arguments name to pytest; what ``make test`` runs.
 
-``tests/unit`` needs a process that gevent has patched from its first line on, everything else one that it has not:
-pytest runs twice, and the closing line adds both up.
+``tests/unit`` and ``tests/property`` need a process that gevent has patched from its first line on, everything else one
+that it has not: pytest runs twice, and the closing line adds both up.
 """
 
 import re
@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 
-UNIT = "tests/unit"
+IN_PATCHED = ("tests/unit", "tests/property")
 PATCHED = [sys.executable, "-m", "gevent.monkey", "--module", "pytest"]
 PLAIN = [sys.executable, "-m", "pytest"]
 CLOSING_LINE = re.compile(r"(?:=+ )?(\d+ [a-z].*) in [\d.]+s\b")
@@ -34,12 +34,12 @@ def commands(arguments):
     """Split what pytest is to run between the two kinds of process; options go to both."""
     paths = [argument for argument in arguments if argument.startswith("tests")]
     options = [argument for argument in arguments if argument not in paths]
-    unit = [path for path in paths if path.startswith(UNIT)]
-    other = [path for path in paths if path not in unit]
+    patched = [path for path in paths if path.startswith(IN_PATCHED)]
+    other = [path for path in paths if path not in patched]
     if not paths or "tests" in other:
-        unit, other = [UNIT], ["tests", f"--ignore={UNIT}"]
-    if unit:
-        yield [*PATCHED, *unit, *options]
+        patched, other = list(IN_PATCHED), ["tests", *(f"--ignore={path}" for path in IN_PATCHED)]
+    if patched:
+        yield [*PATCHED, *patched, *options]
     if other:
         yield [*PLAIN, *other, *options]
 
