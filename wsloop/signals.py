@@ -10,7 +10,6 @@ This module must not know gevent or sockets.
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 from collections.abc import Iterable
@@ -96,11 +95,10 @@ def _groups_changed(
         _tell_noted(instance, using)
 
 
-def _group_saved(instance: Any, created: bool, using: str, **kwargs: Any) -> None:
+def _group_saved(instance: Any, using: str, **kwargs: Any) -> None:
     """It may have another name, and with it other channels."""
-    if not created:
-        _note_members(instance, using)
-        _tell_noted(instance, using)
+    _note_members(instance, using)
+    _tell_noted(instance, using)
 
 
 def _note_members(instance: Any, using: str, **kwargs: Any) -> None:
@@ -146,7 +144,10 @@ def _tell_users(pks: Iterable[Any], using: str) -> None:
 
 def _tell(notice: dict[str, Any], using: str) -> None:
     """Publish once the change is committed: a worker that asked the database before would see what was before."""
-    publish = functools.partial(_publish, json.dumps(notice))
+
+    def publish() -> None:
+        _publish(json.dumps(notice))
+
     try:
         transaction.on_commit(publish, using=using, robust=True)
     except transaction.TransactionManagementError:  # autocommit is off, and the site commits as it likes

@@ -261,6 +261,16 @@ def test_without_redis_users_are_saved_and_it_is_logged(own_redis, database, cap
     assert key not in caplog.text
 
 
+def test_no_other_error_hinders_saving_a_user(database, with_settings, use_redis, caplog):
+    john = User.objects.create_user("john")
+    pool.client.cache_clear()
+    with_settings(WS4REDIS_CONNECTION=7)
+    john.save()
+    with transaction.atomic():
+        john.save()
+    assert caplog.text.count("WS4REDIS_CONNECTION must be a dictionary or a URL") >= 2
+
+
 def test_it_needs_no_gevent():
     """A process that only saves users need not load it."""
     import subprocess
