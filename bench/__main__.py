@@ -56,7 +56,7 @@ class Scale:
 
     Attributes:
         signed_in, bare: numbers of idle sockets at which memory is looked at.
-        cpu_at: the one of them at which CPU is measured, for ``idle_time`` seconds.
+        cpu_at: those of them at which CPU is measured, for ``idle_time`` seconds.
         listeners: sockets that messages are delivered to.
         rounds: bursts, of which the median counts.
         connects, step: connects and disconnects in all, and after how many of them leaks are looked for.
@@ -64,7 +64,7 @@ class Scale:
 
     signed_in: tuple[int, ...] = (1000, 5000)
     bare: tuple[int, ...] = (1000, 5000, 15000)
-    cpu_at: int = 5000
+    cpu_at: tuple[int, ...] = (5000, 15000)
     idle_time: float = 50.0  # in this time the engine pings a client that says nothing at least once
     listeners: int = 1000
     rounds: int = 7
@@ -72,7 +72,7 @@ class Scale:
     step: int = 10_000
 
 
-QUICK = Scale((100, 200), (100, 200), cpu_at=200, idle_time=5.0, listeners=50, rounds=1, connects=1000, step=500)
+QUICK = Scale((100, 200), (100, 200), cpu_at=(200,), idle_time=5.0, listeners=50, rounds=1, connects=1000, step=500)
 
 
 def say(line: str) -> None:
@@ -115,7 +115,7 @@ def idle_sockets(
             sockets.open(handshakes[len(sockets) : size])
             say(f"  {size} sockets open ({(time.monotonic() - began):.1f} s)")
             row = {"sockets": size, **worker.settled(), "redis": redis.connections()}
-            if size == scale.cpu_at:
+            if size in scale.cpu_at:
                 cpu = worker.cpu_time()
                 pings = sockets.idle(scale.idle_time)
                 row["cpu"] = 100 * (worker.cpu_time() - cpu) / scale.idle_time
@@ -307,15 +307,10 @@ def attacks(
             headers = [f"Cookie: sessionid={session}"] if attack.session else []
             headers += ["X-Forwarded-For: 8.8.4.4"] if attack.address else []
             router = free_port()
-            options = [
-                "--http",
-                f"127.0.0.1:{router}",
-                "--http-websockets",
-                *as_in_uwsgi_ini("buffer-size", "log-format"),
-            ]
+            options = ["--http", f"127.0.0.1:{router}", "--http-websockets", *as_in_uwsgi_ini("buffer-size")]
             server: Process
             if name == "wsloop":
-                server = Worker(directory, redis.port, options=options)
+                server = Worker(directory, redis.port, options=[*options, *as_in_uwsgi_ini("log-format")])
             else:
                 server = BareWorker(directory, bare, options)
             with server:
@@ -341,13 +336,18 @@ def measure_all(redis: RedisServer, directory: Path, scale: Scale, limit: int, w
     sizes = [size for size in scale.signed_in if size not in too_many]
     results.signed_in = list(idle_sockets(redis, directory, handshakes, sizes, scale, heartbeat=True))
 
+    say("the same, with compression agreed on")
+    handshakes = [request(FOUR_AUDIENCES, key, compression=True) for key in keys]
+    results.compressed = list(idle_sockets(redis, directory, handshakes, sizes, scale, heartbeat=True))
+
     say("idle sockets, anonymous, broadcast only, without heartbeat")
     handshakes = [request(BROADCAST) for _ in range(max(scale.bare))]
     sizes = [size for size in scale.bare if size not in too_many]
     results.bare = list(idle_sockets(redis, directory, handshakes, sizes, scale, heartbeat=False))
 
     say("deliveries: wsloop")
-    with Worker(directory, redis.port) as worker:
+    # Pings, every 25 s by default, would come between the bytes that are compared.
+    with Worker(directory, redis.port, ping_interval=3600) as worker:
         payloads = messages(BURST, SIZE)
         results.deliveries["wsloop"] = through_redis(worker, BROADCAST, redis, CHANNEL, payloads, scale)
     say("deliveries: plain loops")

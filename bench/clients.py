@@ -27,8 +27,14 @@ class Stalled(Exception):
     """The server has closed a socket, refused it, or sends nothing any more."""
 
 
-def request(path: str, session: str | None = None) -> bytes:
-    """Return the handshake of one client; ``session`` is its session key, None an anonymous one."""
+def request(path: str, session: str | None = None, compression: bool = False) -> bytes:
+    """Return the handshake of one client.
+
+    Args:
+        path: with the query.
+        session: its session key; None: an anonymous one.
+        compression: whether it offers permessage-deflate, as browsers do.
+    """
     lines = [
         f"GET {path} HTTP/1.1",
         "Host: 127.0.0.1",
@@ -39,6 +45,8 @@ def request(path: str, session: str | None = None) -> bytes:
     ]
     if session is not None:
         lines.append(f"Cookie: sessionid={session}")
+    if compression:
+        lines.append("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits")
     return "\r\n".join([*lines, "", ""]).encode()
 
 
@@ -126,6 +134,8 @@ class Sockets:
         data = self._sockets[descriptor].recv(RECEIVE_SIZE)
         if not data:
             raise Stalled("the server has closed a socket")
+        if PING in data:  # heartbeats are text, and never contain it
+            self._sockets[descriptor].send(PONG)
         self._received[descriptor] += len(data)
         self._chunks[descriptor].append(data)
         return data

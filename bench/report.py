@@ -39,16 +39,25 @@ class Results:
     """All but the leaks.
 
     Attributes:
-        signed_in, bare: rows of idle sockets: number of ``sockets``, ``Rss`` and ``Pss`` of the worker (KiB), and of
-            some ``per_socket`` (KiB), connections to ``redis``, ``cpu`` (per cent of a core).
+        signed_in, compressed, bare: rows of idle sockets: number of ``sockets``, ``Rss`` and ``Pss`` of the worker
+            (KiB), and of some ``per_socket`` (KiB), connections to ``redis``, ``cpu`` (per cent of a core).
         deliveries: ``burst`` and ``paced`` deliveries a second for each server, or why there are none.
         peers: names and versions of the peers.
     """
 
     signed_in: list[dict[str, float]] = dataclasses.field(default_factory=list)
     bare: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    compressed: list[dict[str, float]] = dataclasses.field(default_factory=list)
     deliveries: dict[str, dict[str, float] | str] = dataclasses.field(default_factory=dict)
     peers: str = ""
+
+    def idle(self) -> dict[str, list[dict[str, float]]]:
+        """Return the rows of idle sockets by what is said of them."""
+        return {
+            "signed in, four audiences": self.signed_in,
+            "the same, compressed": self.compressed,
+            "anonymous, broadcast": self.bare,
+        }
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], groups: Sequence[str] = ()) -> str:
@@ -100,7 +109,7 @@ def circumstances(command: str, peers: str = "") -> str:
 def results_section(results: Results) -> str:
     """Return the tables of ``make bench``."""
     rows = []
-    for kind, measured in (("signed in, four audiences", results.signed_in), ("anonymous, broadcast", results.bare)):
+    for kind, measured in results.idle().items():
         for row in measured:
             per_socket = f"{row['per_socket']:.1f}" if "per_socket" in row else ""
             cpu = f"{row['cpu']:.1f}" if "cpu" in row else ""
@@ -200,7 +209,7 @@ def text(x: float, y: float, words: str, **attributes: Any) -> str:
 def _memory(results: Results, top: int) -> list[str]:
     """Return lines over the number of sockets: what sockets add to the worker's memory."""
     height, right = 180, WIDTH - 60
-    series = {"signed in, four audiences": results.signed_in, "anonymous, broadcast": results.bare}
+    series = {name: rows for name, rows in results.idle().items() if name in SERIES}
     points = {
         name: [(row["sockets"], (row["Rss"] - rows[0]["Rss"]) / 1024) for row in rows] for name, rows in series.items()
     }
