@@ -1,7 +1,7 @@
 """What an echo must answer to a stream of bytes by RFC 6455 and RFC 7692: the oracle of the property tests.
 
 Written from the RFCs and for nothing but this, without wsloop and without the ``websockets`` library: the whole stream
-is there, so there is no state to keep and nothing to be quick about. Where the RFCs leave a choice all of it is allowed.
+is there, so there is no state to keep and nothing to be quick about. Where the RFCs leave a choice all is allowed.
 """
 
 import codecs
@@ -77,7 +77,7 @@ def echo(stream, max_size, compression=False):
             codes.add(1002)
         if control and (size > 125 or not fin):
             codes.add(1002)
-        if opcode in (TEXT, BINARY) and message is not None or opcode == CONT and message is None:
+        if (opcode in (TEXT, BINARY) and message is not None) or (opcode == CONT and message is None):
             codes.add(1002)
         extended = {126: 2, 127: 8}.get(size, 0)
         if len(stream) - at < extended:

@@ -64,7 +64,7 @@ def closes(draw):
     if draw(st.booleans()):
         return b""
     payload = draw(
-        st.just(b"") | st.tuples(codes, st.text(max_size=20)).map(lambda c: c[0].to_bytes(2) + c[1].encode())
+        st.just(b"") | st.tuples(codes, st.text(max_size=20)).map(lambda c: c[0].to_bytes(2, "big") + c[1].encode())
     )
     return client_frame(CLOSE, payload, mask=draw(masks))
 
