@@ -15,6 +15,7 @@ This module must not know Redis, nor the protocol of WebSockets.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
 import json
@@ -26,8 +27,8 @@ from typing import Any
 import gevent
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.db import Error, router
 from django.db import connections as databases
-from django.db import router
 from django.db.models import Prefetch
 from django.http import HttpRequest
 from django.utils import timezone
@@ -44,8 +45,8 @@ SIGNED_OUT = 4001  # do not come back
 RIGHTS_CHANGED = 4003  # come back: what you may listen to is decided anew
 
 ROUND = 0.2  # seconds between two looks; notices that come meanwhile are looked at together
-BATCH = 100  # sockets looked at without a pause: some milliseconds of work
-PAUSE = 0.02  # seconds between two batches
+BATCH = 50  # sockets looked at without a pause: some milliseconds of work
+PAUSE = 0.01  # seconds between two batches
 SPREAD = 1.0  # seconds within which workers begin to look at all of their sockets, for the sake of the database
 RETRY = 5.0  # seconds until those are looked at again that could not be
 
@@ -204,15 +205,14 @@ class Access:
         for start in range(0, len(due), BATCH):
             batch = dict(itertools.islice(due.items(), start, start + BATCH))
             try:
-                try:
-                    self._check(batch)
-                finally:
-                    close_databases()
+                self._check(batch)
             except Exception:
                 if not failed:
                     logger.exception("users and sessions cannot be looked up, trying again in %g s", RETRY)
                 failed |= batch
+                _give_databases_back()
             gevent.sleep(PAUSE)
+        _give_databases_back()
         if failed:
             gevent.spawn_later(RETRY, self._again, failed)
         gevent.sleep(ROUND)
@@ -240,6 +240,11 @@ class Access:
             elif connection.open:
                 connection.visitor = connection.visitor._replace(expires=end)
                 self._hub.watch_expiry(connection)
+
+
+def _give_databases_back() -> None:
+    with contextlib.suppress(Error):  # one that is broken has been reported
+        close_databases()
 
 
 def _users(pks: Collection[Any]) -> dict[Any, tuple[int, int]]:
