@@ -2,6 +2,7 @@
 # make install  only the virtual environment, .venv
 # make test     every test this machine can run
 # make conformance  every case of Autobahn|Testsuite, and independent clients (tests/conformance/README.rst)
+# make fuzz     look for input that a connection does not stand, for FUZZ_SECONDS=60 (tests/README.rst)
 # make lint     ruff and mypy
 # make bench    what sockets cost and how fast messages go out (docs/reference/performance.rst); also: make bench-leaks
 # make bench-attacks  what hostile clients can do, beside a neighbour (docs/explanation/what-a-client-can-do.rst)
@@ -10,12 +11,13 @@ PYTHON ?= python3
 HTTP ?= 127.0.0.1:8000
 # Options for pytest: make test TESTS="tests/unit -x"
 TESTS ?= tests
+FUZZ_SECONDS ?= 60
 # Options for the measurements: BENCH=--write keeps the results in the documentation, BENCH=--quick only tries them out
 BENCH ?=
 
 VENV := .venv
 
-.PHONY: run install test conformance lint bench bench-leaks bench-attacks dev python
+.PHONY: run install test conformance fuzz lint bench bench-leaks bench-attacks dev python
 
 run: install
 	@DEMO=1 HTTP='$(HTTP)' $(VENV)/bin/python -m project
@@ -45,6 +47,11 @@ test: dev
 # `make test` runs a part of it; all of it takes half an hour.
 conformance: dev
 	@AUTOBAHN=all $(VENV)/bin/python -m tests tests/conformance
+
+# In an environment of its own: atheris has wheels for some versions of Python only.
+fuzz: python
+	@$(PYTHON) project/install.py var/venv-fuzz tests/fuzz/requirements.txt
+	@FUZZ_SECONDS='$(FUZZ_SECONDS)' var/venv-fuzz/bin/python -m tests.fuzz
 
 bench: install
 	@$(VENV)/bin/python -m bench $(BENCH)

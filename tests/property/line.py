@@ -87,16 +87,19 @@ class Line:
     """A started connection and its peer: ``with Line() as line: line.write(…); frames, code = line.finish()``.
 
     Args:
-        bounds: of the connection; ``compress_from`` 0, if compressed at all.
-        compression: whether permessage-deflate has been negotiated, as ``handshake`` does it.
+        max_size, rate, burst, max_queued: the connection's bounds.
+        compression: whether permessage-deflate has been negotiated, as ``handshake`` does it; all replies use it then.
+        buffer: bytes that the kernel takes from the server before the client reads.
     """
 
-    def __init__(self, max_size=MAX_SIZE, compression=False, rate=None, burst=0):
+    def __init__(self, max_size=MAX_SIZE, compression=False, rate=None, burst=0, max_queued=1024 * 1024, buffer=None):
         ours, theirs = socket.socketpair()
+        if buffer is not None:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
         self.max_size = max_size
         self.transport = Counting(ours.detach())
         self.handler = Echo()
-        bounds = Bounds(max_size, 1024 * 1024, rate, burst)
+        bounds = Bounds(max_size, max_queued, rate, burst)
         extensions = [PerMessageDeflate(True, True, 15, 12, {})] if compression else []
         self.connection = Watched(self.transport, self.handler, bounds, extensions)
         self.reference = weakref.ref(self.connection)
@@ -124,6 +127,12 @@ class Line:
             self.peer.send(data)
             turn(2)  # one for the loop to see it, one to be behind what it does about it
 
+    def hang_up(self):
+        """End the client's side without a word, and check that nothing is left."""
+        self.peer.close()
+        self.handler.wait_closed()
+        self.check()
+
     def finish(self):
         """End the client's half, and return what the server has sent: pairs of opcode and payload, and a close code.
 
@@ -134,9 +143,9 @@ class Line:
         """
         self.peer.socket.shutdown(socket.SHUT_WR)
         frames, code = [], False
-        reads = 0
+        size = 0
         while (frame := self.peer.frame()) is not None:
-            reads += 1
+            size += len(frame.data)
             assert code is False, f"{frame} behind the close frame"
             if frame.opcode is Opcode.CLOSE:
                 code = Close.parse(frame.data).code if frame.data else None
@@ -144,11 +153,11 @@ class Line:
             else:
                 frames.append((int(frame.opcode), bytes(frame.data)))
         self.handler.wait_closed()
-        self.check(reads)
+        self.check(len(frames) + size // 1024)
         return frames, code
 
     def check(self, reads=0):
-        """Check what must be so at the end, whatever the client has sent."""
+        """Check what must be so at the end, whatever the client has sent, if it has read about ``reads`` times."""
         errors = self._errors.text()
         assert not errors, f"an error of the server:\n{errors}"
         assert self.handler.events in (["closing", "closed"], ["closed"]), self.handler.events

@@ -200,9 +200,7 @@ def test_a_client_that_hangs_up_anywhere_leaves_nothing(stream, sizes, count):
     with Line(compression=True) as line:
         for chunk in itertools.islice(split(stream, sizes), count):
             line.write(chunk)
-        line.peer.close()
-        line.handler.wait_closed()
-        line.check()
+        line.hang_up()
 
 
 # Several connections of one process.
