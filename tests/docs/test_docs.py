@@ -1,9 +1,11 @@
 """The documentation says what is true: its code runs, its tables name what exists, its links lead somewhere."""
 
+import ast
 import os
 import re
 import subprocess
 import sys
+from http import HTTPStatus
 from pathlib import Path
 
 import docutils.core
@@ -11,6 +13,7 @@ import docutils.nodes
 import docutils.utils
 import pytest
 import websocket
+from websockets.frames import CloseCode
 
 from tests.integration.harness import ROOT, Process, free_port, wait_until
 
@@ -59,12 +62,50 @@ def test_script_of_the_readme_receives_its_message(site):
     assert re.search(r"^received: Hello from a script", output, re.MULTILINE)
 
 
-def test_settings_are_documented_with_their_defaults():
-    from wsloop.conf import DEFAULTS
+def rows(page, heading="Key"):
+    """Yield the rows of the tables of a page whose first column has this heading, as lists of texts."""
+    for table in document(page).findall(docutils.nodes.table):
+        texts = [
+            [entry.astext() for entry in row.findall(docutils.nodes.entry)] for row in table.findall(docutils.nodes.row)
+        ]
+        if texts[0][0] == heading:
+            yield from texts[1:]
 
-    text = (ROOT / "docs/reference/settings.rst").read_text()
-    rows = {key: float(value) for key, value in re.findall(r"^([A-Z_]+) +(\d+) ", text, re.MULTILINE)}
-    assert rows == DEFAULTS
+
+def sources():
+    """Return the code of the engine."""
+    return "".join(path.read_text() for path in sorted((ROOT / "wsloop").glob("*.py")))
+
+
+def counters():
+    """Return the settings whose bounds the engine counts."""
+    names = set(re.findall(r'metrics\.reached\("(\w+)"\)', sources()))
+    # those that Hub.crowded() returns
+    return names | set(re.findall(r'"(MAX_CONNECTIONS\w*)"', (ROOT / "wsloop/hub.py").read_text()))
+
+
+def test_settings_are_documented_with_their_defaults():
+    from wsloop.conf import DEFAULTS, FACILITY_DEFAULTS, MAY_BE_NONE
+
+    table = list(rows(ROOT / "docs/reference/settings.rst"))
+    assert {row[0]: ast.literal_eval(row[1]) for row in table} == DEFAULTS | FACILITY_DEFAULTS
+    said = {row[0] for row in table if re.search(r"\bNone: ", row[2])}
+    said |= {name for name in DEFAULTS if name.startswith("MAX_CONNECTIONS")}  # said of all of them, in front
+    assert said == MAY_BE_NONE
+
+
+def test_bounds_are_documented_with_what_a_client_gets():
+    page = ROOT / "docs/reference/settings.rst"
+    beyond = {row[0]: row[3] for row in rows(page) if len(row) == 4}
+    numbers = {int(row[0]) for name in ("Status", "Code") for row in rows(ROOT / "docs/reference/websockets.rst", name)}
+    assert {int(number) for number in beyond.values() if number != "none"} <= numbers
+    uncounted = {"ALLOWED_ORIGINS"}
+    silent = {"CLOSE_TIMEOUT"}  # the line is cut: there is nobody to tell
+    assert {name for name, number in beyond.items() if number != "none"} - uncounted == counters() - silent
+
+
+def test_counters_are_documented():
+    assert {row[0] for row in rows(ROOT / "docs/reference/metrics.rst", "setting")} == counters()
 
 
 def test_every_ws4redis_setting_is_in_the_readme():
@@ -83,13 +124,59 @@ def test_environment_is_documented():
     assert [name for name in sorted(names) if f"``{name}``" not in page] == []
 
 
-def test_close_codes_and_refusals_are_those_of_the_code():
-    from wsloop.connection import TOO_SLOW
+def test_refusals_are_those_of_the_code():
+    statuses = {HTTPStatus[name].value for name in re.findall(r"HTTPStatus\.([A-Z_]+)\b", sources())}
+    assert {int(row[0]) for row in rows(ROOT / "docs/reference/websockets.rst", "Status")} == statuses
 
-    page = (ROOT / "docs/reference/websockets.rst").read_text()
-    assert f"\n{TOO_SLOW} " in page
-    statuses = {"400", "403", "405", "426", "500", "501", "503", "505"}
-    assert set(re.findall(r"^(4\d\d|5\d\d)    ", page, re.MULTILINE)) == statuses
+
+def test_close_codes_are_those_of_the_code():
+    code = sources()
+    codes = {CloseCode[name].value for name in re.findall(r"CloseCode\.([A-Z_]+)\b", code)}
+    private = set(re.findall(r"(?:close|_fail)\(([A-Z_]+),", code))
+    codes |= {int(re.search(rf"^{name} = (\d+)", code, re.MULTILINE)[1]) for name in private}
+    codes |= {CloseCode.NORMAL_CLOSURE, CloseCode.PROTOCOL_ERROR}  # the library's
+    assert {int(row[0]) for row in rows(ROOT / "docs/reference/websockets.rst", "Code")} == codes
+
+
+def test_final_close_codes_of_the_script_are_those_of_the_page():
+    """What the page says that a client does is what the sample's script does."""
+    final = set(re.findall(r"^  \[(\d{4}), ", (ROOT / "static/js/notifications.js").read_text(), re.MULTILINE))
+    said = {row[0] for row in rows(ROOT / "docs/reference/websockets.rst", "Code") if "do not come back" in row[2]}
+    assert final - {"1008"} == said  # 1008: what a proxy or an application may say
+
+
+METRICS_URLS = """
+from django.urls import path
+from tests.integration.sites import urls
+
+urlpatterns = [path("metrics/", metrics), *urls.urlpatterns]
+"""
+
+
+def test_counters_are_shown_as_documented(serve, tmp_path):
+    """The view of the page, on a site with two workers: it shows staff the sum of both."""
+    page = ROOT / "docs/reference/metrics.rst"
+    (view,) = [code for code in code_blocks(page, "python") if "def metrics" in code]
+    (ini,) = code_blocks(page, "ini")
+    directory = tmp_path / "metrics"
+    (tmp_path / "metrics.ini").write_text(f"[uwsgi]\n{ini}\n")
+    (tmp_path / "metrics_urls.py").write_text(view + METRICS_URLS)
+    directory.mkdir()
+    (directory / "counter_1.db").touch()  # what a server has left that has ended
+    site = serve(
+        processes=2,
+        options=["--ini", tmp_path / "metrics.ini"],
+        settings={"ROOT_URLCONF": "metrics_urls", "WSLOOP": {"MAX_FACILITY_SIZE": 10}},
+        env={"PYTHONPATH": str(tmp_path), "PROMETHEUS_MULTIPROC_DIR": str(directory)},
+    )
+    assert not (directory / "counter_1.db").exists()
+    for pid in site.workers():
+        with site.only(pid), pytest.raises(websocket.WebSocketBadStatusException):
+            site.connect("longer-than-10-bytes")
+    assert site.request("GET", "/metrics/").status == 302
+    assert site.request("GET", "/metrics/", cookies=site.login("john")).status == 302
+    answer = site.request("GET", "/metrics/", cookies=site.login("admin"))
+    assert 'wsloop_bounds_reached_total{setting="MAX_FACILITY_SIZE"} 2.0' in answer.text.splitlines()
 
 
 SETTINGS = """
