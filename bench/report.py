@@ -171,7 +171,7 @@ def attacks_section(rows: Sequence[tuple[Attack, Mapping[str, Outcome]]]) -> str
 def _became(outcome: Outcome) -> list[str]:
     """Return what became of the attackers, the most frequent first, of the others, and of a newcomer."""
     ordered = sorted(outcome.fates, key=lambda fate: -outcome.fates[fate])
-    crashed = "" if outcome.survived else "worker crashed"
+    crashed = "" if outcome.survived else "crashed"
     others = ", ".join(filter(None, (outcome.others, crashed))) or "unharmed"
     newcomer = "" if crashed else "none" if outcome.newcomer > PATIENCE else f"{outcome.newcomer:,.0f}"
     return ["" if crashed else ", ".join(ordered[:3]), others, newcomer]
