@@ -25,7 +25,7 @@ import itertools
 import logging
 import random
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import gevent
@@ -336,8 +336,7 @@ class Broker:
                     self._syncs[number].set_exception(Unavailable("Redis cannot be reached"))
 
     def _send_messages(self, items: list[Message]) -> None:
-        for start in range(0, len(items), BATCH):
-            messages = items[start : start + BATCH]
+        for messages in _batches(items):
             numbers: list[bytes] = []
             try:
                 self._send_batch(messages, numbers)
@@ -348,6 +347,8 @@ class Broker:
                 logger.error("%d messages of sockets are lost, Redis did not take them: %s", len(messages), exc)
             for message in messages:
                 message.done()
+            # The reader must keep up: Redis ends a subscription for which 8 MB wait for a minute, or 32 MB at once.
+            gevent.sleep(0)
 
     def _send_batch(self, messages: list[Message], numbers: list[bytes]) -> None:
         pipeline = pool.client().pipeline(transaction=True)
@@ -365,3 +366,18 @@ class Broker:
         if marked:
             pipeline.publish(self._own_channel, b"origin")
         store.execute(pipeline)
+
+
+def _batches(items: list[Message]) -> Iterator[list[Message]]:
+    """Yield the messages in order, as many at once as go into one transaction."""
+    batch: list[Message] = []
+    size = 0
+    for message in items:
+        more = len(message.payload) * len(message.channels)
+        if batch and (len(batch) == BATCH or size + more > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(message)
+        size += more
+    if batch:
+        yield batch

@@ -20,29 +20,28 @@ nor how the hub works.
 from __future__ import annotations
 
 import codecs
-import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from websockets.exceptions import PayloadTooBig
 from websockets.extensions import Extension
-from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.protocol import SEND_EOF, Side, State
 from websockets.protocol import Protocol as WebSocketProtocol
 
-from wsloop import metrics
+from wsloop import deflate, metrics
+from wsloop.deflate import Deflate
 from wsloop.transport import READ, WRITE, Transport
 
 # Private close codes, after HTTP's 408 and 429.
 TOO_SLOW = 4008  # the client did not read, or did not answer a ping; it may come back and resume
 TOO_MANY = 4029  # the client sent more frames than RATE_LIMIT allows
 JOIN = 256 * 1024  # bytes joined into one write; more than the kernel takes at once would only be copied in vain
+WORTH = 4096  # bytes of a message, decompressed, that count as another frame
 SLICE = 4096  # bytes parsed before the frames in them are counted: not more than 682, some milliseconds of work
 TRICKLE = 1024  # bytes; a read that brings less, and completes no frame, is followed by a pause
-COMPRESSION_LEVEL = 1  # of zlib: 64 KiB of JSON in a fifth of the time of its default, a third larger; all others wait
 
 logger = logging.getLogger("wsloop.connection")
 logger.setLevel(logging.INFO)  # below it the parser would format every frame, for each connection
@@ -103,15 +102,9 @@ def encode(payload: bytes, text: bool, window_bits: int = 0) -> bytes:
     message = Frame(Opcode.TEXT if text else Opcode.BINARY, payload)
     frame = message.serialize(mask=False)
     if window_bits:
-        compressed = message.serialize(mask=False, extensions=[_deflate(window_bits)])
+        compressed = message.serialize(mask=False, extensions=[deflate.compressor(window_bits)])
         return min(frame, compressed, key=len)
     return frame
-
-
-@functools.cache
-def _deflate(window_bits: int) -> PerMessageDeflate:
-    """Return a compressor that all connections share: without context takeover nothing is left of a message."""
-    return PerMessageDeflate(True, True, 15, window_bits, {"level": COMPRESSION_LEVEL})
 
 
 PING = Frame(Opcode.PING, b"").serialize(mask=False)
@@ -144,6 +137,7 @@ class Connection:
         "_protocol",
         "_queue",
         "_queued_bytes",
+        "_rest",
         "_sent",
         "_transport",
         "_used_until",
@@ -168,14 +162,13 @@ class Connection:
         if extensions:
             self._protocol.extensions = list(extensions)
         self.bounds = bounds
-        self.window_bits = next(
-            (each.local_max_window_bits for each in extensions if isinstance(each, PerMessageDeflate)), 0
-        )
+        self.window_bits = next((each.local_max_window_bits for each in extensions if isinstance(each, Deflate)), 0)
         self._queue: list[bytes] | None = None  # frames that wait; None as long as an idle connection has none
         self._queued_bytes = 0
         self._sent = 0  # bytes of the first frame that the kernel has taken already
         self._writing = False  # the kernel is full: the event loop tells when it takes more
         self._held = 0
+        self._rest = b""  # of a read: what came behind the frame on account of which the connection is held
         self._accepting = True  # messages to send; no more once closing, or overflowed and about to close
         self._deaf = False  # closing has begun: what the peer still says is not handled
         self._fragments: tuple[bytearray, Any] | None = None
@@ -285,23 +278,29 @@ class Connection:
 
     def ready(self, events: int) -> None:
         """Read, write or both; called by the event loop."""
+        self._guarded(self._ready, events)
+
+    def _guarded(self, work: Callable[[Any], None], argument: Any) -> None:
         try:
-            if events & WRITE:
-                waiting = self._queued_bytes
-                self._writing = False
-                self.flush()
-                self.heard = self.heard or self._queued_bytes < waiting  # it reads, if slowly
-                self._watch()
-            if events & READ and self._handler is not NOBODY:
-                data = self._transport.receive()
-                if data:
-                    self._feed(data)
-                elif data is not None:
-                    self.abort()
+            work(argument)
         except Exception:
             # The loop would only print it, and call again at once because the socket is still readable.
             logger.exception("a connection ends because of an error of the server")
             self.abort()
+
+    def _ready(self, events: int) -> None:
+        if events & WRITE:
+            waiting = self._queued_bytes
+            self._writing = False
+            self.flush()
+            self.heard = self.heard or self._queued_bytes < waiting  # it reads, if slowly
+            self._watch()
+        if events & READ and self._handler is not NOBODY:
+            data = self._transport.receive()
+            if data:
+                self._feed(data)
+            elif data is not None:
+                self.abort()
 
     def _feed(self, data: bytes) -> None:
         if self._protocol.eof_sent:
@@ -313,6 +312,9 @@ class Connection:
             count += self._parse(data[start : start + SLICE])
             if self._protocol.eof_sent or self._handler is NOBODY:
                 return
+            if self._held:
+                self._rest = data[start + SLICE :]
+                break
         self.flush()
         if not count and len(data) < TRICKLE:
             self._pause()
@@ -321,16 +323,16 @@ class Connection:
         """Act on the frames that ``data`` completes, and return how many they are."""
         protocol = self._protocol
         protocol.receive_data(data)
-        frames = protocol.events_received()
+        frames = cast("list[Frame]", protocol.events_received())  # one that starts OPEN has no other events
         answers = iter(protocol.data_to_send())
-        if self._too_many(len(frames)) and not protocol.eof_sent:
+        # Of large messages each WORTH bytes count as a frame: the work grows with them, and compressed they come cheap.
+        if self._too_many(sum(1 + len(frame.data) // WORTH for frame in frames)) and not protocol.eof_sent:
             if self.open:
                 metrics.reached("RATE_LIMIT")
             self._fail(TOO_MANY, "too many frames")
             return len(frames)
         if not self._deaf:
             for frame in frames:
-                assert isinstance(frame, Frame)  # a protocol that starts OPEN has no other events
                 if frame.opcode is Opcode.PING:
                     self._answer(next(answers))  # where it belongs among the replies
                 else:
@@ -424,6 +426,11 @@ class Connection:
     def release(self) -> None:
         """Take back one :meth:`hold`."""
         self._held -= 1
+        if self._held:
+            return
+        rest, self._rest = self._rest, b""
+        if rest:
+            self._guarded(self._feed, rest)
         if not self._held:
             self._watch()
 
@@ -448,6 +455,7 @@ class Connection:
         self._protocol.state = State.CLOSED
         self._protocol.parser = None  # type: ignore[assignment]  # the parser holds the protocol: a cycle less to collect
         self._queue = self._fragments = None
+        self._rest = b""
         self._deaf = True
         self._accepting = False
         self._transport.close()

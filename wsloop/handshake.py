@@ -17,12 +17,12 @@ from django.http import HttpRequest
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake, InvalidUpgrade
 from websockets.extensions import Extension
-from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from wsloop import conf, metrics
+from wsloop.deflate import DeflateFactory
 
 # What the handshake is made of. The library checks whatever it is given, and garbage elsewhere is not its business.
 HEADERS = (
@@ -35,8 +35,7 @@ HEADERS = (
 )
 BOUNDED = ("HTTP_HOST", "HTTP_ORIGIN", *(f"HTTP_{name.upper().replace('-', '_')}" for name in HEADERS), "QUERY_STRING")
 DEFAULT_PORTS = {"http": "80", "https": "443"}
-# Without context takeover a connection keeps nothing between messages, and one compressed frame serves all clients.
-DEFLATE = ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
+DEFLATE = DeflateFactory()
 
 
 class Refused(Exception):

@@ -677,3 +677,20 @@ def test_no_descriptor_is_left(own_redis, make_broker):
         broker.subscribe([A])
         broker.stop()
     assert len(os.listdir("/proc/self/fd")) <= before  # fewer, where another test's are closed only now
+
+
+def test_messages_go_to_redis_in_batches_bounded_by_number_and_bytes_over_all_channels():
+    def message(size, channels=1):
+        return module.Message([b"c"] * channels, b"x" * size, 0, None, lambda: None)
+
+    def sizes(*messages):
+        return [len(batch) for batch in module._batches(list(messages))]
+
+    assert sizes() == []
+    assert sizes(*[message(1)] * (module.BATCH + 1)) == [module.BATCH, 1]
+    quarter = module.BATCH_BYTES // 4
+    assert sizes(*[message(quarter)] * 9) == [4, 4, 1]
+    assert sizes(*[message(quarter, channels=2)] * 5) == [2, 2, 1]
+    assert sizes(message(1), message(10 * module.BATCH_BYTES), message(1)) == [1, 1, 1], "however large it is alone"
+    many = [message(number % 1000) for number in range(2000)]
+    assert [each for batch in module._batches(many) for each in batch] == many

@@ -17,6 +17,7 @@ from websockets.frames import Close, Frame, Opcode
 from tests.unit.peer import Recorder, close_frame, masked, turn
 from wsloop import connection as module
 from wsloop.connection import TOO_SLOW, Bounds, Connection, encode
+from wsloop.deflate import Deflate
 from wsloop.transport import READ
 
 CONT, TEXT, BINARY, PING, PONG, CLOSE = (
@@ -806,7 +807,7 @@ def deflate():
     """What the handshake agrees on with a client that asks for a window of so many bits."""
 
     def make(window_bits=15):
-        return [PerMessageDeflate(True, True, 15, window_bits)]
+        return [Deflate(15, window_bits)]
 
     return make
 
@@ -941,3 +942,77 @@ def test_replies_and_pongs_leave_in_the_order_of_what_they_answer(pair):
     expected = [(TEXT, b"one"), (PONG, b"first"), (TEXT, b"two"), (PONG, b"second"), (BINARY, b"three")]
     assert [(frame.opcode, frame.data) for frame in (peer.frame() for _ in range(5))] == expected
     assert peer.closing() == 1000
+
+
+def test_large_messages_count_by_their_size(connect, clock):
+    connection, peer, handler = connect(rate=10, burst=20)
+    peer.send(masked(BINARY, bytes(19 * 4096)[: 65_536 - 1]))
+    assert len(handler.next()) == 65_535
+    assert connection.open, "16 frames' worth"
+    peer.send(masked(BINARY, bytes(5 * 4096)))
+    assert peer.closing() == 4029
+
+
+def test_small_frames_that_decompress_to_much_count_as_much(connect, clock, deflate):
+    _, peer, handler = connect(rate=10, burst=20, extensions=deflate())
+    frame = compressed(BINARY, bytes(60_000))
+    assert len(frame) < 100
+    peer.send(frame)
+    assert len(handler.next()) == 60_000
+    peer.send(frame)
+    assert peer.closing() == 4029
+
+
+class Holding(Recorder):
+    """Holds the connection with every message, as one does that hands it to Redis."""
+
+    def received(self, connection, payload, text):
+        connection.hold()
+        super().received(connection, payload, text)
+
+
+def test_of_one_read_no_more_is_handled_than_of_a_slice_until_it_is_released(connect):
+    connection, peer, handler = connect(handler=Holding())
+    count = 3 * module.SLICE // 106
+    expected = [f"{number:0100}" for number in range(count)]
+    peer.send(b"".join(masked(TEXT, text.encode()) for text in expected))
+    turn()
+    handled = handler.messages.qsize()
+    assert 0 < handled <= module.SLICE // 106 + 1
+    received = []
+    while len(received) < count:
+        received.append(handler.next())
+        connection.release()
+        turn()
+    assert received == expected
+    assert connection._transport.events == READ
+
+
+def test_what_is_left_of_a_read_is_forgotten_with_the_connection(connect):
+    connection, peer, handler = connect(handler=Holding())
+    peer.send(masked(TEXT, b"x" * 100) * 100)
+    turn()
+    assert connection._rest
+    connection.abort()
+    assert not connection._rest
+    handled = handler.messages.qsize()
+    connection.release()
+    turn()
+    assert handler.messages.qsize() == handled
+
+
+def test_an_error_while_the_rest_is_handled_ends_the_connection(connect, caplog):
+    class Failing(Holding):
+        def received(self, connection, payload, text):
+            if self.messages.qsize() > 10:
+                raise ZeroDivisionError
+            super().received(connection, payload, text)
+
+    connection, peer, handler = connect(handler=Failing(), max_message_size=100_000)
+    peer.send(masked(TEXT, b"x" * 2000) * 2, masked(TEXT, b"x" * 2000) * 20)
+    for _ in range(30):
+        turn()
+        connection.release() if connection._held else None
+    handler.wait_closed()
+    assert "error of the server" in caplog.text
+    assert "ZeroDivisionError" in caplog.text

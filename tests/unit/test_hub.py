@@ -7,12 +7,12 @@ import types
 import weakref
 
 import pytest
-from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Close, Frame, Opcode
 
 from tests.unit.peer import close_frame, masked, turn
 from wsloop import hub as module
 from wsloop.connection import Bounds, Connection, encode
+from wsloop.deflate import Deflate
 from wsloop.hub import Hub, Index, Joining, Visitor, is_text
 from wsloop.server import Listener
 
@@ -655,7 +655,7 @@ def test_a_message_is_compressed_once_for_all_with_the_same_window(hub, pair, mo
     peers = {}
     for bits in (None, 15, 15, 15, 9, 9):
         transport, peer = pair()
-        extensions = [] if bits is None else [PerMessageDeflate(True, True, 15, bits)]
+        extensions = [] if bits is None else [Deflate(15, bits)]
         connection = Connection(transport, Listener(hub), Bounds(1000, 10**6), extensions)
         hub.complete(hub.join([NEWS]), connection, list)
         peers[peer] = bits
@@ -671,7 +671,7 @@ def test_without_the_setting_nothing_is_compressed(left, pair, with_settings):
     with_settings(WSLOOP={"COMPRESS_FROM": None})
     hub = Hub(left.append)
     transport, peer = pair()
-    connection = Connection(transport, Listener(hub), Bounds(1000, 10**6), [PerMessageDeflate(True, True, 15, 15)])
+    connection = Connection(transport, Listener(hub), Bounds(1000, 10**6), [Deflate(15, 15)])
     hub.complete(hub.join([NEWS]), connection, list)
     hub.deliver(NEWS, b"x" * 10_000)
     turn()
