@@ -167,6 +167,38 @@ def test_clients_are_not_told_what_failed(serve, tmp_path, facility, settings, d
 
 
 @pytest.mark.parametrize("debug", [False, True])
+def test_e_mails_about_errors_have_no_secrets(serve, tmp_path, facility, debug):
+    """Those of Django's AdminEmailHandler; its ``include_html`` would add the local variables of every function."""
+    (tmp_path / "failing.py").write_text(FAILING)
+    mails = tmp_path / "mails"
+    logging = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "handlers": {
+            "console": {"class": "logging.StreamHandler"},
+            "mail": {"class": "django.utils.log.AdminEmailHandler", "level": "ERROR"},
+        },
+        "root": {"handlers": ["console", "mail"], "level": "INFO"},
+    }
+    settings = {"DEBUG": debug, "LOGGING": logging, "ADMINS": [["A", "a@example.com"]], **FAILURES[0]}
+    settings |= {"EMAIL_BACKEND": "django.core.mail.backends.filebased.EmailBackend", "EMAIL_FILE_PATH": str(mails)}
+    site = serve(front="http-socket", settings=settings, env={"PYTHONPATH": str(tmp_path)})
+    john, token = site.login("john"), token_of_john(site)
+    for path, options in (
+        (f"{facility}?subscribe-session", {"cookies": john}),
+        (f"{facility}?subscribe-user&token={token}", {"cookies": john}),
+        (f"{facility}?subscribe-user", {"subprotocols": ["ws4redis", f"wsloop.token.{token}"]}),
+    ):
+        with pytest.raises(websocket.WebSocketBadStatusException) as refused:
+            site.connect(path, **options)
+        assert refused.value.status_code == 500
+    sent = "".join(path.read_text().replace("=\n", "") for path in mails.iterdir())  # quoted-printable
+    assert sent.count(f"ValueError\n{SECRET}") == 3
+    assert not [secret for secret in (token, *site.session_keys) if secret in sent]
+    assert token not in site.log()
+
+
+@pytest.mark.parametrize("debug", [False, True])
 def test_an_open_socket_is_not_told_what_failed(serve, tmp_path, facility, debug):
     (tmp_path / "failing.py").write_text(FAILING)
     settings = {"DEBUG": debug, "WS4REDIS_SUBSCRIBER": "failing.OnPublishing"}
