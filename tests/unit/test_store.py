@@ -9,6 +9,7 @@ import pytest
 import redis.exceptions
 from django.contrib.auth.models import AnonymousUser, Group, User
 from django.contrib.sessions.backends.signed_cookies import SessionStore
+from django.test.utils import CaptureQueriesContext
 from django.utils.functional import SimpleLazyObject
 from django.utils.translation import gettext_lazy
 from ws4redis.redis_store import RedisStore
@@ -141,6 +142,19 @@ def test_an_anonymous_visitor_has_a_session_and_no_groups():
 def test_a_user_whose_login_noted_no_groups():
     assert channels(groups=SELF, request=request(JOHN, session())) == []
     assert channels(groups=SELF, request=request(JOHN, None)) == []
+
+
+def test_groups_of_a_user_are_those_of_the_database_asked_for_once(database):
+    john = User.objects.create_user("john")
+    john.groups.set([Group.objects.create(name=name) for name in ("chatters", "staff")])
+    visitor = request(SimpleLazyObject(lambda: User.objects.get()), session(**{"ws4redis:memberof": ["former"]}))
+    with CaptureQueriesContext(database) as queries:
+        assert visitor.user.is_active
+        for _ in range(2):
+            assert channels(groups=SELF, request=visitor) == ["unit:group:chatters:news", "unit:group:staff:news"]
+    assert len(queries) == 2  # the user, and the groups
+    visitor.user.groups.clear()
+    assert channels(groups=SELF, request=visitor) == []
 
 
 @pytest.mark.parametrize("audience", ["users", "groups", "sessions"])

@@ -166,9 +166,14 @@ def test_what_is_signed_for_something_else_is_no_token(john):
         assert user_of(token=Signer(salt=salt, sep=".").sign_object(content)) == INVALID
 
 
-def test_a_token_that_is_too_long_is_not_verified(john, monkeypatch):
-    monkeypatch.setattr(tokens, "_signer", None)
+def test_a_token_that_is_too_long_is_not_verified(database, monkeypatch):
+    verified = []
+    monkeypatch.setattr(Signer, "unsign", lambda self, token: verified.append(len(token)) or 1 / 0)
     assert user_of(token="A" * (tokens.LONGEST + 1)) == INVALID
+    assert verified == []
+    with pytest.raises(ZeroDivisionError):
+        user_of(token="A" * tokens.LONGEST)
+    assert verified == [tokens.LONGEST]
 
 
 def test_no_token_is_too_long(john, with_settings):
