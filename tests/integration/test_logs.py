@@ -232,6 +232,24 @@ def test_refusals_do_not_tell_the_key_of_the_session(serve, facility, debug):
     # that no key is in the log is checked when the site ends
 
 
+@pytest.mark.parametrize("debug", [False, True])
+def test_frames_do_not_tell_the_key_of_the_session(serve, facility, debug):
+    """Not those of messages, and not the reason of the close frame when the user is signed out."""
+    site = serve(front="http-socket", settings={"DEBUG": debug})
+    john = site.login("john")
+    client = site.connect(f"{facility}?subscribe-session&subscribe-user&publish-session&echo", cookies=john)
+    client.send("hello")
+    site.publish(facility, "from a view", cookies=john, sessions="SELF")
+    frames = [client.recv_frame().data for _ in range(2)]
+    account = "from django.contrib.auth.models import User; john = User.objects.get(username='john'); "
+    site.manage("shell", "-v0", "-c", f"{account}john.is_active = False; john.save()")
+    while not frames[-1].startswith((4001).to_bytes(2, "big")):
+        frames.append(client.recv_frame().data)
+    assert {b"hello", b"from a view"} <= set(frames)
+    told = b"".join([*frames, str(client.headers).encode()])
+    assert not [key for key in site.session_keys if key.encode() in told]
+
+
 # Redis
 
 
