@@ -152,7 +152,8 @@ class Hub:
         expired: called with connections whose session or token ends about now.
 
     Attributes:
-        users, sessions: the open connections by the primary key of their user and by the key of their session.
+        users, sessions: connections by the primary key of their user and by the key of their session, closing ones
+            included.
     """
 
     def __init__(
@@ -294,29 +295,30 @@ class Hub:
             self._resume_timer.stop()
 
     def closing(self, connection: Connection) -> None:
-        """Forget a connection that takes no more messages, but for its deadline."""
-        self._leave(connection)
-        self._closing[connection] = self._loop.now() + conf.option("CLOSE_TIMEOUT")
+        """Forget a connection that takes no more messages, but for its deadline; it counts for its visitor until then."""
+        if self._leave(connection):
+            self._closing[connection] = self._loop.now() + conf.option("CLOSE_TIMEOUT")
 
     def closed(self, connection: Connection) -> None:
         """Forget a connection that has ended."""
-        self._leave(connection)
-        self._closing.pop(connection, None)
+        if self._leave(connection) or self._closing.pop(connection, None) is not None:
+            for index, key in self._keys(connection):
+                index.remove(key, connection)
         if not self:
             self._timer.stop()
             self._pinged.clear()
             self._expiring.clear()
 
-    def _leave(self, connection: Connection) -> None:
+    def _leave(self, connection: Connection) -> bool:
+        """Take a connection out of its channels, and tell whether it was in."""
         portion = self._portion(connection)
         if connection not in portion:
-            return
+            return False
         portion.remove(connection)
         for channel in connection.channels:
             self._members.remove(channel, connection)
-        for index, key in self._keys(connection):
-            index.remove(key, connection)
         self._left(connection.channels)
+        return True
 
     def _portion(self, connection: Connection) -> set[Connection]:
         # Addresses of objects are multiples of their size; the factor (Knuth's) spreads them.

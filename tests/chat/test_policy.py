@@ -38,7 +38,7 @@ def test_a_request_without_a_user_is_a_visitors():
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["loaded", "not yet loaded"])
 def test_a_user_listens_to_everything_and_publishes_to_the_own_windows(lazy):
-    request = SimpleNamespace(user=SimpleLazyObject(user) if lazy else user())
+    request = SimpleNamespace(user=SimpleLazyObject(user) if lazy else user(), path_info="/ws/user")
     assert allowed_channels(request, EVERYTHING) == [
         "subscribe-broadcast",
         "subscribe-user",
@@ -49,13 +49,22 @@ def test_a_user_listens_to_everything_and_publishes_to_the_own_windows(lazy):
     ]
 
 
+@pytest.mark.parametrize("facility", ["", "users", "user/", "user/1", "form", "x" * 200])
+def test_a_user_publishes_to_the_facilities_of_pages_only(facility):
+    """Each facility keeps its last messages in Redis."""
+    request = SimpleNamespace(user=user(), path_info=f"/ws/{facility}")
+    assert allowed_channels(request, ["subscribe-user", "publish-user", "publish-session"]) == ["subscribe-user"]
+
+
 def test_staff_may_do_everything():
-    assert allowed_channels(SimpleNamespace(user=user(staff=True)), EVERYTHING) == EVERYTHING
+    request = SimpleNamespace(user=user(staff=True), path_info="/ws/anything")
+    assert allowed_channels(request, EVERYTHING) == EVERYTHING
 
 
 def test_what_was_not_asked_for_is_not_given():
-    assert allowed_channels(SimpleNamespace(user=user()), ["subscribe-group"]) == ["subscribe-group"]
-    assert allowed_channels(SimpleNamespace(user=user()), []) == []
+    request = SimpleNamespace(user=user(), path_info="/ws/user")
+    assert allowed_channels(request, ["subscribe-group"]) == ["subscribe-group"]
+    assert allowed_channels(request, []) == []
     assert allowed_channels(SimpleNamespace(user=None), []) == []
 
 
@@ -65,4 +74,4 @@ def test_what_was_not_asked_for_is_not_given():
 )
 def test_a_socket_that_could_do_nothing_is_refused(who, asked):
     with pytest.raises(PermissionDenied, match=asked[0]):
-        allowed_channels(SimpleNamespace(user=who), asked)
+        allowed_channels(SimpleNamespace(user=who, path_info="/ws/user"), asked)

@@ -168,7 +168,7 @@ class Browser:
 
 
 def sends_john_a_message_over_the_socket(site):
-    with Browser(site).sign_in("john", "secret").connect("/ws/commands?subscribe-user&publish-user&echo") as socket:
+    with Browser(site).sign_in("john", "secret").connect("/ws/user?subscribe-user&publish-user&echo") as socket:
         socket.send("hello")
         while (message := socket.recv()) == "--heartbeat--":
             pass

@@ -526,6 +526,8 @@ def test_connections_are_found_by_user_and_session_as_long_as_they_are_open(hub,
     assert set(hub.users[2]) == {mary}
     assert set(hub.sessions["a"]) == {john}
     john.close(1000)
+    assert set(hub.users[1]) == {john, again}, "it counts until its peer has hung up"
+    john.abort()
     assert set(hub.users[1]) == {again}
     assert not hub.sessions["a"]
     again.abort()
@@ -552,6 +554,8 @@ def test_there_is_room_for_so_many_of_a_kind_and_for_others(hub, visit, with_set
     assert hub.crowded(same) is None
     visit(same)
     assert hub.crowded(same) == setting
+    first.close(1000)
+    assert hub.crowded(same) == setting, "closing and not hanging up makes no room"
     first.abort()
     assert hub.crowded(same) is None
     with_settings(WSLOOP={setting: None})
