@@ -235,8 +235,8 @@ def keep_out_of_log() -> None:
     formats = uwsgi_option("log-format") + uwsgi_option("logformat")
     if not formats or any(name in each for each in formats for name in ("%(uri)", "REQUEST_URI", "QUERY_STRING")):
         raise Unsupported(
-            "This uWSGI was built without PCRE and would log the token in the URL. Send the token as a subprotocol, use "
-            "the package pyuwsgi, or set log-format without %(uri), as uwsgi.ini of wsloop's sample site does."
+            "This uWSGI was built without PCRE and would log the token in the URL. Send the token as a subprotocol, "
+            "use the package pyuwsgi, or set log-format without %(uri), as uwsgi.ini of wsloop's sample site does."
         )
 
 
