@@ -6,8 +6,8 @@ Responsible for the rights of one handshake. What a view publishes is not its bu
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
 
-# Each facility keeps its last messages in Redis, and names of facilities are free: whoever could publish to any name could
-# fill Redis. So these are the ones that visitors may publish to over a socket.
+# What visitors may publish to over a socket. Names of facilities are free, and each keeps its last messages in Redis:
+# whoever could publish to any name could fill it.
 OPEN_TO_PUBLISH = frozenset({"user", "session"})
 
 ANONYMOUS = frozenset({"subscribe-broadcast", "subscribe-session"})

@@ -207,7 +207,7 @@ def test_the_sample_policy_decides_who_publishes(sample, stock, account, audienc
     listen = "subscribe-broadcast&subscribe-session" if account is None else LISTEN
     listener = sample.connect(f"{facility}?{listen}", cookies=cookies)
     try:
-        sender = sample.connect(f"{facility}?subscribe-broadcast&publish-{audience}&echo", cookies=cookies)
+        sender = sample.connect(f"{facility}?subscribe-session&publish-{audience}&echo", cookies=cookies)
     except websocket.WebSocketBadStatusException as refusal:
         assert not allowed  # refusing the socket is as good as taking the right away
         assert refusal.status_code == 403
