@@ -8,7 +8,8 @@ question each ``ROUND`` seconds, however many notices there are.
 
 Notices can be missed: while Redis cannot be reached, and by a socket that is just being opened. So all sockets are
 looked at when the subscription stands again, and a new one if there was a notice since its handshake began
-(:meth:`Access.mark`).
+(:meth:`Access.mark`). Some changes give no notice at all, such as sessions deleted by SQL: each session is asked for
+again after ``ASK_AGAIN`` seconds, and its user with it.
 
 This module must not know Redis, nor the protocol of WebSockets.
 """
@@ -21,6 +22,7 @@ import itertools
 import json
 import logging
 import random
+import time
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -47,6 +49,7 @@ RIGHTS_CHANGED = 4003  # come back: what you may listen to is decided anew
 ROUND = 0.2  # seconds between two looks; notices that come meanwhile are looked at together
 BATCH = 50  # sockets looked at without a pause: some milliseconds of work
 PAUSE = 0.01  # seconds between two batches
+ASK_AGAIN = 600.0  # seconds after which a session is asked for again: some end without a signal, by SQL for example
 SPREAD = 1.0  # seconds within which workers begin to look at all of their sockets, for the sake of the database
 RETRY = 5.0  # seconds until those are looked at again that could not be
 
@@ -70,7 +73,7 @@ def visitor(request: HttpRequest, address: str | None = None) -> Visitor:
     key = session.session_key or None if isinstance(session, _session_store()) else None
     expires = getattr(request, "token_expires", None)
     if key is not None:
-        expires = session_ends([key]).get(key, 0)
+        expires = _next_look(session_ends([key]).get(key, 0))
     return Visitor(getattr(user, "pk", None), key, address, expires, proof(user), rights(user))
 
 
@@ -110,6 +113,11 @@ def session_ends(keys: Iterable[str]) -> dict[str, float]:
 
 def _session_store() -> Any:
     return importlib.import_module(settings.SESSION_ENGINE).SessionStore
+
+
+def _next_look(end: float) -> float:
+    """Return when a session is to be asked for that should end at ``end``, in seconds since the epoch."""
+    return min(end, time.time() + ASK_AGAIN)
 
 
 def _session_end(session: Any) -> float | None:
@@ -166,7 +174,9 @@ class Access:
     def connected(self) -> None:
         """Look at all sockets soon: notices may have been missed. Never blocks."""
         self._mark += 1
-        gevent.spawn_later(random.uniform(0, SPREAD), self._put_all)
+        connections = self._hub.connections  # others that are being opened are looked at because of the mark
+        if connections:
+            gevent.spawn_later(random.uniform(0, SPREAD), self._put, connections)
 
     def expired(self, connections: Iterable[Connection]) -> None:
         """Close connections whose session or token has ended, unless it has been prolonged. Never blocks."""
@@ -183,9 +193,6 @@ class Access:
     def recheck(self, connection: Connection) -> None:
         """Look at a connection whose handshake began before the last notice. Never blocks."""
         self._put([connection])
-
-    def _put_all(self) -> None:
-        self._put(self._hub.connections)
 
     def _put(self, connections: Iterable[Connection], session: bool = True) -> None:
         for connection in connections:
@@ -238,7 +245,7 @@ class Access:
             if end is None:
                 connection.close(SIGNED_OUT, "the session has ended")
             elif connection.open:
-                connection.visitor = connection.visitor._replace(expires=end)
+                connection.visitor = connection.visitor._replace(expires=_next_look(end))
                 self._hub.watch_expiry(connection)
 
 

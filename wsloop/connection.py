@@ -41,7 +41,8 @@ TOO_MANY = 4029  # the client sent more frames than RATE_LIMIT allows
 JOIN = 256 * 1024  # bytes joined into one write; more than the kernel takes at once would only be copied in vain
 WORTH = 4096  # bytes of a message, decompressed, that count as another frame
 SLICE = 4096  # bytes parsed before the frames in them are counted: not more than 682, some milliseconds of work
-TRICKLE = 1024  # bytes; a read that brings less, and completes no frame, is followed by a pause
+TRICKLE = 1024  # bytes; a read that brings less, and completes no frame, is fruitless
+PATIENCE = 4  # fruitless reads in a row without a pause: many clients send header and payload of a frame apart
 
 logger = logging.getLogger("wsloop.connection")
 logger.setLevel(logging.INFO)  # below it the parser would format every frame, for each connection
@@ -132,6 +133,7 @@ class Connection:
         "_accepting",
         "_deaf",
         "_fragments",
+        "_fruitless",
         "_handler",
         "_held",
         "_protocol",
@@ -168,6 +170,7 @@ class Connection:
         self._sent = 0  # bytes of the first frame that the kernel has taken already
         self._writing = False  # the kernel is full: the event loop tells when it takes more
         self._held = 0
+        self._fruitless = 0  # reads in a row that brought little and completed no frame
         self._rest = b""  # of a read: what came behind the frame on account of which the connection is held
         self._accepting = True  # messages to send; no more once closing, or overflowed and about to close
         self._deaf = False  # closing has begun: what the peer still says is not handled
@@ -316,7 +319,8 @@ class Connection:
                 self._rest = data[start + SLICE :]
                 break
         self.flush()
-        if not count and len(data) < TRICKLE:
+        self._fruitless = self._fruitless + 1 if not count and len(data) < TRICKLE else 0
+        if self._fruitless > PATIENCE:
             self._pause()
 
     def _parse(self, data: bytes) -> int:

@@ -142,6 +142,10 @@ class Takeover:
             Gone: if the client has hung up.
         """
         try:
+            with socket(fileno=os.dup(self.descriptor())) as connection:
+                broken = connection.getsockopt(patched_socket.SOL_SOCKET, patched_socket.SO_ERROR)
+            if broken:  # uWSGI would log an answer that it cannot send, with the URL and the token in it
+                raise OSError(broken, os.strerror(broken))
             write = start_response("101 Switching Protocols", headers)
             write(b"")  # makes the server send the headers
             return Transport(os.dup(self.descriptor()))

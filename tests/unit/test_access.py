@@ -3,6 +3,7 @@
 import datetime
 import json
 import logging
+import time
 import types
 import uuid
 
@@ -32,6 +33,12 @@ SIGNED_OUT, RIGHTS_CHANGED = 4001, 4003
 def _no_redis(monkeypatch):
     """Notices are brought by the tests themselves."""
     monkeypatch.setattr(signals, "_publish", lambda notice: None)
+
+
+@pytest.fixture(autouse=True)
+def _seldom(monkeypatch):
+    """Sessions are not asked for again while a test looks at when they end."""
+    monkeypatch.setattr(access, "ASK_AGAIN", 10**9)
 
 
 @pytest.fixture
@@ -136,6 +143,12 @@ def test_a_user_with_a_session(john):
     assert type(found.user) is int
     assert found.expires == db.SessionStore.get_model_class().objects.get().expire_date.timestamp()
     assert found.proof and found.rights
+
+
+def test_a_session_is_asked_for_again_before_its_end_in_case_it_ended_without_a_signal(john, monkeypatch):
+    monkeypatch.setattr(access, "ASK_AGAIN", 600)
+    expires = visitor(request(john, session_of(john))).expires
+    assert 590 < expires - time.time() <= 600
 
 
 def test_the_end_of_a_session_is_the_stored_one_however_old_it_is(john):
@@ -353,6 +366,16 @@ def test_all_sockets_are_looked_at_when_the_subscription_stands(look, socket_of,
     assert code_of(peers[0]) == SIGNED_OUT
     assert code_of(peers[2]) == SIGNED_OUT
     assert peers[1].connection.open
+
+
+def test_without_sockets_there_is_nothing_to_look_at(look, socket_of, john, monkeypatch):
+    """As when the first socket of a worker lets the subscription begin; it is looked at because of the mark."""
+    monkeypatch.setattr(access, "SPREAD", 0)
+    monkeypatch.setattr(access, "_users", None)
+    look.connected()
+    socket_of(john)
+    turn()
+    assert not look._looking._running
 
 
 def test_more_sockets_than_one_batch(hub, look, socket_of, john, mary, monkeypatch):

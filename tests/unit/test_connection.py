@@ -753,16 +753,22 @@ class Pausing(Recorder):
 def test_a_peer_that_trickles_is_read_again_only_after_a_pause(connect):
     connection, peer, handler = connect(handler=Pausing())
     message = masked(TEXT, b"hello")
-    peer.send(message[:3])
+    for at in range(module.PATIENCE):
+        peer.send(message[at : at + 1])
+        turn()
+    assert not handler.paused, "a frame may come in some pieces"
+    peer.send(message[module.PATIENCE : module.PATIENCE + 1])
     turn()
     assert handler.paused == [connection]
-    peer.send(message[3:7])
+    peer.send(message[module.PATIENCE + 1 :])
     turn()
-    assert len(handler.paused) == 1, "it is not read meanwhile"
-    peer.send(message[7:])
+    assert handler.messages.empty(), "it is not read meanwhile"
     connection.release()
     assert handler.next() == "hello"
-    assert len(handler.paused) == 1, "a read that completes a frame is no trickle"
+    for at in range(module.PATIENCE):
+        peer.send(message[at : at + 1])
+        turn()
+    assert len(handler.paused) == 1, "a read that completes a frame begins the count anew"
 
 
 def test_a_large_message_in_large_pieces_is_not_paused(connect):

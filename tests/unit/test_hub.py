@@ -688,9 +688,10 @@ def test_without_the_setting_nothing_is_compressed(left, pair, with_settings):
 
 def test_connections_that_trickle_are_read_again_a_few_at_a_time(hub, member):
     members = [member() for _ in range(50)]
-    for _, peer in members:
-        peer.send(masked(Opcode.TEXT, b"hello")[:4])
-    turn()
+    for byte in masked(Opcode.TEXT, b"hello")[:5]:
+        for _, peer in members:
+            peer.send(bytes([byte]))
+        turn()
     assert len(hub._paused) == 50
     assert hub._resume_timer.active
     hub._resume()
@@ -703,8 +704,10 @@ def test_connections_that_trickle_are_read_again_a_few_at_a_time(hub, member):
 
 def test_a_connection_that_ends_while_it_is_paused_does_no_harm(hub, member):
     connection, peer = member()
-    peer.send(masked(Opcode.TEXT, b"hello")[:4])
-    turn()
+    for byte in masked(Opcode.TEXT, b"hello")[:5]:
+        peer.send(bytes([byte]))
+        turn()
+    assert hub._paused
     connection.abort()
     hub._resume()
     assert len(hub) == 0
