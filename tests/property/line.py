@@ -48,13 +48,17 @@ class Counting(Transport):
 class Echo(Recorder):
     """Replies, and tells ``/ws/echo/``-like what arrived."""
 
-    def __init__(self):
+    def __init__(self, holding=False):
         super().__init__()
         self.largest = 0
+        self._holding = holding
 
     def received(self, connection, payload, text):
         self.largest = max(self.largest, len(payload))
         connection.reply(payload, text)
+        if self._holding:
+            connection.hold()
+            gevent.get_hub().loop.run_callback(connection.release)
 
 
 class Errors(logging.Handler):
@@ -89,16 +93,26 @@ class Line:
     Args:
         max_size, rate, burst, max_queued: the connection's bounds.
         compression: whether permessage-deflate has been negotiated, as ``handshake`` does it; all replies use it then.
+        holding: each message is worked on for a turn of the loop, in which the connection must not be read.
         buffer: bytes that the kernel takes from the server before the client reads.
     """
 
-    def __init__(self, max_size=MAX_SIZE, compression=False, rate=None, burst=0, max_queued=1024 * 1024, buffer=None):
+    def __init__(
+        self,
+        max_size=MAX_SIZE,
+        compression=False,
+        rate=None,
+        burst=0,
+        max_queued=1024 * 1024,
+        buffer=None,
+        holding=False,
+    ):
         ours, theirs = socket.socketpair()
         if buffer is not None:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
         self.max_size = max_size
         self.transport = Counting(ours.detach())
-        self.handler = Echo()
+        self.handler = Echo(holding)
         bounds = Bounds(max_size, max_queued, rate, burst)
         extensions = [PerMessageDeflate(True, True, 15, 12, {})] if compression else []
         self.connection = Watched(self.transport, self.handler, bounds, extensions)

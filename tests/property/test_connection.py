@@ -141,6 +141,34 @@ def test_arbitrary_bytes_get_a_clean_close_or_nothing(stream, sizes, compression
     agrees(echo(stream, 65536, compression), *conversation(split(stream, sizes), compression=compression))
 
 
+@given(
+    payload=st.binary(max_size=12)
+    | st.text(max_size=8).map(lambda text: text.encode()[:-1])
+    | st.text().map(str.encode),
+    cuts=st.lists(st.integers(0, 12), max_size=4),
+)
+def test_text_is_taken_if_all_of_it_is_utf8_wherever_it_is_cut(payload, cuts):
+    edges = [0, *sorted(min(cut, len(payload)) for cut in cuts), len(payload)]
+    stream = b"".join(
+        client_frame(CONT if number else TEXT, payload[a:b], number == len(edges) - 2)
+        for number, (a, b) in enumerate(itertools.pairwise(edges))
+    )
+    try:
+        payload.decode()
+        expected = [(TEXT, payload)], False
+    except UnicodeDecodeError:
+        expected = [], 1007
+    assert conversation([stream]) == expected
+
+
+@given(stream=valid_streams(True) | mutated_streams(True), sizes=sizes)
+def test_messages_that_take_their_time_are_answered_all_the_same(stream, sizes):
+    with Line(compression=True, holding=True) as line:
+        for chunk in split(stream, sizes):
+            line.write(chunk)
+        agrees(echo(stream, 65536, True), *line.finish())
+
+
 @given(size=st.integers(0, 300), cuts=st.lists(st.integers(0, 300), max_size=4), seed=st.binary(max_size=20))
 def test_no_message_is_larger_than_the_bound_however_it_is_compressed_and_cut(size, cuts, seed):
     """Around the bound, where zlib holds back what no longer fits."""
