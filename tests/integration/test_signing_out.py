@@ -316,6 +316,7 @@ def test_a_change_during_the_handshake(serve, redis_server, facility, how):
     try:
         site = serve(settings=SETTINGS, env={"REDIS_URL": proxy.url})
         cookies = site.login("john")
+        site.connect("another?subscribe-broadcast")  # notices are heard from now on
         opened = []
         opening = Thread(target=lambda: opened.append(site.connect(f"{facility}?subscribe-user", cookies=cookies)))
         opening.start()
