@@ -368,7 +368,8 @@ def test_a_handshake_whose_policy_never_answers_is_refused(serve, facility):
     assert status == 503
     assert int(headers["Retry-After"]) > 0
     assert counted(site, "HANDSHAKE_TIMEOUT") == 1
-    neighbour.round_trip()
+    site.publish(facility, "afterwards", broadcast=True)
+    assert neighbour.next() == "afterwards"
 
 
 def test_a_handshake_that_waits_for_redis_is_refused(serve, redis_server, facility):
