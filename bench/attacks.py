@@ -327,14 +327,14 @@ def trickle_headers_to_the_router(target: Target, count: int, until: float) -> F
 
 
 def never_read(target: Target, count: int, until: float) -> Fates:
-    """Ask for much and read nothing: messages of 60,000 bytes to the echo, 25 a second."""
-    message = frame(b"x" * 60_000, BINARY)
+    """Ask for much and read nothing: messages of 4,000 bytes to the echo, 90 a second, which is within the rate."""
+    message = frame(b"x" * 4000, BINARY)
     with attackers(target, count, unread=True) as each:
         while time.monotonic() < until and any(attacker.fate == OPEN for attacker in each):
             for attacker in each:
                 if attacker.fate == OPEN:
                     attacker.push(message)
-            time.sleep(0.04)
+            time.sleep(1 / 90)
         return fates(each)
 
 
@@ -439,17 +439,17 @@ def steady_messages(target: Target, count: int, until: float) -> Fates:
 
 
 def steady_large_messages(target: Target, count: int, until: float) -> Fates:
-    """The same with messages as large as are allowed."""
-    return _steady(target, count, until, frame(b"0123456789abcdef" * 4096))
+    """The same with messages as large as are allowed, each of which counts as many."""
+    return _steady(target, count, until, frame(b"0123456789abcdef" * 4096), 5)
 
 
 def steady_compressed_messages(target: Target, count: int, until: float) -> Fates:
     """The same, compressed: inflating and deflating is work for the server alone."""
     small = frame(_deflated(os.urandom(32768).hex().encode()), rsv=4)  # hard work for the compressor
-    return _steady(target, count, until, small, headers=[f"Sec-WebSocket-Extensions: {DEFLATE}"])
+    return _steady(target, count, until, small, 5, headers=[f"Sec-WebSocket-Extensions: {DEFLATE}"])
 
 
-def _steady(target: Target, count: int, until: float, data: bytes, **options) -> Fates:
+def _steady(target: Target, count: int, until: float, data: bytes, rate: float = 95, **options) -> Fates:
     with attackers(target, count, **options) as each:
         due = time.monotonic()
         while time.monotonic() < until and any(attacker.fate == OPEN for attacker in each):
@@ -458,7 +458,7 @@ def _steady(target: Target, count: int, until: float, data: bytes, **options) ->
                     attacker.push(data)
                     attacker.read()
                     attacker.messages.clear()
-            due += 1 / 95
+            due += 1 / rate
             time.sleep(max(0.0, due - time.monotonic()))
         return fates(each)
 
@@ -582,6 +582,26 @@ def _hoard(target: Target, paths: Sequence[str], until: float) -> Fates:
             except OSError:
                 refused.append("no answer")
         return fates(each) + refused
+    finally:
+        for attacker in each:
+            attacker.reset()
+
+
+def hoard_closing_connections(target: Target, count: int, until: float) -> Fates:
+    """Open connections, have the server close each at once, and never hang up: those that it waits for add up."""
+    result: Fates = []
+    each: list[Attacker] = []
+    try:
+        while len(result) < count and time.monotonic() < until:
+            try:
+                each.append(Attacker(target, patience=5))
+                each[-1].push(frame(b"x", opcode=3))
+                result.append(each[-1].closing(time.monotonic() + 5))
+            except Refused as refusal:
+                result.append(str(refusal.args[0]))
+            except OSError:
+                result.append("no answer")
+        return result
     finally:
         for attacker in each:
             attacker.reset()
@@ -719,7 +739,7 @@ ATTACKS = (
     Attack(trickle_in_a_frame, "trickles one byte at a time inside a frame", 50),
     Attack(trickle_headers, "trickles the handshake's headers, http-socket", 150, 10),
     Attack(trickle_headers_to_the_router, "trickles the handshake's headers, http", 150, 10),
-    Attack(never_read, "never reads what it asks for", 20, 15, again=False),
+    Attack(never_read, "never reads what it asks for", 20, 30, again=False),
     Attack(never_answer_pings, "never answers pings", 50, 50, again=False),
     Attack(never_answer_a_close, "never answers a close", 50, 14, again=False),
     Attack(half_close, "half-closes", 50),
@@ -744,6 +764,7 @@ ATTACKS = (
     Attack(large_control_frame, "oversized control frames"),
     Attack(many_connections, "2,000 connections from one address", 2000, 20, again=False, address=True),
     Attack(many_connections, "500 connections of one user", 500, 20, again=False, session=True),
+    Attack(hoard_closing_connections, "1,000 connections that never end closing", 1000, 20, again=False, address=True),
     Attack(many_channels, "1,000 connections, each to its own facility", 1000, 20, again=False),
     Attack(connect_and_leave, "handshake, reset, and again", 10),
     Attack(large_header, "headers and query of 64 KiB"),

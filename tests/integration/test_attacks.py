@@ -23,8 +23,9 @@ FOUR_PER_ADDRESS, THREE_PER_USER = 4, 3
 
 @pytest.fixture(scope="module")
 def besieged(shared_serve):
-    """One worker, with deadlines of a second, few connections per address and user, and a proxy in front of it."""
-    options = {"TRUSTED_PROXIES": ["127.0.0.1"], "CLOSE_TIMEOUT": 1, "PING_INTERVAL": 1, "PING_TIMEOUT": 1}
+    """One worker, with short deadlines, few connections per address and user, and a proxy in front of it."""
+    options = {"TRUSTED_PROXIES": ["127.0.0.1"], "CLOSE_TIMEOUT": 3, "PING_INTERVAL": 4, "PING_TIMEOUT": 3}
+    options |= {"MAX_QUEUED_BYTES": 64 * 1024}
     options |= {"MAX_CONNECTIONS_PER_ADDRESS": FOUR_PER_ADDRESS, "MAX_CONNECTIONS_PER_USER": THREE_PER_USER}
     return shared_serve(front="http-socket", gevent=50, settings={"WSLOOP": options})
 
@@ -175,7 +176,7 @@ def test_who_trickles_headers_to_the_router_keeps_nobody_out(patient):
 
 def test_who_does_not_read_is_dropped(besieged):
     before = counted(besieged, "MAX_QUEUED_BYTES")
-    assert run(besieged, attacks.never_read, 4) == [DROPPED] * 4
+    assert run(besieged, attacks.never_read, 4, 3 * LONG_ENOUGH) == [DROPPED] * 4
     assert counted(besieged, "MAX_QUEUED_BYTES") == before + 4
 
 
@@ -228,6 +229,12 @@ def test_connections_of_one_user_are_bounded(besieged):
     fates = run(besieged, attacks.many_connections, 10, headers=[f"Cookie: {besieged.login('john')}"])
     assert fates == [OPEN] * THREE_PER_USER + ["HTTP 429"] * (10 - THREE_PER_USER)
     assert counted(besieged, "MAX_CONNECTIONS_PER_USER") == before + 10 - THREE_PER_USER
+
+
+def test_connections_that_never_end_closing_count_too(besieged):
+    """Until their deadline: who has sockets closed and does not hang up may not have more of them for it."""
+    fates = run(besieged, attacks.hoard_closing_connections, 10, headers=["X-Forwarded-For: 1.1.1.1"])
+    assert fates[: FOUR_PER_ADDRESS + 1] == ["1002"] * FOUR_PER_ADDRESS + ["HTTP 429"]
 
 
 # --- handshakes -------------------------------------------------------------------------------------------------------
