@@ -40,7 +40,7 @@ TOO_SLOW = 4008  # the client did not read, or did not answer a ping; it may com
 TOO_MANY = 4029  # the client sent more frames than RATE_LIMIT allows
 JOIN = 256 * 1024  # bytes joined into one write; more than the kernel takes at once would only be copied in vain
 WORTH = 4096  # bytes of a message, decompressed, that count as another frame
-SLICE = 4096  # bytes parsed before the frames in them are counted: not more than 682, some milliseconds of work
+SLICE = 2048  # bytes parsed before the frames in them are counted: not more than 341, about a millisecond of work
 TRICKLE = 1024  # bytes; a read that brings less, and completes no frame, is fruitless
 PATIENCE = 4  # fruitless reads in a row without a pause: many clients send header and payload of a frame apart
 
@@ -330,11 +330,13 @@ class Connection:
         frames = cast("list[Frame]", protocol.events_received())  # one that starts OPEN has no other events
         answers = iter(protocol.data_to_send())
         # Of large messages each WORTH bytes count as a frame: the work grows with them, and compressed they come cheap.
-        if self._too_many(sum(1 + len(frame.data) // WORTH for frame in frames)) and not protocol.eof_sent:
-            if self.open:
+        if self._too_many(sum(1 + len(frame.data) // WORTH for frame in frames)):
+            if not self._deaf:
                 metrics.reached("RATE_LIMIT")
-            self._fail(TOO_MANY, "too many frames")
-            return len(frames)
+            if not protocol.eof_sent:
+                self._fail(TOO_MANY, "too many frames")
+                return len(frames)
+            frames = []  # the client's close frame is among them; it is answered, and the others are not handled
         if not self._deaf:
             for frame in frames:
                 if frame.opcode is Opcode.PING:

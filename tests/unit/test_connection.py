@@ -952,7 +952,7 @@ def test_replies_and_pongs_leave_in_the_order_of_what_they_answer(pair):
 
 def test_large_messages_count_by_their_size(connect, clock):
     connection, peer, handler = connect(rate=10, burst=20)
-    peer.send(masked(BINARY, bytes(19 * 4096)[: 65_536 - 1]))
+    peer.send(masked(BINARY, bytes(65_535)))
     assert len(handler.next()) == 65_535
     assert connection.open, "16 frames' worth"
     peer.send(masked(BINARY, bytes(5 * 4096)))
@@ -1022,3 +1022,11 @@ def test_an_error_while_the_rest_is_handled_ends_the_connection(connect, caplog)
     handler.wait_closed()
     assert "error of the server" in caplog.text
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_too_many_frames_are_not_handled_even_if_a_close_frame_comes_with_them(connect, clock, reached):
+    _, peer, handler = connect(rate=10, burst=20)
+    peer.send(masked(TEXT, b"x") * 30, close_frame(1000))
+    assert peer.closing() == 1000
+    assert handler.messages.empty()
+    assert reached("RATE_LIMIT") == 1

@@ -307,6 +307,15 @@ def test_headers_and_queries_over_the_bound_are_431(with_settings, reached, vari
     assert reached("MAX_HEADER_SIZE") == 1
 
 
+def test_a_query_that_uwsgi_has_dropped_is_431_too(with_settings, reached):
+    with_settings(WSLOOP={"MAX_HEADER_SIZE": 300})
+    check_sizes(environ(REQUEST_URI=f"/ws/{'x' * 400}?{'x' * 300}"), "news")
+    with pytest.raises(Refused) as caught:
+        check_sizes(environ(REQUEST_URI=f"/ws/news?{'x' * 301}"), "news")
+    assert caught.value.status == 431
+    assert reached("MAX_HEADER_SIZE") == 1
+
+
 def test_a_facility_over_the_bound_is_414_and_bytes_count(with_settings, reached):
     with_settings(WSLOOP={"MAX_FACILITY_SIZE": 10})
     check_sizes(environ(), "ü" * 5)
