@@ -217,10 +217,10 @@ def test_a_client_over_its_rate_is_answered_up_to_some_frame_and_closed(stream, 
         for chunk in split(stream, sizes):
             line.write(chunk)
         frames, code = line.finish()
-    assert frames == expected.frames[: len(frames)]
-    if code in (4029, False):  # frames that come together with the end of the conversation are not counted
-        assert len(frames) <= burst
-    if code != 4029:
+    taken = [frame for frame in frames if frame[0] != PONG]  # pongs may be on their way when the rest is thrown away
+    assert taken == [frame for frame in expected.frames if frame[0] != PONG][: len(taken)]
+    assert len(taken) <= burst
+    if code is False:
         agrees(expected, frames, code)
 
 
