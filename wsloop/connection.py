@@ -109,7 +109,7 @@ def encode(payload: bytes, text: bool, window_bits: int = 0) -> bytes:
 
 
 PING = Frame(Opcode.PING, b"").serialize(mask=False)
-PONG_BYTE = Frame(Opcode.PONG, b"").serialize(mask=False)[0]
+PONG_BYTE = Frame(Opcode.PONG, b"").serialize(mask=False)[:1]
 
 
 class Connection:
@@ -336,7 +336,8 @@ class Connection:
             if not protocol.eof_sent:
                 self._fail(TOO_MANY, "too many frames")
                 return len(frames)
-            frames = []  # the client's close frame is among them; it is answered, and the others are not handled
+            # The client's close frame is among them; it is answered, and the others are not handled.
+            frames, answers = [], iter([answer for answer in answers if answer[:1] != PONG_BYTE])
         if not self._deaf:
             for frame in frames:
                 if frame.opcode is Opcode.PING:
@@ -412,7 +413,7 @@ class Connection:
             return  # flush() sends it behind the last frame
         if self._queue is None:
             self._queue = []
-        elif self._writing and len(self._queue) > 1 and self._queue[-1][0] == data[0] == PONG_BYTE:
+        elif self._writing and len(self._queue) > 1 and self._queue[-1][:1] == data[:1] == PONG_BYTE:
             # Only the latest ping need be answered (RFC 6455, section 5.5.3): unread pongs do not pile up.
             self._queued_bytes -= len(self._queue.pop())
         self._queued_bytes += len(data)

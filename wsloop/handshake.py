@@ -150,6 +150,8 @@ def client_address(environ: dict[str, Any]) -> str | None:
     proxies = [ipaddress.ip_network(each) for each in conf.option("TRUSTED_PROXIES")]
     chain = [each.strip() for each in environ.get("HTTP_X_FORWARDED_FOR", "").split(",")] if proxies else []
     text = environ.get("REMOTE_ADDR", "")
+    if text == "0.0.0.0":  # what uWSGI's http-socket says of a peer at a unix socket
+        text = ""
     while True:
         try:
             address = ipaddress.ip_address(text) if text else None

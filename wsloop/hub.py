@@ -237,6 +237,7 @@ class Hub:
         if first:
             connection.enqueue(first)  # as one: several kept messages are no sign of a slow client
         if joining.too_much:
+            metrics.reached("MAX_QUEUED_BYTES")
             connection.close(TOO_SLOW, "more was published than a new connection can hold")
         connection.flush()
 

@@ -389,6 +389,7 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
             broker.sync()
             seen = len(joining.messages)
             if joining.too_much:
+                metrics.reached("MAX_QUEUED_BYTES")
                 raise Unavailable("more is published than a new connection can hold")
             opening.news = lambda: joining.news(recorder.sent, seen)
         except BaseException:

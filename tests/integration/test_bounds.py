@@ -315,6 +315,18 @@ def test_x_forwarded_for_of_others_than_trusted_proxies_is_not_believed(loose, f
         assert loose.connect(facility, header=["X-Forwarded-For: 8.8.4.4"]).connected
 
 
+@pytest.mark.parametrize("front", ["nginx-http", "nginx-uwsgi"])
+def test_a_proxy_at_a_unix_socket_is_believed_where_proxies_are(serve, facility, front):
+    """It has no address that could be named; whoever may write to the socket's file is a proxy of this machine."""
+    need("nginx")
+    options = {"TRUSTED_PROXIES": ["127.0.0.1"], "MAX_CONNECTIONS_PER_ADDRESS": 1}
+    site = serve(front=front, settings={"WSLOOP": options})
+    header = ["X-Forwarded-For: 8.8.4.4"]
+    assert site.connect(facility, header=header).connected
+    assert_try_again(refusal(site, facility, header=header), 429)
+    assert site.connect(facility, header=["X-Forwarded-For: 8.8.8.8"]).connected
+
+
 # --- how large --------------------------------------------------------------------------------------------------------
 
 
