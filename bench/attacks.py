@@ -326,9 +326,9 @@ def trickle_headers_to_the_router(target: Target, count: int, until: float) -> F
 # Those that do not answer.
 
 
-def never_read(target: Target, count: int, until: float) -> Fates:
-    """Ask for much and read nothing: messages of 4,000 bytes to the echo, 90 a second, which is within the rate."""
-    message = frame(b"x" * 4000, BINARY)
+def never_read(target: Target, count: int, until: float, size: int = 4000) -> Fates:
+    """Ask for much and read nothing: messages to the echo, 90 a second, which of this size is within RATE_LIMIT."""
+    message = frame(b"x" * size, BINARY)
     with attackers(target, count, unread=True) as each:
         while time.monotonic() < until and any(attacker.fate == OPEN for attacker in each):
             for attacker in each:
