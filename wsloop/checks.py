@@ -61,7 +61,7 @@ def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
     """``manage.py check --deploy`` names what is open to everybody, and what would cut sockets."""
     if check_settings():
         return []  # said already; nothing can be read from settings that are wrong
-    problems = [*_policy_problems(), *_origin_problems(), *_gevent_problems(), *_ini_problems()]
+    problems = [*_policy_problems(), *_origin_problems(), *_session_problems(), *_gevent_problems(), *_ini_problems()]
     return [checks.Warning(each.message, hint=each.hint, id=f"wsloop.{each.number}") for each in problems]
 
 
@@ -126,6 +126,16 @@ def _origin_problems() -> Iterator[Problem]:
             'Name the sites in WSLOOP["ALLOWED_ORIGINS"], such as "https://*.example.com"; without it, only this host '
             "is let in.",
             "W004",
+        )
+
+
+def _session_problems() -> Iterator[Problem]:
+    if settings.SESSION_ENGINE.endswith(".signed_cookies"):
+        yield Problem(
+            "SESSION_ENGINE keeps sessions in signed cookies: nothing on the server ends with a logout, so sockets of "
+            "the session stay open until it expires.",
+            "Keep sessions in the database or the cache: django.contrib.sessions.backends.db or cached_db.",
+            "W012",
         )
 
 

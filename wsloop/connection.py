@@ -39,6 +39,7 @@ from wsloop.transport import READ, WRITE, Transport
 TOO_SLOW = 4008  # the client did not read, or did not answer a ping; it may come back and resume
 TOO_MANY = 4029  # the client sent more frames than RATE_LIMIT allows
 JOIN = 256 * 1024  # bytes joined into one write; more than the kernel takes at once would only be copied in vain
+COMPRESSED_SLICE = 256  # likewise where they may be compressed: not more than four messages of 64 KiB each
 WORTH = 4096  # bytes of a message, decompressed, that count as another frame
 SLICE = 2048  # bytes parsed before the frames in them are counted: not more than 341, about a millisecond of work
 TRICKLE = 1024  # bytes; a read that brings less, and completes no frame, is fruitless
@@ -311,12 +312,13 @@ class Connection:
             return
         self.heard = True
         count = 0
-        for start in range(0, len(data), SLICE):
-            count += self._parse(data[start : start + SLICE])
+        step = COMPRESSED_SLICE if self.window_bits else SLICE
+        for start in range(0, len(data), step):
+            count += self._parse(data[start : start + step])
             if self._protocol.eof_sent or self._handler is NOBODY:
                 return
             if self._held:
-                self._rest = data[start + SLICE :]
+                self._rest = data[start + step :]
                 break
         self.flush()
         self._fruitless = self._fruitless + 1 if not count and len(data) < TRICKLE else 0

@@ -296,7 +296,7 @@ class Hub:
             self._resume_timer.stop()
 
     def closing(self, connection: Connection) -> None:
-        """Forget a connection that takes no more messages, but for its deadline; it counts for its visitor until then."""
+        """Forget a connection that takes no more messages; for its visitor it counts until it has ended."""
         if self._leave(connection):
             self._closing[connection] = self._loop.now() + conf.option("CLOSE_TIMEOUT")
 

@@ -45,7 +45,7 @@ def request_line(method: str, uri: str) -> str:
     """
     path, _, query = uri.partition("?")
     parameters = [re.sub("=.*", f"={REDACTED}", each, flags=re.DOTALL) for each in query.split("&") if each]
-    line = f"{printable(method)} {printable(path)}"
+    line = f"{printable(method)} {printable(redact(path))}"  # a client may have quoted the question mark
     return f"{line}?{printable('&'.join(parameters))}" if parameters else line
 
 

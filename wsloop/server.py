@@ -322,7 +322,7 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         try:
-            if tokens.PARAMETER in unquote(environ.get("QUERY_STRING", "")):
+            if tokens.PARAMETER in unquote(environ.get("QUERY_STRING", "")).lower():
                 start_response = _log_without_token(environ, start_response)
             with _deadline():
                 opening = self._prepare(environ)

@@ -56,6 +56,11 @@ def test_a_wrong_setting_is_an_error_and_nothing_else_is_said(site, with_setting
 # Who may listen and speak.
 
 
+def test_sessions_that_cannot_be_ended(site, with_settings):
+    with_settings(SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies")
+    assert "stay open until it expires" in the_one("W012")
+
+
 def test_no_policy(site, with_settings):
     with_settings(WS4REDIS_ALLOWED_CHANNELS=None)
     assert "every visitor may publish" in the_one("W001")

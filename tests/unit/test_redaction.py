@@ -57,6 +57,7 @@ def test_what_is_no_secret_stays(text):
         (f"/ws/news?subscribe-user&token={SECRET}", f"GET /ws/news?subscribe-user&token={REDACTED}"),
         (f"/ws/news?tok%65n={SECRET}&a=b=c", f"GET /ws/news?tok%65n={REDACTED}&a={REDACTED}"),
         (f"/ws/news?token={SECRET}\n1.2.3.4", f"GET /ws/news?token={REDACTED}"),
+        (f"/ws/news/%3Ftoken={SECRET}", f"GET /ws/news/%3Ftoken={REDACTED}"),
         ("/gr%C3%BCn", "GET /gr%C3%BCn"),
         ("/gr\xfcn \x1b[31m\n\r\x7f", "GET /gr%FCn%20%1B[31m%0A%0D%7F"),
         ("", "GET "),
