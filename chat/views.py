@@ -164,21 +164,20 @@ class User(PublishView):
 
 
 class Group(PublishView):
-    """To all members of the groups that this user had at sign-in."""
+    """To all members of the groups that this user is in."""
 
     template_name = "chat/group.html"
     audience = Audience.GROUP
 
     def groups(self):
-        # What sockets and SELF go by: ws4redis fills it at sign-in, so that no message needs the database.
-        return self.request.session.get("ws4redis:memberof", [])
+        return [group.name for group in self.request.user.groups.all()]
 
     def get_context_data(self, **kwargs):
         return super().get_context_data(groups=self.groups(), **kwargs)
 
     def form_valid(self, form):
         if not self.groups():
-            form.add_error(None, "You were in no group when you signed in, so nobody would receive this.")
+            form.add_error(None, "You are in no group, so nobody would receive this.")
             return self.form_invalid(form)
         return super().form_valid(form)
 

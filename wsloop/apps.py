@@ -16,7 +16,7 @@ class WsloopConfig(AppConfig):
         conf.adapt_ws4redis()
 
     def ready(self) -> None:
-        # Its signal handler notes a user's groups in the session at login, so that sockets need no database for them.
+        # Its signal handler notes a user's groups in the session at login: sites may read them there, as with ws4redis.
         import ws4redis.models  # noqa: F401
 
         from wsloop import checks

@@ -129,6 +129,12 @@ class Broker:
             self.unsubscribe(channels)
             raise
 
+    def listen(self) -> None:
+        """Have ``control`` be called, as soon as Redis can be reached. Never blocks."""
+        if self._reader is None or self._reader.dead:
+            self._reader = gevent.spawn(self._run)
+            self._reader.link_exception(lambda _: self._failed())
+
     def unsubscribe(self, channels: Iterable[bytes]) -> None:
         """Take back a :meth:`subscribe`. Never blocks."""
         gone = []
@@ -189,9 +195,7 @@ class Broker:
         if self._down is not None:
             # A new one: it would gather the frames, and with them the requests, of all whom it is raised to.
             raise Unavailable(*self._down.args)
-        if self._reader is None or self._reader.dead:
-            self._reader = gevent.spawn(self._run)
-            self._reader.link_exception(lambda _: self._failed())
+        self.listen()
 
     def _wait_for_acknowledgement(self, channels: Iterable[bytes]) -> None:
         for channel in channels:

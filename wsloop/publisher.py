@@ -32,7 +32,7 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
         facility: what sockets name behind ``WEBSOCKET_URL``; may contain slashes.
         broadcast: True addresses everybody who listens to the facility.
         users: user names or user objects, one or several; SELF is the user who made the ``request``.
-        groups: names or objects of groups, one or several; SELF means the groups of that user, as of the login.
+        groups: names or objects of groups, one or several; SELF means the groups of that user.
         sessions: session keys, one or several; SELF is the session of the ``request``.
         request: the request that SELF refers to. For a visitor without user or session SELF addresses nobody.
 

@@ -239,7 +239,7 @@ def _deadline() -> Iterator[None]:
             yield
     except gevent.Timeout as exc:
         if exc is not deadline:
-            raise
+            raise RuntimeError("code of the site has let a gevent.Timeout out") from exc  # it is no Exception
         metrics.reached("HANDSHAKE_TIMEOUT")
         logger.warning("refused: a handshake took longer than %g s", deadline.seconds)
         raise _try_again(HTTPStatus.SERVICE_UNAVAILABLE, "The WebSocket could not be set up in time.") from None
@@ -356,6 +356,8 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
                 facility, self._handlers[facility](engine().hub)
             )
             opening.join((), visitor, handler)
+            if visitor.user is not None:
+                engine().broker.listen()  # needs no Redis for itself, but must end with its session
         else:
             self._subscribe(opening, *self._subscriber(request), visitor)
         return opening

@@ -148,7 +148,7 @@ def test_the_broadcast_page_shows_strangers_no_form(client, sign_in, listen):
 
 def test_whoever_is_in_no_group_is_told_so(sign_in, listen):
     browser = sign_in("admin")
-    assert "You were in no group" in text(browser.get("/group/"))
+    assert "You are in no group" in text(browser.get("/group/"))
     response = browser.post("/group/", {"message": "hello?"}, headers=JSON)
     assert (response.status_code, list(response.json()["errors"])) == (400, ["__all__"])
 

@@ -209,6 +209,16 @@ def test_what_is_no_change_closes_nothing(machines, facility, user, accounts):
     assert all_open(mine)
 
 
+def test_sockets_that_need_no_redis_end_too(serve, private_redis):
+    """In a worker that has no others."""
+    site = serve(redis=private_redis, settings=SETTINGS)
+    cookies = site.login("john")
+    client = site.connect("/ws/echo/", cookies=cookies)
+    assert all_open([client])
+    post(site, "/accounts/logout/", cookies)
+    assert client.closing() == SIGNED_OUT
+
+
 # The end of a session.
 
 

@@ -1030,3 +1030,18 @@ def test_too_many_frames_are_not_handled_even_if_a_close_frame_comes_with_them(c
     assert peer.closing() == 1000
     assert handler.messages.empty()
     assert reached("RATE_LIMIT") == 1
+
+
+def test_where_input_may_be_compressed_little_of_it_is_inflated_before_it_is_counted(connect, clock, deflate):
+    inflated = []
+
+    class Watched(Deflate):
+        def decode(self, frame, **options):
+            decoded = super().decode(frame, **options)
+            inflated.append(len(decoded.data))
+            return decoded
+
+    _, peer, _ = connect(rate=10, burst=20, extensions=[Watched(15, 15)])
+    peer.send(compressed(BINARY, bytes(60_000)) * 100)
+    assert peer.closing() == 4029
+    assert sum(inflated) <= 60_000 * (module.COMPRESSED_SLICE // 64 + 1)

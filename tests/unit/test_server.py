@@ -811,6 +811,16 @@ def test_a_timeout_of_the_sites_own_code_is_not_taken_for_ours(front, shared_red
     assert reached("HANDSHAKE_TIMEOUT") == 0
 
 
+def test_a_timeout_that_the_sites_own_code_lets_out_is_not_ours_either(front, shared_redis, with_settings, reached):
+    def policy(request, channels):
+        with gevent.Timeout(0.01):
+            gevent.sleep(WAIT)
+
+    with_settings(WS4REDIS_ALLOWED_CHANNELS=policy)
+    assert front.call("news?subscribe-broadcast").status == 500
+    assert reached("HANDSHAKE_TIMEOUT") == 0
+
+
 def test_the_worker_is_full(front, shared_redis, with_settings, reached):
     with_settings(WSLOOP={"MAX_CONNECTIONS": 2})
     first = front.connect("news?subscribe-broadcast")
