@@ -40,6 +40,7 @@ TOO_SLOW = 4008  # the client did not read, or did not answer a ping; it may com
 TOO_MANY = 4029  # the client sent more frames than RATE_LIMIT allows
 JOIN = 256 * 1024  # bytes joined into one write; more than the kernel takes at once would only be copied in vain
 COMPRESSED_SLICE = 256  # likewise where they may be compressed: not more than four messages of 64 KiB each
+SHARED = 10  # times the rate of one connection may come from all connections of a user, or of an address, together
 WORTH = 4096  # bytes of a message, decompressed, that count as another frame
 SLICE = 2048  # bytes parsed before the frames in them are counted: not more than 341, about a millisecond of work
 TRICKLE = 1024  # bytes; a read that brings less, and completes no frame, is fruitless
@@ -103,10 +104,24 @@ def encode(payload: bytes, text: bool, window_bits: int = 0) -> bytes:
     """
     message = Frame(Opcode.TEXT if text else Opcode.BINARY, payload)
     frame = message.serialize(mask=False)
-    if window_bits:
+    if window_bits and deflate.pays(payload):
         compressed = message.serialize(mask=False, extensions=[deflate.compressor(window_bits)])
         return min(frame, compressed, key=len)
     return frame
+
+
+class Bucket:
+    """Counts the frames of a connection, or of all of a user or an address: a leaky bucket, as ATM's GCRA keeps it."""
+
+    __slots__ = ("_used_until",)
+
+    def __init__(self) -> None:
+        self._used_until = 0.0
+
+    def too_many(self, count: int, rate: float, burst: float, now: float) -> bool:
+        """Count frames, and tell whether they are more than ``rate`` a second and ``burst`` at once."""
+        self._used_until = max(self._used_until, now) + count / rate
+        return self._used_until > now + burst / rate
 
 
 PING = Frame(Opcode.PING, b"").serialize(mask=False)
@@ -127,11 +142,13 @@ class Connection:
         window_bits: how messages to this client may be compressed, see :func:`encode`; 0: not at all.
         channels: for the hub: what this connection is subscribed to.
         visitor: for the hub: who is behind it.
+        shared: counts the frames of all connections of the same user or address; None: they do not count together.
         heard: for the hub: whether there was a sign of life since the hub last looked.
     """
 
     __slots__ = (
         "_accepting",
+        "_bucket",
         "_deaf",
         "_fragments",
         "_fruitless",
@@ -143,11 +160,11 @@ class Connection:
         "_rest",
         "_sent",
         "_transport",
-        "_used_until",
         "_writing",
         "bounds",
         "channels",
         "heard",
+        "shared",
         "visitor",
         "window_bits",
     )
@@ -165,7 +182,7 @@ class Connection:
         if extensions:
             self._protocol.extensions = list(extensions)
         self.bounds = bounds
-        self.window_bits = next((each.local_max_window_bits for each in extensions if isinstance(each, Deflate)), 0)
+        self.window_bits = next((deflate.window_bits(each) for each in extensions if isinstance(each, Deflate)), 0)
         self._queue: list[bytes] | None = None  # frames that wait; None as long as an idle connection has none
         self._queued_bytes = 0
         self._sent = 0  # bytes of the first frame that the kernel has taken already
@@ -176,7 +193,8 @@ class Connection:
         self._accepting = True  # messages to send; no more once closing, or overflowed and about to close
         self._deaf = False  # closing has begun: what the peer still says is not handled
         self._fragments: tuple[bytearray, Any] | None = None
-        self._used_until = 0.0  # when the frames taken so far would have been sent at the bound's rate
+        self._bucket = Bucket()
+        self.shared: Bucket | None = None
         self.channels: tuple[bytes, ...] = ()
         self.visitor: Any = None
         self.heard = True
@@ -184,6 +202,11 @@ class Connection:
     def start(self) -> None:
         """Begin to read."""
         self._transport.start(self.ready)
+
+    @property
+    def held(self) -> bool:
+        """Whether it is not read at the moment."""
+        return self._held > 0
 
     @property
     def open(self) -> bool:
@@ -312,7 +335,7 @@ class Connection:
             return
         self.heard = True
         count = 0
-        step = COMPRESSED_SLICE if self.window_bits else SLICE
+        step = COMPRESSED_SLICE if self._protocol.extensions else SLICE
         for start in range(0, len(data), step):
             count += self._parse(data[start : start + step])
             if self._protocol.eof_sent or self._handler is NOBODY:
@@ -359,13 +382,14 @@ class Connection:
         return len(frames)
 
     def _too_many(self, count: int) -> bool:
-        """Count frames, and tell whether they are more than the bound (a leaky bucket, as ATM's GCRA keeps it)."""
-        rate = self.bounds.rate
+        """Count frames, and tell whether they are more than the bounds of connection, user and address."""
+        rate, burst = self.bounds.rate, self.bounds.burst
         if rate is None:
             return False
         now = monotonic()
-        self._used_until = max(self._used_until, now) + count / rate
-        return self._used_until > now + self.bounds.burst / rate
+        return self._bucket.too_many(count, rate, burst, now) or (
+            self.shared is not None and self.shared.too_many(count, rate * SHARED, burst * SHARED, now)
+        )
 
     def _pause(self) -> None:
         self.hold()

@@ -19,6 +19,8 @@ from websockets.frames import CTRL_OPCODES, Frame
 from websockets.typing import ExtensionParameter
 
 LEVEL = 1  # of zlib: 64 KiB of JSON in a fifth of the time of its default, a third larger; all others wait meanwhile
+WINDOW_BITS = 12  # 4 KiB: the window that clients without much memory ask for; quick, and at this level nearly as good
+PROBE = 4096  # bytes of a large message by which it is told whether compressing it pays
 # Behind a last block may come the byte that ends the message (RFC 7692, section 7.2.3.4), and what a receiver appends.
 BEHIND_LAST_BLOCK = 5
 
@@ -72,6 +74,20 @@ class DeflateFactory(ServerPerMessageDeflateFactory):
     ) -> tuple[list[ExtensionParameter], PerMessageDeflate]:
         answer, agreed = super().process_request_params(params, accepted_extensions)
         return answer, Deflate(agreed.remote_max_window_bits, agreed.local_max_window_bits)
+
+
+def window_bits(agreed: Deflate) -> int:
+    """Return with which window messages are compressed for a client, 0 if not at all: for all with the same one.
+
+    A client that asks for a smaller one is sent messages as they are, which it must take (RFC 7692, section 6): each
+    size would be compressed for by itself, and a small window costs more work and saves less.
+    """
+    return WINDOW_BITS if agreed.local_max_window_bits >= WINDOW_BITS else 0
+
+
+def pays(payload: bytes) -> bool:
+    """Tell by its beginning whether a message becomes smaller: pictures and the like cost ten times as much to try."""
+    return len(payload) <= PROBE or len(zlib.compress(payload[:PROBE], LEVEL)) < PROBE * 9 // 10
 
 
 @functools.cache

@@ -24,7 +24,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import gevent
 
 from wsloop import conf, metrics
-from wsloop.connection import PING, TOO_SLOW, Connection, encode
+from wsloop.connection import PING, TOO_SLOW, Bucket, Connection, encode
 
 TICK = 1.0  # seconds between two turns of the timer
 HEARTBEAT_INTERVAL = 4  # ticks; as in ws4redis
@@ -229,6 +229,7 @@ class Hub:
         self._portion(connection).add(connection)
         for channel in joining.channels:
             self._members.add(channel, connection)
+        connection.shared = self._shared_bucket(joining.visitor)
         for index, key in self._keys(connection):
             index.add(key, connection)
         self.watch_expiry(connection)
@@ -330,13 +331,22 @@ class Hub:
         pairs = ((self.users, user), (self.sessions, session), (self._addresses, address))
         return [(index, key) for index, key in pairs if key is not None]
 
+    def _shared_bucket(self, visitor: Visitor) -> Bucket | None:
+        """Return what counts the frames of all connections of the same user; without one, of the same address."""
+        index, key = (self.users, visitor.user) if visitor.user is not None else (self._addresses, visitor.address)
+        if key is None:
+            return None
+        others = (each.shared for each in index[key] if each.visitor.user == visitor.user)
+        return next((bucket for bucket in others if bucket is not None), None) or Bucket()
+
     # The timer.
 
     def _tick(self) -> None:
         self._ticks += 1
         self._beat()
         for connection in self._pinged.pop(self._ticks, ()):
-            if not connection.heard and connection.open:
+            # One that is held is not read, so it cannot be heard.
+            if not connection.heard and not connection.held and connection.open:
                 metrics.reached("PING_TIMEOUT")
                 connection.close(TOO_SLOW, "no answer to a ping")
                 connection.abort()

@@ -1045,3 +1045,15 @@ def test_where_input_may_be_compressed_little_of_it_is_inflated_before_it_is_cou
     peer.send(compressed(BINARY, bytes(60_000)) * 100)
     assert peer.closing() == 4029
     assert sum(inflated) <= 60_000 * (module.COMPRESSED_SLICE // 64 + 1)
+
+
+def test_many_connections_of_one_user_share_a_bound(connect, clock, reached):
+    together = module.Bucket()
+    connections = [connect(rate=10, burst=20) for _ in range(30)]
+    for connection, peer, _ in connections:
+        connection.shared = together
+        peer.send(masked(TEXT, b"x") * 10)
+    turn()
+    open_ones = [connection for connection, _, _ in connections if connection.open]
+    assert 19 <= len(open_ones) <= module.SHARED * 20 // 10  # the sum of so many fractions is not exact
+    assert reached("RATE_LIMIT") == len(connections) - len(open_ones)

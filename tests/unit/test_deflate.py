@@ -1,12 +1,13 @@
 """permessage-deflate: what a client may send compressed, and what of it is kept."""
 
+import random
 import zlib
 
 import pytest
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import Frame, Opcode
 
-from wsloop.deflate import Deflate, compressor
+from wsloop.deflate import Deflate, compressor, pays, window_bits
 
 TEXT, BINARY, CONT, PING = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING
 
@@ -102,3 +103,22 @@ def test_the_compressor_of_a_window_is_shared_and_keeps_nothing():
     assert frame.rsv1
     assert not hasattr(compressor(12), "encoder")
     assert compressor(12).encode(Frame(TEXT, b"hello " * 100)).data == frame.data
+
+
+@pytest.mark.parametrize(("asked", "used"), [(8, 0), (9, 0), (11, 0), (12, 12), (13, 12), (15, 12)])
+def test_all_clients_are_compressed_for_with_one_window_or_not_at_all(asked, used):
+    assert window_bits(Deflate(15, max(asked, 9))) == used
+
+
+@pytest.mark.parametrize(
+    ("payload", "pays_"),
+    [
+        (b"x" * 1000, True),
+        (random.Random(1).randbytes(4096), True),  # small enough to try
+        (random.Random(1).randbytes(60_000), False),
+        (b"hello " * 10_000, True),
+        (random.Random(1).randbytes(4096) + b"x" * 60_000, False),  # the beginning decides
+    ],
+)
+def test_by_its_beginning_it_is_told_whether_compressing_pays(payload, pays_):
+    assert pays(payload) is pays_
