@@ -39,10 +39,10 @@ from wsloop.transport import READ, WRITE, Transport
 TOO_SLOW = 4008  # the client did not read, or did not answer a ping; it may come back and resume
 TOO_MANY = 4029  # the client sent more frames than RATE_LIMIT allows
 JOIN = 256 * 1024  # bytes joined into one write; more than the kernel takes at once would only be copied in vain
-COMPRESSED_SLICE = 256  # likewise where they may be compressed: not more than four messages of 64 KiB each
-SHARED = 10  # times the rate of one connection may come from all connections of a user, or of an address, together
-WORTH = 4096  # bytes of a message, decompressed, that count as another frame
 SLICE = 2048  # bytes parsed before the frames in them are counted: not more than 341, about a millisecond of work
+COMPRESSED_SLICE = 256  # likewise where they may be compressed: not more than four messages of 64 KiB each
+WORTH = 4096  # bytes of a message, decompressed, that count as another frame
+SHARED = 10  # times the rate of one connection may come from all connections of a user, or of an address, together
 TRICKLE = 1024  # bytes; a read that brings less, and completes no frame, is fruitless
 PATIENCE = 4  # fruitless reads in a row without a pause: many clients send header and payload of a frame apart
 
@@ -426,7 +426,7 @@ class Connection:
             self._protocol.fail(code, reason)
         elif not self._deaf:
             # The parser is ahead: it has met the client's close frame too, and its answer will not be sent.
-            self._answer(Frame(Opcode.CLOSE, Close(CloseCode(code), reason).serialize()).serialize(mask=False))
+            self._answer(Frame(Opcode.CLOSE, Close(code, reason).serialize()).serialize(mask=False))
         else:
             self._protocol.fail(code)  # after a close frame of ours: no second one
         if not self._deaf:
