@@ -41,7 +41,7 @@ lint: dev
 # Both uWSGI packages are tested, the one of requirements.txt and the other one: UWSGI_BINARIES names what could be had.
 test: dev
 	@$(PYTHON) project/install.py --other-uwsgi=$(if $(filter true,$(CI)),required,optional) $(VENV)-uwsgi requirements.txt
-	@UWSGI_BINARIES="$$(ls "$$PWD"/$(VENV)/bin/uwsgi "$$PWD"/$(VENV)-uwsgi/bin/uwsgi 2>/dev/null | paste -sd:)" \
+	@UWSGI_BINARIES="$$PWD/$(VENV)/bin/uwsgi$$(! [ -x $(VENV)-uwsgi/bin/uwsgi ] || echo ":$$PWD/$(VENV)-uwsgi/bin/uwsgi")" \
 		$(VENV)/bin/python -m tests $(TESTS)
 
 # `make test` runs a part of it; all of it takes half an hour.

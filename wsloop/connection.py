@@ -42,7 +42,7 @@ JOIN = 256 * 1024  # bytes joined into one write; more than the kernel takes at 
 SLICE = 2048  # bytes parsed before the frames in them are counted: not more than 341, about a millisecond of work
 COMPRESSED_SLICE = 256  # likewise where they may be compressed: not more than four messages of 64 KiB each
 WORTH = 4096  # bytes of a message, decompressed, that count as another frame
-SHARED = 10  # times the rate of one connection may come from all connections of a user, or of an address, together
+SHARED = 20  # times the rate of one connection is taken from all connections of a user, or of an address, together
 TRICKLE = 1024  # bytes; a read that brings less, and completes no frame, is fruitless
 PATIENCE = 4  # fruitless reads in a row without a pause: many clients send header and payload of a frame apart
 
@@ -118,9 +118,12 @@ class Bucket:
     def __init__(self) -> None:
         self._used_until = 0.0
 
-    def too_many(self, count: int, rate: float, burst: float, now: float) -> bool:
-        """Count frames, and tell whether they are more than ``rate`` a second and ``burst`` at once."""
+    def add(self, count: int, rate: float, now: float) -> None:
+        """Count frames of which ``rate`` a second may come."""
         self._used_until = max(self._used_until, now) + count / rate
+
+    def full(self, rate: float, burst: float, now: float) -> bool:
+        """Tell whether more than ``burst`` frames have come beyond the rate."""
         return self._used_until > now + burst / rate
 
 
@@ -337,6 +340,10 @@ class Connection:
         count = 0
         step = COMPRESSED_SLICE if self._protocol.extensions else SLICE
         for start in range(0, len(data), step):
+            if self._too_many_together():
+                self._rest = data[start:]
+                self._pause()
+                break
             count += self._parse(data[start : start + step])
             if self._protocol.eof_sent or self._handler is NOBODY:
                 return
@@ -345,7 +352,7 @@ class Connection:
                 break
         self.flush()
         self._fruitless = self._fruitless + 1 if not count and len(data) < TRICKLE else 0
-        if self._fruitless > PATIENCE:
+        if self._fruitless > PATIENCE and not self._held:
             self._pause()
 
     def _parse(self, data: bytes) -> int:
@@ -382,14 +389,22 @@ class Connection:
         return len(frames)
 
     def _too_many(self, count: int) -> bool:
-        """Count frames, and tell whether they are more than the bounds of connection, user and address."""
-        rate, burst = self.bounds.rate, self.bounds.burst
+        """Count frames, and tell whether they are more than the bound."""
+        rate = self.bounds.rate
         if rate is None:
             return False
         now = monotonic()
-        return self._bucket.too_many(count, rate, burst, now) or (
-            self.shared is not None and self.shared.too_many(count, rate * SHARED, burst * SHARED, now)
-        )
+        if self.shared is not None:
+            self.shared.add(count, SHARED * rate, now)
+        self._bucket.add(count, rate, now)
+        return self._bucket.full(rate, self.bounds.burst, now)
+
+    def _too_many_together(self) -> bool:
+        """Tell whether all connections of the user or address have sent too much: each has to wait, none is closed."""
+        rate = self.bounds.rate
+        if rate is None or self.shared is None:
+            return False
+        return self.shared.full(SHARED * rate, SHARED * self.bounds.burst, monotonic())
 
     def _pause(self) -> None:
         self.hold()

@@ -1047,13 +1047,25 @@ def test_where_input_may_be_compressed_little_of_it_is_inflated_before_it_is_cou
     assert sum(inflated) <= 60_000 * (module.COMPRESSED_SLICE // 64 + 1)
 
 
-def test_many_connections_of_one_user_share_a_bound(connect, clock, reached):
+def test_connections_of_one_user_wait_for_each_other_and_none_is_closed(connect, clock, reached):
     together = module.Bucket()
-    connections = [connect(rate=10, burst=20) for _ in range(30)]
-    for connection, peer, _ in connections:
+    members = [connect(rate=10, burst=20, handler=Pausing()) for _ in range(2 * module.SHARED)]
+    for connection, peer, _ in members:
         connection.shared = together
-        peer.send(masked(TEXT, b"x") * 10)
+        peer.send(masked(TEXT, b"x") * 20)
     turn()
-    open_ones = [connection for connection, _, _ in connections if connection.open]
-    assert 19 <= len(open_ones) <= module.SHARED * 20 // 10  # the sum of so many fractions is not exact
-    assert reached("RATE_LIMIT") == len(connections) - len(open_ones)
+    handled = sum(handler.messages.qsize() for _, _, handler in members)
+    burst = 20 * module.SHARED
+    assert burst <= handled <= burst + 20
+    waiting = [(connection, handler) for connection, _, handler in members if handler.paused]
+    assert len(waiting) >= module.SHARED - 1
+    connection, handler = waiting[0]
+    connection.release()
+    assert handler.messages.empty(), "it goes on waiting as long as there is no room"
+    clock.now += 10
+    for connection, handler in waiting:
+        connection.release()
+        assert handler.messages.qsize() == 20, "nothing is lost"
+        clock.now += 10
+    assert all(connection.open for connection, _, _ in members)
+    assert reached("RATE_LIMIT") == 0
