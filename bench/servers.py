@@ -166,12 +166,11 @@ class RedisServer(Process):
             return int(client.pubsub_numsub(channel)[0][1])
 
 
-def site_environment(directory: Path, redis_port: int, heartbeat: bool, ping_interval: int = 25) -> dict[str, str]:
+def site_environment(directory: Path, redis_port: int, heartbeat: bool) -> dict[str, str]:
     """Return the environment of the sample site with a database in ``directory``."""
     return os.environ | {
         "BENCH_DIR": str(directory),
         "BENCH_HEARTBEAT": "--heartbeat--" if heartbeat else "",
-        "BENCH_PING_INTERVAL": str(ping_interval),
         "DATABASE_URL": f"sqlite:///{directory / 'db.sqlite3'}",
         "DJANGO_SECRET_KEY": "of a benchmark that only listens on the loopback and ends with it",
         "DJANGO_SETTINGS_MODULE": "bench.settings",
@@ -184,7 +183,6 @@ class Worker(Process):
 
     Args:
         options: of uWSGI, instead of the one that keeps requests out of its log.
-        ping_interval: seconds between pings.
     """
 
     def __init__(
@@ -193,12 +191,11 @@ class Worker(Process):
         redis_port: int,
         heartbeat: bool = False,
         options: Sequence[str] = ("--disable-logging",),
-        ping_interval: int = 25,
     ) -> None:
         port = free_port()
         command = [str(Path(sys.executable).parent / "uwsgi"), "--module", "bench.wsgi", "--die-on-term"]
         command += ["--http-socket", f"127.0.0.1:{port}", "--gevent", "100", *options]
-        env = site_environment(directory, redis_port, heartbeat, ping_interval)
+        env = site_environment(directory, redis_port, heartbeat)
         super().__init__(command, directory / "uwsgi.log", env, port)
 
     def settled(self) -> dict[str, int]:

@@ -11,4 +11,4 @@ WS4REDIS_HEARTBEAT = os.environ.get("BENCH_HEARTBEAT") or None
 MIDDLEWARE = [each for each in MIDDLEWARE if not each.startswith("whitenoise")]  # noqa: F405
 
 # Attackers say from which address they come.
-WSLOOP = {"TRUSTED_PROXIES": ["127.0.0.1"], "PING_INTERVAL": int(os.environ.get("BENCH_PING_INTERVAL", "25"))}
+WSLOOP = {"TRUSTED_PROXIES": ["127.0.0.1"]}

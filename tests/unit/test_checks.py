@@ -205,7 +205,7 @@ def test_options_of_uwsgi_that_hurt(site, ini, number, words):
     [
         "[uwsgi]\nhttp-socket = :8000\ngevent = 100",
         "[uwsgi]\nhttp-socket = :8000\nloop = gevent\nasync = 100",
-        f"{GOOD_INI}http-timeout = 30",
+        f"{GOOD_INI}http-timeout = 35",
         f"{GOOD_INI}http-timeout = 20\nhttp-timeout = 120",
         f"{GOOD_INI}http-timeout = $(TIMEOUT)",
         f"; harakiri = 1\n# harakiri = 1\n{GOOD_INI}harakiri = false",
