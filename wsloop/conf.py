@@ -74,6 +74,7 @@ FACILITY_DEFAULTS: dict[str, Any] = {
     "compression": True,
 }
 
+WHOLE = ("MAX_", "PING_", "COMPRESS_")  # numbers of things, bytes, and turns of the hub's timer
 MAY_BE_NONE = {
     "RATE_LIMIT",
     "MAX_CONNECTIONS",
@@ -90,6 +91,8 @@ def option(name: str) -> Any:
         ImproperlyConfigured: if ``WSLOOP`` has a key that does not exist, or a value of the wrong kind.
     """
     given: dict[str, Any] = getattr(settings, "WSLOOP", {})
+    if not isinstance(given, dict):
+        raise ImproperlyConfigured(f"WSLOOP must be a dictionary, not {given!r}")
     if not given:
         return DEFAULTS[name]
     unknown = set(given) - set(DEFAULTS)
@@ -97,7 +100,8 @@ def option(name: str) -> Any:
         raise ImproperlyConfigured(f"WSLOOP has no option {sorted(unknown)}; there are {list(DEFAULTS)}")
     value = given.get(name, DEFAULTS[name])
     if not (value is None and name in MAY_BE_NONE):
-        KINDS.get(name, _check_number)(f"WSLOOP[{name!r}]", value)
+        check = KINDS.get(name) or (_check_integer if name.startswith(WHOLE) else _check_number)
+        check(f"WSLOOP[{name!r}]", value)
     return value
 
 
@@ -110,8 +114,13 @@ def facility_option(facility: str, name: str) -> Any:
 
 
 def _check_number(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
         raise ImproperlyConfigured(f"{name} must be a positive number, not {value!r}")
+
+
+def _check_integer(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise ImproperlyConfigured(f"{name} must be a positive whole number, not {value!r}")
 
 
 def _check_rate(name: str, value: Any) -> None:
@@ -136,7 +145,7 @@ def _check_origins(name: str, value: Any) -> None:
 
 def _check_proxies(name: str, value: Any) -> None:
     try:
-        if isinstance(value, str):
+        if isinstance(value, str) or not all(isinstance(each, str) for each in value):
             raise ValueError
         for each in value:
             ipaddress.ip_network(each)
@@ -147,7 +156,9 @@ def _check_proxies(name: str, value: Any) -> None:
 
 
 def _check_facilities(name: str, value: Any) -> None:
-    if not isinstance(value, dict) or not all(isinstance(options, dict) for options in value.values()):
+    if not isinstance(value, dict) or not all(
+        isinstance(pattern, str) and isinstance(options, dict) for pattern, options in value.items()
+    ):
         raise ImproperlyConfigured(f"{name} must be a dictionary of patterns to dictionaries, not {value!r}")
     for pattern, options in value.items():
         unknown = set(options) - set(FACILITY_DEFAULTS)

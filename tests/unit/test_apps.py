@@ -82,4 +82,4 @@ def test_check_names_a_setting_that_is_wrong(with_settings):
     assert not [each for each in run_checks() if each.id == "wsloop.E001"]
     with_settings(WSLOOP={"MAX_MESSAGE_SIZE": -1})
     (error,) = [each for each in run_checks() if each.id == "wsloop.E001"]
-    assert error.msg == "WSLOOP['MAX_MESSAGE_SIZE'] must be a positive number, not -1"
+    assert error.msg == "WSLOOP['MAX_MESSAGE_SIZE'] must be a positive whole number, not -1"

@@ -147,6 +147,13 @@ def test_an_option_that_is_no_positive_number_is_refused(with_settings, value):
         conf.option("CLOSE_TIMEOUT")
 
 
+@pytest.mark.parametrize("value", ["abc", ["x"], None, 5])
+def test_what_is_no_dictionary_is_refused(with_settings, value):
+    with_settings(WSLOOP=value)
+    with pytest.raises(ImproperlyConfigured, match="WSLOOP must be a dictionary, not"):
+        conf.validate()
+
+
 @pytest.mark.parametrize("name", sorted(conf.MAY_BE_NONE))
 def test_some_bounds_can_be_switched_off(with_settings, name):
     with_settings(WSLOOP={name: None})
@@ -163,6 +170,14 @@ def test_others_cannot(with_settings, name):
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
+        ("PING_INTERVAL", 2.5, "a positive whole number"),
+        ("PING_TIMEOUT", 0, "a positive whole number"),
+        ("MAX_CONNECTIONS", True, "a positive whole number"),
+        ("MAX_MESSAGE_SIZE", float("nan"), "a positive whole number"),
+        ("HANDSHAKE_TIMEOUT", float("inf"), "a positive number"),
+        ("HANDSHAKE_TIMEOUT", float("nan"), "a positive number"),
+        ("TRUSTED_PROXIES", [10], "a list of addresses and networks"),
+        ("FACILITIES", {1: {}}, "a dictionary of patterns to dictionaries"),
         ("RATE_LIMIT", 100, "two positive numbers, frames a second and at once, or None"),
         ("RATE_LIMIT", (100,), "two positive numbers"),
         ("RATE_LIMIT", (100, 0), "two positive numbers"),
