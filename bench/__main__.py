@@ -65,7 +65,7 @@ class Scale:
     signed_in: tuple[int, ...] = (1000, 5000)
     bare: tuple[int, ...] = (1000, 5000, 15000)
     cpu_at: tuple[int, ...] = (5000, 15000)
-    idle_time: float = 50.0  # in this time the engine pings a client that says nothing at least once
+    idle_time: float = 60.0  # in this time the engine pings a client that says nothing at least once
     listeners: int = 1000
     rounds: int = 7
     connects: int = 50_000
@@ -306,15 +306,18 @@ def attacks(
         for name in ("wsloop", "bare") if bare else ("wsloop",):
             headers = [f"Cookie: sessionid={session}"] if attack.session else []
             headers += ["X-Forwarded-For: 8.8.4.4"] if attack.address else []
-            router = free_port()
-            options = ["--http", f"127.0.0.1:{router}", "--http-websockets", *as_in_uwsgi_ini("buffer-size")]
+            router, behind = free_port(), free_port()
+            options = ["--http", f"127.0.0.1:{router}", "--http-websockets", "--socket", f"127.0.0.1:{behind}"]
+            options += ["--http-to", f"127.0.0.1:{behind}"]
+            options += as_in_uwsgi_ini("buffer-size", "http-timeout", "http-headers-timeout", "http-buffer-size")
             server: Process
             if name == "wsloop":
                 server = Worker(directory, redis.port, options=[*options, *as_in_uwsgi_ini("log-format")])
             else:
                 server = BareWorker(directory, bare, options)
             with server:
-                target = Target(server.address, headers=tuple(headers), router=("127.0.0.1", router))
+                address = ("127.0.0.1", router) if attack.router else server.address
+                target = Target(address, headers=tuple(headers))
                 outcomes[name] = siege.measure(server, target, attack, min(2.0, attack.seconds) if quick else None)
             say(f"  {attack.words}, {name}: {outcomes[name].brief()}")
         yield attack, outcomes
@@ -346,8 +349,7 @@ def measure_all(redis: RedisServer, directory: Path, scale: Scale, limit: int, w
     results.bare = list(idle_sockets(redis, directory, handshakes, sizes, scale, heartbeat=False))
 
     say("deliveries: wsloop")
-    # Pings, every 25 s by default, would come between the bytes that are compared.
-    with Worker(directory, redis.port, ping_interval=3600) as worker:
+    with Worker(directory, redis.port) as worker:
         payloads = messages(BURST, SIZE)
         results.deliveries["wsloop"] = through_redis(worker, BROADCAST, redis, CHANNEL, payloads, scale)
     say("deliveries: plain loops")

@@ -17,13 +17,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
+import itertools
 import os
 import re
 import socket
 import struct
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 OPEN, DROPPED = "open", "dropped"
 CONT, TEXT, BINARY, CLOSE, PING = 0, 1, 2, 8, 9
@@ -44,13 +45,11 @@ class Target:
         address: host and port.
         path: of the WebSocket.
         headers: lines that every handshake has.
-        router: host and port of the same server behind uWSGI's http router; None if it has none.
     """
 
     address: tuple[str, int]
     path: str = "/ws/echo/"
     headers: tuple[str, ...] = ()
-    router: tuple[str, int] | None = None
 
 
 def request(target: Target, headers: Sequence[str] = (), path: str | None = None) -> bytes:
@@ -284,43 +283,45 @@ def trickle_in_a_frame(target: Target, count: int, until: float) -> Fates:
         return fates(each)
 
 
-def _trickle_headers(address: tuple[str, int], target: Target, count: int, until: float) -> Fates:
+def trickle_headers(target: Target, count: int, until: float) -> Fates:
+    """Send the handshake byte by byte, two a second."""
     head = request(target, ["X-Slow: " + "x" * 10_000])
+    return _linger(target, count, until, (bytes([byte]) for byte in head))
+
+
+def say_nothing(target: Target, count: int, until: float) -> Fates:
+    """Open TCP connections, and send nothing at all."""
+    return _linger(target, count, until, itertools.repeat(b""))
+
+
+def _linger(target: Target, count: int, until: float, parts: Iterable[bytes]) -> Fates:
+    """Send the next of ``parts`` on each connection every half second; tell which the server still has at the end."""
     connections = []
     gone = 0
     for _ in range(count):
         with contextlib.suppress(OSError):
-            connections.append(connect(address, 1))
-    for byte in head[:10_000]:
+            connections.append(connect(target.address, 1))
+    for part in parts:
         for connection in list(connections):
+            connection.setblocking(False)
             try:
-                connection.sendall(bytes([byte]))
+                if part:
+                    connection.send(part)
+                ended = not connection.recv(65536)
+            except BlockingIOError:
+                continue
             except OSError:
+                ended = True
+            if ended:
                 connections.remove(connection)
                 connection.close()
                 gone += 1
         if time.monotonic() > until or not connections:
             break
         time.sleep(0.5)
-    answered = 0
     for connection in connections:
-        connection.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            with contextlib.suppress(ConnectionResetError):
-                connection.recv(65536)
-            answered += 1
         connection.close()
-    return [DROPPED] * (gone + answered) + [OPEN] * (len(connections) - answered)
-
-
-def trickle_headers(target: Target, count: int, until: float) -> Fates:
-    """Send the handshake byte by byte, two a second, to the port of the worker."""
-    return _trickle_headers(target.address, target, count, until)
-
-
-def trickle_headers_to_the_router(target: Target, count: int, until: float) -> Fates:
-    """The same to the port of uWSGI's http router."""
-    return _trickle_headers(target.router or target.address, target, count, until)
+    return [DROPPED] * gone + [OPEN] * len(connections)
 
 
 # Those that do not answer.
@@ -490,6 +491,13 @@ def _bomb(size: int = 10_000_000) -> bytes:
 def _deflated(payload: bytes) -> bytes:
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
     return (deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\x00\x00\xff\xff")
+
+
+def ended_stream(target: Target, count: int, until: float) -> Fates:
+    """A compressed message whose stream ends (BFINAL, RFC 1951, section 3.2.3), and noise behind it."""
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    data = deflate.compress(b"hello") + deflate.flush(zlib.Z_FINISH) + os.urandom(60_000)
+    return once(target, count, until, frame(data, rsv=4), headers=[f"Sec-WebSocket-Extensions: {DEFLATE}"])
 
 
 def announce_much(target: Target, count: int, until: float) -> Fates:
@@ -721,15 +729,17 @@ class Attack:
         seconds: how long it goes on.
         again: when no attacker is left before, all come back after ``PAUSE``.
         session: attackers are signed in, all as the same user.
+        router: attackers and neighbour come through uWSGI's http router.
         address: attackers come from one address, as far as the server believes its proxy.
     """
 
     run: Callable[[Target, int, float], Fates]
     words: str
     count: int = 10
-    seconds: float = 6.0
+    seconds: float = 4.0
     again: bool = True
     session: bool = False
+    router: bool = False
     address: bool = False
 
 
@@ -738,8 +748,9 @@ PAUSE = 0.5  # seconds
 ATTACKS = (
     Attack(trickle_in_a_frame, "trickles one byte at a time inside a frame", 50),
     Attack(trickle_headers, "trickles the handshake's headers, http-socket", 150, 10),
-    Attack(trickle_headers_to_the_router, "trickles the handshake's headers, http", 150, 10),
-    Attack(never_read, "never reads what it asks for", 20, 30, again=False),
+    Attack(trickle_headers, "trickles the handshake's headers, http", 150, 10, router=True),
+    Attack(say_nothing, "1,200 connections that say nothing, http", 1200, 14, again=False, router=True),
+    Attack(never_read, "never reads what it asks for", 20, 20, again=False),
     Attack(never_answer_pings, "never answers pings", 50, 50, again=False),
     Attack(never_answer_a_close, "never answers a close", 50, 14, again=False),
     Attack(half_close, "half-closes", 50),
@@ -756,6 +767,7 @@ ATTACKS = (
     Attack(steady_compressed_messages, "the same, of 64 KiB, compressed"),
     Attack(compression_bomb, "compression bomb, 10 MB in 10 KB"),
     Attack(compression_bomb_in_fragments, "compression bomb in fragments"),
+    Attack(ended_stream, "compressed data behind the end of its stream"),
     Attack(stray_continuation, "continuation of nothing"),
     Attack(interleaved_fragments, "continues another client's message"),
     Attack(invalid_utf8, "text that is not UTF-8"),

@@ -182,7 +182,7 @@ def _cost(outcome: Outcome) -> list[str]:
     if not outcome.survived:
         return [""] * 4
     ratio = f"{outcome.ratio:.1f}" if outcome.ratio < 100 else f"{outcome.ratio:,.0f}"
-    return [f"{outcome.cpu:.0f}", f"{outcome.memory:.1f}", f"{outcome.p99:,.1f}", ratio]
+    return [f"{outcome.cpu:.0f}", f"{max(0.0, outcome.memory):.1f}", f"{outcome.p99:,.1f}", ratio]
 
 
 def write(section: str, text: str, page: Path = PAGE) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from bench.attacks import DROPPED, PAUSE, Attack, Target, forged
 from bench.servers import ROOT, Process
 
-QUIET = 4.0  # seconds for which the neighbour is alone
+QUIET = 3.0  # seconds for which the neighbour is alone
 TAIL = 0.5  # seconds that the last echoes get
 LOST = 10.0  # seconds that stand for an echo that never came
 
