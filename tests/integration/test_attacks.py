@@ -15,7 +15,7 @@ import pytest
 from bench import attacks
 from bench.attacks import DROPPED, OPEN, Attacker, Target
 from bench.servers import as_in_uwsgi_ini
-from tests.integration.harness import wait_until
+from tests.integration.harness import ROOT, wait_until
 
 LONG_ENOUGH = 20.0  # seconds; all attacks but those that never end are over much sooner
 FOR_EVER = 2.0  # seconds of an attack that never ends
@@ -110,6 +110,7 @@ def run(site, attack, count, seconds=LONG_ENOUGH, headers=()):
         (attacks.unmasked, 4, "1002"),
         (attacks.reserved, 14, "1002"),
         (attacks.large_control_frame, 6, "1002"),
+        (attacks.ended_stream, 4, "1002"),
     ],
 )
 def test_broken_frames_are_closed_with_the_code_of_the_rfc(besieged, attack, count, code):
@@ -274,3 +275,9 @@ def test_no_line_of_the_log_can_be_forged(serve):
     log = site.log_since_mark()
     assert not attacks.forged(log)
     assert len(re.findall(r"GET /ws/echo/\S* (?:101|4\d\d) ", log)) >= len(fates) - fates.count(DROPPED)
+
+
+def test_the_page_has_a_row_for_every_attack():
+    """Otherwise it was not measured after an attack was added: make bench-attacks BENCH=--write."""
+    page = (ROOT / "docs/explanation/what-a-client-can-do.rst").read_text()
+    assert [each.words for each in attacks.ATTACKS if page.count(f"\n{each.words}  ") < 2] == []
