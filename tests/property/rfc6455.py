@@ -75,6 +75,8 @@ def echo(stream, max_size, compression=False):
             codes.add(1002)
         if rsv and not (compression and rsv == 4 and opcode in (TEXT, BINARY)):
             codes.add(1002)
+            if compression and rsv & 4 and opcode in (TEXT, BINARY):
+                codes.add(1009)  # the server may decompress it before it looks at the other bits
         if control and (size > 125 or not fin):
             codes.add(1002)
         if (opcode in (TEXT, BINARY) and message is not None) or (opcode == CONT and message is None):
