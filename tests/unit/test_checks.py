@@ -50,7 +50,8 @@ def the_one(number):
 def test_a_wrong_setting_is_an_error_and_nothing_else_is_said(site, with_settings):
     with_settings(WSLOOP={"MAX_MESSAGE_SIZE": -1}, WS4REDIS_ALLOWED_CHANNELS=None)
     (error,) = found()
-    assert (error.id, error.msg) == ("wsloop.E001", "WSLOOP['MAX_MESSAGE_SIZE'] must be a positive whole number, not -1")
+    assert error.id == "wsloop.E001"
+    assert error.msg == "WSLOOP['MAX_MESSAGE_SIZE'] must be a positive whole number, not -1"
 
 
 # Who may listen and speak.
