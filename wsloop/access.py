@@ -196,7 +196,8 @@ class Access:
 
     def _put(self, connections: Iterable[Connection], session: bool = True) -> None:
         for connection in connections:
-            if connection.visitor.user is not None or connection.visitor.session is not None:
+            somebody = connection.visitor.user is not None or connection.visitor.session is not None
+            if somebody and connection.open:
                 self._due[connection] = session or self._due.get(connection, False)
         if self._due and not len(self._looking):
             self._looking.put(None)

@@ -505,21 +505,24 @@ def test_compression_of_other_facilities_stays(strict, facility):
 
 
 def test_a_broadcast_reaches_clients_with_and_without_compression(direct, facility):
-    """Each gets what it has negotiated, small windows too; what is small or does not shrink goes as it is."""
+    """Each gets what it has negotiated. What is small or does not shrink goes as it is, as all does to small windows."""
     path = f"{facility}?subscribe-broadcast"
     text = json.dumps([{"order": number, "state": "paid"} for number in range(100)])
     noise = os.urandom(2000)
     with contextlib.ExitStack() as stack:
         clients = [
             stack.enter_context(compressing(direct, path, **parameters))
-            for parameters in ({}, {}, {"server_max_window_bits": 9}, {"client_max_window_bits": 10})
+            for parameters in ({}, {}, {"server_max_window_bits": 12}, {"client_max_window_bits": 10})
         ]
+        small_window, its_frames = stack.enter_context(compressing(direct, path, server_max_window_bits=9))
         plain = direct.connect(path)
         direct.publish(facility, "small", text, {"base64": base64.b64encode(noise).decode()}, broadcast=True)
         for client, frames in clients:
             assert [message_of(client) for _ in range(3)] == ["small", text, noise]
             assert [compressed for compressed, _ in frames] == [False, True, False]
             assert frames[1][1] < len(text) / 4
+        assert [message_of(small_window) for _ in range(3)] == ["small", text, noise]
+        assert [compressed for compressed, _ in its_frames] == [False, False, False], "a window too small to pay"
         assert plain.take(3) == ["small", text, noise]
 
 
