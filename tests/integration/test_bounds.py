@@ -505,7 +505,7 @@ def test_compression_of_other_facilities_stays(strict, facility):
 
 
 def test_a_broadcast_reaches_clients_with_and_without_compression(direct, facility):
-    """Each gets what it has negotiated. What is small or does not shrink goes as it is, as all does to small windows."""
+    """Each gets what it has negotiated. What is small or does not shrink goes as it is, as all to small windows."""
     path = f"{facility}?subscribe-broadcast"
     text = json.dumps([{"order": number, "state": "paid"} for number in range(100)])
     noise = os.urandom(2000)
