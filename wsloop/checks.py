@@ -1,8 +1,8 @@
 """What ``manage.py check`` finds wrong with a site's settings, and ``check --deploy`` with the way it is run.
 
 Each warning says what can happen and what to do. The options of uWSGI are checked twice: those of ``uwsgi.ini`` by the
-command, and those that are in force by the server when a worker starts. This module must not know sockets, gevent or
-uWSGI itself.
+command, and those that are in force by the server, with the first WebSocket of a worker. This module must not know
+sockets, gevent or uWSGI itself.
 """
 
 from __future__ import annotations
@@ -132,8 +132,8 @@ def _origin_problems() -> Iterator[Problem]:
 def _session_problems() -> Iterator[Problem]:
     if settings.SESSION_ENGINE.endswith(".signed_cookies"):
         yield Problem(
-            "SESSION_ENGINE keeps sessions in signed cookies: nothing on the server ends with a logout, so sockets of "
-            "the session stay open until it expires.",
+            "SESSION_ENGINE keeps sessions in signed cookies: nothing on the server ends with a logout, so sockets "
+            "that were opened with another cookie of the session stay open until it expires.",
             "Keep sessions in the database or the cache: django.contrib.sessions.backends.db or cached_db.",
             "W012",
         )
