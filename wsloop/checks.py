@@ -119,7 +119,7 @@ def _policy_problems() -> Iterator[Problem]:
 
 
 def _origin_problems() -> Iterator[Problem]:
-    if "*" in (conf.option("ALLOWED_ORIGINS") or ()):
+    if "*" in conf.option("ALLOWED_ORIGINS"):
         yield Problem(
             'ALLOWED_ORIGINS has "*": the page of any other site can open sockets here in the name of its visitors, '
             "with their cookies, and read what is meant for them.",

@@ -105,6 +105,12 @@ def option(name: str) -> Any:
     return value
 
 
+def compress_from() -> float:
+    """Return the size of the smallest message that is compressed, in bytes; infinity where none is."""
+    smallest = option("COMPRESS_FROM")
+    return float("inf") if smallest is None else float(smallest)
+
+
 def facility_option(facility: str, name: str) -> Any:
     """Return an option of one facility, from the first pattern in ``WSLOOP["FACILITIES"]`` that matches it."""
     for pattern, options in option("FACILITIES").items():

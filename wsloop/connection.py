@@ -83,7 +83,7 @@ class Bounds(NamedTuple):
         max_queued_bytes: output that may wait; over it the connection is closed with TOO_SLOW.
         rate: frames a second taken in the long run, or None; above it the connection is closed with TOO_MANY.
         burst: frames taken at once.
-        compress_from: bytes of the smallest reply that is compressed, where that was negotiated.
+        compress_from: bytes of the smallest message that is compressed, where that was negotiated.
     """
 
     max_message_size: int
@@ -240,8 +240,12 @@ class Connection:
 
     def reply(self, payload: bytes, text: bool) -> None:
         """Send a message from within the handler's ``received``; all replies to one read leave together."""
+        self.enqueue(self.frame(payload, text))
+
+    def frame(self, payload: bytes, text: bool) -> bytes:
+        """Return the frame of a message for this client alone, compressed where that was negotiated and may pay."""
         small = len(payload) < self.bounds.compress_from
-        self.enqueue(encode(payload, text, 0 if small else self.window_bits))
+        return encode(payload, text, 0 if small else self.window_bits)
 
     def flush(self) -> None:
         """Give to the kernel what waits, as much as it takes."""

@@ -168,13 +168,13 @@ class Hub:
         self.sessions: Index[str] = Index()
         self._addresses: Index[str] = Index()
         self._joining: set[Joining] = set()
-        self._portions: list[set[Connection]] = [set() for _ in range(max(1, int(conf.option("PING_INTERVAL"))))]
+        self._portions: list[set[Connection]] = [set() for _ in range(conf.option("PING_INTERVAL"))]
         self._closing: dict[Connection, float] = {}
         self._dirty: list[Connection] = []
         self._pinged: dict[int, list[Connection]] = {}  # by the tick at which they must have answered
         self._expiring: set[Connection] = set()  # those whose session or token ends before they are looked at again
         self._paused: collections.deque[Connection] = collections.deque()
-        self._compress_from = compress_from()
+        self._compress_from = conf.compress_from()
         self._loop: Any = gevent.get_hub().loop
         self._timer: Any = self._loop.timer(TICK, TICK)
         self._resume_timer: Any = self._loop.timer(PAUSE, PAUSE)
@@ -212,7 +212,7 @@ class Hub:
 
     def join(self, channels: Iterable[bytes], visitor: Visitor = NOBODY) -> Joining:
         """Begin to keep what arrives on ``channels``, until :meth:`complete` or :meth:`cancel`."""
-        joining = Joining(channels, int(conf.option("MAX_QUEUED_BYTES")), visitor)
+        joining = Joining(channels, conf.option("MAX_QUEUED_BYTES"), visitor)
         self._joining.add(joining)
         return joining
 
@@ -234,7 +234,7 @@ class Hub:
             index.add(key, connection)
         self.watch_expiry(connection)
         connection.start()
-        first = b"".join(self._frame(payload, is_text(payload), connection.window_bits) for payload in news())
+        first = b"".join(connection.frame(payload, is_text(payload)) for payload in news())
         if first:
             connection.enqueue(first)  # as one: several kept messages are no sign of a slow client
         if joining.too_much:
@@ -268,9 +268,6 @@ class Hub:
                 dirty.append(connection)
         if first and dirty:
             self._loop.run_callback(self._flush)
-
-    def _frame(self, payload: bytes, text: bool, window_bits: int) -> bytes:
-        return encode(payload, text, window_bits if len(payload) >= self._compress_from else 0)
 
     def close_all(self, code: int, reason: str) -> None:
         """Begin to close every connection."""
@@ -374,7 +371,7 @@ class Hub:
             connection.heard = False
             self.watch_expiry(connection)
         # An answer must be there before the next ping asks again.
-        deadline = min(max(1, int(conf.option("PING_TIMEOUT"))), len(self._portions))
+        deadline = min(conf.option("PING_TIMEOUT"), len(self._portions))
         self._pinged.setdefault(self._ticks + deadline, []).extend(connections)
         self._send(PING, connections)
 
@@ -395,12 +392,6 @@ class Hub:
         for connection in connections:
             if connection.enqueue(frame):
                 connection.flush()
-
-
-def compress_from() -> float:
-    """Return the size of the smallest message that is compressed, in bytes."""
-    smallest = conf.option("COMPRESS_FROM")
-    return float("inf") if smallest is None else float(smallest)
 
 
 def _most_connections() -> float:

@@ -31,7 +31,7 @@ from wsloop.broker import Broker, Unavailable
 from wsloop.connection import Bounds, Connection
 from wsloop.drain import Drain
 from wsloop.handshake import Refused
-from wsloop.hub import Hub, Joining, Visitor, compress_from
+from wsloop.hub import Hub, Joining, Visitor
 from wsloop.store import RedisMessage
 from wsloop.transport import Headers, Takeover, Transport
 
@@ -203,8 +203,8 @@ class Opening:
 
 def _bounds() -> Bounds:
     rate, burst = conf.option("RATE_LIMIT") or (None, 0)
-    sizes = int(conf.option("MAX_MESSAGE_SIZE")), int(conf.option("MAX_QUEUED_BYTES"))
-    return _shared(Bounds(*sizes, rate, burst, compress_from()))
+    sizes = conf.option("MAX_MESSAGE_SIZE"), conf.option("MAX_QUEUED_BYTES")
+    return _shared(Bounds(*sizes, rate, burst, conf.compress_from()))
 
 
 @functools.lru_cache(maxsize=1)

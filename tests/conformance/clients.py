@@ -86,10 +86,25 @@ def data_frames(data):
     return frames
 
 
-class SyncWebsockets:
-    """``websockets.sync``: a thread reads."""
+class Websockets:
+    """What both clients of the ``websockets`` library have in common."""
 
     COMPRESSES = True
+
+    def answered(self):
+        answer = self.socket.protocol.close_rcvd
+        return answer.code, answer.reason
+
+    def closed(self):
+        try:
+            while True:
+                self.receive()
+        except ConnectionClosed as ended:
+            return ended.rcvd.code, ended.rcvd.reason
+
+
+class SyncWebsockets(Websockets):
+    """``websockets.sync``: a thread reads."""
 
     def __init__(self, url):
         self._connection = contextlib.ExitStack()
@@ -104,24 +119,14 @@ class SyncWebsockets:
 
     def close(self, code, reason):
         self.socket.close(code, reason)
-        answer = self.socket.protocol.close_rcvd
-        return answer.code, answer.reason
-
-    def closed(self):
-        try:
-            while True:
-                self.receive()
-        except ConnectionClosed as ended:
-            return ended.rcvd.code, ended.rcvd.reason
+        return self.answered()
 
     def end(self):
         self._connection.close()
 
 
-class AsyncioWebsockets:
+class AsyncioWebsockets(Websockets):
     """``websockets.asyncio``; its loop runs while a step is waited for."""
-
-    COMPRESSES = True
 
     def __init__(self, url):
         self.loop = asyncio.new_event_loop()
@@ -141,15 +146,7 @@ class AsyncioWebsockets:
 
     def close(self, code, reason):
         self._run(self.socket.close(code, reason))
-        answer = self.socket.protocol.close_rcvd
-        return answer.code, answer.reason
-
-    def closed(self):
-        try:
-            while True:
-                self.receive()
-        except ConnectionClosed as ended:
-            return ended.rcvd.code, ended.rcvd.reason
+        return self.answered()
 
     def end(self):
         self._run(self.socket.close())

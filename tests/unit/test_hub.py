@@ -1,6 +1,7 @@
 """Who listens to which channel, and the fan-out: real connections on real socket pairs."""
 
 import collections
+import functools
 import gc
 import socket
 import types
@@ -364,25 +365,19 @@ def test_without_the_setting_there_is_no_heartbeat(hub, member, with_settings):
 
 
 @pytest.fixture
-def quick_hub(left, monkeypatch, with_settings):
-    """A hub whose timer the test turns, with three ticks between two pings and two for the answer."""
-    monkeypatch.setattr(module, "TICK", 3600)
+def quick(with_settings):
     with_settings(WSLOOP={"PING_INTERVAL": 3, "PING_TIMEOUT": 2}, WS4REDIS_HEARTBEAT=None)
-    hub = Hub(left.append)
-    yield hub
-    for connection in [*hub.connections, *hub._closing]:
-        connection.abort()
 
 
 @pytest.fixture
-def quick_member(quick_hub, pair):
-    def make(**options):
-        transport, peer = pair(**options)
-        connection = Connection(transport, Listener(quick_hub), Bounds(1000, 10**6))
-        quick_hub.complete(quick_hub.join([NEWS]), connection, list)
-        return connection, peer
+def quick_hub(quick, hub):
+    """A hub whose timer the test turns, with three ticks between two pings and two for the answer."""
+    return hub
 
-    return make
+
+@pytest.fixture
+def quick_member(quick_hub, member):
+    return functools.partial(member, NEWS)
 
 
 def ticks_until_pinged(hub, peer):
