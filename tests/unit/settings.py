@@ -10,6 +10,7 @@ SECRET_KEY = "only-for-the-unit-tests"
 ALLOWED_HOSTS = ["testserver", "localhost", "[::1]", "127.0.0.1"]
 INSTALLED_APPS = [
     "wsloop",
+    "wsloop.outbox",
     "ws4redis",
     "django.contrib.auth",
     "django.contrib.contenttypes",

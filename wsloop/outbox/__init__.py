@@ -1,0 +1,20 @@
+"""An outbox: messages that must not be lost between database and Redis are rows first, in the caller's transaction.
+
+An application of its own, ``"wsloop.outbox"`` in ``INSTALLED_APPS``, for it has a table. :mod:`wsloop.outbox.delivery`
+explains what is guaranteed and why. This module must not import anything while it is loaded: Django loads it before
+models and settings are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def put(channels: Sequence[str], payload: bytes, expire: int, facility: str, key: str = "") -> None:
+    """Write a message into the outbox, which is published when the caller's transaction is committed.
+
+    See :func:`wsloop.outbox.delivery.put`.
+    """
+    from wsloop.outbox import delivery
+
+    delivery.put(channels, payload, expire, facility, key)

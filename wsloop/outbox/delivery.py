@@ -1,0 +1,146 @@
+"""From the outbox's table to Redis: in order, at least once, and by the idempotency key once.
+
+How it works. :func:`drain` reads the oldest rows it can see, publishes them in the order of their ids, and deletes them
+when Redis has taken them. There may be any number of drainers, in requests and in the command, and no locks:
+
+- At least once: a row is deleted only after Redis has taken it. Whatever breaks before that, the row is still there.
+- Once: every row has a key, and Redis drops a message whose key it has seen in the same channel (``store.ONCE``
+  seconds). So what two drainers publish, or one publishes again that broke before it deleted, arrives once.
+- In order: each drainer publishes all rows that it sees, from the oldest on. So when it comes to a row, every older one
+  that was committed when it looked has been published: by itself, just now, or by whoever deleted it. What another
+  drainer has published before is dropped, which does not change the order of the first copies. (With ``SKIP LOCKED``
+  a second drainer would overtake the first.)
+
+An id is given before the commit. A transaction that takes long may commit a row whose id is lower than that of rows
+which are published already: it is published when it is seen.
+
+A message that Redis refuses while it takes others is set aside with Redis's words, so that it does not hold up those
+behind it.
+
+This module must not know sockets, gevent or HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Sequence
+
+from django.db import Error as DatabaseError
+from django.db import models, router, transaction
+from redis.exceptions import RedisError, ResponseError
+
+from wsloop import conf, pool, store
+from wsloop.outbox.models import Message
+
+logger = logging.getLogger("wsloop.outbox")
+
+BATCH = 100  # rows published in one round trip
+AFTER_COMMIT = 1000  # rows that one request publishes at most: a backlog is the command's work
+
+
+def put(channels: Sequence[str], payload: bytes, expire: int, facility: str, key: str = "") -> None:
+    """Write a message as a row, and try to publish it when the transaction is committed, or at once if there is none.
+
+    Args:
+        channels: names of Redis channels.
+        payload: the message.
+        expire: seconds for which it is kept as the last message of each channel; 0 keeps nothing.
+        facility: whose options apply.
+        key: idempotency key; by default a random one.
+
+    Raises:
+        django.db.Error: if the row could not be written. That Redis is away is logged, and the row stays.
+    """
+    if not channels:
+        return
+    row = Message(channels=list(channels), payload=payload, expire=expire, facility=facility)
+    row.key = key or secrets.token_hex(16)
+    row.save(force_insert=True)
+    connection = transaction.get_connection(row._state.db)
+    # Once is enough for a transaction. If a savepoint of the one that is found were rolled back, this row would be too.
+    if not any(function is _after_commit for _, function, _ in connection.run_on_commit):
+        connection.on_commit(_after_commit, robust=True)
+
+
+def _after_commit() -> None:
+    """Publish what has been committed. Raises nothing: the caller's work is done, and the rows are there."""
+    try:
+        drain(AFTER_COMMIT)
+    except (RedisError, DatabaseError) as exc:
+        logger.warning("The messages of the outbox wait: %s", describe(exc))
+
+
+def drain(limit: int) -> int:
+    """Publish what waits in the outbox, the oldest first.
+
+    Args:
+        limit: rows to publish at most.
+
+    Returns:
+        how many were published or set aside; less than ``limit`` if nothing waits any more.
+
+    Raises:
+        redis.exceptions.RedisError: if Redis does not take them; they stay.
+        django.db.Error: if the database does not answer.
+        RuntimeError: inside a transaction.
+    """
+    done = 0
+    while done < limit:
+        rows = _oldest(min(BATCH, limit - done))
+        if not rows:
+            break
+        taken = _publish(rows)
+        Message.objects.filter(pk__in=[row.pk for row in taken]).delete()
+        done += len(rows)
+    return done
+
+
+def _oldest(count: int) -> list[Message]:
+    # Durable: in a transaction of the caller it would see, and publish, what may yet be rolled back.
+    with transaction.atomic(using=router.db_for_write(Message), durable=True):
+        return list(waiting().order_by("pk")[:count])
+
+
+def _publish(rows: Sequence[Message]) -> list[Message]:
+    """Publish rows and return those that Redis took; the others are set aside."""
+    client = pool.client()
+    try:
+        store.publish(client, [_outgoing(row) for row in rows])
+        return list(rows)
+    except ResponseError:
+        pass
+    # One of them, or all, are refused, and others of them may have been published: their keys tell.
+    taken = []
+    for row in rows:
+        try:
+            store.publish(client, [_outgoing(row)])
+        except ResponseError as exc:
+            # If Redis takes nothing at all (full, read-only), it is not the fault of this row: that raises.
+            probe = f"{conf.prefix()}wsloop:outbox"
+            store.publish(client, [store.Outgoing([probe], b"", expire=1)])
+            _set_aside(row, describe(exc))
+        else:
+            taken.append(row)
+    return taken
+
+
+def _outgoing(row: Message) -> store.Outgoing:
+    options = conf.facility(row.facility)
+    return store.Outgoing(row.channels, bytes(row.payload), row.expire, options, row.key)
+
+
+def _set_aside(row: Message, words: str) -> None:
+    row.refused = words
+    if Message.objects.filter(pk=row.pk).update(refused=words):
+        logger.error("Redis refuses message %s of the outbox, which is set aside: %s", row.pk, words)
+
+
+def waiting() -> models.QuerySet[Message]:
+    """Return the rows that are to be published: all but those that were set aside."""
+    return Message.objects.using(router.db_for_write(Message)).filter(refused="")
+
+
+def describe(exc: Exception) -> str:
+    """Return an error in one line."""
+    return f"{type(exc).__name__}: {' '.join(str(exc).split())}"

@@ -1,0 +1,127 @@
+"""``manage.py wsloop_outbox``: publishes what waits in the outbox, for as long as it runs, or once.
+
+Any number of them may run. It waits while Redis or the database is away and ends with SIGTERM or SIGINT, between two
+batches. :mod:`wsloop.outbox.delivery` does the work; this module must not know Redis beyond its errors.
+"""
+
+from __future__ import annotations
+
+import select
+import signal
+import socket
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import Error as DatabaseError
+from django.db import close_old_connections
+from redis.exceptions import RedisError
+
+from wsloop.outbox.delivery import BATCH, describe, drain, waiting
+from wsloop.outbox.models import Message
+
+LONGEST_PAUSE = 30.0  # seconds between two attempts while Redis or the database is away
+PROGRESS = 5.0  # seconds between two lines about a backlog
+
+
+class Ending:
+    """SIGTERM and SIGINT as something to wait for. A second one ends the process as it would without this."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+
+    def __enter__(self) -> Ending:
+        # Not an Event: a signal may come while its lock is held. Nor a sleep: Python goes on with it after the signal.
+        self._wakeup = signal.set_wakeup_fd(self._writer.fileno())
+        self._handlers = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._restore()
+        signal.set_wakeup_fd(self._wakeup)
+        self._reader.close()
+        self._writer.close()
+
+    def _restore(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        self._restore()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for at most so long, and tell whether the process is asked to end."""
+        if not self._asked and select.select([self._reader], [], [], seconds)[0]:
+            self._reader.recv(4096)  # the number of any signal that has a handler
+        return self._asked
+
+
+class Command(BaseCommand):
+    help = "Publishes the messages of the outbox, in order, until SIGTERM or SIGINT."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--once", action="store_true", help="Publish what waits and exit, with status 1 if messages remain."
+        )
+        parser.add_argument(
+            "--interval", type=float, default=1.0, help="Seconds between two looks into the outbox (default: 1)."
+        )
+
+    def handle(self, *args: Any, once: bool, interval: float, **options: Any) -> None:
+        if not 0 < interval < float("inf"):
+            raise CommandError(f"--interval must be a positive number of seconds, not {interval:g}")
+        self._told = time.monotonic()
+        if once:
+            self._once()
+        else:
+            self._until_asked(interval)
+
+    def _once(self) -> None:
+        try:
+            left = waiting().count()  # what comes meanwhile is for the next run, or this one might never end
+            while left > 0 and (done := drain(min(BATCH, left))):
+                left -= done
+                self._tell_progress()
+            remain, refused = Message.objects.count(), Message.objects.exclude(refused="").count()
+        except (RedisError, DatabaseError) as exc:
+            raise CommandError(f"The messages of the outbox wait: {describe(exc)}") from exc
+        if remain:
+            raise CommandError(f"{remain} messages remain in the outbox; {refused} of them were refused by Redis")
+
+    def _until_asked(self, interval: float) -> None:
+        lost, done, pause = False, 0, interval
+        with Ending() as ending:
+            self._say("Publishing the outbox")
+            while True:
+                close_old_connections()  # broken ones, and those older than CONN_MAX_AGE
+                try:
+                    done = drain(BATCH)
+                    if done == BATCH:
+                        self._tell_progress()
+                    else:
+                        self._told = time.monotonic()
+                except (RedisError, DatabaseError) as exc:
+                    if not lost:
+                        self._say(f"The messages of the outbox wait: {describe(exc)}")
+                    lost, done, pause = True, 0, min(2 * pause, max(LONGEST_PAUSE, interval))
+                else:
+                    if lost:
+                        self._say("The messages of the outbox are published again")
+                    lost, pause = False, interval
+                if ending.wait(0 if done == BATCH else pause):
+                    break
+            self._say("The outbox is no longer published from here")
+
+    def _tell_progress(self) -> None:
+        if time.monotonic() - self._told >= PROGRESS:
+            self._told = time.monotonic()
+            self._say(f"{waiting().count()} messages of the outbox are left")
+
+    def _say(self, text: str) -> None:
+        self.stdout.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
+        self.stdout.flush()
