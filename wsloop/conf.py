@@ -18,6 +18,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 from redis.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 
+from wsloop import sentinel
+
 DEFAULTS: dict[str, Any] = {
     # What a client sends.
     # Largest message taken from a client, in bytes, over all of its fragments, decompressed: that of Centrifugo and
@@ -238,7 +240,8 @@ def redis_options() -> dict[str, Any]:
     """Return ``WS4REDIS_CONNECTION`` as keyword arguments of a redis-py connection pool.
 
     The setting may be a URL (``redis://``, ``rediss://`` or ``unix://``) or a dictionary as ws4redis takes it:
-    ``host``, ``port``, ``db``, ``password``, or ``unix_socket_path``, and ``ssl`` beside them.
+    ``host``, ``port``, ``db``, ``password``, or ``unix_socket_path``, and ``ssl`` beside them. Instead of an address
+    there may be ``sentinels`` and ``service_name``, or ``cluster`` with one; see :func:`redis_nodes`.
 
     Raises:
         ImproperlyConfigured: if it is neither, or the URL is not one of Redis.
@@ -255,12 +258,81 @@ def redis_options() -> dict[str, Any]:
     if not isinstance(given, dict):
         raise ImproperlyConfigured("WS4REDIS_CONNECTION must be a dictionary or a URL")
     options = dict(given)
+    nodes = redis_nodes()
+    for name in ("cluster", "startup_nodes"):
+        options.pop(name, None)
+    if nodes:
+        options["host"], options["port"] = nodes[0]
+        options.pop("db", None)
     if "unix_socket_path" in options:
         options["path"] = options.pop("unix_socket_path")
         options["connection_class"] = UnixDomainSocketConnection
-    if options.pop("ssl", False):
+    tls = options.pop("ssl", False)
+    if tls:
         options["connection_class"] = SSLConnection
+    if "sentinels" in options or "service_name" in options:
+        _check_sentinels(options)
+        sentinels = [tuple(each) for each in options.pop("sentinels")]
+        kwargs = options.pop("sentinel_kwargs", None) or {}
+        timeout = option("REDIS_TIMEOUT")
+        options |= sentinel.connection_options(sentinels, options.pop("service_name"), timeout, kwargs, tls)
     return options
+
+
+def redis_nodes() -> list[tuple[str, int]]:
+    """Return host and port of the nodes of a Redis Cluster; none where ``WS4REDIS_CONNECTION`` is of no cluster.
+
+    The setting has ``"cluster": True`` beside ``host`` and ``port``, or ``startup_nodes``: a list of such pairs.
+
+    Raises:
+        ImproperlyConfigured: if it has anything that a cluster does not have.
+    """
+    given = getattr(settings, "WS4REDIS_CONNECTION", None)
+    if not isinstance(given, dict) or not (given.get("cluster") or "startup_nodes" in given):
+        return []
+    if given.get("cluster", True) is not True:
+        raise ImproperlyConfigured('WS4REDIS_CONNECTION["cluster"] must be True, or be left out without a cluster')
+    for name in ("sentinels", "service_name", "unix_socket_path"):
+        if name in given:
+            raise ImproperlyConfigured(f'WS4REDIS_CONNECTION is of a cluster; leave out "{name}"')
+    if given.get("db"):
+        raise ImproperlyConfigured('WS4REDIS_CONNECTION is of a cluster, which has database 0 only; leave out "db"')
+    if "startup_nodes" not in given:
+        return [(given.get("host", "localhost"), given.get("port", 6379))]
+    _check_addresses("startup_nodes", given)
+    return [(host, port) for host, port in given["startup_nodes"]]
+
+
+def _check_sentinels(given: dict[str, Any]) -> None:
+    _check_addresses("sentinels", given)
+    name = given.get("service_name")
+    if not isinstance(name, str) or not name:
+        raise ImproperlyConfigured(
+            'WS4REDIS_CONNECTION has sentinels; write the name they know the master by: "service_name": "mymaster"'
+        )
+    if not isinstance(given.get("sentinel_kwargs") or {}, dict):
+        raise ImproperlyConfigured(
+            'WS4REDIS_CONNECTION["sentinel_kwargs"] must be a dictionary, as {"password": …} of the sentinels'
+        )
+    if "path" in given:
+        raise ImproperlyConfigured('WS4REDIS_CONNECTION has sentinels; leave out "unix_socket_path"')
+
+
+def _check_addresses(name: str, given: dict[str, Any]) -> None:
+    addresses = given.get(name)
+    for other in ("host", "port"):
+        if other in given:
+            raise ImproperlyConfigured(f'WS4REDIS_CONNECTION has "{other}" and "{name}"; leave out one of them')
+    if (
+        not isinstance(addresses, (list, tuple))
+        or not addresses
+        or not all(
+            isinstance(each, (list, tuple)) and [type(part) for part in each] == [str, int] for each in addresses
+        )
+    ):
+        raise ImproperlyConfigured(
+            f'WS4REDIS_CONNECTION["{name}"] must be a list of pairs of host and port: [("10.0.0.1", 6379), …]'
+        )
 
 
 def validate() -> None:

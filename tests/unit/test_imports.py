@@ -66,6 +66,8 @@ MUST_NOT_KNOW = {
     "conf": SOCKETS | GEVENT | {"websockets"},
     "sentinel": SOCKETS | GEVENT | {"websockets", "django", "ws4redis"},
     "cluster": SOCKETS | GEVENT | {"websockets", "django", "ws4redis"},
+    "sentinel": SOCKETS | GEVENT | {"websockets", "django", "ws4redis"},
+    "cluster": SOCKETS | GEVENT | {"websockets", "django", "ws4redis"},
     "drain": SOCKETS | {"redis", "django", "websockets"},
     "transport": {"redis", "django", "websockets", "ws4redis"},
     "handshake": SOCKETS | GEVENT | {"redis", "ws4redis"},
