@@ -525,12 +525,14 @@ class Publisher:
 
     Attributes:
         published: stream to the last number that Redis has taken.
+        began: stream to the times at which its messages were first tried, on the monotonic clock.
         failures: why tries have failed.
     """
 
     def __init__(self, site, streams, rate=20, size=0, env=None):
         order = json.dumps({"streams": streams, "rate": rate, "size": size})
         self.published = dict.fromkeys(streams, 0)
+        self.began = {name: [] for name in streams}
         self.failures = []
         self._stopped = False
         self._popen = subprocess.Popen(
@@ -549,7 +551,8 @@ class Publisher:
             if line.startswith("!"):
                 self.failures.append(line[2:].rstrip("\n"))
             else:
-                name, number = line.split()
+                name, number, began = line.split()
+                self.began[name].append(float(began))
                 self.published[name] = int(number)
 
     def high(self):

@@ -2,8 +2,9 @@
 
 The first argument is a JSON object: ``streams``, names to the keyword arguments of their ``RedisPublisher``; ``rate``,
 messages a second in all; ``size``, bytes to which messages are filled up. Message 17 of the stream ``b`` is ``b:17``,
-published with a key of its own, so that a second try does nothing if Redis had taken the first. ``b 17`` on standard
-output says that it has. ``! b 17 …`` is why a try has failed. It ends when standard input does.
+published with a key of its own, so that a second try does nothing if Redis had taken the first. ``b 17 TIME`` on
+standard output says that it has, and when the first try began on the monotonic clock; ``! b 17 …`` why a try has
+failed. It ends when standard input does.
 """
 
 import json
@@ -23,7 +24,7 @@ PAUSE = 0.1  # seconds between two tries
 
 
 def publish(publisher, name, number, size):
-    text = f"{name}:{number}:"
+    text, began = f"{name}:{number}:", time.monotonic()
     while True:
         try:
             publisher.publish_message(text.ljust(size, "."), key=f"{name}-{number}")
@@ -32,7 +33,7 @@ def publish(publisher, name, number, size):
             print(f"! {name} {number} {type(failure).__name__}: {words}", flush=True)
             time.sleep(PAUSE)
         else:
-            print(name, number, flush=True)
+            print(name, number, began, flush=True)
             return
 
 

@@ -1,0 +1,468 @@
+"""Nothing lost, or told so: what clients of wsloop.v1 have in the end, when Redis, workers and networks fail.
+
+Messages are numbered and published steadily, by a process that tries each until Redis has taken it; each client's
+numbers are checked for gaps, duplicates and order. See ``swarm.py``.
+"""
+
+import os
+import random
+import shutil
+import signal
+import time
+
+import pytest
+
+from tests.integration.cutting_proxy import CuttingProxy
+from tests.integration.harness import Process, RedisServer, wait_until
+from tests.integration.swarm import Ledger, Publisher, Swarm, history
+from tests.requires import need
+
+HISTORY = {"size": 10_000, "ttl": 600}
+MANY = 500  # sockets where workers end
+
+
+def settings(**more):
+    facilities = {"test-*": HISTORY, "small-*": {"size": 10, "ttl": 600}}
+    unbounded = {"MAX_CONNECTIONS_PER_ADDRESS": None, "MAX_CONNECTIONS_PER_USER": None}
+    return {"WSLOOP": {"FACILITIES": facilities, **unbounded, **more}}
+
+
+class DurableRedis(RedisServer):
+    """A Redis whose data survive that it is killed: it answers when a write is on the disk."""
+
+    def start(self):
+        command = [shutil.which("redis-server"), "--bind", "127.0.0.1", "--port", str(self.port), "--save", ""]
+        command += ["--dir", str(self.directory), "--appendonly", "yes", "--appendfsync", "always"]
+        self._process = Process(command, self.directory / "log")
+        wait_until(self._is_ours, what="Redis answering")
+        return self
+
+
+@pytest.fixture
+def durable_redis():
+    need("redis-server")
+    server = DurableRedis()
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def reload_file(tmp_path):
+    path = tmp_path / "reload"
+    path.touch()
+    return path
+
+
+@pytest.fixture
+def start(serve, reload_file):
+    """Start a site of two workers, reloaded as ``uwsgi.ini`` has it: ``start(redis)``."""
+
+    def start(redis, front="http-socket", processes=2, options=(), url=None, **limits):
+        options = ["--lazy-apps", "--worker-reload-mercy", 10, "--touch-chain-reload", reload_file, *options]
+        return serve(
+            redis=redis,
+            front=front,
+            processes=processes,
+            options=options,
+            settings=settings(**limits),
+            env={"REDIS_URL": url} if url else {},
+        )
+
+    return start
+
+
+class Crowd:
+    """Clients at sites, one in five of them signed in, and a publisher for all of them; ends with ``finish``.
+
+    Three streams: ``b`` to everybody, ``u`` to john, and ``m`` to both, of which john's sockets get each message once.
+    """
+
+    def __init__(self, sites, facility, count, rate=30, size=0, redis=None, ports=None):
+        self.sites, self.facility, self.count = sites, facility, count
+        self._options = {"rate": rate, "size": size, "env": {"REDIS_URL": redis.url} if redis else {}}
+        self._ports = ports or [site.port for site in sites]
+        self.publisher = None
+
+    def __enter__(self):
+        self.swarm = Swarm(high=lambda: self.publisher.high() if self.publisher else {})
+        self.swarm.__enter__()
+        try:
+            self._open()
+        except BaseException as failure:
+            self.__exit__(type(failure))
+            raise
+        return self
+
+    def _open(self):
+        for site, port in zip(self.sites, self._ports, strict=True):
+            url = f"ws://127.0.0.1:{port}/ws/{self.facility}?subscribe-broadcast"
+            share = self.count // len(self.sites)
+            signed_in = max(share // 5, 1)
+            self.swarm.add(share - signed_in, url, ("b", "m"))
+            self.swarm.add(signed_in, f"{url}&subscribe-user", ("b", "u", "m"), cookies=site.login("john"))
+        streams = {
+            "b": {"facility": self.facility, "broadcast": True},
+            "u": {"facility": self.facility, "users": ["john"]},
+            "m": {"facility": self.facility, "broadcast": True, "users": ["john"]},
+        }
+        self.publisher = Publisher(self.sites[0], streams, **self._options)
+        self.publisher.wait(3)
+
+    def finish(self, timeout=40.0):
+        """Wait until all are back and have what there is, and return the verdict."""
+        self.swarm.wait_open(timeout)
+        self.publisher.wait(3)
+        published = self.publisher.stop()
+        self.swarm.wait_for(published, timeout)
+        return self.swarm.verdict(published)
+
+    def broken(self, since, count=None):
+        """Whether all clients, or ``count``, have had a line end since their numbers of ends were ``since``."""
+        ended = sum(len(client.breaks) > before for client, before in zip(self.clients, since, strict=True))
+        return ended >= (len(since) if count is None else count)
+
+    @property
+    def clients(self):
+        return self.swarm.clients
+
+    def ends(self):
+        return [len(client.breaks) for client in self.clients]
+
+    def __exit__(self, *exception):
+        try:
+            if self.publisher:
+                self.publisher.__exit__(*exception)
+        finally:
+            self.swarm.__exit__(*exception)
+
+
+# --- the judge itself -------------------------------------------------------------------------------------------------
+
+
+def test_the_ledger_finds_what_is_wrong():
+    ledger = Ledger()
+    for number in (1, 2, 4, 3, 4, 5):
+        ledger.message("b", number, ("broadcast", None))
+    ledger.message("u", 1, ("user", None))
+    ledger.lost(("user", None))
+    for name, number in (("u", 1), ("u", 3), ("u", 5), ("b", 7)):
+        ledger.message(name, number, ("user" if name == "u" else "broadcast", None))
+    ledger.lost()
+    b, u = ledger.streams["b"], ledger.streams["u"]
+    b.end(8)
+    u.end(5)
+    assert (b.unexplained, b.told_lost, b.duplicates, b.disorder) == ([(3, 3), (6, 6)], [(8, 8)], [4], [3])
+    assert (u.unexplained, u.told_lost, u.repeated, u.duplicates) == ([(4, 4)], [(2, 2)], [1], [])
+
+
+def test_without_a_history_the_same_is_lost(start, private_redis, facility):
+    """What these tests see where there is no recovery: a cut line and a gap."""
+    site = start(private_redis, processes=1)
+    with CuttingProxy(site.port) as proxy, Crowd([site], f"bare-{facility}", 10, ports=[proxy.port]) as crowd:
+        proxy.stall()
+        crowd.publisher.wait(5)
+        proxy.cut()
+        crowd.publisher.wait(5)
+        proxy.go()
+        verdict = crowd.finish()
+    assert verdict.unexplained >= 10 * 5, str(verdict)
+    assert not verdict.duplicates
+
+
+def test_who_is_away_for_longer_than_the_history_is_told(start, private_redis, facility):
+    site = start(private_redis, processes=1)
+    with CuttingProxy(site.port) as proxy, Crowd([site], f"small-{facility}", 10, ports=[proxy.port]) as crowd:
+        proxy.stall()
+        proxy.cut()
+        crowd.publisher.wait(30)
+        proxy.go()
+        verdict = crowd.finish()
+    assert verdict.honest, str(verdict)
+    assert verdict.told_lost >= 10 * 10, str(verdict)
+    assert all(client.welcomes[-1][1] is False for client in crowd.clients)
+
+
+# --- Redis ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("machines", [1, 2])
+def test_redis_is_killed_and_comes_back_with_its_data(start, durable_redis, facility, machines):
+    sites = [start(durable_redis) for _ in range(machines)]
+    with Crowd(sites, facility, 100) as crowd:
+        for _ in range(2):
+            durable_redis.kill()
+            durable_redis.start()
+            crowd.publisher.wait(10)
+        verdict = crowd.finish()
+    assert verdict.whole, str(verdict)
+
+
+@pytest.mark.parametrize("machines", [1, 2])
+def test_redis_comes_back_without_its_data(start, private_redis, facility, machines):
+    """Published while the sites do not hear Redis, and gone with it: each client is told."""
+    proxy = CuttingProxy(private_redis.port)
+    url = f"redis://127.0.0.1:{proxy.port}/0"
+    with proxy:
+        sites = [start(private_redis, url=url) for _ in range(machines)]
+        with Crowd(sites, facility, 100, redis=private_redis) as crowd:
+            proxy.stall()
+            crowd.publisher.wait(5)
+            private_redis.kill()
+            private_redis.start()
+            proxy.cut()
+            proxy.go()
+            crowd.publisher.wait(10)
+            verdict = crowd.finish()
+    assert verdict.honest, str(verdict)
+    assert verdict.complete == 0
+    assert verdict.told_lost >= 100 * 5, str(verdict)
+
+
+def test_redis_loses_its_data_while_the_line_is_up(start, private_redis, facility):
+    """FLUSHALL, the restart of a cache: what comes next is complete again, and nothing is passed over in silence."""
+    site = start(private_redis)
+    with Crowd([site], facility, 50) as crowd, private_redis.client() as client:
+        for _ in range(3):
+            client.flushall()
+            crowd.publisher.wait(5)
+        verdict = crowd.finish()
+    assert verdict.honest, str(verdict)
+
+
+@pytest.mark.parametrize("machines", [1, 2])
+def test_redis_hangs_for_ten_seconds(start, private_redis, facility, machines):
+    sites = [start(private_redis) for _ in range(machines)]
+    with Crowd(sites, facility, 100) as crowd:
+        private_redis.pause()
+        time.sleep(10)
+        private_redis.resume()
+        crowd.publisher.wait(10)
+        verdict = crowd.finish()
+    assert verdict.whole, str(verdict)
+
+
+def test_the_line_to_redis_is_stalled_and_cut(start, private_redis, facility):
+    """Meanwhile others publish; sockets that stay open get it too."""
+    with CuttingProxy(private_redis.port) as proxy:
+        site = start(private_redis, url=f"redis://127.0.0.1:{proxy.port}/0")
+        with Crowd([site], facility, 100, redis=private_redis) as crowd:
+            before = crowd.ends()
+            for _ in range(3):
+                proxy.stall()
+                crowd.publisher.wait(5)
+                proxy.cut()
+                proxy.go()
+                crowd.publisher.wait(5)
+            verdict = crowd.finish()
+            assert crowd.ends() == before, "sockets were closed"
+    assert verdict.whole, str(verdict)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_line_to_redis_is_reset_in_the_middle_of_a_message(start, private_redis, facility, seed):
+    dice = random.Random(seed)
+    with CuttingProxy(private_redis.port) as proxy:
+        site = start(private_redis, url=f"redis://127.0.0.1:{proxy.port}/0")
+        with Crowd([site], facility, 60, rate=60, size=2000, redis=private_redis) as crowd:
+            for _ in range(8):
+                proxy.cut_after(dice.randrange(1, 20_000))
+                wait_until(lambda: not proxy.armed, 30, "the cut")
+                crowd.publisher.wait(3)
+            verdict = crowd.finish()
+    assert proxy.cuts >= 8
+    assert verdict.whole, str(verdict)
+
+
+@pytest.mark.parametrize("machines", [1, 2])
+def test_the_subscription_is_killed(start, private_redis, facility, machines):
+    sites = [start(private_redis) for _ in range(machines)]
+    with Crowd(sites, facility, 100) as crowd, private_redis.client() as client:
+        for kind in ("pubsub", "normal", "pubsub", "pubsub"):
+            client.client_kill_filter(_type=kind, skipme=True)
+            crowd.publisher.wait(5)
+        verdict = crowd.finish()
+    assert verdict.whole, str(verdict)
+
+
+@pytest.mark.parametrize(
+    ("harm", "heal", "named"),
+    [
+        (
+            lambda client: client.config_set("maxmemory", "1mb"),
+            lambda client: client.config_set("maxmemory", 0),
+            ("OutOfMemoryError:", "maxmemory"),
+        ),
+        (
+            lambda client: client.execute_command("REPLICAOF", "127.0.0.1", "1"),
+            lambda client: client.execute_command("REPLICAOF", "NO", "ONE"),
+            ("ReadOnlyError:", "read only replica"),
+        ),
+    ],
+    ids=["out of memory", "read-only"],
+)
+def test_redis_takes_no_writes(start, private_redis, facility, harm, heal, named):
+    """Who publishes is told why; sockets stay open, and get everything when Redis takes it again."""
+    site = start(private_redis)
+    with Crowd([site], facility, 50) as crowd, private_redis.client() as client:
+        site_ends = crowd.ends()
+        harm(client)
+        wait_until(lambda: len(crowd.publisher.failures) >= 3, what="failing to publish")
+        heal(client)
+        crowd.publisher.wait(5)
+        verdict = crowd.finish()
+        assert crowd.ends() == site_ends, "sockets were closed"
+    kind, words = named
+    assert all(failure.split()[2] == kind and words in failure for failure in crowd.publisher.failures)
+    assert verdict.whole, str(verdict)
+
+
+# --- workers ----------------------------------------------------------------------------------------------------------
+
+
+def touch(path):
+    later = time.time() + 60
+    os.utime(path, (later, later))
+
+
+def chain_reload(site, reload_file):
+    old = set(site.workers())
+    touch(reload_file)
+    wait_until(lambda: len(site.workers()) == 2 and not old & set(site.workers()), 60, "new workers")
+
+
+def full_reload(site, reload_file):
+    old = set(site.workers())
+    site.send_signal(signal.SIGHUP)
+    wait_until(lambda: _reloaded(site, old), 60, "new workers")
+
+
+def _reloaded(site, old):
+    try:
+        new = set(site.workers())
+    except OSError:  # the master is about to load itself again
+        return False
+    return len(new) == 2 and not old & new
+
+
+def stop_and_start(number):
+    def act(site, reload_file):
+        site.send_signal(number)
+        site.wait(30)
+        site.start()
+
+    return act
+
+
+def max_requests(site, reload_file):
+    old = set(site.workers())
+    deadline = time.monotonic() + 60
+    while old & set(site.workers()):
+        assert time.monotonic() < deadline, "the workers did not end"
+        site.request("GET", "/test/whoami/")
+
+
+def kill_a_worker(site, reload_file):
+    old = site.workers()
+    os.kill(old[0], signal.SIGKILL)
+    wait_until(lambda: len(site.workers()) == 2 and old[0] not in site.workers(), 30, "another worker")
+
+
+ENDS = {
+    "chain reload": (chain_reload, ()),
+    "SIGHUP": (full_reload, ()),
+    "SIGTERM": (stop_and_start(signal.SIGTERM), ()),
+    "SIGINT": (stop_and_start(signal.SIGINT), ()),
+    "max-requests": (max_requests, ("--max-requests", 600, "--min-worker-lifetime", 0)),
+    "SIGKILL": (kill_a_worker, ()),
+}
+GOODBYES = set(ENDS) - {"SIGKILL"}
+# Behind the http router some are told by the worker; on SIGHUP and the end of the server the router ends before.
+CASES = [("http-socket", end) for end in ENDS] + [("http", "chain reload"), ("http", "SIGHUP"), ("http", "SIGKILL")]
+
+
+@pytest.mark.parametrize(("front", "end"), CASES, ids=[f"{end} {front}" for front, end in CASES])
+def test_workers_end_under_many_sockets(start, private_redis, facility, reload_file, front, end):
+    act, options = ENDS[end]
+    site = start(private_redis, front=front, options=options)
+    with Crowd([site], facility, MANY, rate=20) as crowd:
+        act(site, reload_file)
+        crowd.publisher.wait(5)
+        verdict = crowd.finish(60)
+        assert verdict.whole, str(verdict)
+        if end != "SIGKILL":
+            assert all(client.breaks for client in crowd.clients)
+        if end in GOODBYES and (front == "http-socket" or end == "chain reload"):
+            planned(crowd.clients)
+    if end != "chain reload":  # in a chain, who comes back early is told early
+        assert verdict.recovered > 0
+
+
+def planned(clients):
+    """Each line ended with a goodbye and a close frame, not all at once, and they do not come back at once."""
+    ends = [each for client in clients for each in client.breaks if each.welcomed]
+    strange = [client for client in clients if any(each.code != 1012 for each in client.breaks if each.welcomed)]
+    assert not strange, f"{len(strange)} clients, such as: {history(strange[0])}"
+    for each in ends:
+        assert each.goodbye is not None
+        assert (each.goodbye["code"], each.goodbye["reconnect"]) == (1012, True)
+    firsts = [client.breaks[0].closed_at for client in clients]
+    back = [client.welcomes[1][0] for client in clients]
+    assert most_within(0.1, firsts) < len(clients) / 2, "close frames came at once"
+    assert most_within(0.1, back) < len(clients) / 2, "they came back at once"
+
+
+def most_within(seconds, times):
+    """The largest number of ``times`` within any span of so many seconds."""
+    times = sorted(times)
+    most = first = 0
+    for number, at in enumerate(times):
+        while at - times[first] > seconds:
+            first += 1
+        most = max(most, number - first + 1)
+    return most
+
+
+@pytest.mark.parametrize("end", ["chain reload", "SIGKILL"])
+def test_workers_of_one_machine_end_beside_another(start, private_redis, facility, reload_file, end):
+    act, options = ENDS[end]
+    sites = [start(private_redis, options=options) for _ in range(2)]
+    with Crowd(sites, facility, 100) as crowd:
+        act(sites[0], reload_file)
+        crowd.publisher.wait(5)
+        verdict = crowd.finish()
+    assert verdict.whole, str(verdict)
+
+
+# --- the network ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("front", ["http-socket", "http"])
+def test_the_network_drops_for_two_seconds_again_and_again(start, private_redis, facility, front):
+    """Some lines survive it, others are reset, and what was about to connect is held up."""
+    site = start(private_redis, front=front)
+    with CuttingProxy(site.port) as proxy, Crowd([site], facility, 100, ports=[proxy.port]) as crowd:
+        for _ in range(3):
+            proxy.stall()
+            time.sleep(2)
+            proxy.cut(lambda number: number % 3)
+            proxy.go()
+            crowd.publisher.wait(5)
+        verdict = crowd.finish()
+        assert verdict.recovered > 0
+    assert verdict.whole, str(verdict)
+
+
+def test_lines_that_are_dead_without_a_word(start, private_redis, facility):
+    """Nobody resets them: clients notice that the pings stay away."""
+    site = start(private_redis, processes=1, PING_INTERVAL=1, PING_TIMEOUT=1)
+    with CuttingProxy(site.port) as proxy, Crowd([site], facility, 50, ports=[proxy.port]) as crowd:
+        before = crowd.ends()
+        proxy.stall()
+        wait_until(lambda: crowd.broken(before), 20, "all clients giving their lines up")
+        proxy.go()
+        crowd.publisher.wait(3)
+        verdict = crowd.finish()
+        assert all(client.dead_lines for client in crowd.clients)
+    assert verdict.whole, str(verdict)
