@@ -1,0 +1,634 @@
+import assert from "node:assert/strict";
+import { afterEach, beforeEach, describe, test } from "node:test";
+
+import { connect } from "../../static/js/wsloop.js";
+
+/** Stands for the browser's WebSocket; the test says what the server does. */
+class FakeSocket {
+  static opened = [];
+
+  constructor(url, protocols) {
+    this.url = url;
+    this.protocols = protocols;
+    this.readyState = 0;
+    this.sent = [];
+    FakeSocket.opened.push(this);
+  }
+
+  get resume() {
+    return new URL(this.url).searchParams.get("resume");
+  }
+
+  /** The server says something. */
+  says(type, more = {}) {
+    this.onmessage({ data: JSON.stringify({ type, ...more }) });
+  }
+
+  /** The server lets the client in. */
+  welcomes(more = {}) {
+    this.readyState = 1;
+    this.says("welcome", { subscribed: ["broadcast"], recovered: null, token: "TOKEN", ping: 30, ...more });
+  }
+
+  /** The line ends. */
+  ends(code) {
+    this.readyState = 3;
+    this.onclose({ code });
+  }
+
+  send(text) {
+    this.sent.push(JSON.parse(text));
+  }
+
+  close() {
+    this.readyState = 2;
+  }
+}
+
+/** Time that passes when the test says so. (Node's own mock timers changed their signature between versions.) */
+class Clock {
+  now = 0;
+  timers = new Map();
+  real = { setTimeout, clearTimeout };
+
+  install() {
+    globalThis.setTimeout = (call, delay) => {
+      const timer = Symbol("timer");
+      this.timers.set(timer, { call, due: this.now + delay });
+      return timer;
+    };
+    globalThis.clearTimeout = (timer) => this.timers.delete(timer);
+  }
+
+  restore() {
+    Object.assign(globalThis, this.real);
+  }
+
+  tick(milliseconds) {
+    const end = this.now + milliseconds;
+    for (;;) {
+      const [timer, next] = [...this.timers].sort(([, a], [, b]) => a.due - b.due)[0] ?? [];
+      if (!next || next.due > end) break;
+      this.timers.delete(timer);
+      this.now = next.due;
+      next.call();
+    }
+    this.now = end;
+  }
+}
+
+const HOUR = 3_600_000;
+const last = () => FakeSocket.opened.at(-1);
+const count = () => FakeSocket.opened.length;
+let clock;
+let messages;
+let states;
+let losses;
+let presences;
+
+function start(options = {}, url = "ws://site.test/ws/news?subscribe-broadcast") {
+  return connect(url, {
+    onMessage: (message) => messages.push(message),
+    onState: (state) => states.push(state),
+    onLost: (loss) => losses.push(loss),
+    onPresence: (...told) => presences.push(told),
+    WebSocket: FakeSocket,
+    random: () => 0.5,
+    ...options,
+  });
+}
+
+/** A line that works. */
+function ready(options, welcome) {
+  const line = start(options);
+  last().welcomes(welcome);
+  return line;
+}
+
+/** Wait for the next attempt that the last state has announced. */
+function comesBack() {
+  assert.equal(states.at(-1).name, "reconnecting");
+  const before = count();
+  clock.tick(states.at(-1).seconds * 1000);
+  assert.equal(count(), before + 1);
+}
+
+beforeEach(() => {
+  FakeSocket.opened = [];
+  [messages, states, losses, presences] = [[], [], [], []];
+  clock = new Clock();
+  clock.install();
+});
+
+afterEach(() => clock.restore());
+
+describe("a line", () => {
+  test("names the URL and the subprotocol, and is connected when the server has said welcome", () => {
+    start();
+    assert.equal(last().url, "ws://site.test/ws/news?subscribe-broadcast");
+    assert.deepEqual(last().protocols, ["wsloop.v1"]);
+    assert.deepEqual(states, [{ name: "connecting" }]);
+    last().welcomes({ subscribed: ["broadcast", "group:chatters"], recovered: true });
+    const [, connected] = states;
+    assert.deepEqual(connected, { name: "connected", subscribed: ["broadcast", "group:chatters"], recovered: true });
+  });
+
+  for (const [page, url, expected] of [
+    ["http://site.test/page/", "/ws/news?subscribe-user", "ws://site.test/ws/news?subscribe-user"],
+    ["https://site.test/page/", "/ws/news?subscribe-user&echo", "wss://site.test/ws/news?subscribe-user&echo"],
+    ["https://site.test/", "ws://127.0.0.1:8000/ws/a/b", "ws://127.0.0.1:8000/ws/a/b"],
+  ]) {
+    test(`on ${page} finds ${url}`, () => {
+      globalThis.location = { href: page };
+      try {
+        start({}, url);
+      } finally {
+        delete globalThis.location;
+      }
+      assert.equal(last().url, expected);
+    });
+  }
+
+  test("signs in with a token that appears in no URL", () => {
+    start({ accessToken: "SECRET" });
+    assert.deepEqual(last().protocols, ["wsloop.v1", "wsloop.token.SECRET"]);
+    assert.ok(!last().url.includes("SECRET"));
+  });
+
+  test("hands messages on, texts as texts and bytes as bytes", () => {
+    ready();
+    last().says("message", { audience: "broadcast", data: "Grüße" });
+    last().says("message", { audience: "broadcast", data: "", kept: true });
+    last().says("message", { audience: "group", name: "chatters", base64: "AAEC/w==", own: true, news: 1 });
+    assert.deepEqual(messages, [
+      { audience: "broadcast", data: "Grüße", own: false, kept: false },
+      { audience: "broadcast", data: "", own: false, kept: true },
+      { audience: "group", name: "chatters", data: Uint8Array.of(0, 1, 2, 255), own: true, kept: false },
+    ]);
+  });
+
+  test("does not mind frames that it does not know", () => {
+    ready();
+    for (const type of ["news", "constructor", "toString", undefined]) last().says(type);
+    last().says("ping");
+    assert.deepEqual([messages, losses, states.length], [[], [], 2]);
+  });
+
+  test("outlives a page that fails", () => {
+    ready({
+      onMessage() {
+        throw new Error("of the page");
+      },
+    });
+    assert.throws(() => last().says("message", { audience: "user", data: "", position: "a.1.x" }), /of the page/);
+    clock.tick(59_999);
+    assert.equal(states.at(-1).name, "connected");
+    last().ends(1006);
+    comesBack();
+    assert.equal(last().resume, "TOKEN~a.1.x");
+  });
+});
+
+describe("what comes back after a break", () => {
+  test("begins at the token of the welcome", () => {
+    ready();
+    assert.equal(last().resume, null);
+    last().ends(1006);
+    comesBack();
+    assert.equal(last().url, "ws://site.test/ws/news?subscribe-broadcast&resume=TOKEN");
+  });
+
+  test("begins at the token of the page at first, until a welcome brings another one", () => {
+    start({ token: "eyJw:PAGE" });
+    assert.equal(last().resume, "eyJw:PAGE");
+    last().ends(1006);
+    comesBack();
+    assert.equal(last().resume, "eyJw:PAGE");
+    last().welcomes();
+    last().ends(1006);
+    comesBack();
+    assert.equal(last().resume, "TOKEN");
+  });
+
+  test("begins at the last position of each channel", () => {
+    ready();
+    last().says("message", { audience: "broadcast", data: "1", position: "kP3.1.e" });
+    last().says("message", { audience: "user", data: "2", position: "Zx9.7.e" });
+    last().says("message", { audience: "broadcast", data: "3", position: "kP3.2.e" });
+    last().says("position", { position: "Qq1.5.e" });
+    last().says("error", { code: "lost", reason: "Lost.", audience: "user", position: "Zx9.9.f" });
+    last().ends(1006);
+    comesBack();
+    assert.equal(last().resume, "TOKEN~kP3.2.e~Zx9.9.f~Qq1.5.e");
+  });
+
+  test("begins at the same place again if the line breaks before the welcome", () => {
+    ready();
+    last().says("message", { audience: "broadcast", data: "1", position: "kP3.1.e" });
+    for (let attempt = 0; attempt < 3; attempt += 1) {
+      last().ends(1006);
+      comesBack();
+      assert.equal(last().resume, "TOKEN~kP3.1.e");
+    }
+  });
+
+  test("forgets its positions with the next welcome, whose token stands for all", () => {
+    ready();
+    last().says("message", { audience: "broadcast", data: "1", position: "kP3.1.e" });
+    last().ends(1006);
+    comesBack();
+    last().welcomes({ recovered: true, token: "NEXT" });
+    last().says("message", { audience: "user", data: "2", position: "Zx9.7.e" });
+    last().ends(1006);
+    comesBack();
+    assert.equal(last().resume, "NEXT~Zx9.7.e");
+  });
+
+  test("is a new beginning where the facility offers no recovery", () => {
+    start({ token: "PAGE" });
+    last().welcomes({ token: undefined });
+    last().ends(1006);
+    comesBack();
+    assert.equal(last().resume, null);
+  });
+
+  test("can be another line, which begins where this one has ended", () => {
+    const line = ready();
+    last().says("message", { audience: "broadcast", data: "1", position: "kP3.1.e" });
+    line.close();
+    start({ token: line.token });
+    assert.equal(last().resume, "TOKEN~kP3.1.e");
+  });
+
+  test("is joined to a URL without parameters, too", () => {
+    start({ token: "PAGE" }, "ws://site.test/ws/news");
+    assert.equal(last().url, "ws://site.test/ws/news?resume=PAGE");
+  });
+});
+
+describe("what is lost", () => {
+  test("is told when the server cannot say what was missed", () => {
+    start({ token: "PAGE" });
+    last().welcomes({ recovered: false });
+    assert.deepEqual(losses, [{ reason: "What was missed cannot be told. Load the state anew." }]);
+  });
+
+  for (const recovered of [true, null]) {
+    test(`is nothing if recovered is ${recovered}`, () => {
+      start({ token: "PAGE" });
+      last().welcomes({ recovered });
+      assert.deepEqual(losses, []);
+    });
+  }
+
+  test("is told while the line is open", () => {
+    ready();
+    last().says("error", { code: "lost", reason: "Lost.", audience: "group", name: "chatters", position: "a.1.x" });
+    assert.deepEqual(losses, [{ reason: "Lost.", audience: "group", name: "chatters" }]);
+  });
+
+  test("is nothing in other errors", () => {
+    ready();
+    last().says("error", { code: "frame", reason: "Not understood." });
+    assert.deepEqual(losses, []);
+  });
+});
+
+describe("presence", () => {
+  const there = { presence: { users: ["mary", "john"], anonymous: 2 } };
+
+  test("is told when the line is opened, and with each change", () => {
+    ready({}, there);
+    last().says("presence", { event: "join", user: "ann" });
+    last().says("presence", { event: "leave", user: "mary" });
+    last().says("presence", { event: "anonymous", count: 3 });
+    assert.deepEqual(presences, [
+      [{ users: ["john", "mary"], anonymous: 2 }],
+      [{ users: ["ann", "john", "mary"], anonymous: 2 }, { event: "join", user: "ann" }],
+      [{ users: ["ann", "john"], anonymous: 2 }, { event: "leave", user: "mary" }],
+      [{ users: ["ann", "john"], anonymous: 3 }, { event: "anonymous", count: 3 }],
+    ]);
+  });
+
+  test("is not told where nothing changes", () => {
+    ready({}, there);
+    last().says("presence", { event: "join", user: "john" });
+    last().says("presence", { event: "leave", user: "ann" });
+    last().says("presence", { event: "anonymous", count: 2 });
+    last().says("presence", { event: "news" });
+    assert.equal(presences.length, 1);
+  });
+
+  test("begins anew with each welcome", () => {
+    ready({}, there);
+    last().ends(1012);
+    comesBack();
+    last().welcomes({ presence: { users: ["ann"], anonymous: 0 } });
+    assert.deepEqual(presences.at(-1), [{ users: ["ann"], anonymous: 0 }]);
+  });
+
+  test("is not told where it was not asked for", () => {
+    ready();
+    last().says("presence", { event: "join", user: "john" });
+    assert.deepEqual(presences, []);
+  });
+});
+
+describe("publishing", () => {
+  const rejection = (code) => ({ name: "PublishError", code });
+
+  test("is done when the server has acknowledged it", async () => {
+    const line = ready();
+    const first = line.publish("Grüße");
+    const second = line.publish(Uint8Array.of(0, 1, 2, 255));
+    assert.deepEqual(last().sent, [
+      { type: "publish", data: "Grüße", id: 1 },
+      { type: "publish", base64: "AAEC/w==", id: 2 },
+    ]);
+    let done = false;
+    first.then(() => (done = true));
+    last().says("ack", { id: 2 });
+    await second;
+    assert.equal(done, false);
+    last().says("ack", { id: 1 });
+    assert.equal(await first, undefined);
+    assert.equal(clock.timers.size, 1); // that of the line
+  });
+
+  for (const code of ["refused", "unavailable", "frame"]) {
+    test(`fails with ${code} if the server says so`, async () => {
+      const line = ready();
+      const published = line.publish("1");
+      last().says("error", { code, reason: "Because.", id: 1 });
+      await assert.rejects(published, { ...rejection(code), message: "Because." });
+    });
+  }
+
+  test("does not wait for ever", async () => {
+    const line = ready();
+    const published = line.publish("1");
+    clock.tick(10_000);
+    await assert.rejects(published, rejection("unknown"));
+    last().says("ack", { id: 1 }); // too late, and harmless
+  });
+
+  test("tells that it is not known when the line breaks, is closed or given up meanwhile", async () => {
+    for (const end of [() => last().ends(1006), (line) => line.close(), () => clock.tick(60_000)]) {
+      const line = ready();
+      clock.tick(55_000);
+      const published = line.publish("1");
+      end(line);
+      await assert.rejects(published, rejection("unknown"));
+      line.close();
+    }
+  });
+
+  test("is refused at once while there is no connection", async () => {
+    const line = start();
+    await assert.rejects(line.publish("too early"), rejection("disconnected"));
+    last().welcomes();
+    last().says("goodbye", { code: 1012, reason: "restarting", reconnect: true, after: 10 });
+    await assert.rejects(line.publish("after the goodbye"), rejection("disconnected"));
+    last().ends(1012);
+    await assert.rejects(line.publish("broken"), rejection("disconnected"));
+    comesBack();
+    last().welcomes();
+    last().readyState = 2;
+    await assert.rejects(line.publish("closing"), rejection("disconnected"));
+    assert.deepEqual(
+      FakeSocket.opened.flatMap(({ sent }) => sent),
+      [],
+    );
+  });
+
+  test("is for texts and bytes", async () => {
+    const line = ready();
+    await assert.rejects(line.publish({ text: "object" }), { name: "TypeError", message: /JSON\.stringify/ });
+    assert.deepEqual(last().sent, []);
+  });
+});
+
+describe("a line that breaks", () => {
+  test("is opened again after the time it names", () => {
+    ready();
+    last().ends(1012);
+    assert.deepEqual(states.at(-1), { name: "reconnecting", seconds: 1 });
+    clock.tick(999);
+    assert.equal(count(), 1);
+    clock.tick(1);
+    assert.equal(count(), 2);
+  });
+
+  for (const [code, why] of [
+    [1000, "nobody has asked for it"],
+    [1011, "the server failed"],
+    [1012, "the server restarts"],
+    [1013, "the server has too much to do"],
+    [4003, "other channels are allowed now"],
+    [4008, "too slow, or silent"],
+  ]) {
+    test(`is opened again soon after code ${code}: ${why}`, () => {
+      for (const random of [0, 0.5, 1]) {
+        ready({ random: () => random });
+        last().ends(code);
+        assert.deepEqual(states.at(-1), { name: "reconnecting", seconds: 2 * random });
+        comesBack();
+      }
+    });
+  }
+
+  test("is not opened again at once after code 4029, and says why", () => {
+    for (const [random, seconds] of [
+      [0, 2],
+      [1, 4],
+    ]) {
+      ready({ random: () => random });
+      last().ends(4029);
+      assert.deepEqual(states.at(-1), { name: "reconnecting", seconds, reason: "sent too fast" });
+      const before = count();
+      clock.tick(seconds * 1000 - 1);
+      assert.equal(count(), before);
+      clock.tick(1);
+      assert.equal(count(), before + 1);
+    }
+  });
+
+  test("forgets the reason with the next attempt", () => {
+    start();
+    last().ends(4029);
+    comesBack();
+    last().ends(1006);
+    assert.equal("reason" in states.at(-1), false);
+  });
+
+  // What the browser tells of HTTP 429 and 503 before the 101, and of any other failed connect.
+  test("is tried less and less often, but at least every 30 s", () => {
+    start({ random: () => 1 });
+    const waits = [];
+    for (let attempt = 0; attempt < 6; attempt += 1) {
+      last().ends(1006);
+      waits.push(states.at(-1).seconds);
+      comesBack();
+    }
+    assert.deepEqual(waits, [2, 4, 8, 16, 30, 30]);
+  });
+
+  test("waits anything between nothing and the whole time, so that clients do not come back together", () => {
+    start({ random: () => 0 });
+    last().ends(1012);
+    assert.deepEqual(states.at(-1), { name: "reconnecting", seconds: 0 });
+    clock.tick(0);
+    assert.equal(count(), 2);
+  });
+
+  test("begins with short waits again after it has worked", () => {
+    start();
+    for (let failure = 0; failure < 4; failure += 1) {
+      last().ends(1006);
+      comesBack();
+    }
+    last().welcomes();
+    last().ends(1006);
+    assert.equal(states.at(-1).seconds, 1);
+  });
+
+  test("is given up when nothing has come for two intervals, without waiting for the browser to notice", () => {
+    ready({}, { ping: 5 });
+    for (let ping = 0; ping < 20; ping += 1) {
+      clock.tick(9999);
+      last().says("ping");
+    }
+    assert.equal(count(), 1);
+    const dead = last();
+    clock.tick(9999);
+    assert.equal(states.at(-1).name, "connected");
+    clock.tick(1);
+    assert.equal(states.at(-1).name, "reconnecting");
+    assert.deepEqual([dead.readyState, dead.onmessage, dead.onclose], [2, null, null]);
+    comesBack();
+  });
+
+  test("is given up when there is no welcome, whether it was opened or not", () => {
+    start();
+    clock.tick(11_999);
+    assert.equal(states.at(-1).name, "connecting");
+    clock.tick(1);
+    comesBack();
+  });
+});
+
+describe("a goodbye", () => {
+  const goodbye = { code: 1012, reason: "server restarting", reconnect: true, after: 1730 };
+
+  test("says when to come back", () => {
+    ready();
+    last().says("goodbye", goodbye);
+    assert.equal(states.at(-1).name, "connected");
+    last().ends(1012);
+    assert.deepEqual(states.at(-1), { name: "reconnecting", seconds: 1.73, reason: "server restarting" });
+    comesBack();
+    last().ends(1006);
+    assert.deepEqual(states.at(-1), { name: "reconnecting", seconds: 2 }); // half of 4 s: the second failure
+  });
+
+  test("holds if no close frame follows", () => {
+    ready();
+    last().says("goodbye", goodbye);
+    last().ends(1006);
+    assert.equal(states.at(-1).seconds, 1.73);
+  });
+
+  test("says whether to come back at all", () => {
+    ready();
+    last().says("goodbye", { ...goodbye, code: 4999, reason: "closed down", reconnect: false });
+    last().ends(4999);
+    assert.deepEqual(states.at(-1), { name: "offline", reason: "closed down" });
+    clock.tick(HOUR);
+    assert.equal(count(), 1);
+  });
+
+  test("cannot shorten the pause of who has sent too much", () => {
+    ready();
+    last().says("goodbye", { code: 4029, reason: "rate", reconnect: true, after: 10 });
+    last().ends(4029);
+    assert.deepEqual(states.at(-1), { name: "reconnecting", seconds: 3, reason: "sent too fast" });
+    comesBack();
+    last().welcomes();
+    last().says("goodbye", { code: 4029, reason: "rate", reconnect: true, after: 60_000 });
+    last().ends(4029);
+    assert.equal(states.at(-1).seconds, 60);
+  });
+});
+
+describe("the end", () => {
+  for (const [code, reason] of [
+    [1008, "not allowed"],
+    [4001, "signed out"],
+  ]) {
+    for (const before of [false, true]) {
+      test(`comes with code ${code}: ${reason}${before ? ", after a goodbye" : ""}`, () => {
+        ready();
+        if (before) last().says("goodbye", { code, reason: "in the server's words", reconnect: false });
+        last().ends(code);
+        assert.deepEqual(states.at(-1), { name: "offline", reason });
+        clock.tick(HOUR);
+        assert.equal(count(), 1);
+      });
+    }
+  }
+
+  test("comes when the page closes the line", () => {
+    const line = ready();
+    line.close();
+    assert.equal(last().readyState, 2);
+    clock.tick(HOUR);
+    assert.equal(count(), 1);
+  });
+
+  test("comes when the page closes the line while it is told something", () => {
+    const line = ready({ onMessage: () => line.close() });
+    last().says("message", { audience: "user", data: "the last one" });
+    clock.tick(HOUR);
+    assert.equal(count(), 1);
+    assert.equal(clock.timers.size, 0);
+  });
+
+  test("comes while a next attempt is awaited, too", () => {
+    const line = start();
+    last().ends(1006);
+    line.close();
+    clock.tick(HOUR);
+    assert.equal(count(), 1);
+  });
+});
+
+describe("the network of the machine", () => {
+  let network;
+
+  beforeEach(() => {
+    network = new EventTarget();
+    globalThis.addEventListener = network.addEventListener.bind(network);
+  });
+
+  afterEach(() => {
+    delete globalThis.addEventListener;
+  });
+
+  test("ends the wait when it is back", () => {
+    start();
+    last().ends(1006);
+    network.dispatchEvent(new Event("online"));
+    assert.equal(count(), 2);
+    clock.tick(1000);
+    assert.equal(count(), 2);
+  });
+
+  test("does not disturb a line that works, nor wake one that was closed", () => {
+    const line = ready();
+    network.dispatchEvent(new Event("online"));
+    assert.equal(count(), 1);
+    line.close();
+    network.dispatchEvent(new Event("online"));
+    assert.equal(count(), 1);
+  });
+});
