@@ -28,6 +28,7 @@ from tests.unit.gate import Gate  # noqa: E402
 from tests.unit.peer import Peer, Recorder  # noqa: E402
 from wsloop import conf, pool  # noqa: E402
 from wsloop.connection import Bounds, Connection  # noqa: E402
+from wsloop.messages import unwrap  # noqa: E402
 from wsloop.transport import Transport  # noqa: E402
 
 BOUND = 60  # seconds; every wait of a test is for an event, and this is when it is given up
@@ -89,6 +90,43 @@ def gate(private_redis, use_redis, tmp_path):
     use_redis(gate)
     yield gate
     gate.close()
+
+
+@pytest.fixture
+def receive(facility):
+    """Listen to a Redis; what is returned gives the texts that one channel has got so far, by default everybody's.
+
+    ``received = receive(private_redis)``; ``received()``; ``received("unit:user:john:…")``.
+    """
+    subscriptions = []
+
+    def listen(server):
+        client = server.client()
+        client.connection_pool.connection_kwargs["decode_responses"] = False
+        subscription = client.pubsub()
+        subscriptions.append((client, subscription))
+        subscription.psubscribe(f"unit:*:{facility}")
+        assert subscription.get_message(timeout=10)["type"] == "psubscribe"
+        messages = []
+
+        def received(channel=f"unit:broadcast:{facility}"):
+            client.publish(f"unit:end:{facility}", "end")  # comes after all that was published so far
+            while (message := subscription.get_message(timeout=10))["channel"] != f"unit:end:{facility}".encode():
+                messages.append((message["channel"].decode(), unwrap(message["data"]).payload.decode()))
+            return [text for name, text in messages if name == channel]
+
+        return received
+
+    yield listen
+    for client, subscription in subscriptions:
+        subscription.close()
+        client.close()
+
+
+@pytest.fixture
+def received(shared_redis, receive):
+    """What the Redis that tests share has got so far for everybody who listens to the test's facility."""
+    return receive(shared_redis)
 
 
 @pytest.fixture(scope="session")
