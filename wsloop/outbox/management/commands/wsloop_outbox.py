@@ -91,7 +91,7 @@ class Command(BaseCommand):
         except (RedisError, DatabaseError) as exc:
             raise CommandError(f"The messages of the outbox wait: {describe(exc)}") from exc
         if remain:
-            raise CommandError(f"{remain} messages remain in the outbox; {refused} of them were refused by Redis")
+            raise CommandError(f"Messages that remain in the outbox: {remain}; refused by Redis: {refused}")
 
     def _until_asked(self, interval: float) -> None:
         lost, done, pause = False, 0, interval
@@ -120,7 +120,7 @@ class Command(BaseCommand):
     def _tell_progress(self) -> None:
         if time.monotonic() - self._told >= PROGRESS:
             self._told = time.monotonic()
-            self._say(f"{waiting().count()} messages of the outbox are left")
+            self._say(f"Messages that wait in the outbox: {waiting().count()}")
 
     def _say(self, text: str) -> None:
         self.stdout.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
