@@ -60,7 +60,15 @@ def start(serve, reload_file):
     """Start a site of two workers, reloaded as ``uwsgi.ini`` has it: ``start(redis)``."""
 
     def start(redis, front="http-socket", processes=2, options=(), url=None, **limits):
-        options = ["--lazy-apps", "--worker-reload-mercy", 10, "--touch-chain-reload", reload_file, *options]
+        options = [
+            "--lazy-apps",
+            "--worker-reload-mercy",
+            10,
+            "--touch-chain-reload",
+            reload_file,
+            "--disable-logging",
+            *options,
+        ]
         return serve(
             redis=redis,
             front=front,
