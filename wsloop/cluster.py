@@ -15,7 +15,7 @@ from typing import Any
 from redis import BlockingConnectionPool
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
-from redis.exceptions import ConnectionError, RedisClusterException
+from redis.exceptions import ClusterError, ConnectionError, RedisClusterException
 from redis.retry import Retry
 
 
@@ -77,7 +77,7 @@ class Cluster(RedisCluster):
         except BaseException as exc:
             self._forget()
             if isinstance(exc, (RedisClusterException, OSError)):
-                raise _as_redis_error(exc) from exc
+                raise ConnectionError(str(exc)) from exc
             raise
         finally:
             self._is_opening = False
@@ -94,9 +94,11 @@ class Cluster(RedisCluster):
         try:
             return super().execute_command(*args, **kwargs)  # type: ignore[no-untyped-call]
         except RedisClusterException as exc:
-            # Perhaps none of the nodes known by now is left, and those that were given are names of others today.
+            if exc.__cause__ is None:
+                raise ClusterError(_without_arguments(exc)) from None
+            # No node answers. Those known by now may be gone, and the names that were given lead to others today.
             self._forget()
-            raise _as_redis_error(exc) from exc
+            raise ConnectionError(str(exc)) from exc
 
     def addresses(self) -> list[tuple[str, int]]:
         """Return host and port of all nodes in random order, and after them those given that are not among them.
@@ -114,6 +116,6 @@ class Cluster(RedisCluster):
             super().close()
 
 
-def _as_redis_error(exc: Exception) -> ConnectionError:
-    # Without the command: its arguments are payloads, or channels whose names may have the key of a session.
-    return ConnectionError(str(exc).partition("\nCommand: ")[0])
+def _without_arguments(exc: RedisClusterException) -> str:
+    # They are payloads, or channels whose names may have the key of a session.
+    return str(exc).partition("\nCommand: ")[0].partition(" to execute (")[0]

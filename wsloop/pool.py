@@ -29,7 +29,7 @@ def client() -> Redis:
     connection that broke while it lay idle is replaced when it is taken from the pool.
 
     Behind Sentinels each new connection goes to the master of that moment. For a Redis Cluster this is a
-    :class:`wsloop.cluster.Cluster`, with as many connections to each node.
+    :class:`wsloop.cluster.Cluster`, a ``RedisCluster``, with as many connections to each node.
     """
     options = _options()
     timeout = conf.option("REDIS_TIMEOUT")
