@@ -15,4 +15,6 @@ STATIC_ROOT = Path(os.environ["SITE_STATIC"])
 ROOT_URLCONF = "tests.integration.sites.urls"
 WS4REDIS_ALLOWED_CHANNELS = "tests.integration.sites.hooks.everything"  # the sample's rules are tested by name
 
+INSTALLED_APPS = [*INSTALLED_APPS, "wsloop.outbox"]  # noqa: F405
+
 globals().update(json.loads(os.environ.get("SITE_SETTINGS", "{}")))

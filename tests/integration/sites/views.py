@@ -37,8 +37,8 @@ def publish(request):
 
     ``publisher``: ``wsloop`` or ``stock``; ``facility``; ``audience``: keyword arguments of the publisher, where
     ``"SELF"`` and ``{"account": name}`` stand for the marker and for the user object; ``messages``: what to publish,
-    where ``{"base64": …}`` stands for bytes; ``expire``; ``how``: ``plain``, ``context``, ``pipeline``, ``on_commit``
-    or ``rolled-back``.
+    where ``{"base64": …}`` stands for bytes; ``expire``; ``how``: ``plain``, ``context``, ``pipeline``, ``on_commit``,
+    ``rolled-back`` or ``outbox``.
     """
     order = json.loads(request.body)
     if order.get("publisher", "wsloop") == "stock":
@@ -82,6 +82,11 @@ def publish(request):
                     raise _RolledBack
         except _RolledBack:
             pass
+    elif how == "outbox":
+        with transaction.atomic():
+            publisher = RedisPublisher(**make)
+            for item in messages:
+                publisher.publish_message(item, outbox=True, **options)
     else:
         publisher = RedisPublisher(**make)
         for item in messages:
