@@ -21,11 +21,17 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.db import models, router, transaction
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
+from django.dispatch import Signal
 from redis.exceptions import RedisError
 
 from wsloop import pool, store
 
 logger = logging.getLogger("wsloop.signals")
+
+# Sent by wsloop.presence, once over all workers, with the name of the user as ``user``: the first socket of a user on
+# facilities with the option ``presence`` has opened, the last one has been closed for some seconds.
+user_online = Signal()
+user_offline = Signal()
 
 MOST = 1000  # users in one notice
 
@@ -161,4 +167,4 @@ def _publish(notice: str) -> None:
         logger.warning("a change takes no effect on open sockets before workers connect to Redis anew: %s", exc)
 
 
-__all__ = ["recheck"]
+__all__ = ["recheck", "user_offline", "user_online"]
