@@ -73,7 +73,7 @@ def start(serve, reload_file):
             redis=redis,
             front=front,
             processes=processes,
-            options=options,
+            options=[*reload, "--disable-logging", *options],
             settings=settings(**limits),
             env={"REDIS_URL": url} if url else {},
         )

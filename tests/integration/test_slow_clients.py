@@ -1,8 +1,8 @@
 """Clients that never read do not delay those that do, and what waits for them is bounded.
 
 With ``SLOW_CLIENTS=all`` on the scale of the promise: 1,000 sockets that read and 50 that do not, 30 s of messages of
-10 KB. Otherwise smaller, which takes seconds. The times themselves mean nothing on a shared machine: rounds with and
-without slow clients are compared, and one pair of rounds in which nothing else disturbs the second is enough.
+10 KB. Otherwise smaller, which takes seconds. The times themselves mean nothing on a shared machine: the best of some
+rounds with slow clients is compared with the best of those without.
 """
 
 import os
@@ -209,6 +209,7 @@ def test_clients_that_never_read(serve, private_redis, facility):
         found.append((alone.p99, beside.p99))
         print(f"p99 {alone.p99 * 1000:.1f} ms alone, {beside.p99 * 1000:.1f} ms beside {STUCK} slow clients;", end=" ")
         print(f"memory {alone.grown} and {beside.grown} KiB")
-        if beside.p99 <= WORSE * alone.p99:
+        # Whatever else the machine does only adds: the best round of each kind is nearest to what the server does.
+        if min(after for _, after in found) <= WORSE * min(before for before, _ in found):
             return
     raise AssertionError(f"99th percentiles without and with slow clients, in seconds: {found}")
