@@ -14,6 +14,7 @@ import pytest
 
 from tests.integration.cutting_proxy import CuttingProxy
 from tests.integration.harness import Process, RedisServer, wait_until
+from tests.integration.redis_topologies import SentinelSetup
 from tests.integration.swarm import Ledger, Publisher, Swarm, history
 from tests.requires import need
 
@@ -57,24 +58,19 @@ def reload_file(tmp_path):
 
 @pytest.fixture
 def start(serve, reload_file):
-    """Start a site of two workers, reloaded as ``uwsgi.ini`` has it: ``start(redis)``."""
+    """Start a site of two workers, reloaded as ``uwsgi.ini`` has it: ``start(redis)``.
 
-    def start(redis, front="http-socket", processes=2, options=(), url=None, **limits):
-        options = [
-            "--lazy-apps",
-            "--worker-reload-mercy",
-            10,
-            "--touch-chain-reload",
-            reload_file,
-            "--disable-logging",
-            *options,
-        ]
+    ``url``: its Redis, if it is not reached directly; ``connection``: ``WS4REDIS_CONNECTION``; further ones: ``WSLOOP``.
+    """
+
+    def start(redis=None, front="http-socket", processes=2, options=(), url=None, connection=None, **limits):
+        reload = ["--lazy-apps", "--worker-reload-mercy", 10, "--touch-chain-reload", reload_file]
         return serve(
             redis=redis,
             front=front,
             processes=processes,
             options=[*reload, "--disable-logging", *options],
-            settings=settings(**limits),
+            settings=settings(**limits) | ({"WS4REDIS_CONNECTION": connection} if connection else {}),
             env={"REDIS_URL": url} if url else {},
         )
 
@@ -324,6 +320,43 @@ def test_redis_takes_no_writes(start, private_redis, facility, harm, heal, named
     kind, words = named
     assert all(failure.split()[2] == kind and words in failure for failure in crowd.publisher.failures)
     assert verdict.whole, str(verdict)
+
+
+@pytest.fixture
+def sentinels():
+    need("redis-server")
+    setup = SentinelSetup()
+    try:
+        yield setup.start()
+    finally:
+        setup.close()
+
+
+@pytest.mark.parametrize("machines", [1, 2])
+def test_a_replica_replaces_redis(start, sentinels, facility, machines):
+    """What a replica has not got is lost with its master, and told. (On one machine it has got nearly everything.)"""
+    sites = [start(connection=sentinels.connection()) for _ in range(machines)]
+    with Crowd(sites, facility, 100) as crowd:
+        sentinels.fail_over()
+        crowd.publisher.wait(5)
+        verdict = crowd.finish()
+    assert verdict.honest, str(verdict)
+    assert verdict.told_lost <= 100 * 3 * 2, str(verdict)
+
+
+def test_a_replica_that_is_behind_replaces_redis(start, sentinels, facility):
+    """The new master has never heard of the latest messages: each client is told, those that have them too."""
+    site = start(connection=sentinels.connection())
+    with Crowd([site], facility, 50) as crowd:
+        sentinels.replica.pause()  # shorter than Sentinels need to give it up
+        crowd.publisher.wait(3)
+        sentinels.master.pause()
+        sentinels.replica.resume()
+        sentinels.fail_over()
+        crowd.publisher.wait(5)
+        verdict = crowd.finish()
+        assert all(client.ledger.told for client in crowd.clients)
+    assert verdict.honest, str(verdict)
 
 
 # --- workers ----------------------------------------------------------------------------------------------------------
