@@ -5,6 +5,7 @@
 # make fuzz     look for input that a connection does not stand, for FUZZ_SECONDS=60 (tests/README.rst)
 # make lint     ruff and mypy
 # make bench    what sockets cost and how fast messages go out (docs/reference/performance.rst); also: make bench-leaks
+# make soak     ten minutes in which everything breaks at random, and nothing may be missing (docs/reference/soak.rst)
 # make bench-attacks  what hostile clients can do, beside a neighbour (docs/explanation/what-a-client-can-do.rst)
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ BENCH ?=
 
 VENV := .venv
 
-.PHONY: run install test conformance fuzz lint bench bench-leaks bench-attacks dev python
+.PHONY: run install test conformance fuzz lint bench bench-leaks bench-attacks soak dev python
 
 run: install
 	@DEMO=1 HTTP='$(HTTP)' $(VENV)/bin/python -m project
@@ -63,3 +64,8 @@ bench-leaks: install
 bench-attacks: install
 	@$(PYTHON) project/install.py --other-uwsgi=optional $(VENV)-uwsgi requirements.txt
 	@$(VENV)/bin/python -m bench --attacks $(BENCH)
+
+# SOAK_SECONDS and SOAK_SEED say how long, and repeat what an earlier run has done. Then slow clients in full number.
+soak: dev
+	@$(VENV)/bin/python -m bench.soak
+	@SLOW_CLIENTS=all $(VENV)/bin/python -m pytest -q -s tests/integration/test_slow_clients.py

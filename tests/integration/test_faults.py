@@ -6,14 +6,14 @@ numbers are checked for gaps, duplicates and order. See ``swarm.py``.
 
 import os
 import random
-import shutil
 import signal
 import time
 
 import pytest
 
+from bench.soak import DurableRedis, soak
 from tests.integration.cutting_proxy import CuttingProxy
-from tests.integration.harness import Process, RedisServer, wait_until
+from tests.integration.harness import wait_until
 from tests.integration.redis_topologies import SentinelSetup
 from tests.integration.swarm import Ledger, Publisher, Swarm, history
 from tests.requires import need
@@ -26,17 +26,6 @@ def settings(**more):
     facilities = {"test-*": HISTORY, "small-*": {"size": 10, "ttl": 600}}
     unbounded = {"MAX_CONNECTIONS_PER_ADDRESS": None, "MAX_CONNECTIONS_PER_USER": None}
     return {"WSLOOP": {"FACILITIES": facilities, **unbounded, **more}}
-
-
-class DurableRedis(RedisServer):
-    """A Redis whose data survive that it is killed: it answers when a write is on the disk."""
-
-    def start(self):
-        command = [shutil.which("redis-server"), "--bind", "127.0.0.1", "--port", str(self.port), "--save", ""]
-        command += ["--dir", str(self.directory), "--appendonly", "yes", "--appendfsync", "always"]
-        self._process = Process(command, self.directory / "log")
-        wait_until(self._is_ours, what="Redis answering")
-        return self
 
 
 @pytest.fixture
@@ -60,7 +49,7 @@ def reload_file(tmp_path):
 def start(serve, reload_file):
     """Start a site of two workers, reloaded as ``uwsgi.ini`` has it: ``start(redis)``.
 
-    ``url``: its Redis, if it is not reached directly; ``connection``: ``WS4REDIS_CONNECTION``; further ones: ``WSLOOP``.
+    ``url``: its Redis, where it is not reached directly; ``connection``: WS4REDIS_CONNECTION; further ones: WSLOOP.
     """
 
     def start(redis=None, front="http-socket", processes=2, options=(), url=None, connection=None, **limits):
@@ -507,3 +496,16 @@ def test_lines_that_are_dead_without_a_word(start, private_redis, facility):
         verdict = crowd.finish()
         assert all(client.dead_lines for client in crowd.clients)
     assert verdict.whole, str(verdict)
+
+
+# --- all of it --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(240)
+def test_a_short_soak():
+    """``make soak`` in little: see ``bench/soak.py``."""
+    need("redis-server")
+    verdict, published, done = soak(15, random.Random(4), clients=40, least=5)
+    assert published > 15
+    assert sum(count for _, count in done) >= 5
+    assert verdict.honest, str(verdict)
