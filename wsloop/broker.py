@@ -15,7 +15,10 @@ line with everybody's messages, which gives two things that plain publish and su
 
 And all processes listen to one more channel, on which they are told about users whose rights have changed.
 
-This module must not know WebSockets: it hands ``(channel, payload, origin)`` to ``deliver``.
+Channels of facilities with a history go through :mod:`wsloop.continuity`, so that nothing is missed when the line
+breaks.
+
+This module must not know WebSockets: it hands ``(channel, message, origin)`` to ``deliver``.
 """
 
 from __future__ import annotations
@@ -30,11 +33,13 @@ from typing import Any, NamedTuple
 
 import gevent
 from gevent.event import AsyncResult
-from redis.connection import ConnectionInterface, ConnectionPool
+from redis.connection import ConnectionInterface
 from redis.exceptions import RedisError
 
 from wsloop import conf, pool, store
+from wsloop.continuity import Continuity
 from wsloop.drain import Drain
+from wsloop.messages import Message, Position, unwrap
 
 logger = logging.getLogger("wsloop.broker")
 
@@ -48,14 +53,15 @@ class Unavailable(Exception):
     """Redis cannot be reached or does not answer in time; nothing was promised to the client yet."""
 
 
-class Message(NamedTuple):
+class Publication(NamedTuple):
     """What a socket publishes; see :meth:`Broker.publish`."""
 
     channels: Sequence[bytes]
     payload: bytes
     expire: int
+    options: conf.Facility
     origin: Any
-    done: Callable[[], None]
+    done: Callable[[bool], None]
 
 
 Command = tuple[ConnectionInterface, str, tuple[bytes, ...]]
@@ -65,10 +71,11 @@ class Broker:
     """The process's access to Redis.
 
     Args:
-        deliver: called with channel, payload and origin for each message, in the order of Redis; must not block.
+        deliver: called with channel, message and origin for each message, in the order of Redis; must not block.
         failed: called when ``deliver`` or the broker itself has raised something unforeseen: messages are lost.
         control: called with each payload on :func:`store.control_channel`; must not block.
         connected: called when that channel is subscribed (again): payloads before may have been missed.
+        forgotten: called with a channel whose messages were lost, and the position at which it goes on; must not block.
 
     Attributes:
         lost: how many messages of sockets Redis did not take.
@@ -76,12 +83,13 @@ class Broker:
 
     def __init__(
         self,
-        deliver: Callable[[bytes, bytes, Any], None],
+        deliver: Callable[[bytes, Message, Any], None],
         failed: Callable[[], None],
         control: Callable[[bytes], None] = lambda payload: None,
         connected: Callable[[], None] = lambda: None,
+        forgotten: Callable[[bytes, Position], None] = lambda channel, position: None,
     ) -> None:
-        self._deliver = deliver
+        self._continuity = Continuity(deliver, forgotten)
         self._failed = failed
         self._control = control
         self._connected = connected
@@ -92,23 +100,27 @@ class Broker:
         self._unanswered: collections.Counter[bytes] = collections.Counter()
         self._waiting: dict[bytes, list[AsyncResult[None]]] = {}
         self._commands: Drain[Command] = Drain(self._send_commands)
-        self._outbox: Drain[Message] = Drain(self._send_messages)
+        self._outbox: Drain[Publication] = Drain(self._send_messages)
         self._markers: Drain[bytes] = Drain(self._send_markers)
         self._connection: ConnectionInterface | None = None
         self._reader: gevent.Greenlet[[], None] | None = None
         self._down: Unavailable | None = None
         self._origin: Any = None
         self._origins: dict[bytes, Any] = {}
-        self._syncs: dict[bytes, AsyncResult[None]] = {}
+        self._syncs: dict[bytes, list[AsyncResult[None]]] = {}
         self._numbers = itertools.count(1)
         self.lost = 0
 
     # What sockets need.
 
-    def subscribe(self, channels: Iterable[bytes]) -> None:
+    def subscribe(self, channels: Iterable[bytes], options: conf.Facility = conf.PLAIN) -> None:
         """Count a subscriber of each channel, and return when Redis has acknowledged all of them.
 
         Every call needs an :meth:`unsubscribe` with the same channels, unless it raises.
+
+        Args:
+            channels: which.
+            options: of their facility. If it has a history, :meth:`position` is known as soon as this returns.
 
         Raises:
             Unavailable: if the line to Redis is known to be broken, or Redis does not acknowledge within
@@ -121,13 +133,22 @@ class Broker:
             self._counts[channel] = count + 1
             if not count:
                 new.append(channel)
+        watched = [each for each in channels if options.size and self._continuity.watch(each, options)]
         try:
             self._start()
             self._command("SUBSCRIBE", tuple(new))
             self._wait_for_acknowledgement(channels)
+            for channel in set(watched).difference(new):  # had been subscribed to without its history
+                self._continuity.subscribed(channel)
+            if not self._continuity.wait(channels, conf.option("REDIS_TIMEOUT")):
+                raise Unavailable("Redis did not tell in time where the history stands")
         except BaseException:
             self.unsubscribe(channels)
             raise
+
+    def position(self, channel: bytes) -> Position | None:
+        """Return where a channel with a history stands: at the last message that was delivered in this process."""
+        return self._continuity.position(channel)
 
     def listen(self) -> None:
         """Have ``control`` be called, as soon as Redis can be reached. Never blocks."""
@@ -144,6 +165,7 @@ class Broker:
                 del self._counts[channel]
                 self._acknowledged.discard(channel)
                 self._waiting.pop(channel, None)
+                self._continuity.forget(channel)
                 gone.append(channel)
         self._command("UNSUBSCRIBE", tuple(gone))
 
@@ -157,7 +179,9 @@ class Broker:
         # The first socket of a worker may have no channel, and have waited for nothing yet.
         self._wait_for_acknowledgement((self._own_channel,))
         number = b"%d" % next(self._numbers)
-        waiter = self._syncs[number] = AsyncResult()
+        waiter: AsyncResult[None] = AsyncResult()
+        # Messages of different nodes of a cluster are in no order: each node has to send the marker behind its own.
+        self._syncs[number] = [waiter] * store.masters(pool.client())
         try:
             self._markers.put(number)
             self._wait(waiter)
@@ -170,7 +194,8 @@ class Broker:
         payload: bytes,
         expire: int,
         origin: Any = None,
-        done: Callable[[], None] = lambda: None,
+        done: Callable[[bool], None] = lambda taken: None,
+        options: conf.Facility = conf.PLAIN,
     ) -> None:
         """Publish what a socket sent, in the order of the calls. Never blocks; what Redis does not take is counted.
 
@@ -179,9 +204,10 @@ class Broker:
             payload: the message.
             expire: seconds for which it is kept as the last message of each channel; 0 keeps nothing.
             origin: handed to ``deliver`` with exactly this message when it comes back to this process; or None.
-            done: called when Redis has taken the message, or it is lost.
+            done: called with whether Redis has taken the message, once that is known.
+            options: of the facility.
         """
-        self._outbox.put(Message(channels, payload, expire, origin, done))
+        self._outbox.put(Publication(channels, payload, expire, options, origin, done))
 
     def stop(self) -> None:
         """End the reader and close its connection."""
@@ -254,10 +280,7 @@ class Broker:
 
     def _connect(self) -> ConnectionInterface:
         # RESP2, where answers and messages of a subscribed connection come in one order and one form.
-        options = {"socket_connect_timeout": conf.option("REDIS_TIMEOUT")} | conf.redis_options()
-        options |= {"protocol": 2, "socket_timeout": 3 * PROBE_INTERVAL, "client_name": "wsloop"}
-        connection = ConnectionPool(**options).make_connection()
-        connection.connect()
+        connection = pool.subscription_connection(protocol=2, socket_timeout=3 * PROBE_INTERVAL, client_name="wsloop")
         self._connection, self._down = connection, None
         channels = list(self._counts)
         for start in range(0, len(channels), BATCH):
@@ -290,7 +313,7 @@ class Broker:
             elif channel == self._control_channel:
                 self._control(payload)
             else:
-                self._deliver(channel, payload, self._origin)
+                self._continuity.arrived(channel, unwrap(payload), self._origin)
                 return len(payload)
         elif kind in (b"subscribe", b"unsubscribe"):
             channel = response[1]
@@ -301,6 +324,7 @@ class Broker:
                     self._acknowledged.add(channel)
                     if channel == self._control_channel:
                         self._connected()
+                    self._continuity.subscribed(channel)
                     for waiter in self._waiting.pop(channel, ()):
                         waiter.set()
         return 0
@@ -309,8 +333,11 @@ class Broker:
         word, *numbers = payload.split()
         if word == b"sync":
             for number in numbers:
-                if number in self._syncs:
-                    self._syncs[number].set()
+                waiters = self._syncs.get(number)
+                if waiters and len(waiters) > 1:
+                    waiters.pop()
+                elif waiters:
+                    waiters[0].set()
         elif word == b"origin":
             self._origin = self._origins.pop(numbers[0], None) if numbers else None
 
@@ -324,7 +351,7 @@ class Broker:
         self._origins.clear()
         waiting = [waiter for waiters in self._waiting.values() for waiter in waiters]
         self._waiting.clear()
-        for waiter in (*waiting, *self._syncs.values()):
+        for waiter in (*waiting, *itertools.chain.from_iterable(self._syncs.values())):
             waiter.set_exception(Unavailable(*reason.args))
         self._syncs.clear()
 
@@ -333,48 +360,41 @@ class Broker:
     def _send_markers(self, numbers: list[bytes]) -> None:
         # Apart from the outbox: a socket that opens need not wait for what others are about to publish.
         try:
-            pool.client().publish(self._own_channel, b"sync " + b" ".join(numbers))
+            store.tell_all(pool.client(), self._own_channel, b"sync " + b" ".join(numbers))
         except (RedisError, OSError):
             for number in numbers:
-                if number in self._syncs:
-                    self._syncs[number].set_exception(Unavailable("Redis cannot be reached"))
+                for waiter in self._syncs.get(number, ())[:1]:
+                    waiter.set_exception(Unavailable("Redis cannot be reached"))
 
-    def _send_messages(self, items: list[Message]) -> None:
+    def _send_messages(self, items: list[Publication]) -> None:
         for messages in _batches(items):
             numbers: list[bytes] = []
+            taken = False
             try:
-                self._send_batch(messages, numbers)
+                store.publish(pool.client(), [self._outgoing(message, numbers) for message in messages])
+                taken = True
             except (RedisError, OSError) as exc:
                 self.lost += len(messages)
                 for number in numbers:
                     self._origins.pop(number, None)
                 logger.error("%d messages of sockets are lost, Redis did not take them: %s", len(messages), exc)
             for message in messages:
-                message.done()
+                message.done(taken)
             # The reader must keep up: Redis ends a subscription for which 8 MB wait for a minute, or 32 MB at once.
             gevent.sleep(0)
 
-    def _send_batch(self, messages: list[Message], numbers: list[bytes]) -> None:
-        pipeline = pool.client().pipeline(transaction=True)
-        marked = False
-        for message in messages:
-            if message.origin is not None and self._own_channel in self._acknowledged:
-                numbers.append(b"%d" % next(self._numbers))
-                self._origins[numbers[-1]] = message.origin
-                pipeline.publish(self._own_channel, b"origin " + numbers[-1])
-                marked = True
-            elif marked:
-                pipeline.publish(self._own_channel, b"origin")
-                marked = False
-            store.queue_publish(pipeline, message.channels, message.payload, message.expire)
-        if marked:
-            pipeline.publish(self._own_channel, b"origin")
-        store.execute(pipeline)
+    def _outgoing(self, message: Publication, numbers: list[bytes]) -> store.Outgoing:
+        own = (b"", b"")
+        if message.origin is not None and self._own_channel in self._acknowledged:
+            numbers.append(b"%d" % next(self._numbers))
+            self._origins[numbers[-1]] = message.origin
+            own = (self._own_channel, b"origin " + numbers[-1])
+        return store.Outgoing(message.channels, message.payload, message.expire, message.options, own=own)
 
 
-def _batches(items: list[Message]) -> Iterator[list[Message]]:
+def _batches(items: list[Publication]) -> Iterator[list[Publication]]:
     """Yield the messages in order, as many at once as go into one transaction."""
-    batch: list[Message] = []
+    batch: list[Publication] = []
     size = 0
     for message in items:
         more = len(message.payload) * len(message.channels)

@@ -11,7 +11,7 @@ import fnmatch
 import ipaddress
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -70,11 +70,36 @@ DEFAULTS: dict[str, Any] = {
     "FACILITIES": {},
 }
 
-FACILITY_DEFAULTS: dict[str, Any] = {
-    # Whether its sockets may negotiate compression. Off where a message mixes a secret with text of somebody else, who
-    # could guess the secret by the size on the wire (BREACH).
-    "compression": True,
-}
+
+class Facility(NamedTuple):
+    """The options of one facility, with their defaults.
+
+    Attributes:
+        size: messages kept of each of its channels, so that clients get what they have missed; 0: none, for they cost
+            memory of Redis.
+        ttl: seconds for which they are kept after the last one; by default as long as ws4redis keeps the last message.
+        recover: whether clients may ask for what they have missed; False: the history is for views alone.
+        latest_only: a client that does not read fast enough misses messages but the newest of each channel, instead of
+            being closed: for prices and positions, where only the newest counts.
+        presence: whether it is known who is there.
+        compression: whether its sockets may negotiate compression. Off where a message mixes a secret with text of
+            somebody else, who could guess the secret by the size on the wire (BREACH).
+    """
+
+    size: int = 0
+    ttl: int = 3600
+    recover: bool = True
+    latest_only: bool = False
+    presence: bool = False
+    compression: bool = True
+
+    @property
+    def recovers(self) -> bool:
+        """Whether a client can come back to where it was."""
+        return self.size > 0 and self.recover
+
+
+FACILITY_DEFAULTS: dict[str, Any] = Facility()._asdict()
 
 WHOLE = ("MAX_", "PING_", "COMPRESS_")  # numbers of things, bytes, and turns of the hub's timer
 MAY_BE_NONE = {
@@ -113,12 +138,15 @@ def compress_from() -> float:
     return float("inf") if smallest is None else float(smallest)
 
 
-def facility_option(facility: str, name: str) -> Any:
-    """Return an option of one facility, from the first pattern in ``WSLOOP["FACILITIES"]`` that matches it."""
+def facility(name: str) -> Facility:
+    """Return the options of one facility, from the first pattern in ``WSLOOP["FACILITIES"]`` that matches it."""
     for pattern, options in option("FACILITIES").items():
-        if fnmatch.fnmatchcase(facility, pattern):
-            return options.get(name, FACILITY_DEFAULTS[name])
-    return FACILITY_DEFAULTS[name]
+        if fnmatch.fnmatchcase(name, pattern):
+            return Facility(**options)
+    return PLAIN
+
+
+PLAIN = Facility()
 
 
 def _check_number(name: str, value: Any) -> None:
@@ -175,8 +203,12 @@ def _check_facilities(name: str, value: Any) -> None:
                 f"{name}[{pattern!r}] has no option {sorted(unknown)}; there are {list(FACILITY_DEFAULTS)}"
             )
         for key, given in options.items():
-            if type(given) is not type(FACILITY_DEFAULTS[key]):
-                raise ImproperlyConfigured(f"{name}[{pattern!r}][{key!r}] must be True or False, not {given!r}")
+            where = f"{name}[{pattern!r}][{key!r}]"
+            if type(FACILITY_DEFAULTS[key]) is bool:
+                if type(given) is not bool:
+                    raise ImproperlyConfigured(f"{where} must be True or False, not {given!r}")
+            elif not (key == "size" and type(given) is int and given == 0):
+                _check_integer(where, given)
 
 
 # Scheme, host with perhaps a wildcard for its subdomains, and perhaps a port.

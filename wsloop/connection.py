@@ -33,6 +33,7 @@ from websockets.protocol import Protocol as WebSocketProtocol
 
 from wsloop import deflate, metrics
 from wsloop.deflate import Deflate
+from wsloop.dialects import BARE, Dialect
 from wsloop.transport import READ, WRITE, Transport
 
 # Private close codes, after HTTP's 408 and 429.
@@ -59,6 +60,9 @@ class Handler(Protocol):
     def pausing(self, connection: Connection) -> None:
         """The connection is held, because of how its peer sends; release it in some milliseconds."""
 
+    def drained(self, connection: Connection) -> None:
+        """The kernel was full, and has taken now all that waited."""
+
     def closing(self, connection: Connection) -> None:
         """The connection takes no more messages and waits for the peer to hang up."""
 
@@ -84,6 +88,7 @@ class Bounds(NamedTuple):
         rate: frames a second taken in the long run, or None; above it the connection is closed with TOO_MANY.
         burst: frames taken at once.
         compress_from: bytes of the smallest message that is compressed, where that was negotiated.
+        latest_only: of the messages of a channel that wait, the newest alone counts; see :meth:`Connection.replace`.
     """
 
     max_message_size: int
@@ -91,6 +96,7 @@ class Bounds(NamedTuple):
     rate: float | None = None
     burst: float = 0
     compress_from: float = 0
+    latest_only: bool = False
 
 
 def encode(payload: bytes, text: bool, window_bits: int = 0) -> bytes:
@@ -139,8 +145,11 @@ class Connection:
         handler: told about messages and the end.
         bounds: what the client may do.
         extensions: those that the handshake has negotiated; see ``handshake``.
+        dialect: what is spoken.
 
     Attributes:
+        dialect: what is spoken.
+        place: for presence: the facility, and the name of the user; None where it is not counted.
         bounds: what the client may do.
         window_bits: how messages to this client may be compressed, see :func:`encode`; 0: not at all.
         channels: for the hub: what this connection is subscribed to.
@@ -157,6 +166,7 @@ class Connection:
         "_fruitless",
         "_handler",
         "_held",
+        "_latest",
         "_protocol",
         "_queue",
         "_queued_bytes",
@@ -166,14 +176,21 @@ class Connection:
         "_writing",
         "bounds",
         "channels",
+        "dialect",
         "heard",
+        "place",
         "shared",
         "visitor",
         "window_bits",
     )
 
     def __init__(
-        self, transport: Transport, handler: Handler, bounds: Bounds, extensions: Sequence[Extension] = ()
+        self,
+        transport: Transport,
+        handler: Handler,
+        bounds: Bounds,
+        extensions: Sequence[Extension] = (),
+        dialect: Dialect = BARE,
     ) -> None:
         self._transport = transport
         self._handler = handler
@@ -187,6 +204,7 @@ class Connection:
         self.bounds = bounds
         self.window_bits = next((deflate.window_bits(each) for each in extensions if isinstance(each, Deflate)), 0)
         self._queue: list[bytes] | None = None  # frames that wait; None as long as an idle connection has none
+        self._latest: dict[bytes, bytes] | None = None  # by channel, what comes after the queue; see replace()
         self._queued_bytes = 0
         self._sent = 0  # bytes of the first frame that the kernel has taken already
         self._writing = False  # the kernel is full: the event loop tells when it takes more
@@ -199,6 +217,8 @@ class Connection:
         self._bucket = Bucket()
         self.shared: Bucket | None = None
         self.channels: tuple[bytes, ...] = ()
+        self.dialect = dialect
+        self.place: Any = None
         self.visitor: Any = None
         self.heard = True
 
@@ -215,6 +235,16 @@ class Connection:
     def open(self) -> bool:
         """Whether messages can be sent."""
         return self._protocol.state is State.OPEN
+
+    @property
+    def latest_only(self) -> bool:
+        """Whether of messages that it does not read the newest of each channel is kept, and it is not closed."""
+        return self.bounds.latest_only
+
+    @property
+    def clear(self) -> bool:
+        """Whether the kernel has taken all that was to be sent."""
+        return self._queue is None
 
     # Output.
 
@@ -236,6 +266,21 @@ class Connection:
             self._overflow()
             return True
         self._queue.append(frame)
+        return False
+
+    def replace(self, channel: bytes, frame: bytes) -> bool:
+        """Put down a frame as :meth:`enqueue` does, but while the client does not read, instead of an earlier one.
+
+        Of what comes on a channel while the kernel is full, or more than ``max_queued_bytes`` wait, the newest frame
+        alone is kept.
+        """
+        fits = self._queue is None or self._queued_bytes + len(frame) <= self.bounds.max_queued_bytes
+        if not self._accepting or (fits and not self._writing):
+            return self.enqueue(frame)
+        if self._latest is None:
+            self._latest = {}
+        self._latest.pop(channel, None)  # to the end: the order is that of the newest ones
+        self._latest[channel] = frame
         return False
 
     def reply(self, payload: bytes, text: bool) -> None:
@@ -261,6 +306,9 @@ class Connection:
             if taken == self._queued_bytes:
                 self._queue = None
                 self._queued_bytes = self._sent = 0
+                if self._latest:
+                    self._queue, self._latest = list(self._latest.values()), None
+                    self._queued_bytes = sum(map(len, self._queue))
             else:
                 self._forget(taken)
                 if taken < len(data):
@@ -329,6 +377,8 @@ class Connection:
             self.flush()
             self.heard = self.heard or self._queued_bytes < waiting  # it reads, if slowly
             self._watch()
+            if self._queue is None:
+                self._handler.drained(self)
         if events & READ and self._handler is not NOBODY:
             data = self._transport.receive()
             if data:
@@ -491,6 +541,9 @@ class Connection:
     def close(self, code: int, reason: str = "") -> None:
         """Begin the closing handshake (RFC 6455, section 7.1.2). Output that waits goes first."""
         if self.open:
+            goodbye = self.dialect.goodbye(code, reason) if self._accepting else b""
+            if goodbye:
+                self.enqueue(encode(goodbye, True))
             self._protocol.send_close(code, reason)
             self._leave_open()
             self._send_answers()
@@ -498,6 +551,7 @@ class Connection:
     def _leave_open(self) -> None:
         self._deaf = True
         self._accepting = False
+        self._latest = None
         self._fragments = None
         self._handler.closing(self)
 
@@ -506,7 +560,7 @@ class Connection:
         handler, self._handler = self._handler, NOBODY
         self._protocol.state = State.CLOSED
         self._protocol.parser = None  # type: ignore[assignment]  # the parser holds the protocol: a cycle less to collect
-        self._queue = self._fragments = None
+        self._queue = self._latest = self._fragments = None
         self._rest = b""
         self._deaf = True
         self._accepting = False
@@ -520,6 +574,8 @@ class Nobody:
     def received(self, connection: Connection, payload: bytes, text: bool) -> None: ...
 
     def pausing(self, connection: Connection) -> None: ...
+
+    def drained(self, connection: Connection) -> None: ...
 
     def closing(self, connection: Connection) -> None: ...
 

@@ -16,18 +16,23 @@ Nothing here blocks. This module must not know Redis or HTTP.
 from __future__ import annotations
 
 import collections
+import functools
 import resource
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import gevent
+from gevent.event import Event
 
 from wsloop import conf, metrics
 from wsloop.connection import PING, TOO_SLOW, Bucket, Connection, encode
+from wsloop.dialects import DIALECTS, Dialect
+from wsloop.messages import Message, Position
 
 TICK = 1.0  # seconds between two turns of the timer
 HEARTBEAT_INTERVAL = 4  # ticks; as in ws4redis
+MOST_SEVERAL = 1000  # messages to several channels that are remembered, until they have come on all of them
 PAUSE = 0.01  # seconds for which a connection that trickles is not read, at the least
 RESUMED = 20  # connections read again after such a pause: thousands that trickle cost no more than these
 
@@ -90,6 +95,12 @@ class Index(Generic[Key]):
             del self._of[key]
 
 
+@functools.cache
+def encode_ping(dialect: Dialect) -> bytes:
+    """Return the frame that shows clients of a dialect that the line is alive; nothing if it has none."""
+    return encode(dialect.ping, True) if dialect.ping else b""
+
+
 def is_text(payload: bytes) -> bool:
     """Tell whether a message leaves as text: a payload has no type in Redis, so whatever is UTF-8 does."""
     try:
@@ -105,28 +116,30 @@ class Joining:
     Attributes:
         channels: the channels it will be subscribed to.
         visitor: who wants to open it.
-        messages: pairs of channel and payload, in order.
+        messages: pairs of channel and message, in order.
         too_much: more has arrived than one connection may hold; the socket must be refused.
+        lost: messages of a channel were lost meanwhile; the socket must be refused.
     """
 
-    __slots__ = ("_bound", "_size", "channels", "messages", "too_much", "visitor")
+    __slots__ = ("_bound", "_size", "channels", "lost", "messages", "too_much", "visitor")
 
     def __init__(self, channels: Iterable[bytes], bound: int, visitor: Visitor = NOBODY) -> None:
         self.channels = tuple(channels)
         self.visitor = visitor
-        self.messages: list[tuple[bytes, bytes]] = []
+        self.messages: list[tuple[bytes, Message]] = []
         self.too_much = False
+        self.lost = False
         self._bound = bound
         self._size = 0
 
-    def add(self, channel: bytes, payload: bytes) -> None:
-        self._size += len(payload)
+    def add(self, channel: bytes, message: Message) -> None:
+        self._size += len(message.payload)
         self.too_much = self.too_much or self._size > self._bound
         if not self.too_much:
-            self.messages.append((channel, payload))
+            self.messages.append((channel, message))
 
-    def news(self, persisted: Sequence[tuple[bytes | None, bytes]], count: int) -> list[bytes]:
-        """Return what the client gets first: kept messages, then what has been published meanwhile, nothing twice.
+    def kept(self, persisted: Sequence[tuple[bytes | None, bytes]], count: int) -> list[tuple[bytes, Message]]:
+        """Return those of the kept messages that are not among those which have been published meanwhile.
 
         Args:
             persisted: pairs of channel (None if unknown) and kept message, read while joining.
@@ -136,19 +149,47 @@ class Joining:
         known = self.messages[:count]
         kept = []
         for channel, payload in persisted:
-            twin = next((one for one in known if one[1] == payload and channel in (one[0], None)), None)
+            twin = next((one for one in known if one[1].payload == payload and channel in (one[0], None)), None)
             if twin is None:
-                kept.append(payload)
+                kept.append((channel or b"", Message(payload)))
             elif channel is None:
                 known.remove(twin)
-        return kept + [payload for _, payload in self.messages]
+        return kept
+
+
+class News:
+    """What a socket is sent before it is a member of its channels, in its dialect, nothing twice.
+
+    Args:
+        dialect: what it speaks.
+        known: ids of messages that it has already; those of added ones are put into it.
+    """
+
+    def __init__(self, dialect: Dialect, known: set[str]) -> None:
+        self._dialect = dialect
+        self._known = known
+        self.texts: list[bytes] = []
+
+    def tell(self, text: bytes) -> None:
+        """Add something that is no message; nothing if it is empty."""
+        if text:
+            self.texts.append(text)
+
+    def add(self, channel: bytes, message: Message, kept: bool = False) -> None:
+        """Add a message, unless it was published to several channels and the socket has it by way of another one."""
+        if message.id and message.id in self._known:
+            self.tell(self._dialect.position(channel, message))
+            return
+        if message.id:
+            self._known.add(message.id)
+        self.tell(self._dialect.message(channel, message, kept=kept))
 
 
 class Hub:
     """The connections of this process.
 
     Args:
-        left: called with the channels of a connection that has ended.
+        left: called with a connection that takes no more messages.
         expired: called with connections whose session or token ends about now.
 
     Attributes:
@@ -158,12 +199,17 @@ class Hub:
 
     def __init__(
         self,
-        left: Callable[[Sequence[bytes]], None],
+        left: Callable[[Connection], None],
         expired: Callable[[list[Connection]], None] = lambda connections: None,
     ) -> None:
         self._left = left
         self._expired = expired
-        self._members: Index[bytes] = Index()
+        # By dialect, and whether of unread messages the newest alone counts.
+        self._members: dict[tuple[Dialect, bool], Index[bytes]] = {
+            (dialect, latest_only): Index() for dialect in DIALECTS.values() for latest_only in (False, True)
+        }
+        self._several: collections.OrderedDict[str, list[bytes]] = collections.OrderedDict()
+        self._draining: dict[Connection, Event] = {}
         self.users: Index[Any] = Index()
         self.sessions: Index[str] = Index()
         self._addresses: Index[str] = Index()
@@ -222,18 +268,24 @@ class Hub:
 
     def complete(self, joining: Joining, connection: Connection, news: Callable[[], Iterable[bytes]]) -> None:
         """Make ``connection`` a member of the channels, after writing ``news()`` to it. In one step: nothing yields."""
-        self._joining.discard(joining)
-        connection.channels, connection.visitor = joining.channels, joining.visitor
+        connection.visitor = joining.visitor
         if not self:
             self._timer.start(self._tick)
         self._portion(connection).add(connection)
-        for channel in joining.channels:
-            self._members.add(channel, connection)
         connection.shared = self._shared_bucket(joining.visitor)
         for index, key in self._keys(connection):
             index.add(key, connection)
         self.watch_expiry(connection)
         connection.start()
+        self.enter(joining, connection, news)
+
+    def enter(self, joining: Joining, connection: Connection, news: Callable[[], Iterable[bytes]]) -> None:
+        """Make an open connection a member of the channels, after writing ``news()`` to it. In one step."""
+        self._joining.discard(joining)
+        connection.channels = joining.channels
+        members = self._members[connection.dialect, connection.latest_only]
+        for channel in joining.channels:
+            members.add(channel, connection)
         first = b"".join(connection.frame(payload, is_text(payload)) for payload in news())
         if first:
             connection.enqueue(first)  # as one: several kept messages are no sign of a slow client
@@ -242,23 +294,61 @@ class Hub:
             connection.close(TOO_SLOW, "more was published than a new connection can hold")
         connection.flush()
 
-    def deliver(self, channel: bytes, payload: bytes, origin: Connection | None = None) -> None:
-        """Give a message to every member of ``channel`` except ``origin``. Called in the order of Redis."""
+    def deliver(self, channel: bytes, message: Message, origin: Connection | None = None) -> None:
+        """Give a message to every member of ``channel``. Called in the order of Redis.
+
+        Args:
+            channel: on which it came.
+            message: what came.
+            origin: the connection that has published it, if it is one of this process that is to be told from others:
+                it gets the message as its own, or not at all where its dialect has no word for that.
+        """
         for joining in self._joining:
             if channel in joining.channels:
-                joining.add(channel, payload)
-        members = self._members[channel]
-        if not members:
+                joining.add(channel, message)
+        before: list[bytes] = []
+        if message.several:
+            before = self._several.setdefault(message.id, [])
+            if len(self._several) > MOST_SEVERAL:
+                self._several.popitem(last=False)
+        first = not self._dirty
+        for (dialect, latest_only), index in self._members.items():
+            members = index[channel]
+            if not members:
+                continue
+            put = self._replace if latest_only else self._enqueue
+            if origin is not None and origin in members:
+                members = [each for each in members if each is not origin]
+                if dialect.tells:
+                    put(channel, dialect.message(channel, message, own=True), [origin])
+            if before:
+                known = [each for each in members if not set(before).isdisjoint(each.channels)]
+                if known:
+                    members = set(members).difference(known)
+                    put(channel, dialect.position(channel, message), known)
+            put(channel, dialect.message(channel, message), members)
+        before.append(channel)
+        if first and self._dirty:
+            self._loop.run_callback(self._flush)
+
+    def lost(self, channel: bytes, position: Position) -> None:
+        """Tell every member of ``channel`` that messages are lost, and where it goes on."""
+        for joining in self._joining:
+            joining.lost = joining.lost or channel in joining.channels
+        for (dialect, _), index in self._members.items():
+            text = dialect.lost(channel, position)
+            if text:
+                self._send(encode(text, True), list(index[channel]))
+
+    def _enqueue(self, channel: bytes, payload: bytes, members: Collection[Connection]) -> None:
+        if not members or not payload:
             return
         text = is_text(payload)
         frame = encode(payload, text)
         compressible = len(payload) >= self._compress_from
         frames = {0: frame}
         dirty = self._dirty
-        first = not dirty
         for connection in members:
-            if connection is origin:
-                continue
             if compressible:
                 bits = connection.window_bits
                 if bits not in frames:
@@ -266,8 +356,13 @@ class Hub:
                 frame = frames[bits]
             if connection.enqueue(frame):
                 dirty.append(connection)
-        if first and dirty:
-            self._loop.run_callback(self._flush)
+
+    def _replace(self, channel: bytes, payload: bytes, members: Collection[Connection]) -> None:
+        if payload:
+            text = is_text(payload)
+            for connection in members:
+                if connection.replace(channel, connection.frame(payload, text)):
+                    self._dirty.append(connection)
 
     def close_all(self, code: int, reason: str) -> None:
         """Begin to close every connection."""
@@ -279,7 +374,28 @@ class Hub:
         for connection in dirty:
             connection.flush()
 
+    # Recovery in several steps.
+
+    def send(self, connection: Connection, texts: Iterable[bytes]) -> None:
+        """Send something to one connection."""
+        frames = b"".join(connection.frame(text, True) for text in texts)
+        if frames and connection.enqueue(frames):
+            connection.flush()
+
+    def wait_until_clear(self, connection: Connection) -> None:
+        """Return when the kernel has taken all that waits for a connection, or it has ended. Blocks."""
+        connection.flush()
+        if connection.open and not connection.clear:
+            event = self._draining.setdefault(connection, Event())
+            event.wait()
+
     # What connections tell.
+
+    def drained(self, connection: Connection) -> None:
+        """Let go on who waits for it in :meth:`wait_until_clear`."""
+        event = self._draining.pop(connection, None)
+        if event is not None:
+            event.set()
 
     def pausing(self, connection: Connection) -> None:
         """Release a connection that has held itself, after a moment in which more gathers in the kernel."""
@@ -314,9 +430,11 @@ class Hub:
         if connection not in portion:
             return False
         portion.remove(connection)
+        members = self._members[connection.dialect, connection.latest_only]
         for channel in connection.channels:
-            self._members.remove(channel, connection)
-        self._left(connection.channels)
+            members.remove(channel, connection)
+        self.drained(connection)
+        self._left(connection)
         return True
 
     def _portion(self, connection: Connection) -> set[Connection]:
@@ -361,7 +479,7 @@ class Hub:
         frame = encode(heartbeat, is_text(heartbeat))
         for number, portion in enumerate(self._portions):
             if number % HEARTBEAT_INTERVAL == self._ticks % HEARTBEAT_INTERVAL:  # in turn, not all at once
-                self._send(frame, list(portion))
+                self._send(frame, [each for each in portion if not each.dialect.tells])
 
     def _ping(self, portion: Collection[Connection]) -> None:
         connections = list(portion)
@@ -373,7 +491,8 @@ class Hub:
         # An answer must be there before the next ping asks again.
         deadline = min(conf.option("PING_TIMEOUT"), len(self._portions))
         self._pinged.setdefault(self._ticks + deadline, []).extend(connections)
-        self._send(PING, connections)
+        for connection in connections:
+            self._send(PING + encode_ping(connection.dialect), [connection])
 
     def watch_expiry(self, connection: Connection) -> None:
         """Look at ``visitor.expires``, which has just been set; ends far away are looked at again with the pings."""

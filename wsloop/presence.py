@@ -16,6 +16,7 @@ would be told of each of the others. This module must not know sockets or WebSoc
 
 from __future__ import annotations
 
+import itertools
 import logging
 import secrets
 import time
@@ -213,8 +214,8 @@ class Presence:
         refresh: dict[Place, bool] = {}
         for place, everything in items:
             refresh[place] = refresh.get(place, False) or everything
-        calls = [call for place, everything in refresh.items() for call in self._calls(place, everything)]
-        for batch in (calls[start : start + BATCH] for start in range(0, len(calls), BATCH)):
+        calls = (call for place, everything in refresh.items() for call in self._calls(place, everything))
+        while batch := list(itertools.islice(calls, BATCH)):
             try:
                 answers = store.call(
                     pool.client(), [("presence_update", _keys(call.place), call.arguments) for call in batch], False

@@ -5,15 +5,20 @@ It works in any process that can reach Redis, with or without a server running. 
 
 from __future__ import annotations
 
+import heapq
+from importlib import import_module
 from types import TracebackType
 from typing import Any
 
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from ws4redis.publisher import RedisPublisher as StockPublisher
 from ws4redis.redis_store import RedisStore
 
-from wsloop import conf, pool
-from wsloop.store import SELF, RedisMessage, Store, encode, publish
+from wsloop import conf, pool, resume
+from wsloop.history import Entry, latest, read
+from wsloop.store import SELF, Outgoing, RedisMessage, Store, last_messages, publish
 
 
 class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
@@ -44,9 +49,12 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
         # Not the stock initializer: its pool of connections grows with the requests.
         RedisStore.__init__(self, pool.client())
         self._publishers = self._get_message_channels(**kwargs)
-        self._batch: list[tuple[bytes, int]] | None = None
+        self._facility = kwargs.get("facility", "")
+        self._batch: list[Outgoing] | None = None
 
-    def publish_message(self, message: Any, expire: int | None = None, on_commit: bool = False) -> None:
+    def publish_message(
+        self, message: Any, expire: int | None = None, on_commit: bool = False, key: str = "", outbox: bool = False
+    ) -> None:
         """Publish ``message`` to all audiences of this publisher, in one round trip.
 
         Args:
@@ -54,18 +62,25 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
             expire: seconds for which it is also kept as each channel's last message, for those who connect later;
                 0 keeps nothing; None takes ``WS4REDIS_EXPIRE``.
             on_commit: wait until the database transaction is committed, and forget the message if it is rolled back.
+            key: idempotency key: of messages with the same one each audience gets the first, for 24 hours. So a view
+                or task that does not know whether Redis took a message can publish it again.
+            outbox: write the message into the database, in the transaction that is open, and publish it once that is
+                committed, now or when Redis can be reached again. See ``wsloop.outbox``.
 
         Raises:
             TypeError: if the message cannot be written as JSON.
+            ImproperlyConfigured: for ``outbox``, if the site has not installed it.
             redis.exceptions.RedisError: if Redis did not take it. With ``on_commit`` it is raised by the commit.
         """
-        item = (encode(message), conf.expire() if expire is None else expire)
-        if on_commit:
-            transaction.on_commit(lambda: publish(self._connection, self._publishers, [item]))
+        item = self._outgoing(message, expire, key)
+        if outbox:
+            _outbox().put(self._publishers, item.payload, item.expire, self._facility, key)
+        elif on_commit:
+            transaction.on_commit(lambda: publish(self._connection, [item]))
         elif self._batch is not None:
             self._batch.append(item)
         else:
-            publish(self._connection, self._publishers, [item])
+            publish(self._connection, [item])
 
     def pipeline_publish_message(self, message: Any, expire: int | None = None) -> None:
         """Publish ``message``; the same as :meth:`publish_message`, which always uses a pipeline here."""
@@ -96,7 +111,48 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
                 channels += self._get_message_channels(request=request, facility=facility, **addressed)
         if not channels:
             return None
-        return next((message for message in self._connection.mget(channels) if message), None)
+        return next((message for message in last_messages(self._connection, channels) if message), None)
+
+    def history(self, limit: int = 100) -> list[Entry]:
+        """Return the newest messages that the histories of this publisher's audiences keep, the oldest of them first.
+
+        Messages to several of them are in it once. For the ``request``'s own audiences name them with SELF.
+
+        Args:
+            limit: messages, at most.
+
+        Returns:
+            entries with ``message.payload`` (bytes), ``message.offset`` and ``time`` (microseconds since the epoch);
+            none in facilities without the option ``size``.
+
+        Raises:
+            ValueError: if the limit is not positive.
+            redis.exceptions.RedisError: if Redis does not answer.
+        """
+        if limit <= 0:
+            raise ValueError(f"limit must be positive, not {limit!r}")
+        found = [latest(self._connection, channel, limit) for channel in self._publishers]
+        merged = {entry.message.id: entry for entry in heapq.merge(*found, key=lambda entry: entry.time)}
+        return list(merged.values())[-limit:]
+
+    def token(self) -> str:
+        """Return the token of a client that has all which this publisher's audiences were sent up to now.
+
+        A page hands it to its socket, which then gets what is published after this call: see the template tag
+        ``websocket_token``, and ``docs/reference/wsloop-v1.rst``.
+
+        Returns:
+            empty in facilities that offer no recovery.
+
+        Raises:
+            redis.exceptions.RedisError: if Redis does not answer.
+        """
+        options = conf.facility(self._facility)
+        if not options.recovers or not self._publishers:
+            return ""
+        channels = [channel.encode() for channel in self._publishers]
+        pages = read(self._connection, [(channel, None) for channel in channels], options)
+        return resume.token({channel: page.top for channel, page in zip(channels, pages, strict=True)})
 
     def __enter__(self) -> RedisPublisher:
         self._batch = []
@@ -105,7 +161,15 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         batch, self._batch = self._batch, None
         if kind is None and batch:
-            publish(self._connection, self._publishers, batch)
+            publish(self._connection, batch)
+
+
+def _outbox() -> Any:
+    if not apps.is_installed("wsloop.outbox"):
+        raise ImproperlyConfigured(
+            'outbox=True needs the application: add "wsloop.outbox" to INSTALLED_APPS and run manage.py migrate'
+        )
+    return import_module("wsloop.outbox")
 
 
 __all__ = ["SELF", "RedisMessage", "RedisPublisher"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -25,18 +26,37 @@ from websockets.extensions import Extension
 from websockets.frames import CloseCode
 from ws4redis.wsgi_server import WebsocketWSGIServer
 
-from wsloop import access, checks, conf, handshake, metrics, pool, redaction, subscriptions, tokens, transport
+from wsloop import (
+    access,
+    checks,
+    conf,
+    dialects,
+    handshake,
+    metrics,
+    pool,
+    redaction,
+    resume,
+    subscriptions,
+    tokens,
+    transport,
+)
 from wsloop.access import Access, close_databases
 from wsloop.broker import Broker, Unavailable
 from wsloop.connection import Bounds, Connection
+from wsloop.dialects import BARE, DIALECTS, Dialect
 from wsloop.drain import Drain
 from wsloop.handshake import Refused
 from wsloop.hub import Hub, Joining, Visitor
+from wsloop.presence import Presence, presence_channel, who
+from wsloop.recovery import Recovery
 from wsloop.store import RedisMessage
 from wsloop.transport import Headers, Takeover, Transport
 
 logger = logging.getLogger("wsloop.server")
 
+LEAVING_RATE = 200  # sockets closed a second when a worker ends: a worker does more handshakes than that
+LEAVING_TIME = 4.0  # seconds that it may take, however many there are: half of what uWSGI and init systems grant
+LEAVING_STEP = 0.05  # seconds
 RETRY_AFTER = 5  # seconds; the broker tries to reach Redis at least as often
 
 
@@ -45,7 +65,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.hub = Hub(
-            left=lambda channels: self.broker.unsubscribe(channels),
+            left=self._left,
             expired=lambda connections: self.access.expired(connections),
         )
         self.access = Access(self.hub)
@@ -54,10 +74,27 @@ class Engine:
             failed=self._failed,
             control=self.access.heard,
             connected=self.access.connected,
+            forgotten=self.hub.lost,
         )
+        self.presence = Presence(close_databases)
         if transport.inside_uwsgi():
             checks.warn_about_uwsgi(transport.uwsgi_option)
-        transport.at_exit(lambda: self.hub.close_all(CloseCode.SERVICE_RESTART, "server restarting"))
+        transport.at_exit(self._take_leave)
+
+    def _left(self, connection: Connection) -> None:
+        self.broker.unsubscribe(connection.channels)
+        if connection.place is not None:
+            self.presence.left(*connection.place)
+
+    def _take_leave(self) -> None:
+        """Close all sockets, not all at once: their clients come back, each to a handshake and its history."""
+        connections = list(self.hub.connections)
+        steps = math.ceil(min(len(connections) / LEAVING_RATE, LEAVING_TIME) / LEAVING_STEP) or 1
+        for number in range(steps):
+            for connection in connections[number::steps]:
+                connection.close(CloseCode.SERVICE_RESTART, "server restarting")
+            if number + 1 < steps:
+                gevent.sleep(LEAVING_STEP)
 
     def _failed(self) -> None:
         self.hub.close_all(CloseCode.INTERNAL_ERROR, "internal error")
@@ -69,17 +106,11 @@ def engine() -> Engine:
     return Engine()
 
 
-@functools.cache
-def listener() -> Listener:
-    """Return the handler that all sockets share which may not publish."""
-    return Listener(engine().hub)
-
-
 class Listener:
     """The handler of a socket that may not publish: what it sends is ignored, as in ws4redis."""
 
     def __init__(self, hub: Hub) -> None:
-        self.pausing, self.closing, self.closed = hub.pausing, hub.closing, hub.closed
+        self.pausing, self.drained, self.closing, self.closed = hub.pausing, hub.drained, hub.closing, hub.closed
 
     def received(self, connection: Connection, payload: bytes, text: bool) -> None:
         pass
@@ -89,49 +120,138 @@ class Speaker(Listener):
     """The handler of a socket that publishes to ``channels``.
 
     Args:
+        engine: of the process.
+        channels: where to.
         echo: whether the socket wants its own messages back.
+        options: of the facility.
     """
 
-    def __init__(self, engine: Engine, channels: Iterable[bytes], echo: bool) -> None:
+    def __init__(self, engine: Engine, channels: Iterable[bytes], echo: bool, options: conf.Facility) -> None:
         super().__init__(engine.hub)
         self._broker = engine.broker
         self._channels = tuple(channels)
         self._echo = echo
+        self._options = options
 
     def received(self, connection: Connection, payload: bytes, text: bool) -> None:
         if payload != conf.heartbeat():
-            self._publish(connection, self._channels, payload, conf.expire())
+            self.take(connection, payload, lambda taken: None)
 
-    def _publish(self, connection: Connection, channels: Sequence[bytes], payload: bytes, expire: int) -> None:
+    def take(self, connection: Connection, payload: bytes, answer: Callable[[bool], None]) -> None:
+        """Publish a message, and call ``answer`` with whether Redis has taken it. Never blocks."""
+        self._publish(connection, answer, self._channels, payload, conf.expire())
+
+    def _publish(
+        self,
+        connection: Connection,
+        answer: Callable[[bool], None],
+        channels: Sequence[bytes],
+        payload: bytes,
+        expire: int,
+    ) -> None:
         connection.hold()  # the socket is not read before Redis has taken what it sent
+
+        def done(taken: bool) -> None:
+            answer(taken)
+            connection.release()
+
         origin = None if self._echo else connection
-        self._broker.publish(channels, payload, expire, origin=origin, done=connection.release)
+        self._broker.publish(channels, payload, expire, origin=origin, done=done, options=self._options)
 
 
 class CustomSpeaker(Speaker):
     """The handler of a socket whose messages go through the ``publish_message`` of the site's own subscriber class."""
 
-    def __init__(self, engine: Engine, subscriber: subscriptions.Subscriber, echo: bool) -> None:
-        super().__init__(engine, subscriptions.as_bytes(subscriber._publishers), echo)
+    def __init__(
+        self, engine: Engine, subscriber: subscriptions.Subscriber, echo: bool, options: conf.Facility
+    ) -> None:
+        super().__init__(engine, subscriptions.as_bytes(subscriber._publishers), echo, options)
         self._subscriber = subscriber
-        self._inbox: Drain[tuple[Connection, bytes]] = Drain(self._handle)
+        self._inbox: Drain[tuple[Connection, bytes, Callable[[bool], None]]] = Drain(self._handle)
 
-    def received(self, connection: Connection, payload: bytes, text: bool) -> None:
-        if payload != conf.heartbeat():
-            connection.hold()  # the socket is not read while its message is worked on
-            self._inbox.put((connection, payload))
+    def take(self, connection: Connection, payload: bytes, answer: Callable[[bool], None]) -> None:
+        connection.hold()  # the socket is not read while its message is worked on
+        self._inbox.put((connection, payload, answer))
 
-    def _handle(self, items: list[tuple[Connection, bytes]]) -> None:
-        for connection, payload in items:
-            self._subscriber._connection.publish_hook = functools.partial(self._publish, connection)
+    def _handle(self, items: list[tuple[Connection, bytes, Callable[[bool], None]]]) -> None:
+        for connection, payload, answer in items:
+            answers = Answers(answer)
+            self._subscriber._connection.publish_hook = functools.partial(self._publish_one, connection, answers)
             try:
                 self._subscriber.publish_message(RedisMessage(payload))
+                answers.complete()
             except Exception:
                 logger.exception("%s.publish_message failed", type(self._subscriber).__name__)
                 connection.close(CloseCode.INTERNAL_ERROR, "internal error")
             finally:
                 connection.release()
         close_databases()
+
+    def _publish_one(
+        self, connection: Connection, answers: Answers, channels: Sequence[bytes], payload: bytes, expire: int
+    ) -> None:
+        self._publish(connection, answers.another(), channels, payload, expire)
+
+
+class Answers:
+    """One answer for the several messages that a site's code may publish for one: whether all were taken."""
+
+    def __init__(self, answer: Callable[[bool], None]) -> None:
+        self._answer = answer
+        self._open = 1
+        self._taken = True
+
+    def another(self) -> Callable[[bool], None]:
+        """Return the function that answers for one more."""
+        self._open += 1
+        return self._one
+
+    def complete(self) -> None:
+        """There are no more."""
+        self._one(True)
+
+    def _one(self, taken: bool) -> None:
+        self._open -= 1
+        self._taken = self._taken and taken
+        if not self._open:
+            self._answer(self._taken)
+
+
+class Correspondent(Listener):
+    """The handler of a socket that speaks ``wsloop.v1``.
+
+    Args:
+        hub: of the process.
+        speaker: publishes what the client wants to be published; None: it may not.
+    """
+
+    def __init__(self, hub: Hub, speaker: Speaker | None) -> None:
+        super().__init__(hub)
+        self._hub = hub
+        self._speaker = speaker
+
+    def received(self, connection: Connection, payload: bytes, text: bool) -> None:
+        try:
+            published = dialects.parse(payload, text)
+        except dialects.Misunderstood as exc:
+            connection.reply(dialects.error("frame", str(exc), exc.id), True)
+            return
+        if self._speaker is None:
+            connection.reply(dialects.error("refused", "This socket may not publish.", published.id), True)
+        else:
+            self._speaker.take(connection, published.payload, functools.partial(self._answer, connection, published.id))
+
+    def _answer(self, connection: Connection, id: int | float | str | None, taken: bool) -> None:
+        if not taken:
+            self._hub.send(connection, [dialects.error("unavailable", "Redis did not take the message.", id)])
+        elif id is not None:
+            self._hub.send(connection, [dialects.ack(id)])
+
+
+@functools.cache
+def listener(dialect: Dialect) -> Listener:
+    """Return the handler that all sockets of a dialect share which may not publish."""
+    return Correspondent(engine().hub, None) if dialect.tells else Listener(engine().hub)
 
 
 class Opening:
@@ -145,13 +265,20 @@ class Opening:
 
     Attributes:
         channels: those that the broker has subscribed to for it.
-        news: returns the messages that it gets first.
+        dialect: what it will speak.
+        place: for presence: the facility and the user's name; None where it is not counted.
+        news: returns what it gets first.
+        recovery: what has still to be sent to it once it is open; None: nothing.
     """
 
     def __init__(self, takeover: Takeover, answer: Headers, extensions: Sequence[Extension], mark: int) -> None:
         self.takeover = takeover
         self.channels: tuple[bytes, ...] = ()
+        self.dialect = BARE
+        self.place: tuple[str, str | None] | None = None
         self.news: Callable[[], Iterable[bytes]] = tuple
+        self.recovery: Recovery | None = None
+        self.options = conf.PLAIN
         self._answer = answer
         self._extensions = extensions
         self._mark = mark
@@ -167,11 +294,12 @@ class Opening:
             raise
         return self._joining
 
-    def cancel(self) -> None:
+    def cancel(self, unsubscribe: bool = True) -> None:
         """Call it off. May be called again."""
         engine().hub.cancel(self._joining)
-        channels, self.channels = self.channels, ()
-        engine().broker.unsubscribe(channels)
+        if unsubscribe:
+            channels, self.channels = self.channels, ()
+            engine().broker.unsubscribe(channels)
 
     def open(self, start_response: Callable[..., Any]) -> Transport | None:
         """Send the 101 and hand the connection to the hub.
@@ -183,14 +311,23 @@ class Opening:
             transport.Gone: if the client has hung up meanwhile.
         """
         try:
-            bounds = _bounds()
+            bounds = _bounds(self.options.latest_only)
             taken = self.takeover.accept(start_response, self._answer)
         except BaseException:
             self.cancel()
             raise
-        connection = Connection(taken, self._handler, bounds, self._extensions)
+        connection = Connection(taken, self._handler, bounds, self._extensions, self.dialect)
         try:
+            if self.recovery is not None:
+                # It becomes a member of its channels when it has caught up with them.
+                self.cancel(unsubscribe=False)
+                self._joining = engine().hub.join((), self._joining.visitor)
             engine().hub.complete(self._joining, connection, self.news)
+            if self.recovery is not None:
+                gevent.spawn(self.recovery.go_on, connection)
+            if self.place is not None and connection.open:
+                connection.place = self.place
+                engine().presence.entered(*self.place)
         except Exception:
             # The 101 is out, so there is no response to tell it with.
             logger.exception("a WebSocket could not be opened")
@@ -201,13 +338,13 @@ class Opening:
         return taken
 
 
-def _bounds() -> Bounds:
+def _bounds(latest_only: bool) -> Bounds:
     rate, burst = conf.option("RATE_LIMIT") or (None, 0)
     sizes = conf.option("MAX_MESSAGE_SIZE"), conf.option("MAX_QUEUED_BYTES")
-    return _shared(Bounds(*sizes, rate, burst, conf.compress_from()))
+    return _shared(Bounds(*sizes, rate, burst, conf.compress_from(), latest_only))
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=4)
 def _shared(bounds: Bounds) -> Bounds:
     """Return one object for equal ones: each connection keeps it."""
     return bounds
@@ -278,14 +415,14 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
 
     Attributes:
         subprotocols: names that a client may be answered with as ``Sec-WebSocket-Protocol``, the preferred one first.
-            "ws4redis" is the bare messages that are spoken anyway: browsers that offer a token as a subprotocol need
-            another one to be answered with.
+            "wsloop.v1" is documented in ``docs/reference/wsloop-v1.rst``. "ws4redis" is the bare messages that are
+            spoken anyway: browsers that offer a token as a subprotocol need another one to be answered with.
 
     Raises:
         ImproperlyConfigured: if a setting is wrong, or uWSGI's process is not patched by gevent.
     """
 
-    subprotocols: tuple[str, ...] = ("ws4redis",)
+    subprotocols: tuple[str, ...] = tuple(DIALECTS)
 
     def __init__(
         self, redis_connection: Any = None, handlers: Mapping[str, Callable[[Hub], Listener]] | None = None
@@ -341,8 +478,10 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         request = WSGIRequest(environ)
         facility = subscriptions.facility(request)
         handshake.check_sizes(environ, facility)
-        compression = conf.option("COMPRESS_FROM") is not None and conf.facility_option(facility, "compression")
-        answer, extensions = handshake.negotiate(environ, self.subprotocols, compression)
+        options = conf.facility(facility)
+        compression = conf.option("COMPRESS_FROM") is not None and options.compression
+        spoken = (BARE.name,) if facility in self._handlers else self.subprotocols
+        answer, extensions = handshake.negotiate(environ, spoken, compression)
         takeover = transport.claim(environ)
         _make_room()
         handshake.check_origin(request)
@@ -359,51 +498,73 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
             if visitor.user is not None:
                 engine().broker.listen()  # needs no Redis for itself, but must end with its session
         else:
-            self._subscribe(opening, *self._subscriber(request), visitor)
+            opening.options = options
+            opening.dialect = DIALECTS.get(dict(answer).get("Sec-WebSocket-Protocol", ""), BARE)
+            if options.presence:
+                user = getattr(request, "user", None)
+                opening.place = facility, user.get_username() if user and user.is_authenticated else None
+            self._subscribe(opening, request, visitor)
         return opening
-
-    def _subscriber(self, request: WSGIRequest) -> tuple[subscriptions.Subscriber, bool]:
-        """Return the subscriber with what the client asked for and may have, and whether it wants its own messages."""
-        channels, echo = self.process_subscriptions(request)
-        if self._policy is not None:
-            channels = list(self._policy(request, channels))
-        subscriptions.check_facility(request, channels)
-        subscriber = self.Subscriber(subscriptions.Client())
-        subscriber.set_pubsub_channels(request, channels)
-        return subscriber, echo
 
     def process_subscriptions(self, request: HttpRequest) -> tuple[list[str], bool]:
         """Return the channels that the query asks for, and whether it asks for the echo; see ``subscriptions``."""
-        return subscriptions.requested(request, self.possible_channels)
+        possible = [*self.possible_channels]
+        if conf.facility(subscriptions.facility(request)).presence:
+            possible.append(subscriptions.PRESENCE)
+        return subscriptions.requested(request, possible)
 
-    def _subscribe(self, opening: Opening, subscriber: subscriptions.Subscriber, echo: bool, visitor: Visitor) -> None:
-        """Subscribe and read the kept messages. When this returns all that is published will reach the socket."""
+    def _subscribe(self, opening: Opening, request: WSGIRequest, visitor: Visitor) -> None:
+        """Subscribe and read what is kept. When this returns all that is published will reach the socket."""
+        asked, echo = self.process_subscriptions(request)
+        if self._policy is not None:
+            asked = list(self._policy(request, asked))
+        subscriptions.check_facility(request, asked)
+        subscriber = self.Subscriber(subscriptions.Client())
+        subscriber.set_pubsub_channels(request, asked)
+        facility, options, dialect = subscriptions.facility(request), opening.options, opening.dialect
+        handler = self._handler(subscriber, echo, options, dialect)
         broker = engine().broker
-        channels = tuple(subscriber._subscription.channels)
-        handler = self._handler(subscriber, echo)
-        broker.subscribe(channels)
-        opening.channels = channels
+        broker.subscribe(subscriber._subscription.channels, options)
+        opening.channels = tuple(subscriber._subscription.channels)
         try:
+            watches = subscriptions.PRESENCE in asked and dialect.tells
+            if watches:
+                channel = presence_channel(facility).encode()
+                broker.subscribe([channel])
+                opening.channels += (channel,)
             # Not earlier: what comes before the acknowledgement may be from before a gap, and older than what is kept.
-            joining = opening.join(channels, visitor, handler)
+            joining = opening.join(opening.channels, visitor, handler)
+            recovery = Recovery(engine().hub, broker, dialect, opening.channels, options)
             recorder = subscriptions.Recorder()
-            subscriber.send_persisted_messages(recorder)
-            broker.sync()
-            seen = len(joining.messages)
-            if joining.too_much:
+            if recovery.start(request.GET.get(resume.PARAMETER) if dialect.tells else None):
+                subscriber.send_persisted_messages(recorder)
+                broker.sync()
+            kept = joining.kept(recorder.sent, len(joining.messages))
+            present = who(facility)._asdict() if watches else None
+            if joining.too_much and not recovery.unfinished:
                 metrics.reached("MAX_QUEUED_BYTES")
                 raise Unavailable("more is published than a new connection can hold")
-            opening.news = lambda: joining.news(recorder.sent, seen)
+            if joining.lost:
+                raise Unavailable("messages are lost at this moment")
+            opening.news = lambda: recovery.news(joining, kept, present)
+            if recovery.unfinished:
+                opening.recovery = recovery
         except BaseException:
             opening.cancel()
             raise
 
-    def _handler(self, subscriber: subscriptions.Subscriber, echo: bool) -> Listener:
+    def _handler(
+        self, subscriber: subscriptions.Subscriber, echo: bool, options: conf.Facility, dialect: Dialect
+    ) -> Listener:
+        speaker: Speaker
+        echo = echo and not dialect.tells  # it tells one's own messages from others
         if type(subscriber).publish_message is not subscriptions.Subscriber.publish_message:
-            return CustomSpeaker(engine(), subscriber, echo)
-        if not subscriber._publishers:
-            return listener()
-        return Speaker(engine(), subscriptions.as_bytes(subscriber._publishers), echo)
+            speaker = CustomSpeaker(engine(), subscriber, echo, options)
+        elif subscriber._publishers:
+            speaker = Speaker(engine(), subscriptions.as_bytes(subscriber._publishers), echo, options)
+        else:
+            return listener(dialect)
+        return Correspondent(engine().hub, speaker) if dialect.tells else speaker
 
     def _refuse(self, error: Exception, start_response: Callable[..., Any]) -> Iterable[bytes]:
         refused = refusal(error)

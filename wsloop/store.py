@@ -7,20 +7,58 @@ gevent, WebSockets or HTTP beyond ``request.user`` and ``request.session``.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
-from collections.abc import Iterable
-from typing import Any
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from django.contrib.auth.models import AbstractBaseUser, Group
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db.models import prefetch_related_objects
 from django.utils.functional import Promise  # what gettext_lazy() returns
-from redis import Redis
-from redis.client import Pipeline
-from redis.exceptions import RedisError
+from redis import Redis, RedisCluster
+from redis.exceptions import NoScriptError, RedisError
 from ws4redis.redis_store import SELF, RedisMessage, RedisStore
 
 from wsloop import conf
+from wsloop.messages import HEAD, new_id
+
+META_TTL = 30 * 86400  # seconds for which it is remembered where a history stands, longer than the history itself
+ONCE = 86400  # seconds in which a message with the same idempotency key is not published again: retries take less
+TAG = re.compile(rb"\{[^}]+\}")  # what Redis Cluster takes for a hash tag: of a name that has one, only that counts
+SCRIPT_ERROR = re.compile(r"^Error running script \(call to \w+\): @user_script:\s*\d+: -?(?=\S)|^user_script:\d+: ")
+SCRIPTS = {  # by name: SHA-1, by which Redis knows it, and text
+    path.stem: (hashlib.sha1(path.read_bytes()).hexdigest(), path.read_text())
+    for path in (Path(__file__).parent / "lua").glob("*.lua")
+}
+
+
+class Audience(NamedTuple):
+    """Whom a channel is for.
+
+    Attributes:
+        kind: "broadcast", "user", "group", "session" or "presence"; "other" for a channel that is none of these.
+        name: of the group.
+    """
+
+    kind: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}" if self.name else self.kind
+
+
+@functools.lru_cache(maxsize=4096)
+def audience(channel: bytes) -> Audience:
+    """Return whom a channel is for, by its name."""
+    kind, _, rest = channel.decode(errors="replace").removeprefix(conf.prefix()).partition(":")
+    if kind not in ("broadcast", "user", "group", "session", "presence"):
+        return Audience("other")
+    # A facility has no colon where the audience is a group: see subscriptions.check_facility.
+    return Audience(kind, rest.rpartition(":")[0]) if kind == "group" else Audience(kind)
 
 
 def control_channel() -> bytes:
@@ -41,42 +79,155 @@ def encode(message: Any) -> bytes:
     return json.dumps(message, cls=DjangoJSONEncoder, ensure_ascii=False).encode()
 
 
-def queue_publish(pipeline: Pipeline, channels: Iterable[bytes | str], payload: bytes, expire: int) -> None:
-    """Add the commands to ``pipeline`` that publish ``payload`` and keep it as the last message of each channel.
+class Outgoing(NamedTuple):
+    """A message to be published.
 
-    In one transaction the kept message and the published one change together, so a client that connects meanwhile
-    gets exactly one of them. (ws4redis publishes first and stores afterwards.)
+    Attributes:
+        channels: where to; the history of each has the message, in facilities that have one.
+        payload: the message.
+        expire: seconds for which it is kept as the last message of each channel; 0 keeps nothing.
+        options: of the facility.
+        key: idempotency key: in :data:`ONCE` seconds a message with the same key is published once in each channel.
+        own: channel of this process, and what it is told before the message: see ``broker``.
     """
-    for channel in channels:
-        if expire > 0:
-            pipeline.set(channel, payload, ex=expire)
-        pipeline.publish(channel, payload)
+
+    channels: Sequence[bytes | str]
+    payload: bytes
+    expire: int
+    options: conf.Facility = conf.PLAIN
+    key: str = ""
+    own: tuple[bytes, bytes] = (b"", b"")
 
 
-def publish(connection: Redis, channels: Iterable[bytes | str], messages: Iterable[tuple[bytes, int]]) -> None:
-    """Publish pairs of payload and expiry (seconds) to all ``channels``, in one transaction and one round trip."""
-    pipeline = connection.pipeline(transaction=True)
-    for payload, expire in messages:
-        queue_publish(pipeline, channels, payload, expire)
-    execute(pipeline)
+Call = tuple[str, list[Any], list[Any]]  # name of a script, keys, arguments
 
 
-def execute(pipeline: Pipeline) -> None:
-    """Execute ``pipeline``; an error of it has the words of Redis and nothing else.
+def history_keys(channel: bytes | str) -> tuple[bytes, bytes]:
+    """Return the keys of a channel's history: of the hash with its top, and of the stream."""
+    return _key(channel, b"meta"), _key(channel, b"history")
 
-    redis-py puts the whole command into the text: the payload, and a channel whose name may have the key of a session,
-    which would stand in every log and report of the error.
+
+def _key(channel: bytes | str, kind: bytes) -> bytes:
+    # The hash tag puts it into the same slot of a Redis Cluster as the channel's own key.
+    name = channel if isinstance(channel, bytes) else channel.encode()
+    tagged = name if TAG.search(name) else b"{%b}" % name
+    return b"%bwsloop:%b:%b" % (conf.prefix().encode(), kind, tagged)
+
+
+def publish(client: Redis, messages: Iterable[Outgoing]) -> None:
+    """Publish messages in order, in one round trip, and all or none of them. (In a Redis Cluster: one by one.)
 
     Raises:
-        redis.exceptions.RedisError: if Redis did not take it.
+        redis.exceptions.RedisError: if Redis did not take them.
     """
+    call(client, [each for message in messages for each in _calls(message, is_cluster(client))], transaction=True)
+
+
+def _calls(message: Outgoing, cluster: bool) -> Iterator[Call]:
+    channels = list(message.channels)
+    size, ttl = message.options.size, message.options.ttl
+    several = len(channels) > 1
+    # A message that looks as if it had a header gets one, or it would be taken for what it says.
+    head = HEAD if several or size or message.payload.startswith(HEAD) else b""
+    arguments = [message.payload, new_id(), max(message.expire, 0), size, ttl, max(META_TTL, ttl)]
+    arguments += [ONCE if message.key else 0, head, "s" if several else "-", *message.own]
+    for group in [[channel] for channel in channels] if cluster else [channels]:
+        once = b"once:" + message.key.encode()
+        yield "publish", [key for each in group for key in (each, *history_keys(each), _key(each, once))], arguments
+
+
+def call(client: Redis, calls: Sequence[Call], transaction: bool) -> list[Any]:
+    """Call scripts of this package, in one round trip, and return their answers.
+
+    Args:
+        client: of Redis.
+        calls: which, with their keys and arguments.
+        transaction: whether nothing else may come in between.
+
+    Raises:
+        redis.exceptions.RedisError: an error has the words of Redis and nothing else: redis-py puts the whole command
+            into the text, the payload, and channels whose names may have the key of a session, which would stand in
+            every log and report of the error.
+    """
+    if is_cluster(client):
+        return [_call_one(client, each) for each in calls]
+    commands = [("EVALSHA", SCRIPTS[name][0], keys, given) for name, keys, given in calls]
+    answers = _pipeline(client, commands, transaction)
+    missing = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+    if missing:  # of a Redis that has just been started; it keeps what it is given now
+        again = [("EVAL", SCRIPTS[calls[number][0]][1], *calls[number][1:]) for number in missing]
+        for number, answer in zip(missing, _pipeline(client, again, transaction), strict=True):
+            answers[number] = answer
+    for answer in answers:
+        if isinstance(answer, RedisError):
+            raise _plain(answer)
+    return answers
+
+
+def _pipeline(client: Redis, commands: Iterable[tuple[str, Any, list[Any], list[Any]]], transaction: bool) -> list[Any]:
+    pipeline = client.pipeline(transaction=transaction)
+    for name, script, keys, arguments in commands:
+        pipeline.execute_command(name, script, len(keys), *keys, *arguments)
     try:
-        pipeline.execute()
+        return pipeline.execute(raise_on_error=False)
     except RedisError as exc:
-        words = str(exc).rpartition(" of pipeline caused error: ")[2]
-        # Redis itself quotes arguments of commands that it does not know, or that are renamed.
-        exc.args = (words.partition(", with args beginning with")[0], *exc.args[1:])
-        raise
+        raise _plain(exc) from None
+
+
+def _call_one(client: Redis, one: Call) -> Any:
+    name, keys, arguments = one
+    sha, text = SCRIPTS[name]
+    try:
+        try:
+            return client.evalsha(sha, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return client.eval(text, len(keys), *keys, *arguments)
+    except RedisError as exc:
+        raise _plain(exc) from None
+
+
+def _plain(exc: RedisError) -> RedisError:
+    """Return the error with the words of Redis alone, and of those what a person can act on."""
+    words = str(exc).rpartition(" of pipeline caused error: ")[2]
+    # Redis itself quotes arguments of commands that it does not know, or that are renamed.
+    words = words.partition(", with args beginning with")[0]
+    # An error inside a script: the place in the script says nothing to who publishes.
+    words = SCRIPT_ERROR.sub("", words.partition(" script: ")[0])
+    exc.args = (words, *exc.args[1:])
+    return exc
+
+
+def is_cluster(client: Any) -> bool:
+    """Tell whether commands about several keys must be sent one by one."""
+    return isinstance(client, RedisCluster)
+
+
+def masters(client: Any) -> int:
+    """Return on how many servers messages are published."""
+    return len(client.get_primaries()) if is_cluster(client) else 1
+
+
+def tell_all(client: Any, channel: bytes, payload: bytes) -> None:
+    """Publish something on every server on which messages are published.
+
+    Raises:
+        redis.exceptions.RedisError: if one of them did not take it.
+    """
+    if is_cluster(client):
+        client.execute_command("PUBLISH", channel, payload, target_nodes=RedisCluster.PRIMARIES)
+    else:
+        client.publish(channel, payload)
+
+
+def last_messages(client: Redis, channels: Sequence[bytes | str]) -> list[bytes | None]:
+    """Return the last message that each channel keeps, or None, in one round trip.
+
+    Raises:
+        redis.exceptions.RedisError: if Redis does not answer.
+    """
+    if isinstance(client, RedisCluster):
+        return list(client.mget_nonatomic(channels))
+    return list(client.mget(channels))  # type: ignore[arg-type]
 
 
 def _names(value: Any, default_attribute: str) -> list[Any]:
@@ -137,6 +288,8 @@ def _own_session(request: Any) -> list[str]:
 class Store(RedisStore):  # type: ignore[misc]
     """Overrides the broken methods of ws4redis's ``RedisStore``; subclasses of both inherit the mended ones."""
 
+    _facility = ""
+
     def _get_message_channels(
         self,
         request: Any = None,
@@ -177,7 +330,11 @@ class Store(RedisStore):  # type: ignore[misc]
         Raises:
             redis.exceptions.RedisError: if Redis did not take it.
         """
-        publish(self._connection, self._publishers, [(encode(message), conf.expire() if expire is None else expire)])
+        publish(self._connection, [self._outgoing(message, expire)])
+
+    def _outgoing(self, message: Any, expire: int | None, key: str = "") -> Outgoing:
+        kept = conf.expire() if expire is None else expire
+        return Outgoing(list(self._publishers), encode(message), kept, conf.facility(self._facility), key)
 
 
-__all__ = ["SELF", "RedisMessage", "Store", "encode", "execute", "publish", "queue_publish"]
+__all__ = ["SELF", "Outgoing", "RedisMessage", "Store", "call", "encode", "publish"]

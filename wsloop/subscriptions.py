@@ -21,6 +21,8 @@ from wsloop import conf, pool, store
 from wsloop.handshake import Refused
 from wsloop.store import SELF, Store
 
+PRESENCE = "subscribe-presence"  # who is there; the policy decides about it as about audiences
+
 
 def facility(request: HttpRequest) -> str:
     """Return the part of the path behind ``WEBSOCKET_URL``."""
@@ -33,11 +35,12 @@ class Subscriber(Store, RedisSubscriber):  # type: ignore[misc]
     def set_pubsub_channels(self, request: HttpRequest, channels: Iterable[str]) -> None:
         """Work out the channels for what the client asked and the policy allowed, ``subscribe-user`` and the like."""
         wanted = set(channels)
+        self._facility = facility(request)
 
         def names(verb: str) -> list[str]:
             return self._get_message_channels(
                 request=request,
-                facility=facility(request),
+                facility=self._facility,
                 broadcast=f"{verb}-broadcast" in wanted,
                 groups=[SELF] if f"{verb}-group" in wanted else [],
                 users=[SELF] if f"{verb}-user" in wanted else [],
@@ -58,7 +61,8 @@ class Subscriber(Store, RedisSubscriber):  # type: ignore[misc]
         """Send the last message that each channel keeps, in one round trip."""
         channels = list(self._subscription.channels)
         if channels:
-            for channel, message in zip(channels, self._connection.mget(channels), strict=True):
+            found = store.last_messages(pool.client(), channels)
+            for channel, message in zip(channels, found, strict=True):
                 if message:
                     websocket.send(message, channel=channel)
 
@@ -130,7 +134,7 @@ class Client:
     def publish_all(self, channels: Iterable[bytes | str], payload: bytes, expire: int) -> None:
         """Publish to several channels in one round trip."""
         if self.publish_hook is None:
-            store.publish(pool.client(), list(channels), [(payload, expire)])
+            store.publish(pool.client(), [store.Outgoing(as_bytes(channels), payload, expire)])
         else:
             self.publish_hook(as_bytes(channels), payload, expire)
 

@@ -1,0 +1,115 @@
+"""Reads what Redis keeps of a channel: pages of messages from a position on, and whether anything is missing before.
+
+Positions and the line of ids are explained in :mod:`wsloop.messages`, the keys in :mod:`wsloop.store`, which writes
+them. This module must not know sockets or gevent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from redis import Redis
+
+from wsloop import conf, store
+from wsloop.messages import Message, Position, new_id
+
+PAGE = 200  # messages read of a channel at once
+PAGE_BYTES = 256 * 1024  # likewise: a quarter of what may wait for one socket
+LEAST_META = 3600  # seconds for which the top of an empty history is kept: for pages that are open
+
+
+class Entry(NamedTuple):
+    """A kept message, and when it was published: microseconds since the epoch, by the clock of Redis."""
+
+    message: Message
+    time: int
+
+
+class Page(NamedTuple):
+    """What a channel has kept since a position.
+
+    Attributes:
+        entries: the messages behind that position, in order, perhaps not all of them.
+        top: where the history stands.
+        continuous: nothing is missing between the position and the first entry, or the top if there is none.
+    """
+
+    entries: list[Entry]
+    top: Position
+    continuous: bool
+
+    @property
+    def complete(self) -> bool:
+        """Whether the entries reach the top."""
+        return not self.entries or self.entries[-1].message.offset >= self.top.offset
+
+
+def read(
+    client: Redis,
+    questions: Sequence[tuple[bytes, Position | None]],
+    options: conf.Facility,
+) -> list[Page]:
+    """Return a page for each channel with the position after which it begins, in one round trip.
+
+    Args:
+        client: of Redis.
+        questions: pairs of channel and position; without a position only the top is read.
+        options: of the facility.
+
+    Raises:
+        redis.exceptions.RedisError: if Redis does not answer.
+    """
+    meta = max(options.ttl, LEAST_META)
+    calls: list[store.Call] = []
+    for channel, since in questions:
+        start = "" if since is None else max(since.offset, 1)
+        arguments = [start, PAGE + 1, PAGE_BYTES, new_id(), meta]
+        calls.append(("history", list(store.history_keys(channel)), arguments))
+    return [
+        _page(answer, since)
+        for answer, (_, since) in zip(store.call(client, calls, transaction=False), questions, strict=True)
+    ]
+
+
+def latest(client: Redis, channel: str | bytes, limit: int) -> list[Entry]:
+    """Return the newest messages of a channel, the oldest of them first.
+
+    Raises:
+        redis.exceptions.RedisError: if Redis does not answer.
+    """
+    _, history = store.history_keys(channel)
+    return _entries(reversed(client.xrevrange(history, count=limit)))  # type: ignore[arg-type]
+
+
+def _page(answer: Any, since: Position | None) -> Page:
+    top = Position(int(answer[0]), answer[1].decode())
+    if since is None:
+        return Page([], top, True)
+    entries = [Entry(_message(int(number.partition(b"-")[0]), fields), int(fields[5])) for number, fields in answer[2]]
+    if entries and entries[0].message.offset == since.offset:
+        continuous = entries.pop(0).message.id == since.id
+    elif entries:
+        continuous = entries[0].message.follows(since)
+    else:
+        continuous = top == since
+    if not continuous or (not entries and top != since):
+        return Page([], top, False)
+    return Page(entries, top, True)
+
+
+def _message(offset: int, fields: Sequence[bytes]) -> Message:
+    return Message(fields[7], fields[1].decode(), offset, fields[3].decode())
+
+
+def _entries(found: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> list[Entry]:
+    return [
+        Entry(
+            Message(each[b"d"], each[b"i"].decode(), int(number.partition(b"-")[0]), each[b"p"].decode()),
+            int(each[b"t"]),
+        )
+        for number, each in found
+    ]
+
+
+__all__ = ["Entry", "Page", "latest", "read"]

@@ -1,0 +1,69 @@
+-- Publishes one message to one or several channels: keeps it in their histories and as their last message, and publishes
+-- it, in one step, so that the order of the history is the order of what arrives.
+--
+-- KEYS, four for each channel, all in one slot of a Redis Cluster:
+--   the channel, which is also the key of its last message (as in ws4redis)
+--   meta: hash of the top of the history: "offset", a number, and "id" of the message there
+--   history: stream of messages; their ids are OFFSET-0
+--   once: key that tells that this message has been published already
+-- ARGV:
+--   1 the message
+--   2 its id, different for each message; the same in all channels
+--   3 seconds for which it is kept as the last message; 0: it is not
+--   4 number of messages that the history keeps; 0: there is none
+--   5 seconds for which the history is kept
+--   6 seconds for which meta is kept: it must outlive the history
+--   7 seconds for which the message is not published again by the same key; 0: there is no key
+--   8 what a message with a header begins with; empty: it is published bare
+--   9 "s" if it is published to several channels, else "-"
+--   10 channel of the process that publishes for a socket, which is told before and after; empty: none
+--   11 what that channel is told before
+-- Returns, for each channel, its offset in the history: 0 without a history, -1 where it had been published already.
+
+local message, id = ARGV[1], ARGV[2]
+local expire, size, ttl, kept, once = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], ARGV[6], tonumber(ARGV[7])
+local head, several, own = ARGV[8], ARGV[9], ARGV[10]
+local now = redis.call('TIME')
+local offsets = {}
+
+if own ~= '' then
+  redis.call('PUBLISH', own, ARGV[11])
+end
+for i = 1, #KEYS, 4 do
+  local channel, meta, history = KEYS[i], KEYS[i + 1], KEYS[i + 2]
+  if once > 0 and redis.call('EXISTS', KEYS[i + 3]) == 1 then
+    table.insert(offsets, -1)
+  else
+    local offset, previous = 0, '-'
+    if size > 0 then
+      local top = redis.call('HMGET', meta, 'offset', 'id')
+      if not top[1] then
+        redis.call('DEL', history) -- of which nobody knows any more where it stood
+      end
+      offset, previous = tonumber(top[1] or 0) + 1, top[2] or '-'
+      local entry = string.format('%.0f-0', offset)
+      local time = now[1] .. string.format('%06d', now[2])
+      redis.call('XADD', history, 'MAXLEN', size, entry, 'i', id, 'p', previous, 't', time, 'd', message)
+      redis.call('HSET', meta, 'offset', string.format('%.0f', offset), 'id', id)
+      redis.call('EXPIRE', history, ttl)
+      redis.call('EXPIRE', meta, kept)
+    end
+    if expire > 0 then
+      redis.call('SET', channel, message, 'EX', expire)
+    end
+    if head == '' then
+      redis.call('PUBLISH', channel, message)
+    else
+      local header = string.format('%.0f %s %s %s', offset, id, previous, several)
+      redis.call('PUBLISH', channel, head .. header .. '\n' .. message)
+    end
+    if once > 0 then -- only now: had something failed before, whoever tries again must not be told that it is done
+      redis.call('SET', KEYS[i + 3], id, 'EX', once)
+    end
+    table.insert(offsets, offset)
+  end
+end
+if own ~= '' then
+  redis.call('PUBLISH', own, 'origin')
+end
+return offsets

@@ -1,0 +1,171 @@
+"""What a socket gets before live messages: where it stands, what it has missed, and what was published meanwhile.
+
+How it works. While live messages of its channels are already being kept for the socket (*joining*, see ``hub``), the
+histories are read from where the client stands. The two overlap, and are put together by their offsets. What was missed
+may be more than a socket should hold at once; then the first page goes out with the 101, and the following ones as the
+client takes them. Only for the last page live messages are kept again, so a long recovery costs no memory.
+
+This module must not know HTTP or sockets.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from redis.exceptions import RedisError
+from websockets.frames import CloseCode
+
+from wsloop import conf, dialects, history, pool, resume
+from wsloop.broker import Broker
+from wsloop.connection import Connection
+from wsloop.dialects import Dialect
+from wsloop.hub import Hub, Joining, News
+from wsloop.messages import Message, Position
+
+logger = logging.getLogger("wsloop.recovery")
+
+
+class Recovery:
+    """The way of one socket to the present.
+
+    Args:
+        hub: of the process.
+        broker: of the process; it has subscribed to the channels for this socket.
+        dialect: what the socket speaks.
+        channels: those of the socket.
+        options: of the facility.
+
+    Attributes:
+        unfinished: there is more to recover than fits before the 101: see :meth:`go_on`.
+    """
+
+    def __init__(
+        self, hub: Hub, broker: Broker, dialect: Dialect, channels: Sequence[bytes], options: conf.Facility
+    ) -> None:
+        self._hub = hub
+        self._broker = broker
+        self._dialect = dialect
+        self._channels = tuple(channels)
+        self._options = options
+        self._since: dict[bytes, Position] = {}  # where the client stands, as far as it has been sent things
+        self._tops: dict[bytes, Position] = {}  # where live messages go on
+        self._token: str | None = None
+        self._recovered: bool | None = None
+        self._entries: list[tuple[bytes, Message]] = []
+        self._known: set[str] = set()
+        self.unfinished = False
+
+    def start(self, text: str | None) -> bool:
+        """Find out where the client stands, at the moment from which live messages are kept for it, and read a page.
+
+        Args:
+            text: what the client has sent as ``resume``; None if it has sent nothing.
+
+        Returns:
+            whether the last messages that channels keep are to be sent: to a client that has not been here before.
+
+        Raises:
+            RedisError: if Redis does not answer.
+        """
+        positions = {channel: self._broker.position(channel) for channel in self._channels}
+        present = {channel: position for channel, position in positions.items() if position is not None}
+        if not self._options.recovers or not present:
+            return text is None
+        if text is None:
+            self._token = resume.token(present)
+            return True
+        since = resume.read(text, present)
+        if since is not None:
+            self._since = since
+            self._known = {position.id for position in since.values()}
+            pages = self._read()
+            if all(page.continuous for _, page in pages):
+                self._recovered, self._token = True, resume.token(since)
+                self._take(pages)
+                return False
+        self._recovered, self._token = False, resume.token(present)
+        return False
+
+    def news(
+        self, joining: Joining, kept: Iterable[tuple[bytes, Message]] = (), presence: dict[str, Any] | None = None
+    ) -> list[bytes]:
+        """Return what the socket is sent first, in order.
+
+        Args:
+            joining: what has been kept for it since :meth:`start` began.
+            kept: the last messages of its channels, with their channels.
+            presence: who is there, for clients that have asked for it.
+        """
+        news = News(self._dialect, self._known)
+        if self._dialect.tells:
+            ping = conf.option("PING_INTERVAL")
+            news.tell(dialects.welcome(self._channels, self._recovered, self._token, ping, presence))
+        for channel, message in kept:
+            news.add(channel, message, kept=True)
+        self._tell(news, joining)
+        return news.texts
+
+    def go_on(self, connection: Connection) -> None:
+        """Send one page after another, as the client takes them, until it is a member of its channels. Blocks."""
+        entered = False
+        try:
+            while not entered:
+                self._hub.wait_until_clear(connection)
+                if not connection.open:
+                    return
+                joining = self._hub.join(self._channels)
+                try:
+                    pages = self._read()
+                    if joining.lost:
+                        raise RedisError("messages were lost meanwhile")
+                    news = News(self._dialect, self._known)
+                    for channel, page in pages:
+                        if not page.continuous:  # trimmed since the last page: the client is too slow for this history
+                            self._since[channel] = page.top
+                            news.tell(self._dialect.lost(channel, page.top))
+                    self._take(pages)
+                    if not connection.open:
+                        return
+                    self._tell(news, joining)
+                    if self.unfinished:
+                        self._hub.cancel(joining)
+                        self._hub.send(connection, news.texts)
+                    else:
+                        self._hub.enter(joining, connection, lambda texts=news.texts: texts)  # type: ignore[misc]
+                        entered = True
+                finally:
+                    self._hub.cancel(joining)
+        except (RedisError, OSError) as exc:
+            logger.warning("a recovery cannot go on, the client has to come back: %s", exc)
+            connection.close(CloseCode.TRY_AGAIN_LATER, "messages cannot be read at the moment")
+        finally:
+            if not entered:
+                self._broker.unsubscribe(self._channels)
+
+    def _read(self) -> list[tuple[bytes, history.Page]]:
+        questions = list(self._since.items())
+        return list(zip(self._since, history.read(pool.client(), questions, self._options), strict=True))
+
+    def _take(self, pages: Sequence[tuple[bytes, history.Page]]) -> None:
+        """Note what is to be sent, across the channels in the order of time."""
+        of_each = [[(entry.time, channel, entry.message) for entry in page.entries] for channel, page in pages]
+        merged = heapq.merge(*of_each, key=lambda each: each[0])
+        self._entries = [(channel, message) for _, channel, message in merged]
+        for channel, page in pages:
+            self._tops[channel] = page.top
+            if page.entries:
+                self._since[channel] = page.entries[-1].message.position
+        self.unfinished = not all(page.complete for _, page in pages)
+
+    def _tell(self, news: News, joining: Joining) -> None:
+        for channel, message in self._entries:
+            news.add(channel, message)
+        self._entries = []
+        if not self.unfinished:
+            for channel, message in joining.messages:
+                top = self._tops.get(channel)
+                if top is None or not message.offset or message.offset > top.offset:
+                    news.add(channel, message)

@@ -1,0 +1,78 @@
+"""The token with which a client comes back: where it stands in each of its channels.
+
+The page, or the welcome of a socket, has a token that covers all channels. Each message that follows brings the
+position in its own channel, the same text for all clients, which the client appends: so a message is encoded once,
+however many there are. The token is signed. A position needs no signature: who makes one up must know the random id of
+a message.
+
+Channels are named by a short hash, because the names of some have the key of a session in them, which is a secret. A
+token for other channels, those of another user, session or facility, does not name the present ones.
+
+This module must not know Redis, sockets or gevent.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+
+from django.core.signing import BadSignature, Signer
+
+from wsloop.messages import Position
+
+PARAMETER = "resume"
+SALT = "wsloop.resume"
+POSITION = re.compile(r"([A-Za-z0-9_-]{8})\.([0-9]{1,16})\.([A-Za-z0-9_-]{1,32})")
+
+
+@functools.lru_cache(maxsize=4096)
+def label(channel: bytes) -> str:
+    """Return what a channel is called in tokens and positions."""
+    return base64.urlsafe_b64encode(hashlib.blake2b(channel, digest_size=6).digest()).decode()
+
+
+def position(channel: bytes, at: Position) -> str:
+    """Return the text of a position, for a client to send back."""
+    return f"{label(channel)}.{at.offset}.{at.id}"
+
+
+def token(positions: Mapping[bytes, Position]) -> str:
+    """Return the token of a client that has all up to these positions of its channels."""
+    return _signer().sign_object({label(channel): list(at) for channel, at in positions.items()})
+
+
+def read(text: str, channels: Iterable[bytes]) -> dict[bytes, Position] | None:
+    """Return where a client stands in ``channels``.
+
+    Args:
+        text: the token, and positions with ``~`` before each.
+
+    Returns:
+        None if the token is damaged, or is not one for these channels.
+    """
+    first, *positions = text.split("~")
+    try:
+        given = _signer().unsign_object(first)
+        found = {name: Position(int(offset), str(own)) for name, (offset, own) in given.items()}
+    except (BadSignature, ValueError, TypeError, AttributeError):
+        return None
+    for each in positions:
+        match = POSITION.fullmatch(each)
+        if match is None:
+            return None
+        if match[1] in found:
+            found[match[1]] = Position(int(match[2]), match[3])
+    try:
+        return {channel: found[label(channel)] for channel in channels}
+    except KeyError:
+        return None
+
+
+def _signer() -> Signer:
+    return Signer(salt=SALT)
+
+
+__all__ = ["PARAMETER", "position", "read", "token"]
