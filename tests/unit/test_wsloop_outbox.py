@@ -201,12 +201,13 @@ def test_pauses_grow_to_half_a_minute_and_shrink_again(shared_redis, wait, monke
     assert pauses == [2, 4, 8, 16, 30, 30, 30, 30, 1]
 
 
-def test_a_backlog_is_told_as_it_shrinks(received, wait, attempts, monkeypatch):
+def test_a_backlog_is_published_without_pauses_and_told_as_it_shrinks(received, wait, attempts, monkeypatch):
     monkeypatch.setattr(wsloop_outbox, "PROGRESS", 0)
     wait(*["message"] * (2 * delivery.BATCH + 1))
-    lines = run_until(lambda: wait_until(lambda: 0 in attempts))
+    lines = run_until(lambda: wait_until(lambda: len(attempts) == 3), interval=1000)
     left = [f"Messages that wait in the outbox: {count}" for count in (delivery.BATCH + 1, 1)]
     assert lines == [FIRST, *left, LAST]
+    assert attempts == [delivery.BATCH, delivery.BATCH, 1]
 
 
 @pytest.mark.parametrize("interval", [0, -1, float("inf"), float("nan")])
