@@ -434,6 +434,18 @@ def test_a_number_that_has_not_changed_is_not_told_again(make_worker, events):
     assert events.counts() == [1]
 
 
+def test_a_number_that_is_as_before_again_is_told_to_those_who_have_asked_in_between(make_worker, events):
+    worker = make_worker()
+    worker.entered(ROOM, None)
+    wait_until(lambda: events.counts() == [1], what="the first")
+    worker.entered(ROOM, None)
+    worker.entered(ROOM, "john")  # told at once, and with it the number, which is not published yet
+    wait_until(lambda: who(ROOM) == Who(["john"], 2), what="the second")
+    assert events.counts() == [1]
+    worker.left(ROOM, None)
+    wait_until(lambda: events.counts() == [1, 1], what="the number")
+
+
 # Names.
 
 

@@ -3,7 +3,7 @@
 -- KEYS[1]  sorted set: pairs "WORKER:USER", and "WORKER" for its anonymous sockets, by when they expire (milliseconds
 --          since the epoch, Redis's clock)
 -- KEYS[2]  hash: "u" .. USER: number of workers where the user is; "w" .. WORKER: its anonymous sockets;
---          "anonymous": their sum; "told": the sum that was published last
+--          "anonymous": their sum; "unsaid": there if the sum has changed since it was published
 -- ARGV[1]  the worker: hexadecimal digits
 -- ARGV[2]  milliseconds until its pairs expire
 -- ARGV[3]  milliseconds until both keys expire
@@ -54,6 +54,7 @@ local function count_anonymous(whose, number)
   end
   if number ~= before then
     redis.call('HINCRBY', KEYS[2], 'anonymous', number - before)
+    redis.call('HSET', KEYS[2], 'unsaid', 1)
   end
 end
 
@@ -84,10 +85,9 @@ if channel ~= '' then
   for _, user in ipairs(went) do
     redis.call('PUBLISH', channel, '{"event": "leave", "user": ' .. cjson.encode(user) .. '}')
   end
-  local sum = tonumber(redis.call('HGET', KEYS[2], 'anonymous') or 0)
-  if ARGV[6] == '1' and sum ~= tonumber(redis.call('HGET', KEYS[2], 'told') or 0) then
-    redis.call('HSET', KEYS[2], 'told', sum)
-    redis.call('PUBLISH', channel, '{"event": "anonymous", "count": ' .. sum .. '}')
+  -- Also if it is as before again: who has asked in between knows another one.
+  if ARGV[6] == '1' and redis.call('HDEL', KEYS[2], 'unsaid') == 1 then
+    redis.call('PUBLISH', channel, '{"event": "anonymous", "count": ' .. redis.call('HGET', KEYS[2], 'anonymous') .. '}')
     told = 1
   end
 end
