@@ -1,11 +1,13 @@
 """From the outbox's table to Redis: order, once, at least once, and what does not hold up the others."""
 
 import logging
+import unittest
 
 import gevent
 import pytest
 import redis.exceptions
 from django.db import DatabaseError, connection, transaction
+from django.test import TestCase
 
 from tests.unit.peer import WAIT
 from wsloop import pool, store
@@ -80,6 +82,26 @@ def test_one_look_into_the_outbox_for_a_transaction(shared_redis, put, monkeypat
             put("two")
         put("three")
     assert looks == [delivery.AFTER_COMMIT]
+
+
+def test_callbacks_that_a_test_case_of_django_captures(shared_redis, received, put):
+    """Nothing is committed in it, so what comes after a commit piles up."""
+
+    class Case(TestCase):
+        def test(self):
+            put("one")
+            with transaction.atomic():
+                put("two")
+            with self.captureOnCommitCallbacks(execute=True):
+                put("three")
+            with self.captureOnCommitCallbacks(execute=True), transaction.atomic():
+                put("four")
+
+    result = unittest.TestResult()
+    unittest.TestSuite([Case("test")]).run(result)
+    assert result.wasSuccessful(), result.errors
+    assert received() == ["one", "two", "three", "four"]
+    assert rows() == []
 
 
 def test_what_is_not_committed_is_not_published(shared_redis, received, put):

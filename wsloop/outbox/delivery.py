@@ -58,17 +58,29 @@ def put(channels: Sequence[str], payload: bytes, expire: int, facility: str, key
     row.key = key or secrets.token_hex(16)
     row.save(force_insert=True)
     connection = transaction.get_connection(row._state.db)
-    # Once is enough for a transaction. If a savepoint of the one that is found were rolled back, this row would be too.
-    if not any(function is _after_commit for _, function, _ in connection.run_on_commit):
-        connection.on_commit(_after_commit, robust=True)
+    for _, function, _ in reversed(connection.run_on_commit):
+        commit = getattr(function, "__self__", None)
+        if isinstance(commit, _Commit) and not commit.done:
+            break
+    else:
+        commit = _Commit()
+    connection.on_commit(commit.publish, robust=True)
 
 
-def _after_commit() -> None:
-    """Publish what has been committed. Raises nothing: the caller's work is done, and the rows are there."""
-    try:
-        drain(AFTER_COMMIT)
-    except (RedisError, DatabaseError) as exc:
-        logger.warning("The messages of the outbox wait: %s", describe(exc))
+class _Commit:
+    """What is to be done after a commit, once for all rows that were written in the transaction."""
+
+    done = False
+
+    def publish(self) -> None:
+        """Publish what has been committed. Raises nothing: the caller's work is done, and the rows are there."""
+        if self.done:
+            return
+        self.done = True
+        try:
+            drain(AFTER_COMMIT)
+        except (RedisError, DatabaseError) as exc:
+            logger.warning("The messages of the outbox wait: %s", describe(exc))
 
 
 def drain(limit: int) -> int:
