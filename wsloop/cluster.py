@@ -113,7 +113,8 @@ class Cluster(RedisCluster):
     def close(self) -> None:
         """Close the connections. Opens none, and the client can be used again."""
         if "nodes_manager" in self.__dict__:
-            super().close()
+            self.disconnect_connection_pools()  # type: ignore[no-untyped-call]  # redis-py leaves given pools open
+            self._forget()
 
 
 def _without_arguments(exc: RedisClusterException) -> str:

@@ -6,20 +6,21 @@ must not know settings, sockets or gevent.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from typing import Any
 
+from redis import Redis
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
+from redis.sentinel import MasterNotFoundError, SentinelManagedConnection, SentinelManagedSSLConnection
 
 
 class Master:
     """Tells connections where the master is: what redis-py's ``SentinelManagedConnection`` asks its pool for.
 
-    (redis-py's own ``SentinelConnectionPool`` does not wait for a free connection, and it forgets a Sentinel when two
-    threads or greenlets look for the master at once.)
+    (Of redis-py's own classes ``SentinelConnectionPool`` does not wait for a free connection, and ``Sentinel`` loses a
+    server when two threads or greenlets look for the master at once.)
 
     Args:
         sentinels: pairs of host and port.
@@ -34,13 +35,12 @@ class Master:
     def __init__(
         self, sentinels: Iterable[tuple[str, int]], service_name: str, timeout: float, options: dict[str, Any]
     ) -> None:
-        addresses = list(sentinels)
         self.service_name = service_name
-        each = timeout / len(addresses)
-        # Who does not answer is not asked again: there are others, and whoever wants the connection tries again.
-        options = {"socket_timeout": each, "socket_connect_timeout": each, **options, "retry": Retry(NoBackoff(), 0)}
-        self._sentinel = Sentinel(addresses, sentinel_kwargs=options)
-        self._lock = threading.Lock()
+        self._sentinels = list(sentinels)
+        each = timeout / len(self._sentinels)
+        self._options = {"socket_timeout": each, "socket_connect_timeout": each, **options}
+        # Who does not answer is not asked again: there are others, and whoever wants the connection comes again.
+        self._options["retry"] = Retry(NoBackoff(), 0)
 
     def get_master_address(self) -> tuple[str, int]:
         """Ask the Sentinels, the one that answered last first; keeps no connection to them.
@@ -48,12 +48,20 @@ class Master:
         Raises:
             redis.exceptions.ConnectionError: if none answers, or none knows a master that is up.
         """
-        with self._lock:
+        failures = []
+        for host, port in self._sentinels:
             try:
-                host, port = self._sentinel.discover_master(self.service_name)
-            finally:
-                self._sentinel.close()
-        return host, port
+                with Redis(host, port, **self._options) as client:
+                    state = client.sentinel_masters().get(self.service_name)
+            except (RedisError, OSError) as exc:
+                failures.append(f"{host}:{port}: {exc}")
+                continue
+            if state and state["is_master"] and not state["is_sdown"] and not state["is_odown"]:
+                others = [each for each in self._sentinels if each != (host, port)]
+                self._sentinels = [(host, port), *others]
+                return state["ip"], state["port"]
+            failures.append(f"{host}:{port}: " + ("it is down" if state else "no master of that name"))
+        raise MasterNotFoundError(f"Sentinel names no master {self.service_name!r} ({'; '.join(failures)})")
 
 
 def connection_options(

@@ -154,7 +154,7 @@ class SentinelSetup:
     def start(self):
         for each in (self.master, self.replica):
             each.start()
-        wait_until(lambda: self.replica.client().info()["master_link_status"] == "up", what="the replica")
+        wait_until(lambda: self.replica.ask("INFO")["master_link_status"] == "up", what="the replica")
         for each in self.sentinels:
             each.start()
         wait_until(self._is_complete, timeout=30, what="Sentinels that know each other and the replica")
@@ -198,12 +198,10 @@ class SentinelSetup:
         self.sentinels[0].ask("SENTINEL FAILOVER", self.service_name)
         wait_until(self._is_promoted, timeout=40, what="a failover")
         self.master, self.replica = self.replica, self.master
-        wait_until(
-            lambda: self.replica.client().info()["role"] == "slave", timeout=40, what="the old master's new role"
-        )
+        wait_until(lambda: self.replica.ask("INFO")["role"] == "slave", timeout=40, what="the old master's new role")
 
     def _is_promoted(self):
-        return self.known_master() == self.replica.port and self.replica.client().info()["role"] == "master"
+        return self.known_master() == self.replica.port and self.replica.ask("INFO")["role"] == "master"
 
     def close(self):
         for each in (*self.sentinels, self.replica, self.master):
@@ -232,7 +230,7 @@ class ClusterSetup:
         return self
 
     def _is_complete(self):
-        states = [node.client().cluster("info") for node in self.nodes]
+        states = [node.ask("CLUSTER INFO") for node in self.nodes]
         return all(
             state["cluster_state"] == "ok" and state["cluster_known_nodes"] == str(len(self.nodes)) for state in states
         )

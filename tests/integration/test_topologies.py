@@ -123,7 +123,7 @@ def test_a_client_and_a_subscription_find_the_master_after_a_failover(sentinels,
     assert client("incr", "count") == 2
     assert client("publish", "channel", "two") == 1
     assert client("read") == "two"
-    assert sentinels.master.client().get("count") == "2"
+    assert sentinels.master.ask("GET", "count") == "2"
 
 
 def test_while_there_is_no_master_commands_fail_and_are_not_sent_later(sentinels, start_client):
@@ -140,6 +140,7 @@ def test_while_there_is_no_master_commands_fail_and_are_not_sent_later(sentinels
     assert client("incr", "count") == 2
 
 
+@pytest.mark.parametrize("start_client", ["gevent"], indirect=True)
 def test_when_the_master_is_exchanged_the_subscription_ends_with_the_old_one(sentinels, start_client):
     client = start_client(sentinels.connection())
     first = client("subscribe", "channel")
@@ -153,6 +154,7 @@ def test_when_the_master_is_exchanged_the_subscription_ends_with_the_old_one(sen
     assert client("read") == "message"
 
 
+@pytest.mark.parametrize("start_client", ["gevent"], indirect=True)
 def test_one_sentinel_that_answers_is_enough(sentinels, start_client):
     for sentinel in sentinels.sentinels[:2]:
         sentinel.kill()
@@ -161,6 +163,7 @@ def test_one_sentinel_that_answers_is_enough(sentinels, start_client):
     assert client("subscribe", "channel") == sentinels.master.port
 
 
+@pytest.mark.parametrize("start_client", ["gevent"], indirect=True)
 def test_a_wrong_password_is_told_without_showing_it(sentinels, start_client):
     client = start_client(sentinels.connection(password="wrong-secret"))
     with pytest.raises(Failed, match=r"(?i)pass") as caught:
