@@ -9,9 +9,11 @@ from django.contrib.auth.models import User
 from redis.exceptions import RedisError
 
 from tests.integration.harness import wait_until
+from tests.integration.redis_topologies import ClusterSetup
+from tests.requires import need
 from tests.unit.peer import turn
+from wsloop import pool, signals
 from wsloop import presence as module
-from wsloop import signals
 from wsloop.drain import Drain
 from wsloop.presence import Presence, Who, online, presence_channel, who
 
@@ -470,11 +472,29 @@ def test_names_may_have_any_characters(make_worker, redis, facility):
     events.close()
 
 
-def test_both_keys_of_a_place_are_on_the_same_node_of_a_cluster():
-    from redis.cluster import key_slot
-
-    for place in [None, *NAMES, ROOM]:
-        assert len({key_slot(key.encode()) for key in module._keys(place)}) == 1, place
+def test_a_redis_cluster(make_worker, use_redis, with_settings, signalled):
+    need("redis-server")
+    cluster = ClusterSetup()
+    try:
+        cluster.start()
+        with_settings(WS4REDIS_CONNECTION=cluster.connection())
+        pool.client.cache_clear()
+        first, second = make_worker(), make_worker()
+        for name in NAMES:  # of facilities, too
+            first.entered(name, name)
+            second.entered(name, "john")
+            second.entered(name, None)
+        everybody = {name: Who(sorted({name, "john"}), 1) for name in NAMES}
+        wait_until(lambda: {name: who(name) for name in NAMES} == everybody, what="everybody")
+        assert online() == sorted(NAMES)
+        for name in NAMES:
+            first.left(name, name)
+        wait_until(lambda: online() == ["john"] and first.idle, what="the end of all but one")
+        second.kill()
+        first.entered(ROOM, "mary")
+        wait_until(lambda: ("offline", "john") in signalled, what="the end of that one")
+    finally:
+        cluster.close()
 
 
 # The whole site, and signals.
