@@ -566,11 +566,13 @@ class Site:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def publish(self, facility, *messages, cookies=None, publisher="wsloop", how="plain", expire=None, **audience):
+    def publish(
+        self, facility, *messages, cookies=None, publisher="wsloop", how="plain", expire=None, key=None, **audience
+    ):
         """Publish from inside the server, through a view (``tests/integration/sites/views.py`` explains the values)."""
-        order = {"facility": facility, "messages": messages, "publisher": publisher, "how": how, "audience": audience}
-        if expire is not None:
-            order["expire"] = expire
+        options = {name: more.pop(name) for name in ("expire", "key") if name in more}
+        order = {"facility": facility, "messages": messages, "publisher": publisher, "how": how, "audience": more}
+        order |= options
         answer = self.request("POST", "/test/publish/", cookies=cookies, body=json.dumps(order))
         assert answer.status == 200, f"publishing: {answer.status}\n{answer.text}\n{self.log()[-4000:]}"
 

@@ -7,6 +7,7 @@ import os
 from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.http import HttpResponse, JsonResponse
+from django.template import engines
 from django.views.decorators.csrf import csrf_exempt
 from prometheus_client import generate_latest
 
@@ -37,8 +38,8 @@ def publish(request):
 
     ``publisher``: ``wsloop`` or ``stock``; ``facility``; ``audience``: keyword arguments of the publisher, where
     ``"SELF"`` and ``{"account": name}`` stand for the marker and for the user object; ``messages``: what to publish,
-    where ``{"base64": …}`` stands for bytes; ``expire``; ``how``: ``plain``, ``context``, ``pipeline``, ``on_commit``,
-    ``rolled-back`` or ``outbox``.
+    where ``{"base64": …}`` stands for bytes; ``expire``; ``key``; ``how``: ``plain``, ``context``, ``pipeline``,
+    ``on_commit``, ``rolled-back`` or ``outbox``.
     """
     order = json.loads(request.body)
     if order.get("publisher", "wsloop") == "stock":
@@ -60,7 +61,7 @@ def publish(request):
         return RedisMessage(value) if order.get("publisher") == "stock" else value
 
     audience = {name: argument(value) for name, value in order["audience"].items()}
-    options = {"expire": order["expire"]} if "expire" in order else {}
+    options = {name: order[name] for name in ("expire", "key") if name in order}
     how = order.get("how", "plain")
     messages = [message(value) for value in order["messages"]]
     make = {"request": request, "facility": order["facility"], **audience}
@@ -102,3 +103,18 @@ def fetch(request):
         request, request.GET["facility"], request.GET.get("audience", "any")
     )
     return JsonResponse({"message": None if found is None else found.decode() if isinstance(found, bytes) else found})
+
+
+def page(request):
+    """The token that a page of this visitor would bring its socket."""
+    text = '{% load wsloop %}{% websocket_token request.GET.facility "broadcast" "user" %}'
+    return HttpResponse(engines["django"].from_string(text).render(request=request))
+
+
+def history(request):
+    """What is kept of what this visitor, or everybody, was sent."""
+    from wsloop.publisher import SELF, RedisPublisher
+
+    publisher = RedisPublisher(request=request, facility=request.GET["facility"], broadcast=True, users=[SELF])
+    entries = publisher.history(int(request.GET.get("limit", 100)))
+    return JsonResponse([{"data": e.message.payload.decode(), "time": e.time} for e in entries], safe=False)
