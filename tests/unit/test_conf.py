@@ -9,8 +9,10 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from redis import ConnectionPool, Redis
 from redis.connection import SSLConnection, UnixDomainSocketConnection
+from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
 from tests.integration.harness import ROOT
+from tests.integration.redis_topologies import SentinelSetup
 from tests.requires import need
 from wsloop import conf
 
@@ -293,3 +295,82 @@ def test_a_callback_that_cannot_be_called_is_refused(with_settings, setting):
     with_settings(WS4REDIS_PROCESS_REQUEST=setting)
     with pytest.raises(ImproperlyConfigured, match="WS4REDIS_PROCESS_REQUEST must be a function or the dotted path"):
         conf.callback("WS4REDIS_PROCESS_REQUEST")
+
+
+# WS4REDIS_CONNECTION of Sentinels, and of a Cluster. Connecting: test_sentinel, test_cluster, test_topologies.
+
+ADDRESSES = [("10.0.0.1", 26379), ["sentinel.example.org", 26379]]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_master_behind_sentinels_is_a_kind_of_connection(with_settings, tls):
+    given = {"sentinels": ADDRESSES, "service_name": "main", "db": 2, "password": "secret", "ssl": tls}
+    with_settings(WS4REDIS_CONNECTION={**given, "sentinel_kwargs": {"password": "another"}})
+    options = conf.redis_options()
+    assert options.pop("connection_pool").service_name == "main"
+    kind = SentinelManagedSSLConnection if tls else SentinelManagedConnection
+    assert options == {"db": 2, "password": "secret", "connection_class": kind}
+    assert conf.redis_nodes() == []
+    conf.validate()
+
+
+@pytest.mark.parametrize(
+    ("setting", "nodes"),
+    [
+        ({"cluster": True}, [("localhost", 6379)]),
+        ({"cluster": True, "host": "10.0.0.1", "port": 7000, "db": 0}, [("10.0.0.1", 7000)]),
+        ({"startup_nodes": ADDRESSES}, [tuple(each) for each in ADDRESSES]),
+        ({"cluster": True, "startup_nodes": ADDRESSES}, [tuple(each) for each in ADDRESSES]),
+        ({"cluster": False, "host": "10.0.0.1"}, []),
+    ],
+)
+def test_nodes_of_a_cluster(with_settings, setting, nodes):
+    with_settings(WS4REDIS_CONNECTION={**setting, "password": "secret"})
+    assert conf.redis_nodes() == nodes
+    host = {"host": nodes[0][0], "port": nodes[0][1]} if nodes else {"host": "10.0.0.1"}
+    assert conf.redis_options() == {**host, "password": "secret"}
+    conf.validate()
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"sentinels": ADDRESSES}, 'write the name they know the master by: "service_name": "mymaster"'),
+        ({"sentinels": ADDRESSES, "service_name": b"main"}, '"service_name": "mymaster"'),
+        ({"service_name": "main"}, r'"sentinels"\] must be a list of pairs of host and port: \[\("10.0.0.1", 6379\)'),
+        ({"sentinels": [], "service_name": "main"}, "a list of pairs"),
+        ({"sentinels": "10.0.0.1:26379", "service_name": "main"}, "a list of pairs"),
+        ({"sentinels": ["10.0.0.1:26379"], "service_name": "main"}, "a list of pairs"),
+        ({"sentinels": [("10.0.0.1", "26379")], "service_name": "main"}, "a list of pairs"),
+        ({"sentinels": ADDRESSES, "service_name": "main", "host": "10.0.0.1"}, '"host" and "sentinels"; leave out one'),
+        ({"sentinels": ADDRESSES, "service_name": "main", "port": 6379}, '"port" and "sentinels"; leave out one'),
+        ({"sentinels": ADDRESSES, "service_name": "main", "unix_socket_path": "/run/r"}, "leave out .unix_socket_path"),
+        ({"sentinels": ADDRESSES, "service_name": "main", "sentinel_kwargs": "secret"}, "must be a dictionary"),
+        ({"cluster": "yes", "host": "10.0.0.1"}, r'"cluster"\] must be True'),
+        ({"cluster": True, "db": 1}, 'has database 0 only; leave out "db"'),
+        ({"cluster": True, "unix_socket_path": "/run/redis.sock"}, 'leave out "unix_socket_path"'),
+        ({"cluster": True, "sentinels": ADDRESSES, "service_name": "main"}, 'leave out "sentinels"'),
+        ({"startup_nodes": ADDRESSES, "host": "10.0.0.1"}, '"host" and "startup_nodes"; leave out one'),
+        ({"startup_nodes": ["10.0.0.1"]}, r'"startup_nodes"\] must be a list of pairs'),
+    ],
+)
+def test_other_forms_of_sentinels_and_clusters_are_refused_without_showing_the_password(with_settings, setting, words):
+    with_settings(WS4REDIS_CONNECTION={"password": "secret", **setting})
+    with pytest.raises(ImproperlyConfigured, match=words) as caught:
+        conf.validate()
+    assert "WS4REDIS_CONNECTION" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_the_stock_publisher_finds_the_master_by_sentinel():
+    need("redis-server")
+    sentinels = SentinelSetup(sentinels=1, password="secret")
+    try:
+        sentinels.start()
+        form = json.dumps(sentinels.connection())
+        command = [sys.executable, "-W", "ignore", "-c", STOCK, form]
+        done = subprocess.run(command, cwd=ROOT, env=plain_environment(), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert sentinels.master.ask("GET", "broadcast:stock") == form
+    finally:
+        sentinels.close()
