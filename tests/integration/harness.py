@@ -566,9 +566,7 @@ class Site:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def publish(
-        self, facility, *messages, cookies=None, publisher="wsloop", how="plain", expire=None, key=None, **audience
-    ):
+    def publish(self, facility, *messages, cookies=None, publisher="wsloop", how="plain", **more):
         """Publish from inside the server, through a view (``tests/integration/sites/views.py`` explains the values)."""
         options = {name: more.pop(name) for name in ("expire", "key") if name in more}
         order = {"facility": facility, "messages": messages, "publisher": publisher, "how": how, "audience": more}
