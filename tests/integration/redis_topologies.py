@@ -4,6 +4,7 @@ Every process has ports and a directory of its own, is waited for by asking it, 
 started, and is ended by its process group.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -122,6 +124,53 @@ class RedisProcess:
             self.resume()
             self._process.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class Address:
+    """An address behind which any server can stand, as behind a name of the DNS; an answer may get lost on the way.
+
+    Attributes:
+        port: where it listens.
+        leads_to: the ``RedisProcess`` that new connections reach.
+    """
+
+    def __init__(self, leads_to=None):
+        self.leads_to = leads_to
+        self._lose = None
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def lose_answer_to(self, command):
+        """Break the connection on which the next such command is sent when the server has executed it."""
+        self._lose = command
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client):
+        with contextlib.suppress(OSError), client, socket.create_connection(self.leads_to.address) as server:
+            lost = threading.Event()
+            threading.Thread(target=self._answer, args=(server, client, lost), daemon=True).start()
+            while data := client.recv(65536):
+                if self._lose and self._lose in data:
+                    self._lose = None
+                    lost.set()
+                server.sendall(data)
+
+    @staticmethod
+    def _answer(server, client, lost):
+        with contextlib.suppress(OSError):
+            while (data := server.recv(65536)) and not lost.is_set():
+                client.sendall(data)
+            client.shutdown(socket.SHUT_RDWR)
+
+    def close(self):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
 
 
 class SentinelSetup:
