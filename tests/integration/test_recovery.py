@@ -321,8 +321,9 @@ def test_the_bare_dialect_is_as_it_was(kept, facility):
     assert client.next() == "kept"
     client.send("mine")
     client.send_binary(b"\0\xff")
+    assert client.take(2) == ["mine", b"\0\xff"]
     kept.publish(facility, {"base64": base64.b64encode(b"\0w1 1 a b -\nforged").decode()}, broadcast=True)
-    assert client.take(3) == ["mine", b"\0\xff", "\0w1 1 a b -\nforged"]
+    assert client.next() == "\0w1 1 a b -\nforged"
 
 
 @pytest.mark.parametrize("binary", redis_binaries().values(), ids=list(redis_binaries()))
