@@ -89,6 +89,7 @@ class Recorder:
     def __init__(self):
         self.messages = Queue()
         self.events = []
+        self.drains = 0
         self.has_closed = Event()
 
     def received(self, connection, payload, text):
@@ -96,6 +97,9 @@ class Recorder:
 
     def pausing(self, connection):
         connection.release()
+
+    def drained(self, connection):
+        self.drains += 1
 
     def closing(self, connection):
         self.events.append("closing")

@@ -69,7 +69,7 @@ def hub(monkeypatch, with_settings):
     """A hub whose timer the test turns by hand, with ``hub._tick()``."""
     monkeypatch.setattr(hub_module, "TICK", 3600)
     with_settings(WS4REDIS_HEARTBEAT=None)
-    hub = Hub(lambda channels: None, lambda connections: hub.access.expired(connections))
+    hub = Hub(lambda connection: None, lambda connections: hub.access.expired(connections))
     hub.access = Access(hub)
     yield hub
     for connection in [*hub.connections, *hub._closing]:

@@ -13,8 +13,8 @@ from gevent.queue import Queue
 from tests.integration.harness import wait_until
 from tests.unit.peer import WAIT, turn
 from wsloop import broker as module
-from wsloop import pool
-from wsloop.broker import Broker, Unavailable
+from wsloop import conf, pool
+from wsloop.broker import Broker, Publication, Unavailable
 
 A, B, C = b"unit:broadcast:a", b"unit:broadcast:b", b"unit:broadcast:c"
 
@@ -25,8 +25,8 @@ class Deliveries:
     def __init__(self):
         self.queue = Queue()
 
-    def __call__(self, channel, payload, origin):
-        self.queue.put((channel, payload, origin))
+    def __call__(self, channel, message, origin):
+        self.queue.put((channel, message.payload, origin))
 
     def next(self):
         return self.queue.get(timeout=WAIT)
@@ -267,8 +267,9 @@ def test_messages_arrive_complete_and_in_the_order_of_publishing(broker, redis):
 
 def test_what_is_published_together_travels_in_few_transactions(broker, redis):
     broker.subscribe([A])
-    broker.sync()
-    before = redis.info("commandstats").get("cmdstat_exec", {"calls": 0})["calls"]
+    broker.publish([A], b"teaches Redis the script", 0)
+    broker.delivered.next()
+    before = redis.info("commandstats")["cmdstat_exec"]["calls"]
     for _ in range(module.BATCH * 3):
         broker.publish([A], b"x", 0)
     broker.delivered.take(module.BATCH * 3)
@@ -279,20 +280,20 @@ def test_sync_does_not_wait_for_what_sockets_publish(broker, monkeypatch):
     """A socket that opens must not queue behind others that flood."""
     broker.subscribe([A])
     gate = Event()
-    monkeypatch.setattr(broker, "_send_batch", lambda messages, numbers: gate.wait(WAIT))
+    monkeypatch.setattr(module.store, "publish", lambda client, messages: gate.wait(WAIT))
     done = Event()
-    broker.publish([A], b"stuck", 0, done=done.set)
+    broker.publish([A], b"stuck", 0, done=lambda taken: done.set())
     broker.sync()
     assert not done.is_set()
     gate.set()
     assert done.wait(WAIT)
 
 
-def test_sockets_get_their_turn_before_too_much_has_gathered(broker, redis, monkeypatch):
+def test_sockets_get_their_turn_before_too_much_has_gathered(make_broker, monkeypatch):
     """What one read of the line brings must not exceed what may wait for one socket: healthy ones would be closed."""
     turns, sizes = [], []
     monkeypatch.setattr(module.gevent, "sleep", lambda seconds: (turns.append(sum(sizes)), sizes.clear()))
-    monkeypatch.setattr(broker, "_deliver", lambda channel, payload, origin: sizes.append(len(payload)))
+    broker = make_broker(lambda channel, message, origin: sizes.append(len(message.payload)))
     message = [b"message", A, b"x" * 10_000]
     line = iter([message] * 1000)
 
@@ -310,14 +311,13 @@ def test_sockets_get_their_turn_before_too_much_has_gathered(broker, redis, monk
 
 
 def test_the_message_is_kept_as_the_last_one_of_its_channels(broker, redis):
-    done = Event()
-    broker.publish([A, B], b"kept", 60, done=done.set)
-    assert done.wait(WAIT)
+    done = Queue()
+    broker.publish([A, B], b"kept", 60, done=done.put)
+    assert done.get(timeout=WAIT) is True
     assert redis.get(A) == redis.get(B) == "kept"
     assert 0 < redis.ttl(A) <= 60
-    done.clear()
-    broker.publish([A], b"not kept", 0, done=done.set)
-    assert done.wait(WAIT)
+    broker.publish([A], b"not kept", 0, done=done.put)
+    assert done.get(timeout=WAIT) is True
     assert redis.get(A) == "kept"
 
 
@@ -328,15 +328,15 @@ def test_done_is_called_when_redis_has_the_message(broker, redis):
         seen = []
         finished = Event()
 
-        def done():
-            seen.append(gevent.getcurrent())
+        def done(taken):
+            seen.append(taken)
             finished.set()
 
         broker.publish([A], b"hello", 0, done=done)
         assert not seen
         assert finished.wait(WAIT)
         assert listener.get_message(timeout=WAIT)["data"] == "hello"
-    assert len(seen) == 1
+    assert seen == [True]
 
 
 def test_an_origin_belongs_to_its_own_message_and_to_no_equal_one(broker, own_redis, make_broker):
@@ -515,9 +515,9 @@ def test_what_is_published_without_a_subscription_leaves_no_origin_behind(own_re
     with own_redis.client() as redis:
         redis.client_kill_filter(_id=subscription(redis)["id"])
         gate.wait_for(1)
-        done = Event()
-        broker.publish([A], b"lost to ourselves", 0, origin="me", done=done.set)
-        assert done.wait(WAIT)
+        done = Queue()
+        broker.publish([A], b"lost to ourselves", 0, origin="me", done=done.put)
+        assert done.get(timeout=WAIT) is True
         gate.let_through()
         broker.sync()
         broker.publish([A], b"next", 0, origin="me")
@@ -567,14 +567,14 @@ def test_messages_that_redis_does_not_take_are_counted_and_done(own_redis, broke
     own_redis.kill()
     done = Queue()
     for number in range(3):
-        broker.publish([A], b"lost", 0, origin="me", done=lambda number=number: done.put(number))
-    assert [done.get(timeout=WAIT) for _ in range(3)] == [0, 1, 2]
+        broker.publish([A], b"lost", 0, origin="me", done=lambda taken, number=number: done.put((number, taken)))
+    assert [done.get(timeout=WAIT) for _ in range(3)] == [(0, False), (1, False), (2, False)]
     assert broker.lost == 3
     assert not broker._origins
     assert "3 messages of sockets are lost" in caplog.text
     own_redis.start()
-    broker.publish([A], b"taken", 0, done=lambda: done.put("taken"))
-    assert done.get(timeout=WAIT) == "taken"
+    broker.publish([A], b"taken", 0, done=done.put)
+    assert done.get(timeout=WAIT) is True
     assert broker.lost == 3
 
 
@@ -583,8 +583,8 @@ def test_messages_that_redis_refuses_leave_no_origin_behind(broker, redis):
     broker.subscribe([A])
     done = Queue()
     redis.config_set("maxmemory", 1)
-    broker.publish([A], b"refused", 60, origin="me", done=lambda: done.put("refused"))
-    assert done.get(timeout=WAIT) == "refused"
+    broker.publish([A], b"refused", 60, origin="me", done=done.put)
+    assert done.get(timeout=WAIT) is False
     redis.config_set("maxmemory", 0)
     assert broker.lost == 1
     assert not broker._origins
@@ -598,10 +598,10 @@ def test_messages_that_redis_refuses_leave_no_origin_behind(broker, redis):
 def test_an_error_of_the_receiver_is_told_and_the_next_subscriber_starts_anew(own_redis, make_broker, redis):
     seen = Queue()
 
-    def deliver(channel, payload, origin):
-        if payload == b"bad":
+    def deliver(channel, message, origin):
+        if message.payload == b"bad":
             raise RuntimeError("broken receiver")
-        seen.put(payload)
+        seen.put(message.payload)
 
     broker = make_broker(deliver)
     broker.subscribe([A])
@@ -617,7 +617,7 @@ def test_an_error_of_the_receiver_is_told_and_the_next_subscriber_starts_anew(ow
 
 def test_a_burst_does_not_starve_others(own_redis, make_broker, redis):
     seen, turns = [], []
-    broker = make_broker(lambda channel, payload, origin: seen.append(payload))
+    broker = make_broker(lambda channel, message, origin: seen.append(message.payload))
 
     def others():
         while len(seen) < 20_000:
@@ -681,7 +681,7 @@ def test_no_descriptor_is_left(own_redis, make_broker):
 
 def test_messages_go_to_redis_in_batches_bounded_by_number_and_bytes_over_all_channels():
     def message(size, channels=1):
-        return module.Message([b"c"] * channels, b"x" * size, 0, None, lambda: None)
+        return Publication([b"c"] * channels, b"x" * size, 0, conf.PLAIN, None, lambda taken: None)
 
     def sizes(*messages):
         return [len(batch) for batch in module._batches(list(messages))]

@@ -198,9 +198,19 @@ def test_others_cannot(with_settings, name):
         (
             "FACILITIES",
             {"secrets": {"compresion": False}},
-            r"has no option \['compresion'\]; there are \['compression'\]",
+            r"has no option \['compresion'\]; there are \['size', 'ttl', 'recover', 'latest_only', 'presence', 'compression'\]",
         ),
         ("FACILITIES", {"secrets": {"compression": 0}}, "must be True or False, not 0"),
+        ("FACILITIES", {"secrets": {"recover": None}}, "must be True or False, not None"),
+        (
+            "FACILITIES",
+            {"secrets": {"size": True}},
+            r"\['secrets'\]\['size'\] must be a positive whole number, not True",
+        ),
+        ("FACILITIES", {"secrets": {"size": -1}}, "must be a positive whole number, not -1"),
+        ("FACILITIES", {"secrets": {"size": 10.0}}, "must be a positive whole number, not 10.0"),
+        ("FACILITIES", {"secrets": {"ttl": 0}}, "must be a positive whole number, not 0"),
+        ("FACILITIES", {"secrets": {"ttl": None}}, "must be a positive whole number, not None"),
     ],
 )
 def test_an_option_of_the_wrong_kind_is_refused_with_what_it_must_be(with_settings, name, value, words):
@@ -219,6 +229,7 @@ def test_an_option_of_the_wrong_kind_is_refused_with_what_it_must_be(with_settin
         ("TRUSTED_PROXIES", ["127.0.0.1", "10.0.0.0/8", "::1", "fd00::/8"]),
         ("FACILITIES", {}),
         ("FACILITIES", {"secrets/*": {"compression": False}, "*": {}}),
+        ("FACILITIES", {"*": {"size": 0, "ttl": 1, "recover": False, "latest_only": True, "presence": True}}),
     ],
 )
 def test_other_forms_of_options(with_settings, name, value):
@@ -231,14 +242,14 @@ def test_the_first_pattern_that_matches_a_facility_counts(with_settings):
     with_settings(
         WSLOOP={"FACILITIES": {"a/b": {"compression": True}, "a/*": {"compression": False}, "*": {"compression": True}}}
     )
-    compressed = {name: conf.facility_option(name, "compression") for name in ("a/b", "a/c", "a/c/d", "A/c", "b")}
+    compressed = {name: conf.facility(name).compression for name in ("a/b", "a/c", "a/c/d", "A/c", "b")}
     assert compressed == {"a/b": True, "a/c": False, "a/c/d": False, "A/c": True, "b": True}
 
 
 def test_without_a_pattern_a_facility_has_the_defaults(with_settings):
     with_settings(WSLOOP={"FACILITIES": {"secret": {}}})
-    assert conf.facility_option("secret", "compression") is True
-    assert conf.facility_option("other", "compression") is True
+    assert conf.facility("secret") == conf.facility("other") == conf.Facility()
+    assert conf.Facility() == (0, 3600, True, False, False, True)
 
 
 # The settings of ws4redis.

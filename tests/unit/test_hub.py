@@ -14,7 +14,9 @@ from tests.unit.peer import close_frame, masked, turn
 from wsloop import hub as module
 from wsloop.connection import Bounds, Connection, encode
 from wsloop.deflate import Deflate
-from wsloop.hub import Hub, Index, Joining, Visitor, is_text
+from wsloop.dialects import BARE
+from wsloop.hub import Hub, Index, Joining, News, Visitor, is_text
+from wsloop.messages import Message
 from wsloop.server import Listener
 
 NEWS, SPORT = b"broadcast:news", b"broadcast:sport"
@@ -22,7 +24,7 @@ NEWS, SPORT = b"broadcast:news", b"broadcast:sport"
 
 @pytest.fixture
 def left():
-    """What the hub has told of connections that left."""
+    """The channels of the connections of which the hub has told that they left."""
     return []
 
 
@@ -30,7 +32,7 @@ def left():
 def hub(left, monkeypatch):
     """A hub whose timer the test turns by hand, with ``hub._tick()``."""
     monkeypatch.setattr(module, "TICK", 3600)
-    hub = Hub(left.append)
+    hub = Hub(lambda connection: left.append(connection.channels))
     yield hub
     for connection in [*hub.connections, *hub._closing]:
         connection.abort()
@@ -50,6 +52,14 @@ def member(hub, pair):
     return make
 
 
+def told(joining, persisted=(), count=0):
+    """What a socket of the bare dialect is sent first."""
+    news = News(BARE, set())
+    for channel, message in [*joining.kept(persisted, count), *joining.messages]:
+        news.add(channel, message)
+    return news.texts
+
+
 # Who gets what.
 
 
@@ -58,8 +68,8 @@ def test_members_of_a_channel_get_its_messages_in_order(hub, member):
     _, both = member(NEWS, SPORT)
     _, other = member(SPORT)
     for number in range(50):
-        hub.deliver(NEWS, b"news %d" % number)
-        hub.deliver(SPORT, b"sport %d" % number)
+        hub.deliver(NEWS, Message(b"news %d" % number))
+        hub.deliver(SPORT, Message(b"sport %d" % number))
     assert one.messages(50) == [f"news {number}" for number in range(50)]
     assert other.messages(50) == [f"sport {number}" for number in range(50)]
     assert both.messages(100) == [f"{channel} {number}" for number in range(50) for channel in ("news", "sport")]
@@ -67,16 +77,16 @@ def test_members_of_a_channel_get_its_messages_in_order(hub, member):
 
 def test_a_message_on_a_channel_that_nobody_listens_to_is_nothing(hub, member):
     _, peer = member(NEWS)
-    hub.deliver(b"unknown", b"lost")
-    hub.deliver(NEWS, b"next")
+    hub.deliver(b"unknown", Message(b"lost"))
+    hub.deliver(NEWS, Message(b"next"))
     assert peer.message() == "next"
 
 
 def test_a_message_goes_to_all_but_its_origin(hub, member):
     (sender, at_sender), (_, at_other) = member(NEWS), member(NEWS)
-    hub.deliver(NEWS, b"own", sender)
-    hub.deliver(NEWS, b"own")  # an equal one of somebody else
-    hub.deliver(NEWS, b"end")
+    hub.deliver(NEWS, Message(b"own"), sender)
+    hub.deliver(NEWS, Message(b"own"))  # an equal one of somebody else
+    hub.deliver(NEWS, Message(b"end"))
     assert at_sender.messages(2) == ["own", "end"]
     assert at_other.messages(3) == ["own", "own", "end"]
 
@@ -84,7 +94,7 @@ def test_a_message_goes_to_all_but_its_origin(hub, member):
 def test_what_is_utf8_leaves_as_text_and_all_else_as_binary(hub, member):
     _, peer = member(NEWS)
     for payload in ("grün".encode(), b"", b"\xff\x00", b"\xed\xa0\x80"):
-        hub.deliver(NEWS, payload)
+        hub.deliver(NEWS, Message(payload))
     assert peer.messages(4) == ["grün", "", b"\xff\x00", b"\xed\xa0\x80"]
     assert is_text("€".encode())
     assert not is_text("€".encode()[:2])
@@ -93,13 +103,13 @@ def test_what_is_utf8_leaves_as_text_and_all_else_as_binary(hub, member):
 def test_everything_of_one_turn_leaves_in_one_write(hub, member):
     _, peer = member(NEWS, SPORT, kind=socket.SOCK_SEQPACKET)  # which keeps writes apart
     for number in range(100):
-        hub.deliver(NEWS if number % 2 else SPORT, b"%d" % number)
+        hub.deliver(NEWS if number % 2 else SPORT, Message(b"%d" % number))
     peer.socket.setblocking(False)
     with pytest.raises(BlockingIOError):
         peer.socket.recv(65536)  # nothing is written before the turn ends
     peer.socket.settimeout(10)
     assert peer.socket.recv(65536) == b"".join(encode(b"%d" % number, True) for number in range(100))
-    hub.deliver(NEWS, b"next turn")
+    hub.deliver(NEWS, Message(b"next turn"))
     assert peer.socket.recv(65536) == encode(b"next turn", True)
 
 
@@ -109,7 +119,7 @@ def test_a_frame_is_encoded_once_for_all_members(hub, member, monkeypatch):
         module, "encode", lambda payload, text, bits=0: encoded.append(payload) or encode(payload, text, bits)
     )
     peers = [member(NEWS)[1] for _ in range(10)]
-    hub.deliver(NEWS, b"hello")
+    hub.deliver(NEWS, Message(b"hello"))
     assert [peer.message() for peer in peers] == ["hello"] * 10
     assert encoded == [b"hello"]
 
@@ -118,7 +128,7 @@ def test_members_that_overflow_do_not_disturb_the_others(hub, member, left):
     slow = [member(NEWS, bound=20_000, send_buffer=1) for _ in range(3)]
     _, quick = member(NEWS)
     for number in range(200):
-        hub.deliver(NEWS, b"%d" % number + b"x" * 500)
+        hub.deliver(NEWS, Message(b"%d" % number + b"x" * 500))
         assert quick.message().startswith(str(number))
     assert len(hub.connections) == 1
     assert len(hub) == 4
@@ -127,7 +137,7 @@ def test_members_that_overflow_do_not_disturb_the_others(hub, member, left):
         while (frame := peer.frame()).opcode is Opcode.TEXT:
             pass
         assert Close.parse(frame.data).code == 4008
-    hub.deliver(NEWS, b"still there")
+    hub.deliver(NEWS, Message(b"still there"))
     assert quick.message() == "still there"
 
 
@@ -136,7 +146,7 @@ def test_members_that_break_while_they_are_written_to_do_not_disturb_the_others(
     for connection, peer in members[::2]:
         connection.hold()  # so that the broken line is not found by reading
         peer.close()
-    hub.deliver(NEWS, b"hello")
+    hub.deliver(NEWS, Message(b"hello"))
     for _, peer in members[1::2]:
         assert peer.message() == "hello"
     assert len(hub) == 3
@@ -149,10 +159,10 @@ def test_members_that_break_while_they_are_written_to_do_not_disturb_the_others(
 def test_what_arrives_between_join_and_complete_is_the_first_that_the_client_gets(hub, member):
     joining = hub.join([NEWS])
     for number in range(3):
-        hub.deliver(NEWS, b"%d" % number)
-    hub.deliver(SPORT, b"not asked for")
-    _, peer = member(joining=joining, news=joining.news([], 0))
-    hub.deliver(NEWS, b"live")
+        hub.deliver(NEWS, Message(b"%d" % number))
+    hub.deliver(SPORT, Message(b"not asked for"))
+    _, peer = member(joining=joining, news=told(joining))
+    hub.deliver(NEWS, Message(b"live"))
     assert peer.messages(4) == ["0", "1", "2", "live"]
 
 
@@ -161,26 +171,26 @@ def test_nothing_is_kept_after_cancel_or_complete(hub, member):
     hub.cancel(cancelled)
     hub.cancel(cancelled)
     member(joining=completed)
-    hub.deliver(NEWS, b"hello")
+    hub.deliver(NEWS, Message(b"hello"))
     assert cancelled.messages == completed.messages == []
 
 
 def test_more_than_a_connection_may_hold_is_too_much(hub, with_settings):
     with_settings(WSLOOP={"MAX_QUEUED_BYTES": 10})
     joining = hub.join([NEWS])
-    hub.deliver(NEWS, b"x" * 10)
+    hub.deliver(NEWS, Message(b"x" * 10))
     assert not joining.too_much
-    hub.deliver(NEWS, b"x")
+    hub.deliver(NEWS, Message(b"x"))
     assert joining.too_much
-    hub.deliver(NEWS, b"")
-    assert joining.messages == [(NEWS, b"x" * 10)], "what comes behind a gap is not kept"
+    hub.deliver(NEWS, Message(b""))
+    assert joining.messages == [(NEWS, Message(b"x" * 10))], "what comes behind a gap is not kept"
 
 
 def test_a_connection_for_which_it_was_too_much_is_closed_with_4008(hub, member, with_settings, left):
     with_settings(WSLOOP={"MAX_QUEUED_BYTES": 10})
     joining = hub.join([NEWS])
-    hub.deliver(NEWS, b"x" * 10)
-    hub.deliver(NEWS, b"lost")
+    hub.deliver(NEWS, Message(b"x" * 10))
+    hub.deliver(NEWS, Message(b"lost"))
     _, peer = member(joining=joining, news=[b"kept"])
     assert peer.message() == "kept"
     assert Close.parse(peer.frame().data).code == 4008
@@ -232,10 +242,10 @@ def test_news_that_fail_leave_a_connection_that_can_be_aborted(hub, pair, left):
 )
 def test_news_hold_nothing_twice_and_miss_nothing(messages, persisted, count, news):
     joining = Joining([NEWS, SPORT], bound=1000)
-    for message in messages:
-        joining.add(*message)
-    assert joining.news(persisted, count) == news
-    assert joining.messages == messages
+    for channel, payload in messages:
+        joining.add(channel, Message(payload))
+    assert told(joining, persisted, count) == news
+    assert joining.messages == [(channel, Message(payload)) for channel, payload in messages]
 
 
 # Leaving.
@@ -243,7 +253,7 @@ def test_news_hold_nothing_twice_and_miss_nothing(messages, persisted, count, ne
 
 def test_all_are_closed_with_the_code(hub, member):
     peers = [member(NEWS)[1] for _ in range(3)]
-    hub.deliver(NEWS, b"before")
+    hub.deliver(NEWS, Message(b"before"))
     hub.close_all(1012, "server restarting")
     for peer in peers:
         assert peer.message() == "before"
@@ -261,7 +271,7 @@ def test_all_are_closed_with_the_code(hub, member):
 def test_who_is_closing_gets_no_messages_and_leaves_once(hub, member, left):
     connection, peer = member(NEWS, SPORT)
     connection.close(1000)
-    hub.deliver(NEWS, b"late")
+    hub.deliver(NEWS, Message(b"late"))
     peer.send(close_frame())
     assert peer.closing() == 1000
     peer.close()
@@ -276,7 +286,7 @@ def test_who_hangs_up_leaves(hub, member, left):
     turn()
     assert left == [(NEWS,)]
     assert len(hub) == 0
-    hub.deliver(NEWS, b"nobody is there")
+    hub.deliver(NEWS, Message(b"nobody is there"))
 
 
 def test_who_left_leaves_nothing_behind(hub, pair, left):
@@ -290,7 +300,7 @@ def test_who_left_leaves_nothing_behind(hub, pair, left):
         connection = Watched(transport, Listener(hub), Bounds(1000, 1000))
         reference = weakref.ref(connection)
         hub.complete(hub.join([NEWS, SPORT]), connection, lambda: [b"kept"])
-        hub.deliver(NEWS, b"live")
+        hub.deliver(NEWS, Message(b"live"))
         assert peer.messages(2) == ["kept", "live"]
         peer.send(close_frame())
         assert peer.closing() == 1000
@@ -300,7 +310,8 @@ def test_who_left_leaves_nothing_behind(hub, pair, left):
         assert reference() is None, "it waits for the garbage collector"
     finally:
         gc.enable()
-    assert not hub._members
+    assert not any(map(len, hub._members.values()))
+    assert not hub._draining
     assert not hub._joining
     assert not hub._closing
     assert not hub._dirty
@@ -330,7 +341,7 @@ def test_the_timer_runs_as_long_as_there_is_a_connection(hub, member):
 def test_the_timer_turns_by_itself(left, pair, monkeypatch, with_settings):
     monkeypatch.setattr(module, "TICK", 0.005)
     with_settings(WS4REDIS_HEARTBEAT="beat", WSLOOP={"PING_INTERVAL": 3600})
-    hub = Hub(left.append)
+    hub = Hub(lambda connection: left.append(connection.channels))
     transport, peer = pair()
     connection = Connection(transport, Listener(hub), Bounds(1000, 1000))
     hub.complete(hub.join([]), connection, list)
@@ -344,7 +355,7 @@ def test_the_heartbeat_goes_to_every_connection_every_four_ticks_and_not_to_all_
     heard = {peer: [] for peer in peers}
     for tick in range(12):
         hub._tick()
-        hub.deliver(NEWS, b"end of tick")
+        hub.deliver(NEWS, Message(b"end of tick"))
         turn()
         for peer in peers:
             while (frame := peer.frame()).data != b"end of tick":
@@ -360,7 +371,7 @@ def test_without_the_setting_there_is_no_heartbeat(hub, member, with_settings):
     _, peer = member(NEWS)
     for _ in range(8):
         hub._tick()
-    hub.deliver(NEWS, b"end")
+    hub.deliver(NEWS, Message(b"end"))
     assert peer.message() == "end"
 
 
@@ -386,7 +397,7 @@ def ticks_until_pinged(hub, peer):
     while True:
         count += 1
         hub._tick()
-        hub.deliver(NEWS, b"end of tick")
+        hub.deliver(NEWS, Message(b"end of tick"))
         turn()
         frame = peer.frame()
         if frame.opcode is Opcode.PING:
@@ -409,7 +420,7 @@ def test_the_pings_of_many_connections_are_spread_over_the_interval(quick_hub, q
     waiting = set(peers)
     for tick in range(3):
         quick_hub._tick()
-        quick_hub.deliver(NEWS, b"end of tick")
+        quick_hub.deliver(NEWS, Message(b"end of tick"))
         turn()
         for peer in list(waiting):
             if peer.frame().opcode is Opcode.PING:
@@ -600,7 +611,7 @@ def test_the_end_of_a_session_is_reported_within_a_tick(left, pair, wall, monkey
     monkeypatch.setattr(module, "TICK", 3600)
     with_settings(WSLOOP={"PING_INTERVAL": 5}, WS4REDIS_HEARTBEAT=None)
     expired = []
-    hub = Hub(left.append, expired.extend)
+    hub = Hub(lambda connection: left.append(connection.channels), expired.extend)
     monkeypatch.setattr(module, "TICK", 1)
     ends = {}
     for seconds in (0.5, 3, 5.5, 17, 40, None):
@@ -624,7 +635,7 @@ def test_a_session_that_was_prolonged_is_reported_at_its_new_end(left, pair, wal
     monkeypatch.setattr(module, "TICK", 3600)
     with_settings(WSLOOP={"PING_INTERVAL": 5})
     expired = []
-    hub = Hub(left.append, expired.extend)
+    hub = Hub(lambda connection: left.append(connection.channels), expired.extend)
     monkeypatch.setattr(module, "TICK", 1)
     transport, _ = pair()
     connection = Connection(transport, Listener(hub), Bounds(1000, 10**6))
@@ -658,8 +669,8 @@ def test_a_message_is_compressed_once_for_all_with_the_same_window(hub, pair, mo
         connection = Connection(transport, Listener(hub), Bounds(1000, 10**6), extensions)
         hub.complete(hub.join([NEWS]), connection, list)
         peers[peer] = bits
-    hub.deliver(NEWS, b"x" * 1023)
-    hub.deliver(NEWS, b"y" * 1024)
+    hub.deliver(NEWS, Message(b"x" * 1023))
+    hub.deliver(NEWS, Message(b"y" * 1024))
     for peer, bits in peers.items():
         turn()
         window = 12 if bits and bits >= 12 else 0  # who asks for less is sent messages as they are
@@ -669,11 +680,11 @@ def test_a_message_is_compressed_once_for_all_with_the_same_window(hub, pair, mo
 
 def test_without_the_setting_nothing_is_compressed(left, pair, with_settings):
     with_settings(WSLOOP={"COMPRESS_FROM": None})
-    hub = Hub(left.append)
+    hub = Hub(lambda connection: left.append(connection.channels))
     transport, peer = pair()
     connection = Connection(transport, Listener(hub), Bounds(1000, 10**6), [Deflate(15, 15)])
     hub.complete(hub.join([NEWS]), connection, list)
-    hub.deliver(NEWS, b"x" * 10_000)
+    hub.deliver(NEWS, Message(b"x" * 10_000))
     turn()
     assert peer.socket.recv(65536) == encode(b"x" * 10_000, True)
     connection.abort()

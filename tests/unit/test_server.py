@@ -28,8 +28,8 @@ from wsloop import broker, pool, subscriptions, tokens, transport
 from wsloop import server as module
 from wsloop.broker import Unavailable
 from wsloop.handshake import Refused
-from wsloop.hub import Joining
 from wsloop.publisher import RedisPublisher
+from wsloop.recovery import Recovery
 from wsloop.server import WebsocketServer, refusal
 from wsloop.store import RedisMessage
 
@@ -151,10 +151,12 @@ def nothing_is_left():
     return (
         set(engine.broker._counts) == {engine.broker._own_channel, engine.broker._control_channel}
         and not engine.hub._joining
-        and not engine.hub._members
+        and not any(map(len, engine.hub._members.values()))
+        and not engine.hub._draining
         and not len(engine.hub)
         and not engine.broker._origins
         and not engine.broker._waiting
+        and not engine.broker._continuity._lines
     )
 
 
@@ -513,7 +515,7 @@ def test_an_error_after_the_101_ends_the_connection(front, shared_redis, facilit
     def broken(*_):
         raise RuntimeError("an error that should not be")
 
-    monkeypatch.setattr(Joining, "news", broken)
+    monkeypatch.setattr(Recovery, "news", broken)
     answer = front.call(f"{facility}?subscribe-broadcast")
     assert answer.status == 101
     assert answer.peer.frame() is None
@@ -704,11 +706,12 @@ def test_when_uwsgi_ends_the_worker_everybody_gets_1012(front, shared_redis, fac
 def test_after_an_error_of_the_engine_everybody_gets_1011_and_the_next_socket_works(front, publish, facility):
     peer = front.connect(f"{facility}?subscribe-broadcast")
     engine = module.engine()
-    original, engine.broker._deliver = engine.broker._deliver, lambda *_: 1 / 0
+    continuity = engine.broker._continuity
+    original, continuity._deliver = continuity._deliver, lambda *_: 1 / 0
     publish("bad", expire=0)
     frame = peer.frame()
     assert Close.parse(frame.data) == Close(1011, "internal error")
-    engine.broker._deliver = original
+    continuity._deliver = original
     peer = front.connect(f"{facility}?subscribe-broadcast")
     publish("hello")
     assert peer.message() == "hello"
@@ -719,7 +722,7 @@ def test_there_is_one_engine_and_it_is_made_when_the_first_socket_comes(front, s
     assert not module.engine.cache_info().currsize, "the process that forks the workers must not have one"
     front.connect(facility)
     assert module.engine() is module.engine()
-    assert module.listener() is module.listener()
+    assert all(module.listener(dialect) is module.listener(dialect) for dialect in module.DIALECTS.values())
 
 
 def test_a_wrong_setting_is_refused_at_the_start(with_settings):

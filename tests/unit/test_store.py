@@ -16,6 +16,7 @@ from ws4redis.redis_store import RedisStore
 
 from tests.unit.peer import WAIT
 from wsloop import pool, store
+from wsloop.messages import unwrap
 from wsloop.store import SELF, RedisMessage, Store
 
 
@@ -191,7 +192,7 @@ def publishing(shared_redis, redis_client, facility):
 
         def next(self):
             message = self.listener.get_message(timeout=WAIT)
-            return message["channel"].rpartition(":")[2], message["data"]
+            return message["channel"].rpartition(":")[2], unwrap(message["data"].encode()).payload.decode()
 
     with redis_client.pubsub() as listener:
         listener.subscribe(*Publishing.names)
