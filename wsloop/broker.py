@@ -36,7 +36,7 @@ from gevent.event import AsyncResult
 from redis.connection import ConnectionInterface
 from redis.exceptions import RedisError
 
-from wsloop import conf, pool, store
+from wsloop import conf, metrics, pool, store
 from wsloop.continuity import Continuity
 from wsloop.drain import Drain
 from wsloop.messages import Message, Position, unwrap
@@ -76,9 +76,6 @@ class Broker:
         control: called with each payload on :func:`store.control_channel`; must not block.
         connected: called when that channel is subscribed (again): payloads before may have been missed.
         forgotten: called with a channel whose messages were lost, and the position at which it goes on; must not block.
-
-    Attributes:
-        lost: how many messages of sockets Redis did not take.
     """
 
     def __init__(
@@ -109,7 +106,6 @@ class Broker:
         self._origins: dict[bytes, Any] = {}
         self._syncs: dict[bytes, list[AsyncResult[None]]] = {}
         self._numbers = itertools.count(1)
-        self.lost = 0
 
     # What sockets need.
 
@@ -344,6 +340,7 @@ class Broker:
     def _disconnected(self, reason: Unavailable) -> None:
         connection, self._connection, self._down = self._connection, None, reason
         if connection is not None:
+            metrics.lost("interruption")
             connection.disconnect()
         self._unanswered.clear()
         self._acknowledged.clear()
@@ -374,7 +371,7 @@ class Broker:
                 store.publish(pool.client(), [self._outgoing(message, numbers) for message in messages])
                 taken = True
             except (RedisError, OSError) as exc:
-                self.lost += len(messages)
+                metrics.lost("publication", len(messages))
                 for number in numbers:
                     self._origins.pop(number, None)
                 logger.error("%d messages of sockets are lost, Redis did not take them: %s", len(messages), exc)

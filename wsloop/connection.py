@@ -279,7 +279,8 @@ class Connection:
             return self.enqueue(frame)
         if self._latest is None:
             self._latest = {}
-        self._latest.pop(channel, None)  # to the end: the order is that of the newest ones
+        if self._latest.pop(channel, None) is not None:  # the new one goes to the end: the order is that of the newest
+            metrics.lost("replaced")
         self._latest[channel] = frame
         return False
 

@@ -23,7 +23,7 @@ import gevent
 from gevent.event import Event
 from redis.exceptions import RedisError
 
-from wsloop import conf, history, pool
+from wsloop import conf, history, metrics, pool
 from wsloop.drain import Drain
 from wsloop.messages import Message, Position
 
@@ -166,6 +166,7 @@ class Continuity:
             line.known = set()
             if told:
                 logger.warning("messages of a channel are lost: Redis does not have what came after the last one")
+                metrics.lost("history")
                 self._lost(channel, page.top)
         for entry in page.entries:
             line.known.add(entry.message.id)

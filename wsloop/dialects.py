@@ -13,8 +13,8 @@ import random
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from wsloop import resume, store
-from wsloop.messages import Message, Position
+from wsloop import resume
+from wsloop.messages import Message, Position, audience
 
 FINAL = {1008, 4001}  # close codes after which the client must not come back
 SPREAD = 3000  # milliseconds within which clients that were said goodbye to come back
@@ -67,7 +67,7 @@ class V1(Dialect):
     ping = b'{"type": "ping"}'
 
     def message(self, channel: bytes, message: Message, own: bool = False, kept: bool = False) -> bytes:
-        whom = store.audience(channel)
+        whom = audience(channel)
         if whom.kind == "presence":
             return _frame("presence", **json.loads(message.payload))
         content: dict[str, Any] = {"audience": whom.kind}
@@ -91,7 +91,7 @@ class V1(Dialect):
         return _frame("position", position=resume.position(channel, message.position))
 
     def lost(self, channel: bytes, at: Position) -> bytes:
-        whom = store.audience(channel)
+        whom = audience(channel)
         content = {"audience": whom.kind, **({"name": whom.name} if whom.name else {})}
         return error(
             "lost", "Messages were lost. Load the state anew.", **content, position=resume.position(channel, at)
@@ -113,7 +113,7 @@ def welcome(
     channels: Iterable[bytes], recovered: bool | None, token: str | None, ping: int, presence: dict[str, Any] | None
 ) -> bytes:
     """Return the first frame of ``wsloop.v1``."""
-    content: dict[str, Any] = {"subscribed": [str(store.audience(each)) for each in channels], "recovered": recovered}
+    content: dict[str, Any] = {"subscribed": [str(audience(each)) for each in channels], "recovered": recovered}
     if token is not None:
         content["token"] = token
     if presence is not None:

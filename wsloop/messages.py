@@ -14,9 +14,12 @@ This module must not know Redis, sockets or HTTP.
 
 from __future__ import annotations
 
+import functools
 import re
 import secrets
 from typing import NamedTuple
+
+from wsloop import conf
 
 HEAD = b"\0w1 "  # no text begins with it, nor do images and the like
 HEADER = re.compile(rb"\0w1 ([0-9]{1,16}) ([A-Za-z0-9_-]{1,32}) ([A-Za-z0-9_-]{1,32}) ([s-])\n")
@@ -68,3 +71,28 @@ def unwrap(data: bytes) -> Message:
             offset, own, previous, several = header.groups()
             return Message(data[header.end() :], own.decode(), int(offset), previous.decode(), several == b"s")
     return Message(data)
+
+
+class Audience(NamedTuple):
+    """Whom a channel is for.
+
+    Attributes:
+        kind: "broadcast", "user", "group", "session" or "presence"; "other" for a channel that is none of these.
+        name: of the group.
+    """
+
+    kind: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}" if self.name else self.kind
+
+
+@functools.lru_cache(maxsize=4096)
+def audience(channel: bytes) -> Audience:
+    """Return whom a channel is for, by its name."""
+    kind, _, rest = channel.decode(errors="replace").removeprefix(conf.prefix()).partition(":")
+    if kind not in ("broadcast", "user", "group", "session", "presence"):
+        return Audience("other")
+    # A facility has no colon where the audience is a group: see subscriptions.check_facility.
+    return Audience(kind, rest.rpartition(":")[0]) if kind == "group" else Audience(kind)

@@ -11,7 +11,28 @@ _reached = Counter(
     ["setting"],
 )
 
+_recoveries = Counter("wsloop_recoveries", "Clients that came back with a token, by what became of it", ["outcome"])
+_lost = Counter("wsloop_lost", "Events by which messages did not reach whom they were for, by their kind", ["kind"])
+
 
 def reached(setting: str) -> None:
     """Count that a handshake was refused, or a socket closed, because of the bound in ``WSLOOP[setting]``."""
     _reached.labels(setting).inc()
+
+
+def recovery(complete: bool) -> None:
+    """Count a client that has asked for what it missed, and whether it gets all of that."""
+    _recoveries.labels("complete" if complete else "not recovered").inc()
+
+
+def lost(kind: str, count: int = 1) -> None:
+    """Count a loss.
+
+    Args:
+        kind: "publication": messages of sockets that Redis did not take; "interruption": the subscription broke, and
+            what is published in facilities without history until it stands again does not arrive; "history": a channel
+            in which the history could not tell what was missing; "replaced": messages of latest-only facilities that
+            a client did not read in time.
+        count: how often.
+    """
+    _lost.labels(kind).inc(count)

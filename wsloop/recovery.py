@@ -18,7 +18,7 @@ from typing import Any
 from redis.exceptions import RedisError
 from websockets.frames import CloseCode
 
-from wsloop import conf, dialects, history, pool, resume
+from wsloop import conf, dialects, history, metrics, pool, resume
 from wsloop.broker import Broker
 from wsloop.connection import Connection
 from wsloop.dialects import Dialect
@@ -85,7 +85,9 @@ class Recovery:
             if all(page.continuous for _, page in pages):
                 self._recovered, self._token = True, resume.token(since)
                 self._take(pages)
+                metrics.recovery(True)
                 return False
+        metrics.recovery(False)
         self._recovered, self._token = False, resume.token(present)
         return False
 

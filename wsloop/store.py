@@ -7,7 +7,6 @@ gevent, WebSockets or HTTP beyond ``request.user`` and ``request.session``.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import re
@@ -34,31 +33,6 @@ SCRIPTS = {  # by name: SHA-1, by which Redis knows it, and text
     path.stem: (hashlib.sha1(path.read_bytes()).hexdigest(), path.read_text())
     for path in (Path(__file__).parent / "lua").glob("*.lua")
 }
-
-
-class Audience(NamedTuple):
-    """Whom a channel is for.
-
-    Attributes:
-        kind: "broadcast", "user", "group", "session" or "presence"; "other" for a channel that is none of these.
-        name: of the group.
-    """
-
-    kind: str
-    name: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.kind}:{self.name}" if self.name else self.kind
-
-
-@functools.lru_cache(maxsize=4096)
-def audience(channel: bytes) -> Audience:
-    """Return whom a channel is for, by its name."""
-    kind, _, rest = channel.decode(errors="replace").removeprefix(conf.prefix()).partition(":")
-    if kind not in ("broadcast", "user", "group", "session", "presence"):
-        return Audience("other")
-    # A facility has no colon where the audience is a group: see subscriptions.check_facility.
-    return Audience(kind, rest.rpartition(":")[0]) if kind == "group" else Audience(kind)
 
 
 def control_channel() -> bytes:
