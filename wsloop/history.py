@@ -6,7 +6,8 @@ them. This module must not know sockets or gevent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from redis import Redis
@@ -79,14 +80,15 @@ def latest(client: Redis, channel: str | bytes, limit: int) -> list[Entry]:
         redis.exceptions.RedisError: if Redis does not answer.
     """
     _, history = store.history_keys(channel)
-    return _entries(reversed(client.xrevrange(history, count=limit)))  # type: ignore[arg-type]
+    found = reversed(client.xrevrange(history, count=limit))  # type: ignore[arg-type]
+    return [_entry(number, list(itertools.chain.from_iterable(fields.items()))) for number, fields in found]
 
 
 def _page(answer: Any, since: Position | None) -> Page:
     top = Position(int(answer[0]), answer[1].decode())
     if since is None:
         return Page([], top, True)
-    entries = [Entry(_message(int(number.partition(b"-")[0]), fields), int(fields[5])) for number, fields in answer[2]]
+    entries = [Entry(_message(int(number.partition(b"-")[0]), fields), int(fields[7])) for number, fields in answer[2]]
     if entries and entries[0].message.offset == since.offset:
         continuous = entries.pop(0).message.id == since.id
     elif entries:
@@ -98,18 +100,10 @@ def _page(answer: Any, since: Position | None) -> Page:
     return Page(entries, top, True)
 
 
-def _message(offset: int, fields: Sequence[bytes]) -> Message:
-    return Message(fields[7], fields[1].decode(), offset, fields[3].decode())
-
-
-def _entries(found: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> list[Entry]:
-    return [
-        Entry(
-            Message(each[b"d"], each[b"i"].decode(), int(number.partition(b"-")[0]), each[b"p"].decode()),
-            int(each[b"t"]),
-        )
-        for number, each in found
-    ]
+def _entry(number: bytes, fields: Sequence[bytes]) -> Entry:
+    _, own, _, previous, _, several, _, time, _, payload = fields
+    offset = int(number.partition(b"-")[0])
+    return Entry(Message(payload, own.decode(), offset, previous.decode(), several == b"s"), int(time))
 
 
 __all__ = ["Entry", "Page", "latest", "read"]

@@ -32,7 +32,7 @@ from wsloop.messages import Message, Position
 
 TICK = 1.0  # seconds between two turns of the timer
 HEARTBEAT_INTERVAL = 4  # ticks; as in ws4redis
-MOST_SEVERAL = 1000  # messages to several channels that are remembered, until they have come on all of them
+MOST_SEVERAL = 10_000  # messages to several channels that are remembered, until they have come on all of them
 PAUSE = 0.01  # seconds for which a connection that trickles is not read, at the least
 RESUMED = 20  # connections read again after such a pause: thousands that trickle cost no more than these
 

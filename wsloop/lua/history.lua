@@ -30,7 +30,7 @@ local page = {}
 if ARGV[1] ~= '' then
   local size = 0
   for _, entry in ipairs(redis.call('XRANGE', history, ARGV[1] .. '-0', '+', 'COUNT', ARGV[2])) do
-    size = size + #entry[2][8]
+    size = size + #entry[2][10]
     if #page >= 2 and size > tonumber(ARGV[3]) then
       break
     end

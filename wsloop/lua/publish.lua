@@ -43,7 +43,8 @@ for i = 1, #KEYS, 4 do
       offset, previous = tonumber(top[1] or 0) + 1, top[2] or '-'
       local entry = string.format('%.0f-0', offset)
       local time = now[1] .. string.format('%06d', now[2])
-      redis.call('XADD', history, 'MAXLEN', size, entry, 'i', id, 'p', previous, 't', time, 'd', message)
+      redis.call('XADD', history, 'MAXLEN', size, entry, 'i', id, 'p', previous, 's', several, 't', time,
+        'd', message)
       redis.call('HSET', meta, 'offset', string.format('%.0f', offset), 'id', id)
       redis.call('EXPIRE', history, ttl)
       redis.call('EXPIRE', meta, kept)
