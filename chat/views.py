@@ -1,7 +1,8 @@
 """The pages. Each publishes with ``RedisPublisher`` and shows what arrives over a socket of its facility and audience.
 
 A page works in two ways: its scripts post the form with ``fetch`` and get JSON; without them the form is posted and
-redirected as any Django form, and the page shows the last message that Redis keeps.
+redirected as any Django form, and the page shows the last message that Redis keeps. With scripts that is where the
+socket goes on.
 """
 
 import json
@@ -15,6 +16,8 @@ from django.http import JsonResponse
 from django.shortcuts import redirect
 from django.templatetags.static import static
 from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from django.utils.functional import SimpleLazyObject
 from django.views.generic import FormView, TemplateView
 from redis.exceptions import RedisError
 
@@ -39,13 +42,30 @@ def ensure_session(request):
 
 
 def last_message(request, facility, audience):
-    """Return the text that the socket would show on connect, for browsers without scripts; None if there is none."""
+    """Return the last message that Redis keeps for whoever makes the request, as text; None if there is none."""
     try:
         message = RedisPublisher(facility=facility).fetch_message(request, facility, audience)
     except RedisError as error:
         logger.warning("the last message of %s cannot be read: %s", facility, error)
         return None
     return message.decode(errors="replace") if message else None
+
+
+def live(request, facility, audiences, read):
+    """Return what the template ``chat/live.html`` needs to show what arrives.
+
+    Args:
+        audiences: whom the page's socket listens as.
+        read: makes a note of the text of a message: a dictionary with ``text``, perhaps ``sender`` and ``sent``.
+    """
+
+    def notes():
+        kept = [(audience, last_message(request, facility, audience)) for audience in audiences]
+        found = [{"audience": audience, "message": text, **read(text)} for audience, text in kept if text]
+        return sorted(found, key=lambda note: note["sent"].timestamp() if note.get("sent") else 0, reverse=True)
+
+    # The template asks for them after it has got the token: what is published in between is then in both, not in none.
+    return {"facility": facility, "audiences": audiences, "notes": SimpleLazyObject(notes)}
 
 
 def favicon(request):
@@ -84,8 +104,7 @@ class PublishView(AccessMixin, FormView):
     def get_context_data(self, **kwargs):
         context = {"facility": self.facility}
         if self.audience:
-            message = last_message(self.request, self.facility, self.audience.value)
-            context["audiences"] = {self.audience.value: message and {"text": message}}
+            context = live(self.request, self.facility, [self.audience.value], lambda text: {"text": text})
         return super().get_context_data(**context, **kwargs)
 
     def addressees(self, form):
@@ -237,7 +256,7 @@ class Send(PublishView):
 
 
 class Inbox(TemplateView):
-    """What arrives, labelled by audience. A frame does not tell whom it was for: each audience has its own socket."""
+    """What arrives, labelled by audience."""
 
     template_name = "chat/inbox.html"
 
@@ -247,14 +266,14 @@ class Inbox(TemplateView):
 
     def get_context_data(self, **kwargs):
         mine = Audience if self.request.user.is_authenticated else (Audience.BROADCAST, Audience.SESSION)
-        last = {audience.value: self._last_note(audience.value) for audience in mine}
-        return super().get_context_data(facility=INBOX, audiences=last, **kwargs)
+        context = live(self.request, INBOX, [audience.value for audience in mine], read_note)
+        return super().get_context_data(**context, **kwargs)
 
-    def _last_note(self, audience):
-        """Return the last message as a dictionary with ``text`` and, if a view published it, ``sender``."""
-        message = last_message(self.request, INBOX, audience)
-        try:
-            note = json.loads(message or "null")
-        except ValueError:
-            note = None
-        return note if isinstance(note, dict) and "text" in note else message and {"text": message}
+
+def read_note(text):
+    """Return what :class:`Send` published as a dictionary, and what others published there as ``text``."""
+    try:
+        note = json.loads(text)
+        return {"text": note["text"], "sender": note["sender"], "sent": parse_datetime(note["sent"])}
+    except (ValueError, TypeError, KeyError):
+        return {"text": text}

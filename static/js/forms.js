@@ -15,18 +15,31 @@ export function start(form) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     // Not `disabled`: the button would lose the focus of whoever works by keyboard.
-    if (busy) return;
+    if (busy || form.dataset.disabled !== undefined) return;
     busy = true;
     button.setAttribute("aria-disabled", "true");
     const { ok, errors = {} } = await post(form);
     busy = false;
-    button.removeAttribute("aria-disabled");
+    if (form.dataset.disabled === undefined) button.removeAttribute("aria-disabled");
     const others = showErrors(form, errors);
     status.textContent = ok ? "Sent." : others.join(" ") || "Please correct what is marked.";
     status.dataset.kind = ok ? "success" : "error";
     if (ok) field(form, "message").value = "";
     if (ok || errors[GENERAL]) field(form, "message").focus();
   });
+}
+
+/**
+ * Makes a form of which nothing can be sent any more. Its texts can be selected and copied, and nothing loses the focus.
+ *
+ * @param {HTMLFormElement} form
+ */
+export function disable(form) {
+  form.dataset.disabled = "";
+  for (const control of /** @type {Iterable<HTMLElement>} */ (form.elements)) {
+    control.setAttribute("aria-disabled", "true");
+    if ("readOnly" in control) control.readOnly = true;
+  }
 }
 
 /** @param {HTMLFormElement} form @returns {Promise<Reply>} */

@@ -1,42 +1,59 @@
 /**
- * Shows on the page what arrives: an element with `data-live` holds one or more elements with `data-socket`, the URLs,
- * and a list with `data-feed`, which gets the messages. Texts are set as text, never as HTML.
+ * Shows on the page what arrives: an element with `data-live` holds one with `data-socket`, the URL, and a list with
+ * `data-feed`, which gets the messages. The server has put there what was kept, and in `data-token` where the socket
+ * begins, so that nothing is missed in between. Texts are set as text, never as HTML.
  */
 
-import { SIGNED_OUT, connect } from "./notifications.js";
+import { SIGNED_OUT, connect } from "./wsloop.js";
 
 const MOST_MESSAGES = 100; // shown at a time; a page that stays open for days must not grow for days
+const OVERLAP = 1000; // milliseconds in which a new socket may bring what the page shows already
 
-/** @param {HTMLElement} live the element with `data-live`; its value "json" says that messages tell who wrote them */
-export function start(live) {
+/**
+ * @param {HTMLElement} live the element with `data-live`; its value "json" says that messages tell who wrote them
+ * @param {() => void} onSignedOut called when the line has ended because its session has
+ */
+export function start(live, onSignedOut) {
+  const line = /** @type {HTMLElement} */ (live.querySelector("[data-socket]"));
   const feed = /** @type {HTMLElement} */ (live.querySelector("[data-feed]"));
-  const signedOut = /** @type {HTMLElement} */ (live.querySelector("[data-signed-out]"));
-  const heartbeat = JSON.parse(live.dataset.heartbeat ?? "null");
+  const lost = /** @type {HTMLElement} */ (live.querySelector("[data-lost]"));
   const read = live.dataset.live === "json" ? readNote : readText;
-  for (const line of /** @type {NodeListOf<HTMLElement>} */ (live.querySelectorAll("[data-socket]"))) {
-    const { socket, audience } = /** @type {{socket: string, audience: string}} */ ({ ...line.dataset });
-    const showState = stateOf(line);
-    let reopened = false;
-    /** @type {string | null} */
-    let last = null;
-    connect(socket, {
-      heartbeat,
-      onState(state) {
-        reopened ||= state.name === "reconnecting";
-        showState(state);
-        if (state.name === "offline" && state.reason === SIGNED_OUT) signedOut.hidden = false;
-      },
-      onMessage(data) {
-        const text = typeof data === "string" ? data : `(binary message, ${data.size} bytes)`;
-        // A socket that is opened again begins with the last message that was kept, which may be here already.
-        const known = reopened && text === last;
-        reopened = false;
-        last = text;
-        if (!known) show(feed, audience, read(text));
-      },
-    });
-  }
-  live.hidden = false;
+  const showState = stateOf(line);
+  for (const time of feed.querySelectorAll("time")) time.textContent = clockTime(new Date(time.dateTime));
+  /** @type {Map<string, string>} what has come last for each audience */
+  const last = new Map();
+  for (const { dataset } of keptIn(feed)) last.set(String(dataset.audience), String(dataset.kept));
+  let connected = 0;
+  connect(String(line.dataset.socket), {
+    token: line.dataset.token,
+    onState(state) {
+      if (state.name === "connected") connected ||= performance.now();
+      if (state.name === "offline" && state.reason === SIGNED_OUT) onSignedOut();
+      showState(state);
+    },
+    onLost() {
+      lost.hidden = false;
+    },
+    onMessage({ audience, data, kept }) {
+      const text = typeof data === "string" ? data : `(binary message, ${data.length} bytes)`;
+      // Without recovery a socket begins with the last message of each audience, which may be here already.
+      if (kept && last.get(audience) === text) return;
+      // What was published while the server rendered the page may be in the page and come over the socket, too.
+      if (performance.now() - connected < OVERLAP) {
+        for (const item of keptIn(feed)) {
+          if (item.dataset.audience === audience && item.dataset.kept === text) item.remove();
+        }
+      }
+      last.set(audience, text);
+      show(feed, audience, read(text));
+    },
+  });
+  /** @type {HTMLElement} */ (live.querySelector("[data-needs-script]")).hidden = false;
+}
+
+/** @param {HTMLElement} feed @returns {NodeListOf<HTMLElement>} the messages that the server has put there */
+function keptIn(feed) {
+  return feed.querySelectorAll("[data-kept]");
 }
 
 /** @typedef {{text: string, sender?: string, sent?: Date}} Note */
@@ -50,7 +67,7 @@ function readText(text) {
 function readNote(data) {
   try {
     const { text, sender, sent } = JSON.parse(data);
-    if (typeof text === "string") return { text, sender: String(sender), sent: new Date(sent) };
+    if (typeof text === "string" && typeof sender === "string") return { text, sender, sent: new Date(sent) };
   } catch {
     // Any client that may publish to this channel may publish any text.
   }
@@ -59,15 +76,19 @@ function readNote(data) {
 
 /** @param {HTMLElement} feed @param {string} audience @param {Note} note */
 function show(feed, audience, { text, sender, sent = new Date() }) {
-  const time = make("time", "time", Number.isNaN(sent.getTime()) ? "" : sent.toLocaleTimeString());
   const label = make("span", "badge", audience);
   label.dataset.audience = audience;
   const head = make("p", "message-head", "");
-  head.append(label, ...(sender ? [make("span", "sender", sender)] : []), time);
+  head.append(label, ...(sender ? [make("span", "sender", sender)] : []), make("time", "time", clockTime(sent)));
   const item = make("li", "message", "");
   item.append(head, make("p", "message-text", text));
   feed.prepend(item);
   while (feed.children.length > MOST_MESSAGES) feed.lastElementChild?.remove();
+}
+
+/** @param {Date} date @returns {string} */
+function clockTime(date) {
+  return Number.isNaN(date.getTime()) ? "" : date.toLocaleTimeString();
 }
 
 /** @param {string} tag @param {string} className @param {string} text @returns {HTMLElement} */
@@ -82,7 +103,7 @@ function make(tag, className, text) {
  * Shows the state of a line, counting down to the next attempt. Screen readers are told the state, not every second.
  *
  * @param {HTMLElement} line
- * @returns {(state: import("./notifications.js").State) => void}
+ * @returns {(state: import("./wsloop.js").State) => void}
  */
 function stateOf(line) {
   const words = /** @type {HTMLElement} */ (line.querySelector("[data-state-text]"));

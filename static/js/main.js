@@ -1,7 +1,10 @@
 /** Every page loads this; it starts what the page has. */
 
+import * as account from "./account.js";
 import * as forms from "./forms.js";
 import * as live from "./live.js";
 
 for (const form of document.querySelectorAll("form[data-fetch]")) forms.start(/** @type {HTMLFormElement} */ (form));
-for (const element of document.querySelectorAll("[data-live]")) live.start(/** @type {HTMLElement} */ (element));
+for (const element of document.querySelectorAll("[data-live]")) {
+  live.start(/** @type {HTMLElement} */ (element), account.signedOut);
+}

@@ -23,6 +23,7 @@ from django.test.utils import setup_test_environment, teardown_test_environment 
 
 from tests.integration.harness import free_port  # noqa: E402
 from wsloop import pool  # noqa: E402
+from wsloop.messages import unwrap  # noqa: E402
 
 QUICK_HASHER = "django.contrib.auth.hashers.MD5PasswordHasher"  # these tests are not about passwords
 
@@ -95,8 +96,8 @@ class Listener:
         assert self._subscription.get_message(timeout=5)["type"] == "subscribe"
 
     def next(self):
-        """Return the next text that was published."""
-        return self._subscription.get_message(timeout=5)["data"]
+        """Return the next text that was published, without what the history of its facility puts before it."""
+        return unwrap(self._subscription.get_message(timeout=5)["data"].encode()).payload.decode()
 
     def is_silent(self):
         """Tell whether nothing was published so far: what is published now would come after it."""

@@ -1,10 +1,13 @@
 """The pages, without sockets: what they answer, and what reaches Redis."""
 
 import json
+import re
 from datetime import datetime
+from html import unescape
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.template.library import SimpleNode
 from django.test import Client, override_settings
 from django.urls import reverse
 
@@ -202,25 +205,52 @@ def test_names_are_not_given_away(sign_in, listen):
 
 def test_the_inbox_listens_to_what_the_visitor_may_hear(client, sign_in, listen):
     for browser, audiences in (
-        (client, {"broadcast", "session"}),
-        (sign_in("john"), {"broadcast", "user", "group", "session"}),
+        (client, ["broadcast", "session"]),
+        (sign_in("john"), ["broadcast", "user", "group", "session"]),
     ):
         html = text(browser.get("/inbox/"))
-        sockets = {part.split('"')[0] for part in html.split('data-socket="')[1:]}
-        assert sockets == {f"ws://testserver/ws/inbox?subscribe-{audience}" for audience in audiences}
+        (socket,) = [unescape(part.split('"')[0]) for part in html.split('data-socket="')[1:]]
+        assert socket == "ws://testserver/ws/inbox?" + "&".join(f"subscribe-{audience}" for audience in audiences)
 
 
-def test_the_inbox_shows_browsers_without_scripts_what_was_kept(sign_in, listen):
-    sign_in("mary").post("/send/", {"audience": "user", "recipient": "john", "message": "for <john>"})
-    html = text(sign_in("john").get("/inbox/"))
-    assert '<span class="sender">mary</span>' in html
-    assert '<p class="message-text">for &lt;john&gt;</p>' in html
+@pytest.mark.parametrize("page", ["form", "broadcast", "user", "group", "session", "inbox"])
+def test_pages_that_listen_tell_where_their_socket_begins(sign_in, listen, page):
+    assert re.search(r'data-token="[^"]+"', text(sign_in("john").get(reverse(page))))
 
 
-@pytest.mark.parametrize("stray", ["not JSON", '"text"', "{}", "[1]"])
+def test_the_inbox_shows_what_was_kept(sign_in, listen):
+    mary, john = sign_in("mary"), sign_in("john")
+    mary.post("/send/", {"audience": "user", "recipient": "john", "message": "for <john>"})
+    mary.post("/send/", {"audience": "broadcast", "message": "for all"})
+    response = john.get("/inbox/")
+    assert '<span class="sender">mary</span>' in text(response)
+    assert '<p class="message-text">for &lt;john&gt;</p>' in text(response)
+    notes = response.context["notes"]
+    assert [(note["audience"], note["text"]) for note in notes] == [("broadcast", "for all"), ("user", "for <john>")]
+    assert f'<time datetime="{notes[0]["sent"].isoformat()[:19]}' in text(response)
+
+
+@pytest.mark.parametrize(
+    "stray", ["not JSON", '"text"', "{}", "[1]", '{"text": "no sender"}', '{"text": "", "sender": "", "sent": 1}']
+)
 def test_the_inbox_shows_what_others_published_there_as_it_is(sign_in, listen, private_redis, stray):
     private_redis.client().set("ws:broadcast:inbox", stray)
-    assert sign_in("john").get("/inbox/").context["audiences"]["broadcast"] == {"text": stray}
+    (note,) = sign_in("john").get("/inbox/").context["notes"]
+    assert note == {"audience": "broadcast", "message": stray, "text": stray}
+
+
+@pytest.mark.parametrize("page", ["form", "inbox"])
+def test_nothing_is_missed_while_a_page_is_rendered(sign_in, listen, monkeypatch, page):
+    """What is kept is read when the token is there: what is published in between is in both, not in neither."""
+    order = []
+    render = SimpleNode.render
+    monkeypatch.setattr("chat.views.last_message", lambda *asked: order.append("last_message"))
+    monkeypatch.setattr(
+        SimpleNode, "render", lambda node, context: (order.append(node.func.__name__), render(node, context))[1]
+    )
+    sign_in("john").get(reverse(page))
+    assert order[0] == "websocket_token"
+    assert set(order[1:]) == {"last_message"}
 
 
 # --- Redis is down ----------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import websocket
 from websockets.frames import CloseCode
 
 from tests.integration.harness import ROOT, Process, free_port, wait_until
+from tests.requires import need
 
 PAGES = [ROOT / "README.rst", ROOT / "CHANGELOG.rst", *sorted((ROOT / "docs").rglob("*.rst"))]
 
@@ -53,6 +54,27 @@ def test_page_is_valid_and_its_links_lead_to_files(page):
 def test_python_in_the_pages_compiles(page):
     for code in code_blocks(page, "python"):
         compile(code, str(page), "exec")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_javascript_in_the_pages_is_understood(page, tmp_path):
+    for number, code in enumerate(code_blocks(page, "javascript")):
+        module = tmp_path / f"{number}.mjs"
+        module.write_text(code)
+        run([need("node"), "--check", module])
+
+
+def test_names_that_the_page_of_the_client_imports_are_exported():
+    module = (ROOT / "static/js/wsloop.js").read_text()
+    exported = set(re.findall(r"^export (?:function|const|class) (\w+)", module, re.MULTILINE))
+    page = (ROOT / "docs/how-to/javascript.rst").read_text()
+    imported = {name for names in re.findall(r'import \{ (.+) \} from ".*wsloop', page) for name in names.split(", ")}
+    assert imported and imported <= exported
+    codes = set(re.findall(r'new PublishError\("(\w+)"', module)) | {"refused", "unavailable", "frame"}
+    assert {row[0] for row in rows(ROOT / "docs/how-to/javascript.rst", "code")} == codes
+    assert {row[0] for row in rows(ROOT / "docs/how-to/javascript.rst", "name")} == set(
+        re.findall(r'name: "(\w+)"', module.partition("export function")[0])
+    )
 
 
 def test_script_of_the_readme_receives_its_message(site):
@@ -140,7 +162,7 @@ def test_close_codes_are_those_of_the_code():
 
 def test_final_close_codes_of_the_script_are_those_of_the_page():
     """What the page says that a client does is what the sample's script does."""
-    final = set(re.findall(r"^  \[(\d{4}), ", (ROOT / "static/js/notifications.js").read_text(), re.MULTILINE))
+    final = set(re.findall(r"^  \[(\d{4}), ", (ROOT / "static/js/wsloop.js").read_text(), re.MULTILINE))
     said = {row[0] for row in rows(ROOT / "docs/reference/websockets.rst", "Code") if "do not come back" in row[2]}
     assert final - {"1008"} == said  # 1008: what a proxy or an application may say
 
