@@ -80,15 +80,15 @@ def latest(client: Redis, channel: str | bytes, limit: int) -> list[Entry]:
         redis.exceptions.RedisError: if Redis does not answer.
     """
     _, history = store.history_keys(channel)
-    found = reversed(client.xrevrange(history, count=limit))  # type: ignore[arg-type]
-    return [_entry(number, list(itertools.chain.from_iterable(fields.items()))) for number, fields in found]
+    found: Any = client.xrevrange(history, count=limit)
+    return [_entry(number, list(itertools.chain.from_iterable(fields.items()))) for number, fields in reversed(found)]
 
 
 def _page(answer: Any, since: Position | None) -> Page:
     top = Position(int(answer[0]), answer[1].decode())
     if since is None:
         return Page([], top, True)
-    entries = [Entry(_message(int(number.partition(b"-")[0]), fields), int(fields[7])) for number, fields in answer[2]]
+    entries = [_entry(number, fields) for number, fields in answer[2]]
     if entries and entries[0].message.offset == since.offset:
         continuous = entries.pop(0).message.id == since.id
     elif entries:
