@@ -44,7 +44,7 @@ class Worker(Presence):
 
 
 @pytest.fixture
-def make_worker():
+def make_worker(own_redis):
     workers = []
 
     def make(**options):
@@ -405,6 +405,22 @@ def test_more_users_than_one_call_takes(make_worker, redis, events, monkeypatch)
     assert redis.keys("*") == []
 
 
+def test_a_worker_that_was_stalled_does_not_remove_its_own(make_worker, events, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 3)
+    worker = make_worker()
+    names = sorted(f"user{number}" for number in range(10))
+    for name in names:
+        worker.entered(ROOM, name)
+    later(2 * module.REFRESH)
+    assert who(ROOM).users == names
+    worker._timer.stop()
+    wait_until(lambda: who(ROOM).users == [], what="the end of all")
+    worker._timer.start(worker._tick)
+    wait_until(lambda: who(ROOM).users == names, what="all again")
+    later(2 * module.REFRESH)
+    assert sorted(events.users()) == [("join", name) for name in names]
+
+
 def test_anonymous_sockets_are_counted_over_all_workers_and_told_now_and_then(make_worker, events, monkeypatch):
     monkeypatch.setattr(module, "REFRESH", 0.5)
     first, second = make_worker(), make_worker()
@@ -501,6 +517,9 @@ def test_a_redis_cluster(make_worker, use_redis, with_settings, signalled):
 
 
 def test_online_is_who_is_on_any_facility(make_worker, redis, signalled):
+    pubsub = redis.pubsub(ignore_subscribe_messages=True)
+    pubsub.psubscribe("*")
+    pubsub.get_message(timeout=5)
     first, second = make_worker(), make_worker()
     first.entered(ROOM, "john")
     first.entered("rooms/2", "john")
@@ -518,6 +537,11 @@ def test_online_is_who_is_on_any_facility(make_worker, redis, signalled):
     wait_until(lambda: len(signalled) == 4, what="signals")
     assert online() == []
     assert sorted(signalled) == [("offline", "john"), ("offline", "mary"), ("online", "john"), ("online", "mary")]
+    published = []
+    while (message := pubsub.get_message(timeout=0.1)) is not None:
+        published.append(message["channel"])
+    assert set(published) == {f"unit:presence:rooms/{number}" for number in (1, 2, 3)}, "nothing about the whole site"
+    pubsub.close()
 
 
 def test_a_signal_is_sent_for_users_of_a_killed_worker(make_worker, redis, signalled):
