@@ -73,7 +73,8 @@ def test_each_node_has_two_connections_at_most_and_the_nodes_are_asked_for_once(
     gevent.joinall(greenlets, raise_error=True)
     assert sorted(greenlet.value for greenlet in greenlets) == sorted([*range(1, 31)] * 10)
     assert [clients(node) for node in nodes.nodes] == [pool.MAX_CONNECTIONS] * 3
-    asked = [node.ask("INFO", "commandstats").get("cmdstat_cluster|slots") for node in nodes.nodes]
+    stats = [node.ask("INFO", "commandstats") for node in nodes.nodes]
+    asked = [each.get("cmdstat_cluster|slots") or each.get("cmdstat_cluster") for each in stats]  # before Redis 7
     assert sum(each["calls"] for each in asked if each) == 1
 
 
@@ -120,7 +121,7 @@ def test_errors_are_those_that_callers_expect_and_show_no_arguments(client):
         client.eval("return 1", 2, "secret 1", "secret 2")
     assert "secret" not in str(caught.value)
     with pytest.raises(redis.exceptions.RedisError, match="No way to dispatch") as caught:
-        client.execute_command("OBJECT", "secret")
+        client.execute_command("REPLICAOF", "secret", "1")
     assert "secret" not in str(caught.value)
     assert client.ping()
 

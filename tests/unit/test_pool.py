@@ -67,3 +67,19 @@ def test_timeouts_of_the_setting_go_first(own_redis, with_settings):
     with_settings(WS4REDIS_CONNECTION={"unix_socket_path": own_redis.socket_path, "socket_timeout": 1.5})
     pool.client.cache_clear()
     assert pool.client().connection_pool.connection_kwargs["socket_timeout"] == 1.5
+
+
+def test_a_subscription_has_a_connection_of_its_own(own_redis, with_settings):
+    with_settings(WS4REDIS_CONNECTION=own_redis.connection(client_name="of-the-setting", socket_timeout=1.5))
+    connections = [pool.subscription_connection(), pool.subscription_connection(protocol=2, client_name="subscription")]
+    with own_redis.client() as redis:
+        assert {"of-the-setting", "subscription"} <= {each["name"] for each in redis.client_list()}
+    assert [connection.socket_timeout for connection in connections] == [1.5, 1.5]
+    for connection in connections:
+        connection.disconnect()
+
+
+def test_a_subscription_that_cannot_connect_raises_what_redis_py_raises(own_redis):
+    own_redis.kill()
+    with pytest.raises(redis.exceptions.ConnectionError):
+        pool.subscription_connection()
