@@ -155,6 +155,17 @@ def reached():
 
 
 @pytest.fixture
+def lost():
+    """How often something was lost since the test began: ``lost("publication")``."""
+
+    def count(kind):
+        return REGISTRY.get_sample_value("wsloop_lost_total", {"kind": kind}) or 0
+
+    before = {kind: count(kind) for kind in ("publication", "interruption", "history", "replaced")}
+    return lambda kind: count(kind) - before[kind]
+
+
+@pytest.fixture
 def pair():
     """Make a socket pair: a transport, and the peer at its other end. ``pair(kind=socket.SOCK_SEQPACKET)``."""
     peers, transports = [], []

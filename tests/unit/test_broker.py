@@ -253,7 +253,7 @@ def test_sync_gives_up_in_time(gate, make_broker, with_settings):
 # Publishing, and whose message it was.
 
 
-def test_messages_arrive_complete_and_in_the_order_of_publishing(broker, redis):
+def test_messages_arrive_complete_and_in_the_order_of_publishing(broker, redis, lost):
     broker.subscribe([A, B, C])
     for number in range(5000):
         broker.publish([(A, B, C)[number % 3]], b"%d" % number, 0, origin="me" if number % 5 else None)
@@ -261,7 +261,7 @@ def test_messages_arrive_complete_and_in_the_order_of_publishing(broker, redis):
     assert [payload for _, payload, _ in delivered] == [b"%d" % number for number in range(5000)]
     assert [channel for channel, _, _ in delivered] == [(A, B, C)[number % 3] for number in range(5000)]
     assert [origin for _, _, origin in delivered] == ["me" if number % 5 else None for number in range(5000)]
-    assert broker.lost == 0
+    assert lost("publication") == 0
     assert not broker._origins
 
 
@@ -562,23 +562,23 @@ def test_a_quiet_line_is_probed_and_kept(own_redis, make_broker, redis, monkeypa
     assert subscription(redis)["id"] == first
 
 
-def test_messages_that_redis_does_not_take_are_counted_and_done(own_redis, broker, caplog):
+def test_messages_that_redis_does_not_take_are_counted_and_done(own_redis, broker, caplog, lost):
     broker.subscribe([A])
     own_redis.kill()
     done = Queue()
     for number in range(3):
         broker.publish([A], b"lost", 0, origin="me", done=lambda taken, number=number: done.put((number, taken)))
     assert [done.get(timeout=WAIT) for _ in range(3)] == [(0, False), (1, False), (2, False)]
-    assert broker.lost == 3
+    assert lost("publication") == 3
     assert not broker._origins
     assert "3 messages of sockets are lost" in caplog.text
     own_redis.start()
     broker.publish([A], b"taken", 0, done=done.put)
     assert done.get(timeout=WAIT) is True
-    assert broker.lost == 3
+    assert lost("publication") == 3
 
 
-def test_messages_that_redis_refuses_leave_no_origin_behind(broker, redis):
+def test_messages_that_redis_refuses_leave_no_origin_behind(broker, redis, lost):
     """The subscription stands meanwhile: Redis is full."""
     broker.subscribe([A])
     done = Queue()
@@ -586,7 +586,7 @@ def test_messages_that_redis_refuses_leave_no_origin_behind(broker, redis):
     broker.publish([A], b"refused", 60, origin="me", done=done.put)
     assert done.get(timeout=WAIT) is False
     redis.config_set("maxmemory", 0)
-    assert broker.lost == 1
+    assert lost("publication") == 1
     assert not broker._origins
     broker.publish([A], b"taken", 60, origin="me")
     assert broker.delivered.next() == (A, b"taken", "me")
