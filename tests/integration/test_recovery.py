@@ -337,7 +337,7 @@ def test_every_redis_there_is(serve, facility, binary):
         )
         recover(site, facility)
         with server.client() as client:
-            client.execute_command("CONFIG", "SET", "maxmemory", "1mb")
+            client.execute_command("CONFIG", "SET", "maxmemory", "1")
             answer = site.request("POST", "/test/publish/", body=order(facility, "too much"))
             assert answer.status == 500
             wait_until(lambda: "command not allowed when used memory > 'maxmemory'" in site.log(), what="the reason")
