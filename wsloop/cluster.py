@@ -1,6 +1,6 @@
 """A client of Redis Cluster that behaves as the client of a single server does.
 
-It opens no connection before it is used, sends nothing twice, and raises ``RedisError`` whatever goes wrong. This
+It opens no connection before it is used, sends no command twice, and raises ``RedisError`` whatever goes wrong. This
 module must not know settings, sockets or gevent.
 """
 
@@ -23,8 +23,8 @@ class Cluster(RedisCluster):
     """A ``RedisCluster`` that asks for the nodes when it executes its first command.
 
     Redirections (MOVED, ASK) are followed: such a command was not executed. A command whose answer got lost is not sent
-    again; the client learns where the nodes are now, and the next command goes there. Only a pipeline without
-    transaction is outside of this: redis-py sends its commands again.
+    again; the client learns where the nodes are now, and the next command goes there. Pipelines are outside of all this:
+    redis-py sends commands of one without transaction again, and its ``RedisClusterException`` gets through.
 
     Args:
         nodes: pairs of host and port of some nodes; the others are found through them.
