@@ -59,12 +59,19 @@ def live(request, facility, audiences, read):
         read: makes a note of the text of a message: a dictionary with ``text``, perhaps ``sender`` and ``sent``.
     """
 
+    before = {audience: last_message(request, facility, audience) for audience in audiences}
+
     def notes():
-        kept = [(audience, last_message(request, facility, audience)) for audience in audiences]
-        found = [{"audience": audience, "message": text, **read(text)} for audience, text in kept if text]
+        kept = {audience: last_message(request, facility, audience) for audience in audiences}
+        found = [
+            {"audience": audience, "message": text, "fresh": text != before[audience], **read(text)}
+            for audience, text in kept.items()
+            if text
+        ]
         return sorted(found, key=lambda note: note["sent"].timestamp() if note.get("sent") else 0, reverse=True)
 
-    # The template asks for them after it has got the token: what is published in between is then in both, not in none.
+    # The template asks for them when it has got the token, so that nothing is missed in between. What has come since
+    # the view began may come over the socket as well: such notes are fresh, and the script looks for them.
     return {"facility": facility, "audiences": audiences, "notes": SimpleLazyObject(notes)}
 
 

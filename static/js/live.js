@@ -7,7 +7,6 @@
 import { SIGNED_OUT, connect } from "./wsloop.js";
 
 const MOST_MESSAGES = 100; // shown at a time; a page that stays open for days must not grow for days
-const OVERLAP = 1000; // milliseconds in which a new socket may bring what the page shows already
 
 /**
  * @param {HTMLElement} live the element with `data-live`; its value "json" says that messages tell who wrote them
@@ -22,12 +21,10 @@ export function start(live, onSignedOut) {
   for (const time of feed.querySelectorAll("time")) time.textContent = clockTime(new Date(time.dateTime));
   /** @type {Map<string, string>} what has come last for each audience */
   const last = new Map();
-  for (const { dataset } of keptIn(feed)) last.set(String(dataset.audience), String(dataset.kept));
-  let connected = 0;
+  for (const { dataset } of items(feed, "[data-kept]")) last.set(String(dataset.audience), String(dataset.kept));
   connect(String(line.dataset.socket), {
     token: line.dataset.token,
     onState(state) {
-      if (state.name === "connected") connected ||= performance.now();
       if (state.name === "offline" && state.reason === SIGNED_OUT) onSignedOut();
       showState(state);
     },
@@ -39,10 +36,8 @@ export function start(live, onSignedOut) {
       // Without recovery a socket begins with the last message of each audience, which may be here already.
       if (kept && last.get(audience) === text) return;
       // What was published while the server rendered the page may be in the page and come over the socket, too.
-      if (performance.now() - connected < OVERLAP) {
-        for (const item of keptIn(feed)) {
-          if (item.dataset.audience === audience && item.dataset.kept === text) item.remove();
-        }
+      for (const item of items(feed, "[data-fresh]")) {
+        if (item.dataset.audience === audience && item.dataset.kept === text) item.remove();
       }
       last.set(audience, text);
       show(feed, audience, read(text));
@@ -51,9 +46,9 @@ export function start(live, onSignedOut) {
   /** @type {HTMLElement} */ (live.querySelector("[data-needs-script]")).hidden = false;
 }
 
-/** @param {HTMLElement} feed @returns {NodeListOf<HTMLElement>} the messages that the server has put there */
-function keptIn(feed) {
-  return feed.querySelectorAll("[data-kept]");
+/** @param {HTMLElement} feed @param {string} selector @returns {NodeListOf<HTMLElement>} */
+function items(feed, selector) {
+  return feed.querySelectorAll(selector);
 }
 
 /** @typedef {{text: string, sender?: string, sent?: Date}} Note */

@@ -11,6 +11,9 @@ from django.template.library import SimpleNode
 from django.test import Client, override_settings
 from django.urls import reverse
 
+from wsloop.publisher import RedisPublisher
+from wsloop.templatetags.wsloop import websocket_token
+
 PAGES = ["home", "form", "broadcast", "user", "group", "session", "send", "inbox", "login"]
 OPEN = ["home", "broadcast", "session", "inbox", "login"]
 JSON = {"Accept": "application/json"}
@@ -236,21 +239,29 @@ def test_the_inbox_shows_what_was_kept(sign_in, listen):
 def test_the_inbox_shows_what_others_published_there_as_it_is(sign_in, listen, private_redis, stray):
     private_redis.client().set("ws:broadcast:inbox", stray)
     (note,) = sign_in("john").get("/inbox/").context["notes"]
-    assert note == {"audience": "broadcast", "message": stray, "text": stray}
+    assert note == {"audience": "broadcast", "message": stray, "text": stray, "fresh": False}
 
 
-@pytest.mark.parametrize("page", ["form", "inbox"])
-def test_nothing_is_missed_while_a_page_is_rendered(sign_in, listen, monkeypatch, page):
+def test_nothing_is_missed_while_a_page_is_rendered(sign_in, listen, monkeypatch):
     """What is kept is read when the token is there: what is published in between is in both, not in neither."""
-    order = []
+    browser = sign_in("john")
+    publisher = RedisPublisher(facility="form", users=["john"])
+    publisher.publish_message("before")
+    quiet = text(browser.get("/form/"))
+    assert 'data-kept="before" data-audience="user">' in quiet
     render = SimpleNode.render
-    monkeypatch.setattr("chat.views.last_message", lambda *asked: order.append("last_message"))
-    monkeypatch.setattr(
-        SimpleNode, "render", lambda node, context: (order.append(node.func.__name__), render(node, context))[1]
-    )
-    sign_in("john").get(reverse(page))
-    assert order[0] == "websocket_token"
-    assert set(order[1:]) == {"last_message"}
+
+    def render_and_publish(node, context):
+        rendered = render(node, context)
+        if node.func is websocket_token:
+            publisher.publish_message("in between")
+        return rendered
+
+    monkeypatch.setattr(SimpleNode, "render", render_and_publish)
+    busy = text(browser.get("/form/"))
+    assert 'data-kept="in between" data-audience="user" data-fresh>' in busy
+    token = re.compile(r'data-token="([^"]+)"')
+    assert token.search(busy)[1] == token.search(quiet)[1]
 
 
 # --- Redis is down ----------------------------------------------------------------------------------------------------
