@@ -23,7 +23,7 @@ class Cluster(RedisCluster):
     """A ``RedisCluster`` that asks for the nodes when it executes its first command.
 
     Redirections (MOVED, ASK) are followed: such a command was not executed. A command whose answer got lost is not sent
-    again; the client learns where the nodes are now, and the next command goes there. Pipelines are outside of all this:
+    again; the client learns where the nodes are now, and the next command goes there. Pipelines are outside of this:
     redis-py sends commands of one without transaction again, and its ``RedisClusterException`` gets through.
 
     Args:
