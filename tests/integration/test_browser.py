@@ -500,6 +500,92 @@ def test_a_page_whose_user_has_signed_out_elsewhere(browser):
     browser.until(lambda: "?next=/form/" in browser.driver.current_url, "the page to sign in at, which leads back")
 
 
+# --- the client by itself ---------------------------------------------------------------------------------------------
+
+CLIENT = """
+const [path, options] = arguments;
+const done = arguments[arguments.length - 1];
+const module = performance.getEntriesByType("resource").find(({ name }) => name.includes("/js/wsloop."));
+window.told = { messages: [], presences: [], losses: [] };
+import(module.name).then(({ connect }) => {
+  window.line = connect(path, {
+    ...options,
+    onMessage: ({ data, ...more }) => told.messages.push({ ...more, data: data.at ? data : [...data] }),
+    onPresence: (...all) => told.presences.push(all),
+    onLost: (loss) => told.losses.push(loss),
+    onState: (state) => state.name === "connected" && done(state),
+  });
+});
+"""
+PUBLISH = """
+const [data, bytes] = arguments;
+const done = arguments[arguments.length - 1];
+line.publish(bytes ? Uint8Array.from(data) : data).then(() => done("taken"), ({ code }) => done(code));
+"""
+
+
+@pytest.fixture(scope="module")
+def recovering(shared_serve):
+    """A site on which everything is allowed, and every facility has a history and presence."""
+    return shared_serve(settings={"WSLOOP": {"FACILITIES": {"*": {"size": 100, "presence": True}}}})
+
+
+def told(browser, what):
+    return browser.driver.execute_script("return told[arguments[0]]", what)
+
+
+def test_the_client_publishes_and_is_answered(browser, recovering, facility):
+    browser.reset(recovering)
+    browser.sign_in("john")
+    run = browser.driver.execute_async_script
+    assert run(CLIENT, f"/ws/{facility}?subscribe-user&publish-user", {})["subscribed"] == ["user"]
+    assert run(PUBLISH, "Grüße", False) == "taken"
+    assert run(PUBLISH, [0, 1, 2, 255], True) == "taken"
+    browser.until(lambda: len(told(browser, "messages")) == 2, "two messages")
+    mine = {"audience": "user", "own": True, "kept": False}
+    assert told(browser, "messages") == [{"data": "Grüße", **mine}, {"data": [0, 1, 2, 255], **mine}]
+    run(CLIENT, f"/ws/{facility}?subscribe-user", {})
+    assert run(PUBLISH, "not allowed", False) == "refused"
+
+
+def test_the_client_goes_on_where_another_has_ended(browser, recovering, facility):
+    browser.reset(recovering)
+    browser.sign_in("john")
+    run = browser.driver.execute_async_script
+    path = f"/ws/{facility}?subscribe-broadcast&subscribe-user"
+    assert run(CLIENT, path, {})["recovered"] is None
+    recovering.publish(facility, "one", users=["john"])
+    recovering.publish(facility, "two", broadcast=True)
+    browser.until(lambda: len(told(browser, "messages")) == 2, "two messages")
+    token = browser.driver.execute_script("line.close(); return line.token")
+    recovering.publish(facility, "three", users=["john"])
+    recovering.publish(facility, "four", broadcast=True, users=["john"])
+    assert run(CLIENT, path, {"token": token})["recovered"] is True
+    recovering.publish(facility, "five", broadcast=True)
+    browser.until(lambda: len(told(browser, "messages")) == 3, "three messages")
+    assert [(message["audience"], message["data"]) for message in told(browser, "messages")] == [
+        ("user", "three"),
+        ("broadcast", "four"),
+        ("broadcast", "five"),
+    ]
+    assert told(browser, "losses") == []
+    assert run(CLIENT, path, {"token": token[:-1]})["recovered"] is False
+    assert [list(loss) for loss in told(browser, "losses")] == [["reason"]]
+
+
+def test_the_client_tells_who_is_there(browser, other, recovering, facility):
+    path = f"/ws/{facility}?subscribe-broadcast&subscribe-presence"
+    for each, username in ((browser, "john"), (other, "mary")):
+        each.reset(recovering)
+        each.sign_in(username)
+        each.driver.execute_async_script(CLIENT, path, {})
+    browser.until(lambda: told(browser, "presences")[-1][0]["users"] == ["john", "mary"], "mary has come")
+    other.until(lambda: told(other, "presences")[-1][0]["users"] == ["john", "mary"], "mary sees both")
+    other.driver.execute_script("line.close()")
+    gone = [{"users": ["john"], "anonymous": 0}, {"event": "leave", "user": "mary"}]
+    browser.until(lambda: told(browser, "presences")[-1] == gone, "mary has gone")
+
+
 # --- without scripts, without a mouse ---------------------------------------------------------------------------------
 
 
