@@ -1,9 +1,10 @@
 """What a socket gets before live messages: where it stands, what it has missed, and what was published meanwhile.
 
 How it works. While live messages of its channels are already being kept for the socket (*joining*, see ``hub``), the
-histories are read from where the client stands. The two overlap, and are put together by their offsets. What was missed
-may be more than a socket should hold at once; then the first page goes out with the 101, and the following ones as the
-client takes them. Only for the last page live messages are kept again, so a long recovery costs no memory.
+histories are read from where the client stands. The two overlap, and so do the history and what the subscription has
+yet to bring; they are put together by their offsets. What was missed may be more than a socket should hold at once;
+then the first page goes out with the 101, and the following ones as the client takes them. Only for the last page live
+messages are kept again, so a long recovery costs no memory.
 
 This module must not know HTTP or sockets.
 """
@@ -163,11 +164,19 @@ class Recovery:
         self.unfinished = not all(page.complete for _, page in pages)
 
     def _tell(self, news: News, joining: Joining) -> None:
-        for channel, message in self._entries:
-            news.add(channel, message)
-        self._entries = []
-        if not self.unfinished:
-            for channel, message in joining.messages:
-                top = self._tops.get(channel)
-                if top is None or not message.offset or message.offset > top.offset:
-                    news.add(channel, message)
+        """Add what was read, and then what has come meanwhile. Nothing may yield between this and becoming a member."""
+        entries, self._entries = self._entries, []
+        if self.unfinished:
+            for channel, message in entries:
+                news.add(channel, message)
+            return
+        delivered = {channel: self._broker.position(channel) for channel in self._tops}
+        for channel, message in entries:
+            position = delivered[channel]
+            # Redis has told of it already, and the subscription will: it comes to all members.
+            if position is None or message.offset <= position.offset:
+                news.add(channel, message)
+        for channel, message in joining.messages:
+            top = self._tops.get(channel)
+            if top is None or not message.offset or message.offset > top.offset:
+                news.add(channel, message)

@@ -194,13 +194,13 @@ def tell_all(client: Any, channel: bytes, payload: bytes) -> None:
 
 
 def last_messages(client: Redis, channels: Sequence[bytes | str]) -> list[bytes | None]:
-    """Return the last message that each channel keeps, or None, in one round trip.
+    """Return the last message that each channel keeps, or None; in one round trip, but for a Redis Cluster.
 
     Raises:
         redis.exceptions.RedisError: if Redis does not answer.
     """
-    if isinstance(client, RedisCluster):
-        return list(client.mget_nonatomic(channels))
+    if is_cluster(client):
+        return [client.get(channel) for channel in channels]  # type: ignore[misc]
     return list(client.mget(channels))  # type: ignore[arg-type]
 
 
