@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import signal
 import subprocess
 import sys
 from http import HTTPStatus
@@ -15,6 +16,7 @@ import pytest
 import websocket
 from websockets.frames import CloseCode
 
+from tests.integration.cutting_proxy import CuttingProxy
 from tests.integration.harness import ROOT, Process, free_port, wait_until
 from tests.requires import need
 
@@ -82,6 +84,37 @@ def test_script_of_the_readme_receives_its_message(site):
     (script,) = [code for code in code_blocks(ROOT / "README.rst", "python") if "create_connection" in code]
     output = run([sys.executable, "-c", script.replace("127.0.0.1:8000", site.host)])
     assert re.search(r"^received: Hello from a script", output, re.MULTILINE)
+
+
+def test_script_of_recover_gets_what_it_has_missed(serve, facility, tmp_path):
+    """Run the script as it stands, but for its URL, and cut its line: it misses nothing, or says so."""
+    page = ROOT / "docs/how-to/recover.rst"
+    (script,) = [code for code in code_blocks(page, "python") if "create_connection" in code]
+    site = serve(settings={"WSLOOP": {"FACILITIES": {facility: {"size": 5}}}})
+    with CuttingProxy(site.port) as proxy:
+        script = script.replace("127.0.0.1:8000/ws/news", f"127.0.0.1:{proxy.port}/ws/{facility}")
+        client = Process([sys.executable, "-u", "-c", script], tmp_path / "log")
+
+        def prints(*lines):
+            wait_until(lambda: client.log().endswith("\n".join(lines) + "\n"), what=f"{lines}\n{client.log()}")
+
+        try:
+            prints("connected, recovered: None")
+            site.publish(facility, "1", "2", broadcast=True)
+            prints("received: 1", "received: 2")
+            proxy.cut()
+            site.publish(facility, "3", "4", broadcast=True)  # it comes back after a second at the earliest
+            prints("connected, recovered: True", "received: 3", "received: 4")
+            proxy.cut()
+            site.publish(facility, *"123456", broadcast=True)
+            prints("connected, recovered: False")
+            site.publish(facility, "7", broadcast=True)
+            prints("connected, recovered: False", "received: 7")
+            site.send_signal(signal.SIGTERM)
+            wait_until(lambda: "the line is broken" in client.log().rpartition("received: 7")[2], what=client.log())
+            assert client.returncode is None
+        finally:
+            client.stop()
 
 
 def rows(page, heading="Key"):
