@@ -534,6 +534,28 @@ def told(browser, what):
     return browser.driver.execute_script("return told[arguments[0]]", what)
 
 
+def test_the_client_notices_a_dead_line_and_no_other(serve, browser, facility):
+    site = serve(settings={"WSLOOP": {"PING_INTERVAL": 1}})
+    browser.reset(site)
+    browser.open("/broadcast/")
+    browser.connected()
+    browser.driver.execute_script("""
+        window.states = [];
+        const line = document.querySelector("[data-socket]");
+        new MutationObserver(() => states.push(line.dataset.state)).observe(line, { attributeFilter: ["data-state"] });
+    """)
+    browser.driver.execute_async_script("setTimeout(arguments[0], 3000)")  # longer than it waits for a ping
+    assert browser.driver.execute_script("return states") == []
+    (worker,) = site.workers()
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        browser.until(lambda: browser.driver.execute_script("return states") == ["reconnecting"], "given up")
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    browser.connected()
+    browser.console()  # Chromium's note, if an attempt was cut
+
+
 def test_the_client_publishes_and_is_answered(browser, recovering, facility):
     browser.reset(recovering)
     browser.sign_in("john")
