@@ -542,8 +542,8 @@ class Connection:
     def close(self, code: int, reason: str = "") -> None:
         """Begin the closing handshake (RFC 6455, section 7.1.2). Output that waits goes first."""
         if self.open:
-            goodbye = self.dialect.goodbye(code, reason) if self._accepting else b""
-            if goodbye:
+            goodbye = self.dialect.goodbye(code, reason) if self._accepting else None
+            if goodbye is not None:
                 self.enqueue(encode(goodbye, True))
             self._protocol.send_close(code, reason)
             self._leave_open()

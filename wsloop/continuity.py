@@ -130,7 +130,9 @@ class Continuity:
     # What is missing.
 
     def _catch_up(self, channels: list[bytes]) -> None:
-        lines = {channel: line for channel in channels if (line := self._lines.get(channel)) is not None}
+        # One that is waiting stands still. Others have been filled since they were put here.
+        waiting = ((channel, self._lines.get(channel)) for channel in channels)
+        lines = {channel: line for channel, line in waiting if line is not None and line.waiting is not None}
         names = list(lines)
         for start in range(0, len(names), AT_ONCE):
             group = names[start : start + AT_ONCE]

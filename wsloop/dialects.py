@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import random
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -28,12 +29,12 @@ class Dialect:
     Attributes:
         name: the subprotocol.
         tells: whether this dialect has more frames than messages.
-        ping: payload of a message that shows that the line is alive; empty: there is none.
+        ping: payload of a message that shows that the line is alive; None: there is none.
     """
 
     name = "ws4redis"
     tells = False
-    ping = b""
+    ping: bytes | None = None
 
     def message(self, channel: bytes, message: Message, own: bool = False, kept: bool = False) -> bytes:
         """Return what is sent of a message.
@@ -46,17 +47,17 @@ class Dialect:
         """
         return message.payload
 
-    def position(self, channel: bytes, message: Message) -> bytes:
-        """Return what is sent of a message which the client has already, by way of another channel; perhaps nothing."""
-        return b""
+    def position(self, channel: bytes, message: Message) -> bytes | None:
+        """Return what is sent of a message which the client has already, by way of another channel; None: nothing."""
+        return None
 
-    def lost(self, channel: bytes, at: Position) -> bytes:
-        """Return what is sent where messages of a channel are lost, and ``at`` is where it goes on; perhaps nothing."""
-        return b""
+    def lost(self, channel: bytes, at: Position) -> bytes | None:
+        """Return what is sent where messages of a channel are lost, and ``at`` is where it goes on; None: nothing."""
+        return None
 
-    def goodbye(self, code: int, reason: str) -> bytes:
-        """Return what is sent before the close frame; perhaps nothing."""
-        return b""
+    def goodbye(self, code: int, reason: str) -> bytes | None:
+        """Return what is sent before the close frame; None: nothing."""
+        return None
 
 
 class V1(Dialect):
@@ -85,9 +86,9 @@ class V1(Dialect):
             content["kept"] = True
         return _frame("message", **content)
 
-    def position(self, channel: bytes, message: Message) -> bytes:
+    def position(self, channel: bytes, message: Message) -> bytes | None:
         if not message.offset:
-            return b""
+            return None
         return _frame("position", position=resume.position(channel, message.position))
 
     def lost(self, channel: bytes, at: Position) -> bytes:
@@ -163,7 +164,7 @@ def parse(payload: bytes, text: bool) -> Published:
     if not isinstance(frame, dict):
         raise Misunderstood("A frame must be a JSON object.")
     id = frame.get("id")
-    if isinstance(id, bool) or not isinstance(id, (int, float, str, type(None))) or len(str(id)) > MOST_ID:
+    if not _is_id(id):
         raise Misunderstood(f"id must be a number, or a text of up to {MOST_ID} characters.")
     if frame.get("type") != "publish":
         raise Misunderstood('type must be "publish".', id)
@@ -177,6 +178,14 @@ def parse(payload: bytes, text: bool) -> Published:
         raise Misunderstood("data and base64 must be text.", id) from None
     except ValueError:
         raise Misunderstood("base64 is not valid.", id) from None
+
+
+def _is_id(id: Any) -> bool:
+    if isinstance(id, str):
+        return len(id) <= MOST_ID and id.isprintable()  # then it can be sent back: half a surrogate pair could not
+    if isinstance(id, bool) or not isinstance(id, (int, float, type(None))):
+        return False
+    return id is None or (math.isfinite(id) if isinstance(id, float) else abs(id) < 2**63)
 
 
 def _frame(kind: str, **content: Any) -> bytes:

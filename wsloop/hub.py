@@ -98,7 +98,7 @@ class Index(Generic[Key]):
 @functools.cache
 def encode_ping(dialect: Dialect) -> bytes:
     """Return the frame that shows clients of a dialect that the line is alive; nothing if it has none."""
-    return encode(dialect.ping, True) if dialect.ping else b""
+    return b"" if dialect.ping is None else encode(dialect.ping, True)
 
 
 def is_text(payload: bytes) -> bool:
@@ -170,9 +170,9 @@ class News:
         self._known = known
         self.texts: list[bytes] = []
 
-    def tell(self, text: bytes) -> None:
-        """Add something that is no message; nothing if it is empty."""
-        if text:
+    def tell(self, text: bytes | None) -> None:
+        """Add something that is no message; None is nothing."""
+        if text is not None:
             self.texts.append(text)
 
     def add(self, channel: bytes, message: Message, kept: bool = False) -> None:
@@ -317,15 +317,16 @@ class Hub:
             if not members:
                 continue
             put = self._replace if latest_only else self._enqueue
-            if origin is not None and origin in members:
-                members = [each for each in members if each is not origin]
-                if dialect.tells:
-                    put(channel, dialect.message(channel, message, own=True), [origin])
             if before:
                 known = [each for each in members if not set(before).isdisjoint(each.channels)]
                 if known:
                     members = set(members).difference(known)
-                    put(channel, dialect.position(channel, message), known)
+                    # Under a name of its own: it must not take the place of a message that is not read yet.
+                    put(channel + b"\0position", dialect.position(channel, message), known)
+            if origin is not None and origin in members:
+                members = [each for each in members if each is not origin]
+                if dialect.tells:
+                    put(channel, dialect.message(channel, message, own=True), [origin])
             put(channel, dialect.message(channel, message), members)
         before.append(channel)
         if first and self._dirty:
@@ -337,11 +338,11 @@ class Hub:
             joining.lost = joining.lost or channel in joining.channels
         for (dialect, _), index in self._members.items():
             text = dialect.lost(channel, position)
-            if text:
+            if text is not None:
                 self._send(encode(text, True), list(index[channel]))
 
-    def _enqueue(self, channel: bytes, payload: bytes, members: Collection[Connection]) -> None:
-        if not members or not payload:
+    def _enqueue(self, channel: bytes, payload: bytes | None, members: Collection[Connection]) -> None:
+        if not members or payload is None:
             return
         text = is_text(payload)
         frame = encode(payload, text)
@@ -357,12 +358,13 @@ class Hub:
             if connection.enqueue(frame):
                 dirty.append(connection)
 
-    def _replace(self, channel: bytes, payload: bytes, members: Collection[Connection]) -> None:
-        if payload:
-            text = is_text(payload)
-            for connection in members:
-                if connection.replace(channel, connection.frame(payload, text)):
-                    self._dirty.append(connection)
+    def _replace(self, channel: bytes, payload: bytes | None, members: Collection[Connection]) -> None:
+        if payload is None:
+            return
+        text = is_text(payload)
+        for connection in members:
+            if connection.replace(channel, connection.frame(payload, text)):
+                self._dirty.append(connection)
 
     def close_all(self, code: int, reason: str) -> None:
         """Begin to close every connection."""

@@ -80,6 +80,7 @@ class Recovery:
             return True
         since = resume.read(text, present)
         if since is not None:
+            since = present | since
             self._since = since
             self._known = {position.id for position in since.values()}
             pages = self._read()

@@ -17,11 +17,11 @@ import base64
 import functools
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from django.core.signing import BadSignature, Signer
 
-from wsloop.messages import Position
+from wsloop.messages import Position, audience
 
 PARAMETER = "resume"
 SALT = "wsloop.resume"
@@ -44,14 +44,15 @@ def token(positions: Mapping[bytes, Position]) -> str:
     return _signer().sign_object({label(channel): list(at) for channel, at in positions.items()})
 
 
-def read(text: str, channels: Iterable[bytes]) -> dict[bytes, Position] | None:
+def read(text: str, channels: Collection[bytes]) -> dict[bytes, Position] | None:
     """Return where a client stands in ``channels``.
 
     Args:
         text: the token, and positions with ``~`` before each.
 
     Returns:
-        None if the token is damaged, or is not one for these channels.
+        None if the token is damaged, or is not one for these channels. A group's channel may be missing: the user has
+        become a member since, and could not miss anything before.
     """
     first, *positions = text.split("~")
     try:
@@ -65,10 +66,9 @@ def read(text: str, channels: Iterable[bytes]) -> dict[bytes, Position] | None:
             return None
         if match[1] in found:
             found[match[1]] = Position(int(match[2]), match[3])
-    try:
-        return {channel: found[label(channel)] for channel in channels}
-    except KeyError:
-        return None
+    known = {channel: found[label(channel)] for channel in channels if label(channel) in found}
+    others = [channel for channel in channels if channel not in known]
+    return known if known and all(audience(channel).kind == "group" for channel in others) else None
 
 
 def _signer() -> Signer:

@@ -27,7 +27,7 @@ from wsloop.messages import HEAD, new_id
 
 META_TTL = 30 * 86400  # seconds for which it is remembered where a history stands, longer than the history itself
 ONCE = 86400  # seconds in which a message with the same idempotency key is not published again: retries take less
-TAG = re.compile(rb"\{[^}]+\}")  # what Redis Cluster takes for a hash tag: of a name that has one, only that counts
+TAG = re.compile(rb"[^{]*\{[^}]+\}")  # a name with what Redis Cluster takes for a hash tag: that alone counts
 SCRIPT_ERROR = re.compile(r"^Error running script \(call to \w+\): @user_script:\s*\d+: -?(?=\S)|^user_script:\d+: ")
 SCRIPTS = {  # by name: SHA-1, by which Redis knows it, and text
     path.stem: (hashlib.sha1(path.read_bytes()).hexdigest(), path.read_text())
@@ -84,7 +84,7 @@ def history_keys(channel: bytes | str) -> tuple[bytes, bytes]:
 def _key(channel: bytes | str, kind: bytes) -> bytes:
     # The hash tag puts it into the same slot of a Redis Cluster as the channel's own key.
     name = channel if isinstance(channel, bytes) else channel.encode()
-    tagged = name if TAG.search(name) else b"{%b}" % name
+    tagged = name if TAG.match(name) else b"{%b}" % name
     return b"%bwsloop:%b:%b" % (conf.prefix().encode(), kind, tagged)
 
 
@@ -94,7 +94,8 @@ def publish(client: Redis, messages: Iterable[Outgoing]) -> None:
     Raises:
         redis.exceptions.RedisError: if Redis did not take them.
     """
-    call(client, [each for message in messages for each in _calls(message, is_cluster(client))], transaction=True)
+    calls = [each for message in messages for each in _calls(message, is_cluster(client))]
+    call(client, calls, transaction=len(calls) > 1)
 
 
 def _calls(message: Outgoing, cluster: bool) -> Iterator[Call]:

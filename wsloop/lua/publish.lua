@@ -52,14 +52,14 @@ for i = 1, #KEYS, 4 do
     if expire > 0 then
       redis.call('SET', channel, message, 'EX', expire)
     end
+    if once > 0 then -- the last that can fail: who tries again must neither be told that it is done, nor publish twice
+      redis.call('SET', KEYS[i + 3], id, 'EX', once)
+    end
     if head == '' then
       redis.call('PUBLISH', channel, message)
     else
       local header = string.format('%.0f %s %s %s', offset, id, previous, several)
       redis.call('PUBLISH', channel, head .. header .. '\n' .. message)
-    end
-    if once > 0 then -- only now: had something failed before, whoever tries again must not be told that it is done
-      redis.call('SET', KEYS[i + 3], id, 'EX', once)
     end
     table.insert(offsets, offset)
   end

@@ -27,8 +27,9 @@ AUDIENCES: dict[str, dict[str, Any]] = {
 def websocket_token(context: dict[str, Any], facility: str, *audiences: str) -> str:
     """Return the token with which a socket of this page gets what is published from now on; see ``resume`` in the URL.
 
-    Needs the context processor ``django.template.context_processors.request``. Put it behind what the page reads from
-    the database in its view: what is published in between comes twice then, but is not missed.
+    Needs the context processor ``django.template.context_processors.request``. What a view reads from the database
+    before, and is published before the tag is rendered, may be in neither: such a view takes the token first
+    (``RedisPublisher.token``), and reads afterwards.
 
     Args:
         facility: of the socket.
