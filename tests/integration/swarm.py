@@ -418,13 +418,18 @@ class Swarm:
         self.loop.call_soon_threadsafe(run)
         return future.result(timeout)
 
-    def add(self, count, url, streams, cookies=None, within=5.0, timeout=60.0):
+    def add(self, count, url, streams, cookies=None, token=None, has=None, within=5.0, timeout=60.0):
         """Open ``count`` clients of ``url`` (with a query), begun over ``within`` seconds, and wait until all are open.
 
-        They must be open before the first message of their ``streams`` is published.
+        They must be open before the first message of their ``streams`` is published, or begin with the ``token`` of a
+        page: then ``has`` says up to which number of each stream they have the messages.
         """
         headers = {"Cookie": cookies} if cookies else {}
         clients = [Client(self, url, streams, headers) for _ in range(count)]
+        for client in clients:
+            client.token = token
+            for name, number in (has or {}).items():
+                client.ledger.streams[name].last = number
 
         def begin():
             self.clients += clients

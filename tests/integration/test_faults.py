@@ -466,6 +466,35 @@ def test_workers_of_one_machine_end_beside_another(start, private_redis, facilit
     assert verdict.whole, str(verdict)
 
 
+def test_pages_miss_nothing_between_rendering_and_connecting(start, private_redis, facility, reload_file):
+    """Rendered by one machine, and connected to another, where a worker is killed meanwhile."""
+    sites = [start(private_redis) for _ in range(2)]
+    cookies = [site.login("john") for site in sites]
+    url = f"ws://127.0.0.1:{sites[1].port}/ws/{facility}?subscribe-broadcast&subscribe-user"
+    pages = []
+    with Crowd(sites, facility, 10) as crowd:
+        for _ in range(10):
+            before = crowd.publisher.high()
+            page = sites[0].request("GET", f"/test/page/?facility={facility}", cookies=cookies[0])
+            pages.append((page.text.strip(), before, crowd.publisher.high()))
+            crowd.publisher.wait(1)
+        kill_a_worker(sites[1], reload_file)
+        clients = [
+            crowd.swarm.add(1, url, ("b", "u", "m"), cookies=cookies[1], token=token, has=before)[0]
+            for token, before, _ in pages
+        ]
+        verdict = crowd.finish()
+    assert verdict.told_lost == verdict.duplicates == verdict.disorder == 0, str(verdict)
+    for client, (_, _, rendered) in zip(clients, pages, strict=True):
+        assert client.welcomes[0][1] is True
+        for name, stream in client.ledger.streams.items():
+            # Perhaps the page was rendered when the next ones had been published.
+            early = [gap for gap in stream.unexplained if gap[1] <= rendered[name] + 1]
+            assert stream.unexplained == early[:1], str(verdict)
+            stream.unexplained = []
+    assert not any(stream.unexplained for client in crowd.clients for stream in client.ledger.streams.values())
+
+
 # --- the network ------------------------------------------------------------------------------------------------------
 
 
