@@ -86,7 +86,7 @@ class Broker:
         connected: Callable[[], None] = lambda: None,
         forgotten: Callable[[bytes, Position], None] = lambda channel, position: None,
     ) -> None:
-        self._continuity = Continuity(deliver, forgotten)
+        self._continuity = Continuity(deliver, forgotten, failed)
         self._failed = failed
         self._control = control
         self._connected = connected

@@ -130,6 +130,13 @@ class Continuity:
     # What is missing.
 
     def _catch_up(self, channels: list[bytes]) -> None:
+        try:
+            self._catch_up_with(channels)
+        except Exception:
+            logger.exception("what is missing cannot be delivered")
+            self._failed()
+
+    def _catch_up_with(self, channels: list[bytes]) -> None:
         # One that is waiting stands still. Others have been filled since they were put here.
         waiting = ((channel, self._lines.get(channel)) for channel in channels)
         lines = {channel: line for channel, line in waiting if line is not None and line.waiting is not None}

@@ -1,6 +1,7 @@
 from django.urls import include, path
 
 from tests.integration.sites import views
+from wsloop import signals
 
 urlpatterns = [
     path("test/whoami/", views.whoami),
@@ -9,6 +10,19 @@ urlpatterns = [
     path("test/fetch/", views.fetch),
     path("test/page/", views.page),
     path("test/history/", views.history),
+    path("test/who/", views.who),
     path("test/session/", views.session),
     path("", include("project.urls")),
 ]
+
+
+def _online(user, **more):
+    print("online", user, flush=True)
+
+
+def _offline(user, **more):
+    print("offline", user, flush=True)
+
+
+signals.user_online.connect(_online)
+signals.user_offline.connect(_offline)

@@ -118,3 +118,10 @@ def history(request):
     publisher = RedisPublisher(request=request, facility=request.GET["facility"], broadcast=True, users=[SELF])
     entries = publisher.history(int(request.GET.get("limit", 100)))
     return JsonResponse([{"data": e.message.payload.decode(), "time": e.time} for e in entries], safe=False)
+
+
+def who(request):
+    """Who is on a facility."""
+    from wsloop.presence import who
+
+    return JsonResponse(who(request.GET["facility"])._asdict())
