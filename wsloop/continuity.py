@@ -64,11 +64,18 @@ class Continuity:
     Args:
         deliver: called with channel, message and origin, in order; must not block.
         lost: called with a channel whose messages were lost, and the position from which it goes on; must not block.
+        failed: called when something unforeseen was raised: what waits is lost.
     """
 
-    def __init__(self, deliver: Callable[[bytes, Message, Any], None], lost: Callable[[bytes, Position], None]) -> None:
+    def __init__(
+        self,
+        deliver: Callable[[bytes, Message, Any], None],
+        lost: Callable[[bytes, Position], None],
+        failed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._deliver = deliver
         self._lost = lost
+        self._failed = failed
         self._lines: dict[bytes, Line] = {}
         self._behind: Drain[bytes] = Drain(self._catch_up)
         self._checking: gevent.Greenlet[[], None] | None = None
