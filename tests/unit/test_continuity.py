@@ -22,7 +22,7 @@ class Reads:
     """``history.read``, which can be held up before and behind Redis, and can fail."""
 
     def __init__(self):
-        self.questions = []
+        self.questions, self.answers = [], 0
         self.errors = []
         self.before, self.behind = Event(), Event()
         self.before.set()
@@ -42,6 +42,7 @@ class Reads:
         if self.errors:
             raise self.errors.pop(0)
         pages = self._read(client, questions, options)
+        self.answers += 1
         self._held.get((number, False), self.behind).wait(WAIT)
         return pages
 
@@ -271,6 +272,21 @@ def test_a_subscription_that_comes_back_again_while_it_is_read_doubles_nothing(l
     line.arrive(*line.publish("3"))
     line.settle()
     assert line.texts() == ["1", "2", "3"]
+
+
+def test_what_was_missed_behind_an_answer_that_comes_late_is_asked_for_again(line, reads):
+    """The subscription breaks and stands again between the answer of Redis and its arrival."""
+    line.watch(A)
+    line.publish("1")
+    first = reads.hold(2)
+    line.continuity.subscribed(A)
+    wait_until(lambda: len(reads.questions) == 2, what="the question")
+    wait_until(lambda: reads.answers == 2, what="the answer")
+    line.publish("2")
+    line.continuity.subscribed(A)
+    first.set()
+    wait_until(lambda: not line.continuity._behind._running, what="the end of the questions")
+    assert line.texts() == ["1", "2"]
 
 
 def test_a_long_gap_is_read_in_pages(line, monkeypatch):
