@@ -46,7 +46,8 @@
  * @property {(presence: Presence, change?: PresenceChange) => void} [onPresence] called with who is there, if the URL has
  *   subscribe-presence: whenever the line is opened, and with each change
  * @property {string} [token] where to begin: of the template tag websocket_token, or of a line before
- * @property {string} [accessToken] signs in without a cookie
+ * @property {() => string | null | Promise<string | null>} [accessToken] asked before each attempt for a token that signs
+ *   in without a cookie; null: there is none any more, and the line ends as signed out
  * @property {typeof WebSocket} [WebSocket] for tests
  * @property {() => number} [random] for tests
  */
@@ -84,11 +85,11 @@ const ANSWER = 10_000; // milliseconds within which what was published must be a
  * @returns {Line}
  */
 export function connect(url, options) {
-  const { onMessage, onState = () => {}, onLost = () => {}, onPresence = () => {}, random = Math.random } = options;
+  const { onMessage, onState = () => {}, onLost = () => {}, onPresence = () => {} } = options;
+  const { accessToken, random = Math.random } = options;
   const Socket = options.WebSocket ?? globalThis.WebSocket;
   const address = new URL(url, globalThis.location?.href);
   address.protocol = address.protocol.replace("http", "ws");
-  const protocols = options.accessToken ? [PROTOCOL, `wsloop.token.${options.accessToken}`] : [PROTOCOL];
   const bookmark = new Bookmark(options.token);
   const publications = new Publications();
   const listening = new AbortController();
@@ -96,6 +97,7 @@ export function connect(url, options) {
   let socket = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
+  let attempts = 0;
   let failures = 0;
   let patience = PATIENCE;
   let ready = false;
@@ -142,15 +144,31 @@ export function connect(url, options) {
   };
 
   function open() {
-    clearTimeout(timer);
+    const attempt = (attempts += 1);
+    patience = PATIENCE;
+    wait();
+    if (!accessToken) {
+      dial([PROTOCOL]);
+      return;
+    }
+    Promise.resolve().then(accessToken).then(
+      (given) => {
+        if (attempt !== attempts) return; // it took too long
+        if (given) dial([PROTOCOL, `wsloop.token.${given}`]);
+        else end(SIGNED_OUT);
+      },
+      () => attempt === attempts && reconnect(),
+    );
+  }
+
+  /** @param {string[]} protocols */
+  function dial(protocols) {
     const target = new URL(address);
     const resume = bookmark.toString();
     if (resume) target.search += `${target.search ? "&" : "?"}resume=${encodeURIComponent(resume)}`;
     const opened = new Socket(target.href, protocols);
     socket = opened;
     goodbye = {};
-    patience = PATIENCE;
-    wait();
     opened.onmessage = ({ data }) => {
       const frame = JSON.parse(data);
       // First of all, because a function of the page may throw: that must neither lose the line nor repeat the message.
@@ -170,9 +188,9 @@ export function connect(url, options) {
   /** @param {number} code */
   function closed(code) {
     const { reconnect: again = !FINAL.has(code), after, reason } = goodbye;
-    if (!again) {
-      stop();
-      onState({ name: "offline", reason: FINAL.get(code) ?? reason ?? `closed with code ${code}` });
+    const renewable = accessToken !== undefined && FINAL.get(code) === SIGNED_OUT; // with another token
+    if (!again && !renewable) {
+      end(FINAL.get(code) ?? reason ?? `closed with code ${code}`);
     } else if (code === TOO_MANY) {
       reconnect(Math.max(FIRST_DELAY + jitter(), (after ?? 0) / 1000), "sent too fast");
     } else {
@@ -196,6 +214,7 @@ export function connect(url, options) {
   /** Lets go of the socket without waiting for its closing handshake, which a dead line never finishes. */
   function release() {
     clearTimeout(timer);
+    attempts += 1;
     ready = false;
     if (socket !== null) {
       socket.onmessage = socket.onclose = null;
@@ -208,6 +227,12 @@ export function connect(url, options) {
   function stop() {
     listening.abort();
     release();
+  }
+
+  /** @param {string} reason */
+  function end(reason) {
+    stop();
+    onState({ name: "offline", reason });
   }
 
   // The network is back: no reason to wait any longer.

@@ -510,6 +510,7 @@ window.told = { messages: [], presences: [], losses: [] };
 import(module.name).then(({ connect }) => {
   window.line = connect(path, {
     ...options,
+    ...(options.accessToken && { accessToken: async () => options.accessToken }),
     onMessage: ({ data, ...more }) => told.messages.push({ ...more, data: data.at ? data : [...data] }),
     onPresence: (...all) => told.presences.push(all),
     onLost: (loss) => told.losses.push(loss),
@@ -568,6 +569,21 @@ def test_the_client_publishes_and_is_answered(browser, recovering, facility):
     assert told(browser, "messages") == [{"data": "Grüße", **mine}, {"data": [0, 1, 2, 255], **mine}]
     run(CLIENT, f"/ws/{facility}?subscribe-user", {})
     assert run(PUBLISH, "not allowed", False) == "refused"
+
+
+def test_the_client_signs_in_with_a_token(browser, recovering, facility):
+    code = "from wsloop import tokens; from django.contrib.auth.models import User; "
+    code += "print(tokens.make(User.objects.get(username='john')))"
+    token = recovering.manage("shell", "-c", code).split()[-1]
+    browser.reset(recovering)
+    browser.open("/broadcast/")
+    browser.connected()
+    connected = browser.driver.execute_async_script(
+        CLIENT, f"/ws/{facility}?subscribe-user&publish-user", {"accessToken": token}
+    )
+    assert connected["subscribed"] == ["user"]
+    recovering.publish(facility, "for john", users=["john"])
+    browser.until(lambda: [message["data"] for message in told(browser, "messages")] == ["for john"], "the message")
 
 
 def test_the_client_goes_on_where_another_has_ended(browser, recovering, facility):

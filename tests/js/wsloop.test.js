@@ -149,12 +149,6 @@ describe("a line", () => {
     });
   }
 
-  test("signs in with a token that appears in no URL", () => {
-    start({ accessToken: "SECRET" });
-    assert.deepEqual(last().protocols, ["wsloop.v1", "wsloop.token.SECRET"]);
-    assert.ok(!last().url.includes("SECRET"));
-  });
-
   test("hands messages on, texts as texts and bytes as bytes", () => {
     ready();
     last().says("message", { audience: "broadcast", data: "Grüße" });
@@ -186,6 +180,75 @@ describe("a line", () => {
     last().ends(1006);
     comesBack();
     assert.equal(last().resume, "TOKEN~a.1.x");
+  });
+});
+
+describe("an access token", () => {
+  const settled = () => new Promise((resolve) => setImmediate(resolve));
+  let tokens;
+  const accessToken = async () => {
+    const token = tokens.shift();
+    if (token instanceof Error) throw token;
+    return token;
+  };
+
+  beforeEach(() => (tokens = ["FIRST", "SECOND"]));
+
+  test("is asked for before each attempt, and appears in no URL", async () => {
+    start({ accessToken });
+    assert.equal(count(), 0);
+    await settled();
+    assert.deepEqual(last().protocols, ["wsloop.v1", "wsloop.token.FIRST"]);
+    last().welcomes();
+    last().ends(1006);
+    clock.tick(1000);
+    await settled();
+    assert.deepEqual(last().protocols, ["wsloop.v1", "wsloop.token.SECOND"]);
+    assert.equal(last().url, "ws://site.test/ws/news?subscribe-broadcast&resume=TOKEN");
+  });
+
+  test("that has expired is followed by another one", async () => {
+    start({ accessToken });
+    await settled();
+    last().welcomes();
+    last().says("goodbye", { code: 4001, reason: "signed out", reconnect: false });
+    last().ends(4001);
+    assert.equal(states.at(-1).name, "reconnecting");
+    clock.tick(1000);
+    await settled();
+    assert.deepEqual(last().protocols, ["wsloop.v1", "wsloop.token.SECOND"]);
+  });
+
+  test("that cannot be had any more ends the line", async () => {
+    tokens = [null];
+    start({ accessToken });
+    await settled();
+    assert.deepEqual(states.at(-1), { name: "offline", reason: "signed out" });
+    clock.tick(HOUR);
+    assert.equal(count(), 0);
+  });
+
+  test("that cannot be had now is asked for again later", async () => {
+    tokens.unshift(new Error("no network"));
+    start({ accessToken });
+    await settled();
+    assert.deepEqual(states.at(-1), { name: "reconnecting", seconds: 1 });
+    clock.tick(1000);
+    await settled();
+    assert.deepEqual(last().protocols, ["wsloop.v1", "wsloop.token.FIRST"]);
+  });
+
+  test("that comes too late, or when the line is closed, is not used", async () => {
+    const late = [];
+    const line = start({ accessToken: () => new Promise((resolve) => late.push(resolve)) });
+    await settled();
+    clock.tick(12_000);
+    clock.tick(1000);
+    await settled();
+    line.close();
+    for (const resolve of late) resolve("LATE");
+    await settled();
+    assert.deepEqual([late.length, count(), clock.timers.size], [2, 0, 0]);
   });
 });
 
