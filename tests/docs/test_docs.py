@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import types
 from http import HTTPStatus
 from pathlib import Path
 
@@ -98,15 +99,19 @@ def test_script_of_recover_gets_what_it_has_missed(serve, facility, tmp_path):
         def prints(*lines):
             wait_until(lambda: client.log().endswith("\n".join(lines) + "\n"), what=f"{lines}\n{client.log()}")
 
+        def break_while(*messages):
+            proxy.stall()  # it may come back, but gets no answer yet
+            proxy.cut()
+            site.publish(facility, *messages, broadcast=True)
+            proxy.go()
+
         try:
             prints("connected, recovered: None")
             site.publish(facility, "1", "2", broadcast=True)
             prints("received: 1", "received: 2")
-            proxy.cut()
-            site.publish(facility, "3", "4", broadcast=True)  # it comes back after a second at the earliest
+            break_while("3", "4")
             prints("connected, recovered: True", "received: 3", "received: 4")
-            proxy.cut()
-            site.publish(facility, *"123456", broadcast=True)
+            break_while(*"123456")
             prints("connected, recovered: False")
             site.publish(facility, "7", broadcast=True)
             prints("connected, recovered: False", "received: 7")
@@ -147,6 +152,18 @@ def test_settings_are_documented_with_their_defaults():
     said = {row[0] for row in table if re.search(r"\bNone: ", row[2])}
     said |= {name for name in DEFAULTS if name.startswith("MAX_CONNECTIONS")}  # said of all of them, in front
     assert said == MAY_BE_NONE
+
+
+def test_forms_of_the_connection_are_understood(monkeypatch):
+    from wsloop import conf
+
+    forms = [row[0] for row in rows(ROOT / "docs/reference/settings.rst", "Form")]
+    assert len(forms) == 6
+    for form in forms:
+        value = eval(form.replace(", …]", "]").replace("…", "'x'"), {"host": "host", "port": 1})
+        monkeypatch.setattr(conf, "settings", types.SimpleNamespace(WS4REDIS_CONNECTION=value))
+        assert conf.redis_options()
+        assert bool(conf.redis_nodes()) == ("cluster" in form or "nodes" in form)
 
 
 def test_bounds_are_documented_with_what_a_client_gets():
