@@ -502,12 +502,11 @@ def test_a_line_on_which_nothing_arrives_is_noticed(checking, line):
 
 
 def test_a_message_that_is_under_way_is_waited_for(checking, line, reads, monkeypatch):
-    monkeypatch.setattr(module, "IN_FLIGHT", 0.3)
+    monkeypatch.setattr(module, "IN_FLIGHT", 2)
     line.watch(A)
     (message,) = line.publish("1")
     asked = len(reads.questions)
     wait_until(lambda: len(reads.questions) > asked, what="a comparison")
-    gevent.sleep(0.05)
     assert line.texts() == []
     line.arrive(message)
     asked = len(reads.questions)
