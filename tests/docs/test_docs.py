@@ -210,6 +210,41 @@ def test_close_codes_are_those_of_the_code():
     assert {int(row[0]) for row in rows(ROOT / "docs/reference/websockets.rst", "Code")} == codes
 
 
+def test_what_is_in_redis_is_documented(serve, private_redis, facility):
+    """Each key has its row with its type, and what is published has the line in front that the page describes."""
+    page = ROOT / "docs/reference/websockets.rst"
+    names = {"PREFIX": "ws", "CHANNEL": f"ws:[a-z]+:(\\w+:)?{facility}", "KEY": "order-7-paid", "NAME": facility}
+    kinds = {}
+    for key, kind, _ in (row for row in rows(page) if row[1] in ("string", "hash", "stream", "zset")):
+        pattern = re.escape(key)
+        for name, value in names.items():
+            pattern = pattern.replace(name, value)
+        kinds[pattern] = kind
+    options = {"size": 10, "presence": True}
+    site = serve(redis=private_redis, settings={"WSLOOP": {"FACILITIES": {facility: options}}})
+    client = site.connect(f"{facility}?subscribe-broadcast", cookies=site.login("john"), subprotocols=["wsloop.v1"])
+    client.next()
+    with private_redis.client() as redis:
+        reader = redis.pubsub(ignore_subscribe_messages=True)
+        reader.subscribe(f"ws:user:mary:{facility}")
+        assert reader.get_message(timeout=10) is None  # the answer to the command
+        for text in ("Hello", "again"):
+            site.publish(facility, text, broadcast=True, users="mary", key="order-7-paid" if text == "Hello" else "")
+        seen = [reader.get_message(timeout=10)["data"] for _ in range(2)]
+        first, second = (re.fullmatch(r"\0w1 (\d+) (\S+) (\S+) ([s-])\n(.*)", each).groups() for each in seen)
+        assert first == ("1", first[1], first[2], "s", "Hello")
+        assert second == ("2", second[1], first[1], "s", "again")
+        wait_until(lambda: redis.exists("ws:wsloop:presence:{site}:counts"), what="presence in Redis")
+        found = redis.keys()
+        for key in found:
+            last = re.fullmatch(names["CHANNEL"], key) is not None
+            kind = "string" if last else next(kind for pattern, kind in kinds.items() if re.fullmatch(pattern, key))
+            assert (redis.type(key), redis.ttl(key) > 0) == (kind, True), key
+        unseen = {pattern for pattern in kinds if not any(re.fullmatch(pattern, key) for key in found)}
+        assert unseen == {"ws:wsloop:outbox"}
+        assert redis.get(f"ws:user:mary:{facility}") == "again"
+
+
 def test_final_close_codes_of_the_script_are_those_of_the_page():
     """What the page says that a client does is what the sample's script does."""
     final = set(re.findall(r"^  \[(\d{4}), ", (ROOT / "static/js/wsloop.js").read_text(), re.MULTILINE))
