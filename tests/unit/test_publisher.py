@@ -14,6 +14,7 @@ from ws4redis.publisher import RedisPublisher as StockPublisher
 
 from tests.integration.harness import ROOT
 from tests.unit.peer import WAIT
+from wsloop import resume
 from wsloop.messages import unwrap
 from wsloop.publisher import SELF, RedisMessage, RedisPublisher
 
@@ -241,6 +242,77 @@ def test_without_user_and_session_there_is_only_what_is_for_everybody(kept, faci
 def test_an_audience_that_does_not_exist_is_refused(shared_redis):
     with pytest.raises(ValueError, match="audience must be session, user, group, broadcast or any, not 'users'"):
         RedisPublisher(facility="news").fetch_message(None, "news", "users")
+
+
+# History, and the token of a page.
+
+
+@pytest.fixture
+def keeping(shared_redis, with_settings):
+    """Facilities of tests keep a history, but for those that say no."""
+    with_settings(WSLOOP={"FACILITIES": {"*-no": {}, "*-views": {"size": 3, "recover": False}, "*": {"size": 3}}})
+
+
+def texts(entries):
+    return [entry.message.payload.decode() for entry in entries]
+
+
+def test_the_newest_messages_the_oldest_first(keeping, facility):
+    publisher = RedisPublisher(facility=facility, broadcast=True)
+    assert publisher.history() == []
+    for number in range(5):
+        publisher.publish_message(str(number))
+    assert texts(publisher.history()) == ["2", "3", "4"]
+    assert texts(publisher.history(limit=2)) == ["3", "4"]
+    assert [entry.message.offset for entry in publisher.history(1)] == [5]
+
+
+def test_messages_to_several_audiences_are_in_it_once_and_in_order(keeping, facility, visitor):
+    everybody = RedisPublisher(facility=facility, broadcast=True)
+    john = RedisPublisher(facility=facility, users="john")
+    both = RedisPublisher(facility=facility, broadcast=True, users=[SELF], request=visitor)
+    everybody.publish_message("1")
+    both.publish_message("2")
+    john.publish_message("3")
+    assert texts(both.history()) == ["1", "2", "3"]
+    assert texts(both.history(limit=2)) == ["2", "3"]
+    assert texts(john.history()) == ["2", "3"]
+
+
+def test_there_is_none_where_none_is_kept_and_one_for_views_alone(keeping, facility):
+    none = RedisPublisher(facility=f"{facility}-no", broadcast=True)
+    views = RedisPublisher(facility=f"{facility}-views", broadcast=True)
+    for publisher in (none, views):
+        publisher.publish_message("hello")
+    assert none.history() == []
+    assert texts(views.history()) == ["hello"]
+    assert none.token() == views.token() == ""
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_must_be_positive(keeping, facility, limit):
+    with pytest.raises(ValueError, match=f"limit must be positive, not {limit}"):
+        RedisPublisher(facility=facility, broadcast=True).history(limit)
+
+
+def test_a_token_stands_for_all_that_was_published_before(keeping, facility, visitor):
+    publisher = RedisPublisher(facility=facility, broadcast=True, users=SELF, request=visitor)
+    publisher.publish_message("before")
+    channels = [f"unit:{name}:{facility}".encode() for name in ("broadcast", "user:john")]
+    since = resume.read(publisher.token(), channels)
+    assert [position.offset for position in since.values()] == [1, 1]
+    assert {position.id for position in since.values()} == {publisher.history()[0].message.id}
+    assert RedisPublisher(facility=facility, users=[SELF], request=None).token() == "", "an audience of nobody"
+
+
+def test_a_key_in_a_context_and_by_itself(listener, facility):
+    publisher = RedisPublisher(facility=facility, broadcast=True)
+    with publisher:
+        publisher.publish_message("paid", key="order 7")
+        publisher.publish_message("paid again", key="order 7")
+    publisher.publish_message("and again", key="order 7")
+    assert listener.take(1) == [(f"unit:broadcast:{facility}", "paid")]
+    assert listener.silent()
 
 
 # Any process.
