@@ -28,7 +28,7 @@ import itertools
 import logging
 import random
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gevent
@@ -45,6 +45,7 @@ logger = logging.getLogger("wsloop.broker")
 
 PROBE_INTERVAL = 5.0  # seconds between PINGs on the subscription; three unanswered ones make it a broken line
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts to connect, doubled each time, with jitter
+CATCHING_UP = 0.05  # seconds between two looks at whether what is missing has been delivered
 BATCH = 500  # messages handled, or commands sent, before other greenlets and sockets get their turn
 BATCH_BYTES = 256 * 1024  # likewise: a quarter of what may wait for one socket
 
@@ -145,6 +146,23 @@ class Broker:
     def position(self, channel: bytes) -> Position | None:
         """Return where a channel with a history stands: at the last message that was delivered in this process."""
         return self._continuity.position(channel)
+
+    def wait_for(self, positions: Mapping[bytes, Position]) -> None:
+        """Return when this process has delivered all up to these positions, which another one may have done already.
+
+        Raises:
+            Unavailable: if that takes longer than ``REDIS_TIMEOUT`` seconds.
+        """
+
+        def behind() -> bool:
+            present = ((self.position(channel), wanted) for channel, wanted in positions.items())
+            return any(here is not None and here.offset < wanted.offset for here, wanted in present)
+
+        with gevent.Timeout(conf.option("REDIS_TIMEOUT"), Unavailable("this worker is behind")):
+            while behind():
+                self.sync()
+                if behind():  # what is missing is being read
+                    gevent.sleep(CATCHING_UP)
 
     def listen(self) -> None:
         """Have ``control`` be called, as soon as Redis can be reached. Never blocks."""

@@ -14,6 +14,8 @@ This module must not know WebSockets.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import logging
 import random
 from collections.abc import Callable, Iterable
@@ -36,6 +38,9 @@ IN_FLIGHT = 1.0  # seconds after which what Redis has published must have arrive
 RETRY = 1.0  # seconds until it is read again, where Redis did not answer though the subscription stands
 
 
+Waiting = tuple[int, Message, Any]  # which it was of all that arrived, the message, and its origin
+
+
 class Line:
     """One channel.
 
@@ -52,7 +57,7 @@ class Line:
     def __init__(self, options: conf.Facility) -> None:
         self.options = options
         self.position: Position | None = None
-        self.waiting: list[tuple[Message, Any]] | None = []
+        self.waiting: list[Waiting] | None = []
         self.size = 0
         self.known: set[str] = set()
         self.ready = Event()
@@ -79,6 +84,7 @@ class Continuity:
         self._lines: dict[bytes, Line] = {}
         self._behind: Drain[bytes] = Drain(self._catch_up)
         self._checking: gevent.Greenlet[[], None] | None = None
+        self._numbers = itertools.count()
 
     def watch(self, channel: bytes, options: conf.Facility) -> bool:
         """Begin a line, and tell whether it is a new one. Its position is found out when it is :meth:`subscribed`."""
@@ -115,16 +121,16 @@ class Continuity:
         if line is None or not message.offset:
             self._deliver(channel, message, origin)  # not kept: published by others, or with another configuration
         elif line.waiting is not None:
-            self._wait(line, message, origin)
+            self._wait(line, next(self._numbers), message, origin)
         elif line.position is not None and message.follows(line.position):
             if line.known:
                 line.known.clear()
             line.position = message.position
             self._deliver(channel, message, origin)
         elif message.id not in line.known and message.position != line.position:
-            self._read_on(channel, line, [(message, origin)])
+            self._read_on(channel, line, [(next(self._numbers), message, origin)])
 
-    def _wait(self, line: Line, message: Message, origin: Any) -> None:
+    def _wait(self, line: Line, number: int, message: Message, origin: Any) -> None:
         waiting = line.waiting
         assert waiting is not None
         line.size += len(message.payload)
@@ -132,7 +138,7 @@ class Continuity:
             waiting.clear()
             line.size = 0
         else:
-            waiting.append((message, origin))
+            waiting.append((number, message, origin))
 
     # What is missing.
 
@@ -157,9 +163,7 @@ class Continuity:
                 logger.warning("what is missing cannot be read, trying again: %s", exc)
                 gevent.spawn_later(RETRY * random.uniform(0.5, 1.5), self._again, group)
                 continue
-            for channel, page in pages:
-                if self._lines.get(channel) is lines[channel]:
-                    self._fill(channel, lines[channel], page)
+            self._fill([(channel, lines[channel], page) for channel, page in pages])
             gevent.sleep(0)
 
     def _again(self, channels: list[bytes]) -> None:
@@ -175,36 +179,43 @@ class Continuity:
             found += zip((channel for channel, _ in group), history.read(pool.client(), group, options), strict=True)
         return found
 
-    def _fill(self, channel: bytes, line: Line, page: history.Page) -> None:
+    def _fill(self, found: list[tuple[bytes, Line, history.Page]]) -> None:
         """Deliver what was missing, and what has waited for it. In one step: nothing yields."""
-        if line.position is None or not page.continuous:
-            told, line.position = line.position is not None, page.top
-            line.known = set()
-            if told:
-                logger.warning("messages of a channel are lost: Redis does not have what came after the last one")
-                metrics.lost("history")
-                self._lost(channel, page.top)
-        for entry in page.entries:
-            line.known.add(entry.message.id)
-            line.position = entry.message.position
-            self._deliver(channel, entry.message, None)
-        line.ready.set()
-        waiting, line.waiting, line.size = line.waiting or [], None, 0
-        for number, (message, origin) in enumerate(waiting):
-            if page.complete and message.follows(line.position):
+        present = {channel: (line, page) for channel, line, page in found if self._lines.get(channel) is line}
+        for channel, (line, page) in present.items():
+            if line.position is None or not page.continuous:
+                told, line.position, line.known = line.position is not None, page.top, set()
+                if told:
+                    logger.warning("messages of a channel are lost: Redis does not have what came after the last one")
+                    metrics.lost("history")
+                    self._lost(channel, page.top)
+        for channel, message in history.merge((channel, page) for channel, (_, page) in present.items()):
+            line = present[channel][0]
+            line.known.add(message.id)
+            line.position = message.position
+            self._deliver(channel, message, None)
+        waited = []
+        for channel, (line, page) in present.items():
+            line.ready.set()
+            waiting, line.waiting, line.size = line.waiting or [], None, 0
+            if line.position is not None and line.position.offset < page.top.offset:
+                self._read_on(channel, line, waiting)
+            else:
+                waited.append([(number, channel, line, message, origin) for number, message, origin in waiting])
+        for number, channel, line, message, origin in heapq.merge(*waited, key=lambda each: each[0]):
+            if line.waiting is not None:
+                self._wait(line, number, message, origin)
+            elif line.position is not None and message.follows(line.position):
                 line.position = message.position
                 self._deliver(channel, message, origin)
-            elif not page.complete or message.offset > page.top.offset:
-                self._read_on(channel, line, waiting[number:])
-                return
+            elif message.offset > present[channel][1].top.offset:
+                self._read_on(channel, line, [(number, message, origin)])
             # Else it is among what was read, or from before, or what comes next will not follow.
-        if not page.complete:
-            self._read_on(channel, line, [])
 
-    def _read_on(self, channel: bytes, line: Line, waiting: Iterable[tuple[Message, Any]] = ()) -> None:
+    def _read_on(self, channel: bytes, line: Line, waiting: Iterable[Waiting] = ()) -> None:
         line.waiting, line.size = [], 0
-        for message, origin in waiting:
-            self._wait(line, message, origin)
+        for each in waiting:
+            self._wait(line, *each)
         self._behind.put(channel)
 
     def _check(self) -> None:

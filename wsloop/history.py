@@ -6,8 +6,9 @@ them. This module must not know sockets or gevent.
 
 from __future__ import annotations
 
+import heapq
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from redis import Redis
@@ -73,6 +74,24 @@ def read(
     ]
 
 
+def merge(pages: Iterable[tuple[bytes, Page]]) -> list[tuple[bytes, Message]]:
+    """Return the entries of several channels in the order in which they were published, with their channels.
+
+    Where pages do not reach the top, what is newer than any of them goes is left out, to be read again: what comes next
+    must not be older. So a message to several channels is in all of them, or in none.
+    """
+    dated: list[list[tuple[int, bytes, Message]]] = []
+    horizon = None
+    for channel, page in pages:
+        times = itertools.accumulate((entry.time for entry in page.entries), max)  # the clock may have been set back
+        dated.append([(time, channel, entry.message) for time, entry in zip(times, page.entries, strict=True)])
+        if not page.complete:
+            last = dated[-1][-1][0]
+            horizon = last if horizon is None else min(horizon, last)
+    merged = heapq.merge(*dated, key=lambda each: each[0])
+    return [(channel, message) for time, channel, message in merged if horizon is None or time <= horizon]
+
+
 def latest(client: Redis, channel: str | bytes, limit: int) -> list[Entry]:
     """Return the newest messages of a channel, the oldest of them first.
 
@@ -106,4 +125,4 @@ def _entry(number: bytes, fields: Sequence[bytes]) -> Entry:
     return Entry(Message(payload, own.decode(), offset, previous.decode(), several == b"s"), int(time))
 
 
-__all__ = ["Entry", "Page", "latest", "read"]
+__all__ = ["Entry", "Page", "latest", "merge", "read"]

@@ -11,7 +11,6 @@ This module must not know HTTP or sockets.
 
 from __future__ import annotations
 
-import heapq
 import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -20,7 +19,7 @@ from redis.exceptions import RedisError
 from websockets.frames import CloseCode
 
 from wsloop import conf, dialects, history, metrics, pool, resume
-from wsloop.broker import Broker
+from wsloop.broker import Broker, Unavailable
 from wsloop.connection import Connection
 from wsloop.dialects import Dialect
 from wsloop.hub import Hub, Joining, News
@@ -69,7 +68,8 @@ class Recovery:
             whether the last messages that channels keep are to be sent: to a client that has not been here before.
 
         Raises:
-            RedisError: if Redis does not answer.
+            redis.exceptions.RedisError: if Redis does not answer.
+            Unavailable: if this process does not catch up with the client in time.
         """
         positions = {channel: self._broker.position(channel) for channel in self._channels}
         present = {channel: position for channel, position in positions.items() if position is not None}
@@ -85,6 +85,7 @@ class Recovery:
             self._known = {position.id for position in since.values()}
             pages = self._read()
             if all(page.continuous for _, page in pages):
+                self._broker.wait_for(since)
                 self._recovered, self._token = True, resume.token(since)
                 self._take(pages)
                 metrics.recovery(True)
@@ -123,6 +124,7 @@ class Recovery:
                 joining = self._hub.join(self._channels)
                 try:
                     pages = self._read()
+                    self._broker.wait_for(self._since)
                     if joining.lost:
                         raise RedisError("messages were lost meanwhile")
                     news = News(self._dialect, self._known)
@@ -142,7 +144,7 @@ class Recovery:
                         entered = True
                 finally:
                     self._hub.cancel(joining)
-        except (RedisError, OSError) as exc:
+        except (RedisError, OSError, Unavailable) as exc:
             logger.warning("a recovery cannot go on, the client has to come back: %s", exc)
             connection.close(CloseCode.TRY_AGAIN_LATER, "messages cannot be read at the moment")
         finally:
@@ -155,13 +157,10 @@ class Recovery:
 
     def _take(self, pages: Sequence[tuple[bytes, history.Page]]) -> None:
         """Note what is to be sent, across the channels in the order of time."""
-        of_each = [[(entry.time, channel, entry.message) for entry in page.entries] for channel, page in pages]
-        merged = heapq.merge(*of_each, key=lambda each: each[0])
-        self._entries = [(channel, message) for _, channel, message in merged]
-        for channel, page in pages:
-            self._tops[channel] = page.top
-            if page.entries:
-                self._since[channel] = page.entries[-1].message.position
+        self._entries = history.merge(pages)
+        for channel, message in self._entries:
+            self._since[channel] = message.position
+        self._tops = {channel: page.top for channel, page in pages}
         self.unfinished = not all(page.complete for _, page in pages)
 
     def _tell(self, news: News, joining: Joining) -> None:

@@ -279,6 +279,7 @@ class Opening:
         self.news: Callable[[], Iterable[bytes]] = tuple
         self.recovery: Recovery | None = None
         self.options = conf.PLAIN
+        self._joining: Joining | None = None
         self._answer = answer
         self._extensions = extensions
         self._mark = mark
@@ -296,7 +297,8 @@ class Opening:
 
     def cancel(self, unsubscribe: bool = True) -> None:
         """Call it off. May be called again."""
-        engine().hub.cancel(self._joining)
+        if self._joining is not None:
+            engine().hub.cancel(self._joining)
         if unsubscribe:
             channels, self.channels = self.channels, ()
             engine().broker.unsubscribe(channels)
@@ -310,6 +312,9 @@ class Opening:
         Raises:
             transport.Gone: if the client has hung up meanwhile.
         """
+        joining = self._joining
+        if joining is None:
+            raise RuntimeError("open() comes after join()")
         try:
             bounds = _bounds(self.options.latest_only)
             taken = self.takeover.accept(start_response, self._answer)
@@ -321,8 +326,8 @@ class Opening:
             if self.recovery is not None:
                 # It becomes a member of its channels when it has caught up with them.
                 self.cancel(unsubscribe=False)
-                self._joining = engine().hub.join((), self._joining.visitor)
-            engine().hub.complete(self._joining, connection, self.news)
+                joining = engine().hub.join((), joining.visitor)
+            engine().hub.complete(joining, connection, self.news)
             if self.recovery is not None:
                 gevent.spawn(self.recovery.go_on, connection)
             if self.place is not None and connection.open:

@@ -37,7 +37,7 @@ for i = 1, #KEYS, 4 do
     local offset, previous = 0, '-'
     if size > 0 then
       local top = redis.call('HMGET', meta, 'offset', 'id')
-      if not top[1] then
+      if not top[1] and redis.call('EXISTS', history) == 1 then
         redis.call('DEL', history) -- of which nobody knows any more where it stood
       end
       offset, previous = tonumber(top[1] or 0) + 1, top[2] or '-'
