@@ -28,6 +28,7 @@ from tests.unit.gate import Gate  # noqa: E402
 from tests.unit.peer import Peer, Recorder  # noqa: E402
 from wsloop import conf, pool  # noqa: E402
 from wsloop.connection import Bounds, Connection  # noqa: E402
+from wsloop.dialects import BARE  # noqa: E402
 from wsloop.messages import unwrap  # noqa: E402
 from wsloop.transport import Transport  # noqa: E402
 
@@ -217,12 +218,14 @@ def connect(pair):
         extensions=(),
         rate=None,
         burst=0,
+        latest_only=False,
+        dialect=BARE,
         **options,
     ):
         transport, peer = sockets or pair(**options)
         handler = handler or Recorder()
-        bounds = Bounds(max_message_size, max_queued_bytes, rate, burst)
-        connection = Connection(transport, handler, bounds, extensions)
+        bounds = Bounds(max_message_size, max_queued_bytes, rate, burst, latest_only=latest_only)
+        connection = Connection(transport, handler, bounds, extensions, dialect)
         connection.start()
         return connection, peer, handler
 

@@ -1,6 +1,7 @@
 """One WebSocket on a real socket pair: messages, closing, bounded output."""
 
 import gc
+import json
 import logging
 import os
 import random
@@ -18,6 +19,7 @@ from tests.unit.peer import Recorder, close_frame, masked, turn
 from wsloop import connection as module
 from wsloop.connection import TOO_SLOW, Bounds, Connection, encode
 from wsloop.deflate import Deflate
+from wsloop.dialects import V1_DIALECT
 from wsloop.transport import READ
 
 CONT, TEXT, BINARY, PING, PONG, CLOSE = (
@@ -1069,3 +1071,163 @@ def test_connections_of_one_user_wait_for_each_other_and_none_is_closed(connect,
         clock.now += 10
     assert all(connection.open for connection, _, _ in members)
     assert reached("RATE_LIMIT") == 0
+
+
+# Of what is not read, the newest of each channel.
+
+RATES, WEATHER = b"rates", b"weather"
+
+
+def put(connection, channel, text):
+    return connection.replace(channel, encode(text.encode(), True))
+
+
+def test_who_reads_gets_every_message(connect):
+    connection, peer, _ = connect(latest_only=True)
+    assert connection.latest_only
+    assert put(connection, RATES, "1") is True, "the caller has to see to a flush"
+    assert put(connection, RATES, "2") is False
+    assert put(connection, WEATHER, "3") is False
+    connection.flush()
+    assert peer.messages(3) == ["1", "2", "3"]
+    assert connection.clear
+
+
+def test_who_does_not_read_gets_the_newest_of_each_channel_in_their_order(connect, lost):
+    connection, peer, _ = connect(latest_only=True, send_buffer=1)
+    fill_until_blocked(connection)
+    waiting = connection._queued_bytes
+    for number in range(1000):
+        assert put(connection, RATES, f"rate {number}") is False
+        if number < 500:
+            put(connection, WEATHER, f"weather {number}")
+    connection.flush()
+    assert connection._queued_bytes == waiting
+    assert connection.open
+    while set(message := peer.message()) == {"x"}:
+        pass
+    assert [message, peer.message()] == ["weather 499", "rate 999"]
+    turn()
+    assert connection.clear
+    put(connection, RATES, "next")
+    connection.flush()
+    assert peer.message() == "next"
+    assert lost("replaced") == 999 + 499
+
+
+def test_the_newest_that_do_not_fit_into_the_kernel_are_replaced_again(connect):
+    connection, peer, _ = connect(latest_only=True, send_buffer=1, max_queued_bytes=100_000)
+    fill_until_blocked(connection)
+    put(connection, RATES, "1" * 20_000)
+    while set(peer.message()) == {"x"} and not connection._sent:
+        turn()
+    put(connection, RATES, "2" * 20_000)
+    put(connection, RATES, "3" * 20_000)
+    found = []
+    while "3" * 20_000 not in found:
+        found.append(peer.message())
+    assert {"1" * 20_000, "2" * 20_000} & set(found) <= {"1" * 20_000}, (
+        "one on its way is completed, one that waits is not"
+    )
+
+
+def test_what_must_not_be_replaced_goes_before_and_is_bounded(connect):
+    connection, peer, _ = connect(latest_only=True, send_buffer=1, max_queued_bytes=50_000)
+    fill_until_blocked(connection)
+    put(connection, RATES, "rate")
+    connection.enqueue(encode(b"a ping, say", True))
+    while set(message := peer.message()) == {"x"}:
+        pass
+    assert [message, peer.message()] == ["a ping, say", "rate"]
+    fill(connection)
+    connection.flush()
+    assert not connection.open, "other output is bounded as ever"
+
+
+def test_what_one_turn_brings_beyond_the_bound_is_replaced(connect):
+    connection, peer, _ = connect(latest_only=True, max_queued_bytes=1000)
+    for number in range(100):
+        put(connection, RATES, str(number).ljust(100))
+    connection.flush()
+    found = [int(peer.message())]
+    while found[-1] != 99:
+        found.append(int(peer.message()))
+    assert len(found) < 15
+    assert found == sorted(found)
+    assert connection.open
+
+
+def test_a_small_message_does_not_overtake_a_large_one_of_its_channel(connect):
+    """Or the client would take the older one for the newest."""
+    connection, peer, _ = connect(latest_only=True, max_queued_bytes=1000)
+    put(connection, RATES, "1" * 800)
+    put(connection, RATES, "2" * 800)
+    put(connection, RATES, "3")
+    connection.flush()
+    found = [peer.message()[0]]
+    while found[-1] != "3":
+        found.append(peer.message()[0])
+    assert found in (["1", "2", "3"], ["1", "3"])
+    connection.enqueue(encode(b"end", True))
+    connection.flush()
+    assert peer.message() == "end"
+
+
+def test_closing_gives_up_what_was_to_be_replaced_and_sends_what_waits(connect):
+    connection, peer, _ = connect(latest_only=True, send_buffer=1)
+    fill_until_blocked(connection)
+    put(connection, RATES, "given up")
+    connection.close(1012, "server restarting")
+    assert put(connection, RATES, "late") is False
+    while (frame := peer.frame()).opcode is TEXT:
+        assert set(frame.data) == {ord("x")}
+    assert Close.parse(frame.data).code == 1012
+
+
+# What is told beside messages.
+
+
+def test_the_handler_is_told_when_the_kernel_has_taken_all(connect):
+    connection, peer, handler = connect(send_buffer=1, max_queued_bytes=10**6)
+    connection.enqueue(encode(b"small", True))
+    connection.flush()
+    assert connection.clear
+    turn()
+    assert handler.drains == 0, "it was never full"
+    for count in (1, 2):
+        connection.enqueue(encode(b"y" * 300_000, True))
+        connection.flush()
+        peer.socket.recv(1000)
+        turn()
+        assert not connection.clear
+        assert handler.drains == count - 1
+        while not connection.clear:
+            peer.socket.recv(65536)
+            turn()
+        assert handler.drains == count
+
+
+def test_a_goodbye_goes_before_the_close_frame(connect):
+    connection, peer, _ = connect(dialect=V1_DIALECT)
+    connection.enqueue(encode(b"waits", True))
+    connection.close(1012, "server restarting")
+    connection.close(1012, "again")
+    assert peer.message() == "waits"
+    goodbye = json.loads(peer.message())
+    assert (goodbye["type"], goodbye["code"], goodbye["reason"]) == ("goodbye", 1012, "server restarting")
+    assert Close.parse(peer.frame().data) == Close(1012, "server restarting")
+
+
+def test_who_is_too_slow_gets_the_close_frame_alone(connect):
+    connection, peer, _ = connect(dialect=V1_DIALECT, max_queued_bytes=50_000, send_buffer=1)
+    fill(connection)
+    connection.flush()
+    while (frame := peer.frame()).opcode is TEXT:
+        assert b"goodbye" not in frame.data
+    assert Close.parse(frame.data).code == 4008
+
+
+def test_a_goodbye_to_who_closes_first_is_not_said(connect):
+    _, peer, _ = connect(dialect=V1_DIALECT)
+    peer.send(close_frame(1000))
+    assert peer.closing() == 1000
