@@ -1,7 +1,6 @@
 """The token with which a client comes back."""
 
 import base64
-import json
 import re
 
 import pytest
@@ -163,7 +162,13 @@ def test_a_key_that_was_rotated(with_settings):
     assert resume.read(token, [NEWS]) is None
 
 
-def test_a_token_is_compact_json_that_others_may_not_write():
-    token = resume.token({NEWS: AT})
-    content = json.loads(base64.urlsafe_b64decode(token.split(":")[0] + "=="))
-    assert content == {resume.label(NEWS): [17, "9fQ2mX0aB1cD"]}
+def test_a_token_is_the_positions_and_a_signature():
+    positions, _, signature = resume.token({NEWS: AT}).partition(":")
+    assert positions == resume.position(NEWS, AT)
+    assert len(signature) == 43
+
+
+def test_positions_of_channels_that_the_token_does_not_name_are_ignored():
+    text = f"{resume.token({NEWS: AT})}~{resume.position(b'ws:user:mary:news', AT)}"
+    assert resume.read(text, [NEWS]) == {NEWS: AT}
+    assert resume.read(text, [NEWS, b"ws:user:mary:news"]) is None

@@ -14,10 +14,10 @@
 local meta, history = KEYS[1], KEYS[2]
 local top = redis.call('HMGET', meta, 'offset', 'id')
 if not top[1] then
-  -- Fails where Redis is full or a replica: then there is no id, and a later one will be another.
+  -- Fails where Redis is full or a replica: then it is what the first message will name as the one before it.
   local made = redis.pcall('HSET', meta, 'offset', '0', 'id', ARGV[4])
   if type(made) == 'table' and made.err then
-    return {'0', '', {}}
+    return {'0', '-', {}}
   end
   redis.call('DEL', history)
   top = {'0', ARGV[4]}
