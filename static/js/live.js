@@ -4,7 +4,7 @@
  * begins, so that nothing is missed in between. Texts are set as text, never as HTML.
  */
 
-import { SIGNED_OUT, connect } from "./wsloop.js";
+import { SIGNED_OUT, connect } from "../wsloop/wsloop.js";
 
 const MOST_MESSAGES = 100; // shown at a time; a page that stays open for days must not grow for days
 
@@ -98,7 +98,7 @@ function make(tag, className, text) {
  * Shows the state of a line, counting down to the next attempt. Screen readers are told the state, not every second.
  *
  * @param {HTMLElement} line
- * @returns {(state: import("./wsloop.js").State) => void}
+ * @returns {(state: import("../wsloop/wsloop.js").State) => void}
  */
 function stateOf(line) {
   const words = /** @type {HTMLElement} */ (line.querySelector("[data-state-text]"));

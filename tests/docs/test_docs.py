@@ -68,7 +68,7 @@ def test_javascript_in_the_pages_is_understood(page, tmp_path):
 
 
 def test_names_that_the_page_of_the_client_imports_are_exported():
-    module = (ROOT / "static/js/wsloop.js").read_text()
+    module = (ROOT / "wsloop/static/wsloop/wsloop.js").read_text()
     exported = set(re.findall(r"^export (?:function|const|class) (\w+)", module, re.MULTILINE))
     page = (ROOT / "docs/how-to/javascript.rst").read_text()
     imported = {name for names in re.findall(r'import \{ (.+) \} from ".*wsloop', page) for name in names.split(", ")}
@@ -247,7 +247,7 @@ def test_what_is_in_redis_is_documented(serve, private_redis, facility):
 
 def test_final_close_codes_of_the_script_are_those_of_the_page():
     """What the page says that a client does is what the sample's script does."""
-    final = set(re.findall(r"^  \[(\d{4}), ", (ROOT / "static/js/wsloop.js").read_text(), re.MULTILINE))
+    final = set(re.findall(r"^  \[(\d{4}), ", (ROOT / "wsloop/static/wsloop/wsloop.js").read_text(), re.MULTILINE))
     said = {row[0] for row in rows(ROOT / "docs/reference/websockets.rst", "Code") if "do not come back" in row[2]}
     assert final - {"1008"} == said  # 1008: what a proxy or an application may say
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, test } from "node:test";
 
-import { connect } from "../../static/js/wsloop.js";
+import { connect } from "../../wsloop/static/wsloop/wsloop.js";
 
 /** Stands for the browser's WebSocket; the test says what the server does. */
 class FakeSocket {
@@ -283,6 +283,23 @@ describe("what comes back after a break", () => {
     last().ends(1006);
     comesBack();
     assert.equal(last().resume, "TOKEN~kP3.2.e~Zx9.9.f~Qq1.5.e");
+  });
+
+  test("is handed on once, though it comes again by way of another audience", () => {
+    ready();
+    last().says("message", { audience: "broadcast", data: "1", position: "kP3.1.e" });
+    last().ends(1006);
+    comesBack();
+    last().welcomes({ recovered: true });
+    last().says("message", { audience: "user", data: "1", position: "Zx9.7.e" });
+    last().says("message", { audience: "user", data: "2", position: "Zx9.8.f" });
+    assert.deepEqual(
+      messages.map(({ data }) => data),
+      ["1", "2"],
+    );
+    last().ends(1006);
+    comesBack();
+    assert.equal(last().resume, "TOKEN~Zx9.8.f");
   });
 
   test("begins at the same place again if the line breaks before the welcome", () => {

@@ -75,6 +75,7 @@ const TOO_MANY = 4029; // close code: the client sent more than it may, and woul
 const FIRST_DELAY = 2; // seconds within which the first attempt to reconnect is made; doubled with each failure
 const LONGEST_DELAY = 30; // seconds
 const PATIENCE = 12_000; // milliseconds until a line without a welcome counts as dead; the server gives a handshake 10 s
+const MOST_IDS = 1000; // messages that are remembered
 const ANSWER = 10_000; // milliseconds within which what was published must be answered
 
 /**
@@ -120,7 +121,8 @@ export function connect(url, options) {
       if (recovered === false) onLost({ reason: "What was missed cannot be told. Load the state anew." });
     },
     /** @param {any} frame */
-    message({ audience, name, data, base64, own = false, kept = false }) {
+    message({ audience, name, data, base64, position, own = false, kept = false }) {
+      if (position !== undefined && !bookmark.isNew(position)) return;
       onMessage({ audience, ...(name !== undefined && { name }), data: data ?? fromBase64(base64), own, kept });
     },
     /** @param {any} frame */
@@ -252,6 +254,8 @@ export function connect(url, options) {
 class Bookmark {
   /** @type {Map<string, string>} by what names the channel */
   #positions = new Map();
+  /** @type {Set<string>} ids of the latest messages: one to several audiences may come again if the line was cut between */
+  #ids = new Set();
   #token;
 
   /** @param {string} [token] */
@@ -268,6 +272,15 @@ class Bookmark {
   /** @param {string} position */
   move(position) {
     this.#positions.set(position.slice(0, position.indexOf(".")), position);
+  }
+
+  /** @param {string} position of a message @returns {boolean} whether it has not come before, by way of another audience */
+  isNew(position) {
+    const id = position.slice(position.lastIndexOf(".") + 1);
+    if (this.#ids.has(id)) return false;
+    this.#ids.add(id);
+    if (this.#ids.size > MOST_IDS) this.#ids.delete(/** @type {string} */ (this.#ids.values().next().value));
+    return true;
   }
 
   /** What the parameter `resume` takes. */
