@@ -132,6 +132,13 @@ def rows(page, heading="Key"):
             yield from texts[1:]
 
 
+def test_every_module_has_its_place_in_how_it_works():
+    named = {name for row in rows(ROOT / "docs/explanation/how-it-works.rst", "Modules") for name in row[0].split()}
+    modules = {path.stem for path in (ROOT / "wsloop").glob("*.py")} - {"__init__"}
+    packages = {path.parent.name for path in (ROOT / "wsloop").glob("*/__init__.py")}
+    assert {name.strip(",") for name in named} == modules | packages | {"lua/"}
+
+
 def sources():
     """Return the code of the engine."""
     return "".join(path.read_text() for path in sorted((ROOT / "wsloop").glob("*.py")))
