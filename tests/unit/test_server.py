@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import itertools
 import json
 import logging
 import socket
@@ -24,7 +25,7 @@ from ws4redis.subscriber import RedisSubscriber
 
 from tests.integration.harness import wait_until
 from tests.unit.peer import WAIT, Peer, close_frame, masked, turn
-from wsloop import broker, pool, subscriptions, tokens, transport
+from wsloop import broker, history, pool, subscriptions, tokens, transport
 from wsloop import server as module
 from wsloop.broker import Unavailable
 from wsloop.handshake import Refused
@@ -982,3 +983,195 @@ def test_a_token_signs_in_and_is_in_no_log(front, shared_redis, database, facili
     assert token.encode() not in refused.body
     assert token not in caplog.text
     assert "token=[redacted]" in caplog.text
+
+
+# Taking leave.
+
+
+@pytest.mark.parametrize(("rate", "time"), [(100, 4.0), (1, 0.06)])
+def test_sockets_are_not_all_closed_at_once(front, shared_redis, facility, monkeypatch, rate, time):
+    """Not faster than the rate, unless it would take too long."""
+    monkeypatch.setattr(module, "LEAVING_RATE", rate)
+    monkeypatch.setattr(module, "LEAVING_TIME", time)
+    monkeypatch.setattr(module, "LEAVING_STEP", 0.01)
+    left = []
+    exits = []
+    monkeypatch.setattr(transport, "at_exit", exits.append)
+    for _ in range(12):
+        front.connect(f"{facility}?subscribe-broadcast")
+    hub = module.engine().hub
+    monkeypatch.setattr(module.gevent, "sleep", lambda seconds: left.append((seconds, len(hub.connections))))
+    exits[0]()
+    steps = round(min(12 / rate, time) / 0.01)
+    assert not hub.connections
+    assert [seconds for seconds, _ in left] == [0.01] * (steps - 1)
+    open_ = [12, *(count for _, count in left), 0]
+    assert {before - after for before, after in itertools.pairwise(open_)} <= {12 // steps, -(-12 // steps)}
+
+
+def test_a_socket_that_opens_meanwhile_is_told_too(front, shared_redis, facility, monkeypatch):
+    exits = []
+    monkeypatch.setattr(transport, "at_exit", exits.append)
+    monkeypatch.setattr(module, "LEAVING_RATE", 10)
+    for _ in range(3):
+        front.connect(f"{facility}?subscribe-broadcast")
+    leaving = gevent.spawn(exits[0])
+    turn()
+    assert len(module.engine().hub.connections) < 3
+    peer = front.connect(f"{facility}?subscribe-broadcast")
+    leaving.get(timeout=WAIT)
+    assert not module.engine().hub.connections
+    assert Close.parse(peer.frame().data).code == 1012
+
+
+# wsloop.v1.
+
+V1 = {"HTTP_SEC_WEBSOCKET_PROTOCOL": "wsloop.v1"}
+
+
+@pytest.fixture
+def keeping(shared_redis, with_settings):
+    with_settings(WSLOOP={"FACILITIES": {"*": {"size": 1000}}})
+
+
+def frame(peer):
+    made = json.loads(peer.message())
+    return frame(peer) if made["type"] == "ping" else made
+
+
+def test_a_client_that_names_the_subprotocol_is_answered_with_it_and_welcomed(front, keeping, publish, facility):
+    answer = front.call(f"{facility}?subscribe-broadcast", **V1)
+    assert answer.headers["Sec-WebSocket-Protocol"] == "wsloop.v1"
+    welcome = frame(answer.peer)
+    assert welcome["type"] == "welcome"
+    assert welcome["subscribed"] == ["broadcast"]
+    assert welcome["recovered"] is None
+    publish("hello")
+    assert frame(answer.peer)["data"] == "hello"
+
+
+def test_the_last_message_is_marked_and_comes_only_to_those_who_have_not_been_here(front, keeping, publish, facility):
+    publish("kept")
+    peer = front.connect(f"{facility}?subscribe-broadcast", **V1)
+    token = frame(peer)["token"]
+    kept = frame(peer)
+    assert (kept["data"], kept["kept"]) == ("kept", True)
+    peer.close()
+    publish("missed")
+    again = front.connect(f"{facility}?subscribe-broadcast&resume={token}", **V1)
+    assert frame(again)["recovered"] is True
+    message = frame(again)
+    assert message["data"] == "missed"
+    assert "kept" not in message
+
+
+def test_bare_clients_of_the_same_facility_are_sent_the_last_message_and_no_frames(front, keeping, publish, facility):
+    publish("kept")
+    peer = front.connect(f"{facility}?subscribe-broadcast&resume=anything")
+    publish("live")
+    assert peer.messages(2) == ["kept", "live"]
+
+
+def test_a_recovery_of_many_pages_leaves_nothing(front, keeping, facility, monkeypatch):
+    monkeypatch.setattr(history, "PAGE", 10)
+    peer = front.connect(f"{facility}?subscribe-broadcast", **V1)
+    token = frame(peer)["token"]
+    with RedisPublisher(facility=facility, broadcast=True) as publisher:
+        for number in range(100):
+            publisher.publish_message(str(number))
+    again = front.connect(f"{facility}?subscribe-broadcast&resume={token}", **V1)
+    assert frame(again)["recovered"] is True
+    assert [frame(again)["data"] for _ in range(100)] == [str(number) for number in range(100)]
+    for each in (peer, again):
+        each.close()
+    wait_until(nothing_is_left, what="the end of the connections")
+
+
+def test_a_recovery_of_many_pages_that_cannot_begin_leaves_nothing(front, keeping, facility, monkeypatch, caplog):
+    monkeypatch.setattr(history, "PAGE", 10)
+    peer = front.connect(f"{facility}?subscribe-broadcast", **V1)
+    token = frame(peer)["token"]
+    peer.close()
+    with RedisPublisher(facility=facility, broadcast=True) as publisher:
+        for number in range(100):
+            publisher.publish_message(str(number))
+
+    def broken(*_):
+        raise RuntimeError("an error that should not be")
+
+    monkeypatch.setattr(Recovery, "news", broken)
+    answer = front.call(f"{facility}?subscribe-broadcast&resume={token}", **V1)
+    assert answer.peer.frame() is None
+    assert "could not be opened" in caplog.text
+    wait_until(nothing_is_left, what="the end of the connections")
+
+
+def test_a_client_that_hangs_up_before_the_101_of_its_recovery_leaves_nothing(front, keeping, facility, monkeypatch):
+    monkeypatch.setattr(history, "PAGE", 10)
+    peer = front.connect(f"{facility}?subscribe-broadcast", **V1)
+    token = frame(peer)["token"]
+    peer.close()
+    with RedisPublisher(facility=facility, broadcast=True) as publisher:
+        for number in range(100):
+            publisher.publish_message(str(number))
+    front.call(f"{facility}?subscribe-broadcast&resume={token}", hang_up=True, **V1)
+    wait_until(nothing_is_left, what="the end of the connections")
+
+
+def publication(**content):
+    return masked(Opcode.TEXT, json.dumps({"type": "publish", **content}).encode())
+
+
+def test_what_is_published_is_acknowledged_and_comes_back_as_ones_own(front, keeping, facility):
+    sender = front.connect(f"{facility}?subscribe-broadcast&publish-broadcast", **V1)
+    other = front.connect(f"{facility}?subscribe-broadcast", **V1)
+    assert {frame(sender)["type"], frame(other)["type"]} == {"welcome"}
+    sender.send(publication(data="hello", id=7))
+    answers = {each["type"]: each for each in (frame(sender), frame(sender))}
+    assert answers["ack"] == {"type": "ack", "id": 7}
+    assert (answers["message"]["data"], answers["message"]["own"]) == ("hello", True)
+    message = frame(other)
+    assert message["data"] == "hello"
+    assert "own" not in message
+    sender.send(publication(base64="AAEC/w=="), masked(Opcode.BINARY, b"\xff"))
+    assert [frame(other)["base64"] for _ in range(2)] == ["AAEC/w==", "/w=="]
+
+
+def test_what_one_sends_to_several_audiences_comes_back_once(front, keeping, facility, database):
+    query = "subscribe-broadcast&subscribe-session&publish-broadcast&publish-session"
+    session = SessionStore()
+    session.create()
+    peer = front.connect(f"{facility}?{query}", HTTP_COOKIE=f"sessionid={session.session_key}", **V1)
+    assert frame(peer)["subscribed"] == ["broadcast", "session"]
+    peer.send(publication(data="hello", id=1), publication(data="end"))
+    frames = [frame(peer) for _ in range(5)]
+    messages = [each for each in frames if each["type"] == "message"]
+    assert [(each["data"], each["own"]) for each in messages] == [("hello", True), ("end", True)]
+    assert sorted(each["type"] for each in frames) == ["ack", "message", "message", "position", "position"]
+
+
+def test_what_is_not_understood_or_allowed_is_told_and_the_socket_stays(front, keeping, facility):
+    peer = front.connect(f"{facility}?subscribe-broadcast", **V1)
+    frame(peer)
+    peer.send(masked(Opcode.TEXT, b"hello"), masked(Opcode.TEXT, b'{"type": "publish", "id": "\\ud800"}'))
+    assert [frame(peer)["code"] for _ in range(2)] == ["frame", "frame"]
+    peer.send(publication(data="hello", id=7), masked(Opcode.BINARY, b"x"))
+    refused, without = frame(peer), frame(peer)
+    assert (refused["code"], refused["id"]) == ("refused", 7)
+    assert without["code"] == "refused"
+    assert "id" not in without
+    peer.send(masked(Opcode.PING, b"there?"))
+    assert peer.frame().data == b"there?"
+
+
+def test_what_redis_does_not_take_is_told(front, own_redis, with_settings, facility):
+    with_settings(WSLOOP={"FACILITIES": {"*": {"size": 1000}}})
+    peer = front.connect(f"{facility}?publish-broadcast", **V1)
+    frame(peer)
+    own_redis.kill()
+    peer.send(publication(data="hello", id="seven"))
+    answer = frame(peer)
+    assert (answer["code"], answer["id"]) == ("unavailable", "seven")
+    own_redis.start()
+    peer.send(publication(data="hello", id="eight"))
+    assert frame(peer) == {"type": "ack", "id": "eight"}
