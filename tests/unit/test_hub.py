@@ -3,10 +3,12 @@
 import collections
 import functools
 import gc
+import json
 import socket
 import types
 import weakref
 
+import gevent
 import pytest
 from websockets.frames import Close, Frame, Opcode
 
@@ -14,9 +16,9 @@ from tests.unit.peer import close_frame, masked, turn
 from wsloop import hub as module
 from wsloop.connection import Bounds, Connection, encode
 from wsloop.deflate import Deflate
-from wsloop.dialects import BARE
+from wsloop.dialects import BARE, V1_DIALECT
 from wsloop.hub import Hub, Index, Joining, News, Visitor, is_text
-from wsloop.messages import Message
+from wsloop.messages import Message, Position
 from wsloop.server import Listener
 
 NEWS, SPORT = b"broadcast:news", b"broadcast:sport"
@@ -42,10 +44,11 @@ def hub(left, monkeypatch):
 def member(hub, pair):
     """Make a member of channels: ``connection, peer = member(NEWS, SPORT)``."""
 
-    def make(*channels, news=(), joining=None, bound=1024 * 1024, **options):
+    def make(*channels, news=(), joining=None, bound=1024 * 1024, dialect=BARE, latest_only=False, **options):
         joining = joining or hub.join(channels)
         transport, peer = pair(**options)
-        connection = Connection(transport, Listener(hub), Bounds(1000, bound))
+        bounds = Bounds(1000, bound, latest_only=latest_only)
+        connection = Connection(transport, Listener(hub), bounds, dialect=dialect)
         hub.complete(joining, connection, lambda: news)
         return connection, peer
 
@@ -747,3 +750,201 @@ def test_who_is_held_is_not_expected_to_answer_a_ping(quick_hub, quick_member):
     for _ in range(6):
         quick_hub._tick()
     assert not connection.open
+
+
+# Dialects, and messages to several channels.
+
+
+def frames(peer, count):
+    return [json.loads(text) for text in peer.messages(count)]
+
+
+def test_each_dialect_gets_a_message_in_its_own_words(hub, member):
+    (_, bare), (_, telling) = member(NEWS), member(NEWS, dialect=V1_DIALECT)
+    hub.deliver(NEWS, Message(b"hello"))
+    assert bare.message() == "hello"
+    (frame,) = frames(telling, 1)
+    assert (frame["type"], frame["data"]) == ("message", "hello")
+
+
+def several(payload, offsets=(0, 0), id="id"):
+    """A message to news and sport, as it arrives on each."""
+    return [
+        (channel, Message(payload, id, offset, "-", True))
+        for channel, offset in zip((NEWS, SPORT), offsets, strict=True)
+    ]
+
+
+def test_a_message_to_several_channels_reaches_each_member_once(hub, member):
+    (_, news), (_, sport), (_, both) = member(NEWS), member(SPORT), member(SPORT, NEWS)
+    for number in range(3):
+        for channel, message in several(b"%d" % number, id=f"id{number}"):
+            hub.deliver(channel, message)
+    hub.deliver(NEWS, Message(b"end"))
+    hub.deliver(SPORT, Message(b"end"))
+    assert news.messages(4) == sport.messages(4) == ["0", "1", "2", "end"]
+    assert both.messages(5) == ["0", "1", "2", "end", "end"]
+
+
+def test_of_the_other_channels_a_member_is_told_the_position(hub, member):
+    _, both = member(SPORT, NEWS, dialect=V1_DIALECT)
+    for channel, message in several(b"hello", (3, 7)):
+        hub.deliver(channel, message)
+    for channel, message in several(b"no history", id="other"):
+        hub.deliver(channel, message)
+    first, second, third = frames(both, 3)
+    assert (first["data"], first["position"].split(".")[1]) == ("hello", "3")
+    assert second == {"type": "position", "position": second["position"]}
+    assert second["position"].split(".")[1] == "7"
+    assert third["data"] == "no history"
+    hub.deliver(NEWS, Message(b"end"))
+    assert frames(both, 1)[0]["data"] == "end", "without a history there is no position to tell"
+
+
+def test_equal_messages_are_others(hub, member):
+    _, both = member(SPORT, NEWS)
+    for id in ("one", "two"):
+        for channel, message in several(b"same", id=id):
+            hub.deliver(channel, message)
+    hub.deliver(NEWS, Message(b"same"))
+    hub.deliver(SPORT, Message(b"same"))
+    hub.deliver(NEWS, Message(b"end"))
+    assert both.messages(5) == ["same"] * 4 + ["end"]
+
+
+@pytest.mark.parametrize("subscribed", [(NEWS, SPORT), (SPORT,), (NEWS,)])
+def test_ones_own_message_to_several_channels_comes_once(hub, member, subscribed):
+    sender, at_sender = member(*subscribed, dialect=V1_DIALECT)
+    bare, at_bare = member(*subscribed)
+    for origin in (sender, bare):
+        for channel, message in several(b"from " + origin.dialect.name.encode(), (1, 1), id=origin.dialect.name):
+            hub.deliver(channel, message, origin)
+    hub.deliver(subscribed[0], Message(b"end"))
+    found = [frame for frame in frames(at_sender, 3 + 2 * (len(subscribed) - 1)) if frame["type"] == "message"]
+    assert [(each["data"], each.get("own")) for each in found] == [
+        ("from wsloop.v1", True),
+        ("from ws4redis", None),
+        ("end", None),
+    ]
+    assert at_bare.messages(2) == ["from wsloop.v1", "end"]
+
+
+def test_only_so_many_messages_to_several_channels_are_remembered(hub, monkeypatch):
+    monkeypatch.setattr(module, "MOST_SEVERAL", 10)
+    for number in range(100):
+        for channel, message in several(b"x", id=str(number)):
+            hub.deliver(channel, message)
+    assert len(hub._several) <= 10
+
+
+def test_what_is_lost_is_told_to_the_members_whose_dialect_has_a_word_for_it(hub, member):
+    (_, bare), (_, telling), (_, other) = (
+        member(NEWS),
+        member(NEWS, dialect=V1_DIALECT),
+        member(SPORT, dialect=V1_DIALECT),
+    )
+    joining, elsewhere = hub.join([NEWS]), hub.join([SPORT])
+    hub.lost(NEWS, Position(7, "x"))
+    assert joining.lost
+    assert not elsewhere.lost
+    for channel in (NEWS, SPORT):
+        hub.deliver(channel, Message(b"next"))
+    assert bare.message() == "next"
+    lost, following = frames(telling, 2)
+    assert (lost["type"], lost["code"], lost["audience"]) == ("error", "lost", "broadcast")
+    assert following["data"] == "next"
+    assert frames(other, 1)[0]["data"] == "next"
+
+
+def test_clients_of_wsloop_v1_get_its_pings_and_no_heartbeat(hub, member, with_settings):
+    with_settings(WS4REDIS_HEARTBEAT="--heartbeat--", WSLOOP={"PING_INTERVAL": 30})
+    _, peer = member(NEWS, dialect=V1_DIALECT)
+    for _ in range(30):
+        hub._tick()
+    hub.deliver(NEWS, Message(b"end"))
+    assert peer.frame().opcode is Opcode.PING
+    assert [frame["type"] for frame in frames(peer, 2)] == ["ping", "message"]
+
+
+# News.
+
+
+def test_news_hold_a_message_to_several_channels_once_and_its_other_position():
+    known = {"had"}
+    news = News(V1_DIALECT, known)
+    for channel, message in [*several(b"new", (1, 1), "new"), *several(b"had", (2, 2), "had")]:
+        news.add(channel, message)
+    news.add(NEWS, Message(b"no id"))
+    news.add(NEWS, Message(b"no id"), kept=True)
+    news.tell(None)
+    news.tell(b'{"type": "x"}')
+    told = [json.loads(text) for text in news.texts]
+    assert [each.get("data", each["type"]) for each in told] == ["new", *["position"] * 3, "no id", "no id", "x"]
+    assert [each.get("kept", False) for each in told[4:6]] == [False, True]
+    assert known == {"had", "new"}
+
+
+def test_news_of_the_bare_dialect_hold_empty_messages():
+    news = News(BARE, set())
+    news.add(NEWS, Message(b""))
+    news.add(NEWS, Message(b"", "id", 1, "-", True))
+    news.add(SPORT, Message(b"", "id", 1, "-", True))
+    assert news.texts == [b"", b""]
+
+
+# Of what is not read, the newest of each channel.
+
+
+def test_latest_only_members_beside_others(hub, member):
+    (slow, at_slow), (_, quick) = member(NEWS, SPORT, latest_only=True, send_buffer=1), member(NEWS, SPORT)
+    for number in range(500):
+        hub.deliver(NEWS, Message(b"news %d" % number + b"x" * 2000))
+        hub.deliver(SPORT, Message(b"sport %d" % number + b"x" * 2000))
+        assert quick.message().startswith("news")
+        assert quick.message().startswith("sport")
+    assert slow.open
+    assert slow._queued_bytes < 100_000
+    found = [at_slow.message().rstrip("x")]
+    while found[-1] != "sport 499":
+        found.append(at_slow.message().rstrip("x"))
+    assert len(found) < 500
+    assert found[-2] == "news 499"
+    for kind in ("news", "sport"):
+        numbers = [int(each.split()[1]) for each in found if each.startswith(kind)]
+        assert numbers == sorted(numbers)
+
+
+def test_the_newest_message_of_a_channel_is_not_replaced_by_a_position(hub, member):
+    """A message to both channels is on its way on the first; then a newer one comes there."""
+    slow, peer = member(NEWS, SPORT, latest_only=True, send_buffer=1, dialect=V1_DIALECT)
+    for number in range(50):
+        hub.deliver(NEWS, Message(b"filling %d" % number + b"x" * 2000))
+    turn()
+    assert slow._writing
+    hub.deliver(SPORT, Message(b"sport", "a", 1, "-"))
+    for channel, message in several(b"both", (1, 2), "b"):
+        hub.deliver(channel, message)
+    found = [json.loads(peer.message())]
+    while found[-1]["type"] != "position":
+        found.append(json.loads(peer.message()))
+    assert [each["data"] for each in found[-3:-1]] == ["sport", "both"]
+    assert found[-1]["position"].split(".")[1] == "2"
+
+
+def test_a_client_that_waits_to_be_cleared(hub, member):
+    slow, peer = member(NEWS, send_buffer=1)
+    hub.wait_until_clear(slow)
+    hub.send(slow, [b"x" * 300_000])
+    waiting = gevent.spawn(hub.wait_until_clear, slow)
+    turn()
+    assert not waiting.ready()
+    assert peer.message() == "x" * 300_000
+    waiting.get(timeout=10)
+    assert not hub._draining
+    hub.send(slow, [b"x" * 300_000])
+    waiting = gevent.spawn(hub.wait_until_clear, slow)
+    turn()
+    slow.abort()
+    waiting.get(timeout=10)
+    hub.wait_until_clear(slow)
+    assert not hub._draining
