@@ -13,7 +13,7 @@ from gevent.queue import Queue
 from tests.integration.harness import wait_until
 from tests.unit.peer import WAIT, turn
 from wsloop import broker as module
-from wsloop import conf, pool
+from wsloop import conf, history, pool, store
 from wsloop.broker import Broker, Publication, Unavailable
 
 A, B, C = b"unit:broadcast:a", b"unit:broadcast:b", b"unit:broadcast:c"
@@ -269,7 +269,7 @@ def test_what_is_published_together_travels_in_few_transactions(broker, redis):
     broker.subscribe([A])
     broker.publish([A], b"teaches Redis the script", 0)
     broker.delivered.next()
-    before = redis.info("commandstats")["cmdstat_exec"]["calls"]
+    before = redis.info("commandstats").get("cmdstat_exec", {"calls": 0})["calls"]
     for _ in range(module.BATCH * 3):
         broker.publish([A], b"x", 0)
     broker.delivered.take(module.BATCH * 3)
@@ -694,3 +694,111 @@ def test_messages_go_to_redis_in_batches_bounded_by_number_and_bytes_over_all_ch
     assert sizes(message(1), message(10 * module.BATCH_BYTES), message(1)) == [1, 1, 1], "however large it is alone"
     many = [message(number % 1000) for number in range(2000)]
     assert [each for batch in module._batches(many) for each in batch] == many
+
+
+# Channels with a history.
+
+KEPT = conf.Facility(size=1000, ttl=60)
+
+
+def keep(channels, *texts):
+    """Publish to facilities with a history, as views do."""
+    store.publish(pool.client(), [store.Outgoing(channels, text.encode(), 0, KEPT) for text in texts])
+
+
+def top(channel):
+    ((page),) = history.read(pool.client(), [(channel, None)], KEPT)
+    return page.top
+
+
+def test_a_position_is_known_when_subscribe_returns(broker):
+    keep([A], "old")
+    broker.subscribe([A, B], KEPT)
+    assert broker.position(A) == top(A)
+    assert broker.position(B) == top(B)
+    assert broker.position(C) is None
+    keep([A], "new")
+    assert broker.delivered.next() == (A, b"new", None)
+    assert broker.position(A) == top(A)
+    broker.unsubscribe([A, B])
+    assert broker.position(A) is None
+
+
+def test_a_channel_that_is_subscribed_to_already_has_a_position_from_then_on(broker):
+    broker.subscribe([A])
+    assert broker.position(A) is None
+    broker.subscribe([A], KEPT)
+    assert broker.position(A) == top(A)
+    keep([A], "new")
+    assert broker.delivered.next() == (A, b"new", None)
+
+
+def test_what_was_published_while_the_line_was_broken_comes_afterwards_and_once(own_redis, broker, redis):
+    broker.subscribe([A, B], KEPT)
+    broker.subscribe([C])
+    keep([A], "1")
+    assert broker.delivered.next() == (A, b"1", None)
+    for round_ in range(3):
+        redis.client_kill_filter(_id=subscription(redis)["id"])
+        keep([A], f"missed {round_}")
+        keep([B, A], f"both {round_}")
+        wait_until(lambda: subscription(redis) and subscribers(redis, A), what="a new subscription")
+        keep([A], f"after {round_}")
+        found = broker.delivered.take(4)
+        assert [payload for channel, payload, _ in found if channel == A] == [
+            f"{word} {round_}".encode() for word in ("missed", "both", "after")
+        ]
+        assert [payload for channel, payload, _ in found if channel == B] == [f"both {round_}".encode()]
+        broker.sync()
+        assert broker.delivered.queue.empty()
+
+
+def test_a_redis_that_comes_back_empty_is_a_loss_for_channels_with_a_history(own_redis, lost):
+    forgotten = Queue()
+    delivered = Deliveries()
+    broker = Broker(delivered, lambda: None, forgotten=lambda channel, position: forgotten.put((channel, position)))
+    try:
+        broker.subscribe([A], KEPT)
+        broker.subscribe([C])
+        keep([A], "1")
+        delivered.next()
+        own_redis.kill()
+        wait_until(lambda: broker._down, what="the broker noticing")
+        own_redis.start()
+        channel, position = forgotten.get(timeout=WAIT)
+        assert (channel, position) == (A, top(A))
+        keep([A], "again")
+        assert delivered.next() == (A, b"again", None)
+        assert forgotten.empty()
+        assert lost("history") == lost("interruption") == 1
+    finally:
+        broker.stop()
+
+
+def test_an_error_of_the_receiver_while_it_catches_up_is_told(own_redis, make_broker, redis):
+    def deliver(channel, message, origin):
+        raise RuntimeError("broken receiver")
+
+    broker = make_broker(deliver)
+    broker.subscribe([A], KEPT)
+    redis.client_kill_filter(_id=subscription(redis)["id"])
+    keep([A], "missed")
+    assert broker.failures.get(timeout=WAIT) == "failed"
+
+
+def test_origins_in_channels_with_a_history(broker):
+    broker.subscribe([A, B], KEPT)
+    broker.publish([A, B], b"mine", 0, origin="me", options=KEPT)
+    broker.publish([A], b"nobody's", 0, options=KEPT)
+    assert broker.delivered.take(3) == [(A, b"mine", "me"), (B, b"mine", "me"), (A, b"nobody's", None)]
+    assert top(A).offset == 2
+
+
+def test_an_unknown_position_is_unavailable_in_time(own_redis, make_broker, with_settings, monkeypatch):
+    with_settings(WSLOOP={"REDIS_TIMEOUT": 0.3})
+    monkeypatch.setattr(history, "read", lambda *arguments: gevent.sleep(WAIT))
+    broker = make_broker()
+    with pytest.raises(Unavailable, match="where the history stands"):
+        broker.subscribe([A], KEPT)
+    assert set(broker._counts) == {broker._own_channel, broker._control_channel}
+    assert not broker._continuity._lines
