@@ -325,6 +325,8 @@ def test_another_site_uses_the_installed_package(tmp_path, redis_server):
         (source / name).write_bytes((ROOT / name).read_bytes())
     run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(package), str(source)])
 
+    assert (package / "wsloop/static/wsloop/wsloop.js").exists()
+
     snippets = code_blocks(ROOT / "README.rst", "python")
     (settings,) = [code for code in snippets if "INSTALLED_APPS" in code]
     (wsgi,) = [code for code in snippets if "get_wsgi_application" in code]
