@@ -1,6 +1,7 @@
 """The documentation says what is true: its code runs, its tables name what exists, its links lead somewhere."""
 
 import ast
+import json
 import os
 import re
 import signal
@@ -120,6 +121,36 @@ def test_script_of_recover_gets_what_it_has_missed(serve, facility, tmp_path):
             assert client.returncode is None
         finally:
             client.stop()
+
+
+ASK = """
+import json
+from django import shortcuts
+from django.contrib.auth.models import User
+from django.test import RequestFactory
+shortcuts.render = lambda request, template, context: context
+{view}
+request = RequestFactory().get("/")
+request.user, request.session = User.objects.get(username="john"), None
+context = notices(request)
+print(json.dumps([context["token"], [text for when, text in context["notices"]]]))
+"""
+
+
+def test_view_of_recover_shows_what_was_published_and_where_the_socket_begins(serve, facility):
+    (view,) = [code for code in code_blocks(ROOT / "docs/how-to/recover.rst", "python") if "def notices" in code]
+    site = serve(settings={"WSLOOP": {"FACILITIES": {facility: {"size": 50}}}})
+    site.publish(facility, *map(str, range(20)), users="john")
+    site.publish(facility, "to both", broadcast=True, users="john")
+    site.publish(facility, "to mary", users="mary")
+    answer = site.manage("shell", "-c", ASK.format(view=view.replace("orders", facility)))
+    token, texts = json.loads(answer.splitlines()[-1])
+    assert texts == [*map(str, range(1, 20)), "to both"]
+    site.publish(facility, "then", broadcast=True)
+    path = f"{facility}?subscribe-broadcast&subscribe-user&resume={token}"
+    client = site.connect(path, cookies=site.login("john"), subprotocols=["wsloop.v1"])
+    assert json.loads(client.next())["recovered"] is True
+    assert json.loads(client.next())["data"] == "then"
 
 
 def rows(page, heading="Key"):
