@@ -238,6 +238,7 @@ def soak(seconds, dice, clients=CLIENTS, least=0):
         progress.doing = "settling"
         swarm.wait_open(SETTLING)
         publisher.wait(3)
+        swarm.wait_for(publisher.high(), SETTLING)  # while more comes, for those who were told of a loss
         published = dict(publisher.stop())
         swarm.wait_for(published, SETTLING)
         return swarm.verdict(published), sum(published.values()), sorted(done.items())
