@@ -275,7 +275,7 @@ class Connection:
         alone is kept.
         """
         fits = self._queue is None or self._queued_bytes + len(frame) <= self.bounds.max_queued_bytes
-        if not self._accepting or (fits and not self._writing):
+        if not self._accepting or (fits and not self._writing and not self._latest):
             return self.enqueue(frame)
         if self._latest is None:
             self._latest = {}

@@ -33,6 +33,7 @@ logger = logging.getLogger("wsloop.continuity")
 
 CHECK_INTERVAL = 30.0  # seconds between two comparisons of all lines with what Redis has
 AT_ONCE = 100  # channels read in one round trip
+AT_ONCE_BYTES = 4 * 1024 * 1024  # likewise, about
 WAITING_BYTES = 1024 * 1024  # what waits on one line; more is thrown away, for it is in the history too
 IN_FLIGHT = 1.0  # seconds after which what Redis has published must have arrived
 RETRY = 1.0  # seconds until it is read again, where Redis did not answer though the subscription stands
@@ -50,9 +51,10 @@ class Line:
         waiting: messages that wait for what is missing before them; None: nothing is missing.
         known: ids of messages that were read from the history, and are still to arrive.
         ready: set while the position is known.
+        subscriptions: how often the channel has been subscribed to: what was read before the last time may be too old.
     """
 
-    __slots__ = ("known", "options", "position", "ready", "size", "waiting")
+    __slots__ = ("known", "options", "position", "ready", "size", "subscriptions", "waiting")
 
     def __init__(self, options: conf.Facility) -> None:
         self.options = options
@@ -61,6 +63,7 @@ class Line:
         self.size = 0
         self.known: set[str] = set()
         self.ready = Event()
+        self.subscriptions = 0
 
 
 class Continuity:
@@ -101,6 +104,7 @@ class Continuity:
         """Find out what is missing, now that Redis has acknowledged the subscription (again). Never blocks."""
         line = self._lines.get(channel)
         if line is not None:
+            line.subscriptions += 1
             self._read_on(channel, line)  # what has waited is in the history, or from before the gap
             if self._checking is None:
                 self._checking = gevent.spawn(self._check)
@@ -156,6 +160,7 @@ class Continuity:
         names = list(lines)
         for start in range(0, len(names), AT_ONCE):
             group = names[start : start + AT_ONCE]
+            before = {channel: lines[channel].subscriptions for channel in group}
             try:
                 pages = self._read([(channel, lines[channel]) for channel in group])
             except (RedisError, OSError) as exc:
@@ -163,7 +168,8 @@ class Continuity:
                 logger.warning("what is missing cannot be read, trying again: %s", exc)
                 gevent.spawn_later(RETRY * random.uniform(0.5, 1.5), self._again, group)
                 continue
-            self._fill([(channel, lines[channel], page) for channel, page in pages])
+            valid = [each for each in pages if lines[each[0]].subscriptions == before[each[0]]]  # others are read again
+            self._fill([(channel, lines[channel], page) for channel, page in valid])
             gevent.sleep(0)
 
     def _again(self, channels: list[bytes]) -> None:
@@ -176,7 +182,8 @@ class Continuity:
         for options in {line.options for _, line in lines}:
             of_these = [(channel, line) for channel, line in lines if line.options == options]
             group = [(channel, None if only_top else line.position) for channel, line in of_these]
-            found += zip((channel for channel, _ in group), history.read(pool.client(), group, options), strict=True)
+            pages = history.read(pool.client(), group, options, AT_ONCE_BYTES)
+            found += zip((channel for channel, _ in group), pages, strict=True)
         return found
 
     def _fill(self, found: list[tuple[bytes, Line, history.Page]]) -> None:

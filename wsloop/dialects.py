@@ -11,6 +11,7 @@ import base64
 import json
 import math
 import random
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from wsloop.messages import Message, Position, audience
 FINAL = {1008, 4001}  # close codes after which the client must not come back
 SPREAD = 3000  # milliseconds within which clients that were said goodbye to come back
 
+SURROGATE = re.compile("[\ud800-\udfff]")
 MOST_ID = 64  # characters of the id of a client's frame
 
 
@@ -182,7 +184,7 @@ def parse(payload: bytes, text: bool) -> Published:
 
 def _is_id(id: Any) -> bool:
     if isinstance(id, str):
-        return len(id) <= MOST_ID and id.isprintable()  # then it can be sent back: half a surrogate pair could not
+        return len(id) <= MOST_ID and not SURROGATE.search(id)  # half of a pair could not be sent back
     if isinstance(id, bool) or not isinstance(id, (int, float, type(None))):
         return False
     return id is None or (math.isfinite(id) if isinstance(id, float) else abs(id) < 2**63)

@@ -17,8 +17,10 @@ from wsloop import conf, store
 from wsloop.messages import Message, Position, new_id
 
 PAGE = 200  # messages read of a channel at once
-PAGE_BYTES = 256 * 1024  # likewise: a quarter of what may wait for one socket
-LEAST_META = 3600  # seconds for which the top of an empty history is kept: for pages that are open
+PAGE_BYTES = 256 * 1024  # likewise, of all channels: a quarter of what may wait for one socket
+# Seconds for which it is remembered that a channel is empty; while somebody listens it is told again. Any name under a
+# pattern may be asked for, and each costs some hundred bytes: not for long.
+EMPTY_META = 900
 
 
 class Entry(NamedTuple):
@@ -51,6 +53,7 @@ def read(
     client: Redis,
     questions: Sequence[tuple[bytes, Position | None]],
     options: conf.Facility,
+    most: int = PAGE_BYTES,
 ) -> list[Page]:
     """Return a page for each channel with the position after which it begins, in one round trip.
 
@@ -58,15 +61,16 @@ def read(
         client: of Redis.
         questions: pairs of channel and position; without a position only the top is read.
         options: of the facility.
+        most: bytes of all pages together, about; a page has one message at the least, and PAGE_BYTES at the most.
 
     Raises:
         redis.exceptions.RedisError: if Redis does not answer.
     """
-    meta = max(options.ttl, LEAST_META)
+    size = min(PAGE_BYTES, most // max(len(questions), 1))
     calls: list[store.Call] = []
     for channel, since in questions:
         start = "" if since is None else max(since.offset, 1)
-        arguments = [start, PAGE + 1, PAGE_BYTES, new_id(), meta]
+        arguments = [start, PAGE + 1, size, new_id(), EMPTY_META]
         calls.append(("history", list(store.history_keys(channel)), arguments))
     return [
         _page(answer, since)

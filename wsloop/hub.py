@@ -32,7 +32,7 @@ from wsloop.messages import Message, Position
 
 TICK = 1.0  # seconds between two turns of the timer
 HEARTBEAT_INTERVAL = 4  # ticks; as in ws4redis
-MOST_SEVERAL = 10_000  # messages to several channels that are remembered, until they have come on all of them
+MOST_SEVERAL = 20_000  # channels of messages to several of them that are remembered, until all have come
 PAUSE = 0.01  # seconds for which a connection that trickles is not read, at the least
 RESUMED = 20  # connections read again after such a pause: thousands that trickle cost no more than these
 
@@ -208,7 +208,9 @@ class Hub:
         self._members: dict[tuple[Dialect, bool], Index[bytes]] = {
             (dialect, latest_only): Index() for dialect in DIALECTS.values() for latest_only in (False, True)
         }
-        self._several: collections.OrderedDict[str, list[bytes]] = collections.OrderedDict()
+        # Of messages to several channels, by their ids, on which they have come.
+        self._several: collections.OrderedDict[str, set[bytes]] = collections.OrderedDict()
+        self._several_size = 0
         self._draining: dict[Connection, Event] = {}
         self.users: Index[Any] = Index()
         self.sessions: Index[str] = Index()
@@ -306,11 +308,12 @@ class Hub:
         for joining in self._joining:
             if channel in joining.channels:
                 joining.add(channel, message)
-        before: list[bytes] = []
+        before: set[bytes] = set()
         if message.several:
-            before = self._several.setdefault(message.id, [])
-            if len(self._several) > MOST_SEVERAL:
-                self._several.popitem(last=False)
+            before = self._several.setdefault(message.id, before)
+            self._several_size += 1
+            while self._several_size > MOST_SEVERAL and len(self._several) > 1:
+                self._several_size -= len(self._several.popitem(last=False)[1])
         first = not self._dirty
         for (dialect, latest_only), index in self._members.items():
             members = index[channel]
@@ -318,7 +321,7 @@ class Hub:
                 continue
             put = self._replace if latest_only else self._enqueue
             if before:
-                known = [each for each in members if not set(before).isdisjoint(each.channels)]
+                known = [each for each in members if not before.isdisjoint(each.channels)]
                 if known:
                     members = set(members).difference(known)
                     # Under a name of its own: it must not take the place of a message that is not read yet.
@@ -328,7 +331,7 @@ class Hub:
                 if dialect.tells:
                     put(channel, dialect.message(channel, message, own=True), [origin])
             put(channel, dialect.message(channel, message), members)
-        before.append(channel)
+        before.add(channel)
         if first and self._dirty:
             self._loop.run_callback(self._flush)
 

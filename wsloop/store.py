@@ -7,7 +7,9 @@ gevent, WebSockets or HTTP beyond ``request.user`` and ``request.session``.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +21,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db.models import prefetch_related_objects
 from django.utils.functional import Promise  # what gettext_lazy() returns
 from redis import Redis, RedisCluster
+from redis.crc import key_slot
 from redis.exceptions import NoScriptError, RedisError
 from ws4redis.redis_store import SELF, RedisMessage, RedisStore
 
@@ -82,10 +85,19 @@ def history_keys(channel: bytes | str) -> tuple[bytes, bytes]:
 
 
 def _key(channel: bytes | str, kind: bytes) -> bytes:
-    # The hash tag puts it into the same slot of a Redis Cluster as the channel's own key.
     name = channel if isinstance(channel, bytes) else channel.encode()
-    tagged = name if TAG.match(name) else b"{%b}" % name
-    return b"%bwsloop:%b:%b" % (conf.prefix().encode(), kind, tagged)
+    return b"%bwsloop:%b:%b" % (conf.prefix().encode(), kind, _tagged(name))
+
+
+@functools.lru_cache(maxsize=4096)
+def _tagged(name: bytes) -> bytes:
+    """Return a name with a hash tag that puts keys with it into the slot of the name itself, in a Redis Cluster."""
+    if TAG.match(name):
+        return name
+    if b"}" not in name or not conf.redis_nodes():
+        return b"{%b}" % name
+    slot = key_slot(name)  # of a name that would end the tag too early: any other tag of that slot
+    return b"{%d}:%b" % (next(number for number in itertools.count() if key_slot(b"%d" % number) == slot), name)
 
 
 def publish(client: Redis, messages: Iterable[Outgoing]) -> None:

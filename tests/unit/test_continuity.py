@@ -35,13 +35,13 @@ class Reads:
         self._held[number, before] = Event()
         return self._held[number, before]
 
-    def __call__(self, client, questions, options):
+    def __call__(self, client, questions, *arguments):
         self.questions.append(list(questions))
         number = len(self.questions)
         self._held.get((number, True), self.before).wait(WAIT)
         if self.errors:
             raise self.errors.pop(0)
-        pages = self._read(client, questions, options)
+        pages = self._read(client, questions, *arguments)
         self.answers += 1
         self._held.get((number, False), self.behind).wait(WAIT)
         return pages
@@ -322,7 +322,7 @@ def test_more_than_may_wait_is_read_instead(line, reads, monkeypatch):
     for number in range(2, 40):
         line.arrive(*line.publish(str(number)))
         (watched,) = line.continuity._lines.values()
-        assert sum(len(message.payload) for message, _ in watched.waiting) <= 10
+        assert sum(len(each[-2].payload) for each in watched.waiting) <= 10  # number, message, origin
     reads.behind.set()
     line.settle()
     line.arrive(*line.publish("40"))
