@@ -154,7 +154,7 @@ def test_a_channel_without_messages_has_a_position_that_later_ones_follow(channe
     assert genesis.offset == 0
     assert top(channel) == genesis, "it stays"
     meta, _ = store.history_keys(channel)
-    assert module.LEAST_META - 10 < redis.ttl(meta) <= module.LEAST_META
+    assert module.EMPTY_META - 10 < redis.ttl(meta) <= module.EMPTY_META
     assert read(channel, genesis) == ([], genesis, True)
     publish(channel, "1", "2")
     page = read(channel, genesis)
@@ -162,15 +162,15 @@ def test_a_channel_without_messages_has_a_position_that_later_ones_follow(channe
     assert page.continuous
 
 
-def test_a_page_that_is_open_for_long_keeps_its_position(channel, redis):
+def test_as_long_as_somebody_asks_the_position_of_an_empty_channel_stays(channel, redis):
     meta, _ = store.history_keys(channel)
     top(channel)
     redis.expire(meta, 10)
-    long = OPTIONS._replace(ttl=10 * module.LEAST_META)
-    read(channel, None, long)
-    assert redis.ttl(meta) > 9 * module.LEAST_META
-    read(channel, None)
-    assert redis.ttl(meta) > 9 * module.LEAST_META, "it is never shortened"
+    top(channel)
+    assert redis.ttl(meta) > module.EMPTY_META - 10
+    publish(channel, "1")
+    top(channel)
+    assert redis.ttl(meta) > store.META_TTL - 10, "it is never shortened"
 
 
 def test_a_history_trimmed_behind_the_position_is_a_gap(channel):
@@ -248,14 +248,14 @@ def test_positions_that_never_were(channel):
         assert read(channel, since) == ([], real, False), since
 
 
-def test_where_nothing_can_be_written_there_is_no_position(channel, redis):
+def test_where_nothing_can_be_written_the_first_message_follows_all_the_same(channel, redis):
     redis.config_set("maxmemory", 1)
-    page = read(channel, None)
+    before = top(channel)
     redis.config_set("maxmemory", 0)
-    assert page.top == (0, "")
-    later = top(channel)
-    assert later.id
-    assert not read(channel, page.top).continuous
+    assert before == (0, "-")
+    assert not redis.exists(store.history_keys(channel)[0])
+    publish(channel, "1", "2")
+    assert texts(read(channel, before)) == ["1", "2"]
 
 
 @pytest.mark.parametrize(

@@ -857,7 +857,7 @@ def test_what_is_lost_is_told_to_the_members_whose_dialect_has_a_word_for_it(hub
 
 
 def test_clients_of_wsloop_v1_get_its_pings_and_no_heartbeat(hub, member, with_settings):
-    with_settings(WS4REDIS_HEARTBEAT="--heartbeat--", WSLOOP={"PING_INTERVAL": 30})
+    with_settings(WS4REDIS_HEARTBEAT="--heartbeat--", WSLOOP={"PING_INTERVAL": 30, "PING_TIMEOUT": 30})
     _, peer = member(NEWS, dialect=V1_DIALECT)
     for _ in range(30):
         hub._tick()

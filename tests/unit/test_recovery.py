@@ -12,6 +12,7 @@ from tests.integration.harness import wait_until
 from tests.unit.peer import close_frame, turn
 from wsloop import conf, history, pool, resume, store
 from wsloop import hub as hub_module
+from wsloop.broker import Unavailable
 from wsloop.connection import Bounds, Connection
 from wsloop.dialects import BARE, V1_DIALECT
 from wsloop.hub import Hub
@@ -41,6 +42,13 @@ class Process:
     def unsubscribe(self, channels):
         self.counts.subtract(channels)
         self.counts += collections.Counter()
+
+    def wait_for(self, positions):
+        """What is under way arrives while it waits."""
+        while any(self.positions[channel].offset < position.offset for channel, position in positions.items()):
+            if not self.under_way:
+                raise Unavailable("this process is behind")
+            self.arrive(1)
 
     # What tests need.
 
@@ -254,10 +262,18 @@ def test_who_is_ahead_of_this_process_gets_nothing_twice(process, come, meanwhil
     """It comes from another worker, which was faster."""
     process.publish("1", "2")
     ahead = resume.token({A: process.under_way[-1][1].position})
-    client = come(ahead, meanwhile=lambda: process.arrive(meanwhile))
+    process.arrive(meanwhile)
+    client = come(ahead)
     process.arrive()
     process.send("3")
     assert client.texts("3") == ["welcome", "3"]
+
+
+def test_who_is_ahead_of_a_process_that_does_not_catch_up_is_refused(process, come):
+    process.publish("1", "2")
+    ahead = resume.token({A: process.under_way.pop()[1].position})
+    with pytest.raises(Unavailable):
+        come(ahead)
 
 
 def test_several_channels_come_in_the_order_of_time(process, come):
