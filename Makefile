@@ -7,6 +7,7 @@
 # make bench    what sockets cost and how fast messages go out (docs/reference/performance.rst); also: make bench-leaks
 # make soak     ten minutes in which everything breaks at random, and nothing may be missing (docs/reference/soak.rst)
 # make bench-attacks  what hostile clients can do, beside a neighbour (docs/explanation/what-a-client-can-do.rst)
+# make bench-drops  networks that drop again and again: what arrives, beside others (docs/reference/drops.rst)
 
 PYTHON ?= python3
 HTTP ?= 127.0.0.1:8000
@@ -18,7 +19,7 @@ BENCH ?=
 
 VENV := .venv
 
-.PHONY: run install test conformance fuzz lint bench bench-leaks bench-attacks soak dev python
+.PHONY: run install test conformance fuzz lint bench bench-leaks bench-attacks bench-drops soak dev python
 
 run: install
 	@DEMO=1 HTTP='$(HTTP)' $(VENV)/bin/python -m project
@@ -64,6 +65,10 @@ bench-leaks: install
 bench-attacks: install
 	@$(PYTHON) project/install.py --other-uwsgi=optional $(VENV)-uwsgi requirements.txt
 	@$(VENV)/bin/python -m bench --attacks $(BENCH)
+
+# The failing network and the clients of wsloop.v1 are those of the tests. For the peers Node with npm is wanted.
+bench-drops: dev
+	@$(VENV)/bin/python -m bench --drops $(BENCH)
 
 # SOAK_SECONDS and SOAK_SEED say how long, and repeat what an earlier run has done. Then slow clients in full number.
 soak: dev

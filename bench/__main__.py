@@ -1,9 +1,10 @@
 """``python -m bench``: measure, print a table, and with ``--write`` keep it in the documentation.
 
 ``--leaks`` measures connects and disconnects instead, and fails if they leave anything behind. ``--attacks`` measures
-what hostile clients do to a worker and its other clients, and fails if a worker of the engine ends. ``--quick`` tries
-everything out on a small scale, without peers; its figures mean nothing. Progress goes to standard error, results to
-standard output.
+what hostile clients do to a worker and its other clients, and fails if a worker of the engine ends. ``--drops``
+measures what clients have in the end whose network drops again and again, and fails if those of wsloop.v1 have not
+everything. ``--quick`` tries everything out on a small scale, without peers but for ``--drops``; its figures mean
+nothing. Progress goes to standard error, results to standard output.
 """
 
 from __future__ import annotations
@@ -373,6 +374,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="on a small scale, to see whether it runs")
     parser.add_argument("--write", action="store_true", help="keep the results in the documentation")
     parser.add_argument("--attacks", action="store_true", help="hostile clients, instead of all else")
+    parser.add_argument("--drops", action="store_true", help="clients whose network drops, instead of all else")
     parser.add_argument(
         "--only", default="", help="of the attacks those with one of these in their names, separated by commas"
     )
@@ -401,6 +403,13 @@ def main() -> None:
                 siege_rows = list(attacks(redis, directory, chosen, bare, options.quick))
                 section, text = "attacks", report.attacks_section(siege_rows)
                 failed = [attack.words for attack, each in siege_rows if not each["wsloop"].survived]
+            elif options.drops:
+                from bench import drops  # needs what the tests need, the other measurements do not
+
+                plan = drops.QUICK if options.quick else drops.Plan()
+                accounts, peers_versions = drops.measure_all(redis, directory, plan, say)
+                section, text = "drops", report.drops_section(accounts, plan, peers_versions)
+                failed = drops.failed(accounts)
             else:
                 results = measure_all(redis, directory, scale, limit, with_peers=not options.quick)
                 section, text = "results", report.results_section(results)
@@ -408,14 +417,17 @@ def main() -> None:
         shutil.rmtree(directory, ignore_errors=True)
     print(text)
     if options.write:
-        report.write(section, text, report.ATTACKS_PAGE if options.attacks else report.PAGE)
+        pages = {"attacks": report.ATTACKS_PAGE, "drops": report.DROPS_PAGE}
+        report.write(section, text, pages.get(section, report.PAGE))
         if options.attacks:
             report.write_attacks_plot(siege_rows)
-        elif not options.leaks:
+        elif section == "results":
             report.write_plot(results)
     say(f"done in {time.monotonic() - began:.0f} s")
     if failed and options.attacks:
         sys.exit(f"The worker did not survive: {', '.join(failed)}")
+    if failed and options.drops:
+        sys.exit(f"Not everything arrived once and in order: {', '.join(failed)}")
     if failed:
         sys.exit(f"Connects and disconnects leave something behind: {', '.join(failed)}")
 

@@ -19,14 +19,18 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.attacks import Attack
 from bench.siege import Outcome
 
+if TYPE_CHECKING:
+    from bench.drops import Account, Plan
+
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE, PLOT = DOCS / "reference/performance.rst", DOCS / "reference/performance.svg"
 ATTACKS_PAGE = DOCS / "explanation/what-a-client-can-do.rst"
+DROPS_PAGE = DOCS / "reference/drops.rst"
 ATTACKS_PLOT = ATTACKS_PAGE.with_suffix(".svg")
 BASE = "plain loop of send(), one a message"  # what the others are compared with
 SERVERS = {"wsloop": "wsloop", "bare": "uWSGI's own API"}
@@ -166,6 +170,41 @@ def attacks_section(rows: Sequence[tuple[Attack, Mapping[str, Outcome]]]) -> str
             table(["attack", *["CPU, %", "MiB", "p99, ms", "times"] * len(names)], costs, titles),
         ]
     )
+
+
+def drops_section(accounts: Mapping[str, Account | str], plan: Plan, peers: str) -> str:
+    """Return the tables of ``make bench-drops``: what arrived, and in which kind of drop what did not was lost."""
+    measured = [account for account in accounts.values() if not isinstance(account, str)]
+    kinds = list(dict.fromkeys(kind for account in measured for kind in account.lost_in))
+    got, lost, missing = [], [], []
+    for name, account in accounts.items():
+        if isinstance(account, str):
+            missing.append(f"{name}: {account}.")
+            continue
+        counts = [account.told_lost, account.silent, account.duplicates, account.disorder, account.told]
+        delays = [f"{1000 * account.delay(share):,.0f}" for share in (0.5, 0.99)]
+        got.append([name, f"{account.published:,}", _per_cent(account), *(f"{count:,}" for count in counts), *delays])
+        lost.append([name, *(f"{account.lost_in.get(kind, 0):,}" for kind in kinds)])
+    head = ["server", "published", "delivered, %", "told lost", "lost", "twice", "out of order", "told"]
+    scenario = (
+        f"{plan.clients} clients, {plan.networks} networks, {plan.rate} messages a second for {plan.seconds:g} s, "
+    )
+    return "\n\n".join(
+        [
+            circumstances("make bench-drops", peers),
+            f"{scenario}seed {plan.seed}:",
+            table([*head, "p50, ms", "p99, ms"], got),
+            "Messages that were lost, told or not, by the kind of drop:",
+            table(["server", *kinds], lost),
+            *missing,
+        ]
+    )
+
+
+def _per_cent(account: Account) -> str:
+    """Return how much was delivered; 100 only if it was all."""
+    share = 100 * account.delivered / account.due
+    return "100" if account.delivered == account.due else f"{math.floor(100 * share) / 100:.2f}"
 
 
 def _became(outcome: Outcome) -> list[str]:

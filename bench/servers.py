@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import re
 import shutil
@@ -147,6 +148,10 @@ class RedisServer(Process):
         command = [program, *(part for name, value in options.items() for part in (f"--{name}", value))]
         super().__init__(command, directory / "redis.log", port=port)
 
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
     def client(self) -> redis.Redis:
         return redis.Redis(port=self.port, client_name="bench", decode_responses=True)
 
@@ -272,9 +277,9 @@ class Peers:
         command = [str(self.python), *arguments]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
-    def versions(self) -> str:
-        """Return names and versions of the packages that are compared."""
-        names = [line.split(">")[0].split("~")[0].split("[")[0].strip() for line in self._requirements()]
+    def versions(self, *names: str) -> str:
+        """Return names and versions of these packages, or of all that are compared."""
+        names = names or tuple(line.split(">")[0].split("~")[0].split("[")[0].strip() for line in self._requirements())
         code = "import importlib.metadata as m, sys; print(', '.join(f'{n} {m.version(n)}' for n in sys.argv[1:]))"
         return self.run("-c", code, *names).strip()
 
@@ -282,3 +287,41 @@ class Peers:
     def _requirements() -> list[str]:
         lines = (ROOT / "bench/peers/requirements.txt").read_text().splitlines()
         return [line for line in lines if line and not line.startswith("#")]
+
+
+class NodePeers:
+    """The packages for Node of the peers, in ``var/bench-node``.
+
+    Attributes:
+        missing: why they could not be installed, if so.
+        env: what a process needs that uses them.
+    """
+
+    def __init__(self) -> None:
+        self.missing: str | None = None
+        self._directory = ROOT / "var/bench-node"
+        self.env = os.environ | {"NODE_PATH": str(self._directory / "node_modules")}
+        wanted, found = ROOT / "bench/peers/socketio/package.json", self._directory / "package.json"
+        stamp = self._directory / "installed"
+        if stamp.exists() and stamp.read_text() == wanted.read_text():
+            return
+        npm = shutil.which("npm")
+        if npm is None or shutil.which("node") is None:
+            self.missing = "there is no Node with npm on this machine"
+            return
+        self._directory.mkdir(parents=True, exist_ok=True)
+        shutil.copy(wanted, found)
+        command = [npm, "install", "--no-package-lock", "--no-audit", "--no-fund", "--fetch-retries=1"]
+        done = subprocess.run(
+            command, cwd=self._directory, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            self.missing = next((line for line in done.stderr.splitlines() if "error" in line), "npm failed")
+        else:
+            stamp.write_text(wanted.read_text())
+
+    def versions(self) -> str:
+        """Return names and versions of Node and of the packages that are compared."""
+        node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+        packages = json.loads((ROOT / "bench/peers/socketio/package.json").read_text())["dependencies"]
+        return ", ".join([f"Node {node[1:]}", *(f"{name} {version}" for name, version in packages.items())])
