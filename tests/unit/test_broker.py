@@ -15,6 +15,7 @@ from tests.unit.peer import WAIT, turn
 from wsloop import broker as module
 from wsloop import conf, history, pool, store
 from wsloop.broker import Broker, Publication, Unavailable
+from wsloop.messages import Position
 
 A, B, C = b"unit:broadcast:a", b"unit:broadcast:b", b"unit:broadcast:c"
 
@@ -796,9 +797,45 @@ def test_origins_in_channels_with_a_history(broker):
 
 def test_an_unknown_position_is_unavailable_in_time(own_redis, make_broker, with_settings, monkeypatch):
     with_settings(WSLOOP={"REDIS_TIMEOUT": 0.3})
-    monkeypatch.setattr(history, "read", lambda *arguments: gevent.sleep(WAIT))
+    go_on = Event()
+
+    def read(*arguments):
+        go_on.wait(WAIT)
+        raise OSError("too late")
+
+    monkeypatch.setattr(history, "read", read)
     broker = make_broker()
     with pytest.raises(Unavailable, match="where the history stands"):
         broker.subscribe([A], KEPT)
     assert set(broker._counts) == {broker._own_channel, broker._control_channel}
     assert not broker._continuity._lines
+    go_on.set()
+    turn()
+
+
+def test_waiting_for_what_another_process_has_delivered(own_redis, gate, make_broker):
+    """The subscription lags: its messages are held up, and the position is known from elsewhere."""
+    broker = make_broker()
+    broker.subscribe([A], KEPT)
+    keep([A], "1")
+    assert broker.delivered.next() == (A, b"1", None)
+    broker.wait_for({A: top(A), B: Position(7, "no line here")})
+    with own_redis.client() as redis:
+        gate.hold("SUBSCRIBE")
+        redis.client_kill_filter(_id=subscription(redis)["id"])
+        gate.wait_for(1)
+    keep([A], "2")
+    waiting = gevent.spawn(broker.wait_for, {A: top(A)})
+    turn()
+    assert not waiting.ready()
+    gate.hold()
+    gate.let_through(len(gate.held))
+    waiting.get(timeout=WAIT)
+    assert broker.delivered.next() == (A, b"2", None)
+
+
+def test_waiting_for_what_never_comes_ends_in_time(broker, with_settings):
+    with_settings(WSLOOP={"REDIS_TIMEOUT": 0.3})
+    broker.subscribe([A], KEPT)
+    with pytest.raises(Unavailable, match="this worker is behind"):
+        broker.wait_for({A: Position(7, "of another line")})

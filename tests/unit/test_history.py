@@ -9,7 +9,7 @@ import redis.exceptions as redis_exceptions
 from tests.unit.peer import WAIT
 from wsloop import conf, pool, store
 from wsloop import history as module
-from wsloop.messages import Position, unwrap
+from wsloop.messages import Message, Position, unwrap
 from wsloop.store import Outgoing
 
 OPTIONS = conf.Facility(size=1000, ttl=60)
@@ -288,3 +288,60 @@ def test_an_error_of_redis_is_raised(own_redis):
         read(b"unit:news", None)
     with pytest.raises(redis_exceptions.ConnectionError):
         module.latest(pool.client(), b"unit:news", 1)
+
+
+# Several channels.
+
+
+def page(*messages, top=None):
+    """A page of messages given by offset and time."""
+    entries = [
+        module.Entry(Message(b"%d" % time, f"{offset}", offset, f"{offset - 1}"), time) for offset, time in messages
+    ]
+    last = messages[-1][0] if messages else 0
+    return module.Page(entries, Position(last if top is None else top, "top"), True)
+
+
+def merged(*pages):
+    return [
+        (channel, message.offset) for channel, message in module.merge(zip((b"a", b"b", b"c"), pages, strict=False))
+    ]
+
+
+def test_channels_are_merged_by_time():
+    assert merged(page((1, 10), (2, 30)), page((7, 20), (8, 40)), page()) == [
+        (b"a", 1),
+        (b"b", 7),
+        (b"a", 2),
+        (b"b", 8),
+    ]
+    assert merged() == merged(page()) == []
+
+
+def test_what_is_newer_than_an_incomplete_page_goes_is_left_out():
+    incomplete = page((1, 10), (2, 30), top=5)
+    assert merged(incomplete, page((7, 20), (8, 30), (9, 31))) == [(b"a", 1), (b"b", 7), (b"a", 2), (b"b", 8)]
+    assert merged(incomplete, page((7, 5), (8, 15), top=9)) == [(b"b", 7), (b"a", 1), (b"b", 8)]
+    assert merged(incomplete, page()) == [(b"a", 1), (b"a", 2)], "it is always some"
+
+
+def test_a_clock_that_was_set_back_does_not_change_the_order_of_a_channel():
+    assert merged(page((1, 100), (2, 50), (3, 60)), page((7, 70), (8, 110))) == [
+        (b"b", 7),
+        (b"a", 1),
+        (b"a", 2),
+        (b"a", 3),
+        (b"b", 8),
+    ]
+    assert merged(page((1, 100), (2, 50), top=9), page((7, 70))) == [(b"b", 7), (b"a", 1), (b"a", 2)]
+
+
+def test_the_bytes_of_a_page_are_shared_among_the_channels(redis):
+    channels = [b"unit:shared:%d" % number for number in range(8)]
+    for channel in channels:
+        publish(channel, *["x" * 1000] * 50)
+    questions = [(channel, Position(0, "-")) for channel in channels]
+    sizes = [len(page.entries) for page in module.read(pool.client(), questions, OPTIONS, most=40_000)]
+    assert all(3 <= size <= 6 for size in sizes), sizes
+    (page,) = module.read(pool.client(), questions[:1], OPTIONS, most=40_000)
+    assert 38 <= len(page.entries) <= 40
