@@ -95,6 +95,7 @@ class Engine:
                 connection.close(CloseCode.SERVICE_RESTART, "server restarting")
             if number + 1 < steps:
                 gevent.sleep(LEAVING_STEP)
+        self.hub.close_all(CloseCode.SERVICE_RESTART, "server restarting")  # those whose handshake was under way
 
     def _failed(self) -> None:
         self.hub.close_all(CloseCode.INTERNAL_ERROR, "internal error")
@@ -328,15 +329,17 @@ class Opening:
                 self.cancel(unsubscribe=False)
                 joining = engine().hub.join((), joining.visitor)
             engine().hub.complete(joining, connection, self.news)
-            if self.recovery is not None:
-                gevent.spawn(self.recovery.go_on, connection)
             if self.place is not None and connection.open:
                 connection.place = self.place
                 engine().presence.entered(*self.place)
+            if self.recovery is not None:
+                gevent.spawn(self.recovery.go_on, connection)  # which gives the channels back in the end
         except Exception:
             # The 101 is out, so there is no response to tell it with.
             logger.exception("a WebSocket could not be opened")
             connection.abort()
+            if self.recovery is not None:
+                self.cancel()
             return None
         if engine().access.mark() != self._mark:
             engine().access.recheck(connection)  # the visitor may be another one since

@@ -119,8 +119,8 @@ def _calls(message: Outgoing, cluster: bool) -> Iterator[Call]:
     arguments = [message.payload, new_id(), max(message.expire, 0), size, ttl, max(META_TTL, ttl)]
     arguments += [ONCE if message.key else 0, head, "s" if several else "-", *message.own]
     for group in [[channel] for channel in channels] if cluster else [channels]:
-        once = b"once:" + message.key.encode()
-        yield "publish", [key for each in group for key in (each, *history_keys(each), _key(each, once))], arguments
+        keys = [(each, *history_keys(each), _key(each, b"once") + b":" + message.key.encode()) for each in group]
+        yield "publish", list(itertools.chain.from_iterable(keys)), arguments
 
 
 def call(client: Redis, calls: Sequence[Call], transaction: bool) -> list[Any]:
