@@ -339,6 +339,45 @@ def test_many_channels_are_read_in_few_questions(line, reads):
     assert sorted(map(len, reads.questions)) == [1, module.AT_ONCE, module.AT_ONCE]
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_happens_to_the_subscription_each_message_comes_once_and_in_order(line, reads, monkeypatch, seed):
+    """Messages arrive, get lost with the subscription, and come late; answers of Redis take their time."""
+    monkeypatch.setattr(history, "PAGE", 7)
+    chance = random.Random(seed)
+    line.watch(A, B)
+    published, under_way, arrived = {A: [], B: []}, [], []
+    for number in range(400):
+        what = chance.random()
+        if what < 0.5:
+            channels = chance.choice([(A,), (B,), (A, B)])
+            store.publish(pool.client(), [Outgoing(channels, b"%d" % number, 0, OPTIONS)])
+            for channel in channels:
+                published[channel].append(str(number))
+                under_way.append((channel, history.latest(pool.client(), channel, 1)[0].message))
+        elif what < 0.8:
+            for _ in range(min(chance.randrange(1, 6), len(under_way))):
+                arrived.append(under_way.pop(0))
+                line.arrive(arrived[-1][1], channel=arrived[-1][0])
+        elif what < 0.86:
+            under_way.clear()
+            line.continuity.subscribed(A)
+            line.continuity.subscribed(B)
+        elif what < 0.9:
+            for channel, message in arrived[-chance.randrange(1, 10) :]:
+                line.arrive(message, channel=channel)
+        elif what < 0.95:
+            chance.choice([reads.before.clear, reads.before.set, reads.behind.clear, reads.behind.set])()
+        else:
+            gevent.sleep(0.001)
+    reads.before.set()
+    reads.behind.set()
+    line.continuity.subscribed(A)
+    line.continuity.subscribed(B)
+    line.settle()
+    assert line.texts(A) == published[A]
+    assert line.texts(B) == published[B]
+
+
 # What is lost.
 
 
