@@ -76,6 +76,7 @@ class Broker:
         failed: called when ``deliver`` or the broker itself has raised something unforeseen: messages are lost.
         control: called with each payload on :func:`store.control_channel`; must not block.
         connected: called when that channel is subscribed (again): payloads before may have been missed.
+        settle: see :class:`wsloop.continuity.Continuity`.
         forgotten: called with a channel whose messages were lost, and the position at which it goes on; must not block.
     """
 
@@ -86,8 +87,9 @@ class Broker:
         control: Callable[[bytes], None] = lambda payload: None,
         connected: Callable[[], None] = lambda: None,
         forgotten: Callable[[bytes, Position], None] = lambda channel, position: None,
+        settle: Callable[[Sequence[bytes]], None] = lambda channels: None,
     ) -> None:
-        self._continuity = Continuity(deliver, forgotten, failed)
+        self._continuity = Continuity(deliver, forgotten, failed, settle)
         self._failed = failed
         self._control = control
         self._connected = connected

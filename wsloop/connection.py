@@ -242,6 +242,11 @@ class Connection:
         return self.bounds.latest_only
 
     @property
+    def behind(self) -> bool:
+        """Whether it is not read fast enough for all messages, and older ones have to give way."""
+        return self._latest is not None or (self._writing and self.latest_only)
+
+    @property
     def clear(self) -> bool:
         """Whether the kernel has taken all that was to be sent."""
         return self._queue is None
@@ -542,9 +547,16 @@ class Connection:
     def close(self, code: int, reason: str = "") -> None:
         """Begin the closing handshake (RFC 6455, section 7.1.2). Output that waits goes first."""
         if self.open:
+            if self._latest:
+                self._queue, self._latest = [*(self._queue or ()), *self._latest.values()], None
+                self._queued_bytes = sum(map(len, self._queue)) - self._sent
             goodbye = self.dialect.goodbye(code, reason) if self._accepting else None
             if goodbye is not None:
-                self.enqueue(encode(goodbye, True))
+                frame = encode(goodbye, True)
+                if (
+                    self._queued_bytes + len(frame) <= self.bounds.max_queued_bytes
+                ):  # or what waits would be lost for it
+                    self.enqueue(frame)
             self._protocol.send_close(code, reason)
             self._leave_open()
             self._send_answers()

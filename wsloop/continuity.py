@@ -18,7 +18,7 @@ import heapq
 import itertools
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import gevent
@@ -33,8 +33,7 @@ logger = logging.getLogger("wsloop.continuity")
 
 CHECK_INTERVAL = 30.0  # seconds between two comparisons of all lines with what Redis has
 AT_ONCE = 100  # channels read in one round trip
-AT_ONCE_BYTES = 4 * 1024 * 1024  # likewise, about
-WAITING_BYTES = 1024 * 1024  # what waits on one line; more is thrown away, for it is in the history too
+WAITING_BYTES = 64 * 1024  # what waits on one line; more is thrown away, for it is in the history too
 IN_FLIGHT = 1.0  # seconds after which what Redis has published must have arrived
 RETRY = 1.0  # seconds until it is read again, where Redis did not answer though the subscription stands
 
@@ -73,6 +72,7 @@ class Continuity:
         deliver: called with channel, message and origin, in order; must not block.
         lost: called with a channel whose messages were lost, and the position from which it goes on; must not block.
         failed: called when something unforeseen was raised: what waits is lost.
+        settle: called with channels; returns when those who listen have taken what was delivered, as far as they read.
     """
 
     def __init__(
@@ -80,7 +80,9 @@ class Continuity:
         deliver: Callable[[bytes, Message, Any], None],
         lost: Callable[[bytes, Position], None],
         failed: Callable[[], None] = lambda: None,
+        settle: Callable[[Sequence[bytes]], None] = lambda channels: None,
     ) -> None:
+        self._settle = settle
         self._deliver = deliver
         self._lost = lost
         self._failed = failed
@@ -170,6 +172,8 @@ class Continuity:
                 continue
             valid = [each for each in pages if lines[each[0]].subscriptions == before[each[0]]]  # others are read again
             self._fill([(channel, lines[channel], page) for channel, page in valid])
+            # Who listens must take it before there is more, or would be closed for being slow.
+            self._settle([channel for channel, page in valid if page.entries])
             gevent.sleep(0)
 
     def _again(self, channels: list[bytes]) -> None:
@@ -182,7 +186,7 @@ class Continuity:
         for options in {line.options for _, line in lines}:
             of_these = [(channel, line) for channel, line in lines if line.options == options]
             group = [(channel, None if only_top else line.position) for channel, line in of_these]
-            pages = history.read(pool.client(), group, options, AT_ONCE_BYTES)
+            pages = history.read(pool.client(), group, options)
             found += zip((channel for channel, _ in group), pages, strict=True)
         return found
 

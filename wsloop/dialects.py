@@ -71,8 +71,8 @@ class V1(Dialect):
 
     def message(self, channel: bytes, message: Message, own: bool = False, kept: bool = False) -> bytes:
         whom = audience(channel)
-        if whom.kind == "presence":
-            return _frame("presence", **json.loads(message.payload))
+        if whom.kind == "presence" and (event := _event(message.payload)):
+            return _frame("presence", **event)
         content: dict[str, Any] = {"audience": whom.kind}
         if whom.name:
             content["name"] = whom.name
@@ -180,6 +180,15 @@ def parse(payload: bytes, text: bool) -> Published:
         raise Misunderstood("data and base64 must be text.", id) from None
     except ValueError:
         raise Misunderstood("base64 is not valid.", id) from None
+
+
+def _event(payload: bytes) -> dict[str, Any] | None:
+    """Return what is told of presence; None for what somebody else has published on that channel."""
+    try:
+        event = json.loads(payload)
+        return {name: event[name] for name in ("event", "user", "count") if name in event} if "event" in event else None
+    except (ValueError, TypeError, RecursionError):
+        return None
 
 
 def _is_id(id: Any) -> bool:

@@ -17,7 +17,7 @@ from wsloop import conf, store
 from wsloop.messages import Message, Position, new_id
 
 PAGE = 200  # messages read of a channel at once
-PAGE_BYTES = 256 * 1024  # likewise, of all channels: a quarter of what may wait for one socket
+PAGE_BYTES = 256 * 1024  # likewise, of all channels together
 # Seconds for which it is remembered that a channel is empty; while somebody listens it is told again. Any name under a
 # pattern may be asked for, and each costs some hundred bytes: not for long.
 EMPTY_META = 900
@@ -53,20 +53,21 @@ def read(
     client: Redis,
     questions: Sequence[tuple[bytes, Position | None]],
     options: conf.Facility,
-    most: int = PAGE_BYTES,
 ) -> list[Page]:
     """Return a page for each channel with the position after which it begins, in one round trip.
+
+    All pages together have about PAGE_BYTES, or a quarter of MAX_QUEUED_BYTES: all may go to one socket. Each has one
+    message at the least.
 
     Args:
         client: of Redis.
         questions: pairs of channel and position; without a position only the top is read.
         options: of the facility.
-        most: bytes of all pages together, about; a page has one message at the least, and PAGE_BYTES at the most.
 
     Raises:
         redis.exceptions.RedisError: if Redis does not answer.
     """
-    size = min(PAGE_BYTES, most // max(len(questions), 1))
+    size = min(PAGE_BYTES, conf.option("MAX_QUEUED_BYTES") // 4) // max(len(questions), 1)
     calls: list[store.Call] = []
     for channel, since in questions:
         start = "" if since is None else max(since.offset, 1)

@@ -32,6 +32,7 @@ from wsloop.messages import Message, Position
 
 TICK = 1.0  # seconds between two turns of the timer
 HEARTBEAT_INTERVAL = 4  # ticks; as in ws4redis
+SETTLING = 1.0  # seconds
 MOST_SEVERAL = 20_000  # channels of messages to several of them that are remembered, until all have come
 PAUSE = 0.01  # seconds for which a connection that trickles is not read, at the least
 RESUMED = 20  # connections read again after such a pause: thousands that trickle cost no more than these
@@ -321,7 +322,7 @@ class Hub:
                 continue
             put = self._replace if latest_only else self._enqueue
             if before:
-                known = [each for each in members if not before.isdisjoint(each.channels)]
+                known = [each for each in members if not (each.behind or before.isdisjoint(each.channels))]
                 if known:
                     members = set(members).difference(known)
                     # Under a name of its own: it must not take the place of a message that is not read yet.
@@ -393,6 +394,22 @@ class Hub:
         if connection.open and not connection.clear:
             event = self._draining.setdefault(connection, Event())
             event.wait()
+
+    def settle(self, channels: Iterable[bytes]) -> None:
+        """Return when the members have taken what waits for them, or after SETTLING seconds. Blocks.
+
+        Who is slower will be closed as too slow, and is not waited for much longer; nor is who need not have all.
+        """
+        members = {
+            each
+            for channel in channels
+            for (_, latest_only), index in self._members.items()
+            if not latest_only
+            for each in index[channel]
+        }
+        with gevent.Timeout(SETTLING, False):  # type: ignore[arg-type]
+            for connection in members:
+                self.wait_until_clear(connection)
 
     # What connections tell.
 

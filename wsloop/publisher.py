@@ -50,6 +50,8 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
         RedisStore.__init__(self, pool.client())
         self._publishers = self._get_message_channels(**kwargs)
         self._facility = kwargs.get("facility", "")
+        groups = kwargs.get("groups")
+        self._own_groups = groups is True or groups is SELF or (isinstance(groups, (list, tuple)) and SELF in groups)
         self._batch: list[Outgoing] | None = None
 
     def publish_message(
@@ -152,7 +154,8 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
             return ""
         channels = [channel.encode() for channel in self._publishers]
         pages = read(self._connection, [(channel, None) for channel in channels], options)
-        return resume.token({channel: page.top for channel, page in zip(channels, pages, strict=True)})
+        positions = {channel: page.top for channel, page in zip(channels, pages, strict=True)}
+        return resume.token(positions, groups=self._own_groups)
 
     def __enter__(self) -> RedisPublisher:
         self._batch = []

@@ -58,11 +58,12 @@ class Recovery:
         self._known: set[str] = set()
         self.unfinished = False
 
-    def start(self, text: str | None) -> bool:
+    def start(self, text: str | None, groups: bool = False) -> bool:
         """Find out where the client stands, at the moment from which live messages are kept for it, and read a page.
 
         Args:
             text: what the client has sent as ``resume``; None if it has sent nothing.
+            groups: whether it listens to the user's groups, those that the user may join later too.
 
         Returns:
             whether the last messages that channels keep are to be sent: to a client that has not been here before.
@@ -76,7 +77,7 @@ class Recovery:
         if not self._options.recovers or not present:
             return text is None
         if text is None:
-            self._token = resume.token(present)
+            self._token = resume.token(present, groups)
             return True
         since = resume.read(text, present)
         if since is not None:
@@ -86,12 +87,12 @@ class Recovery:
             pages = self._read()
             if all(page.continuous for _, page in pages):
                 self._broker.wait_for(since)
-                self._recovered, self._token = True, resume.token(since)
+                self._recovered, self._token = True, resume.token(since, groups)
                 self._take(pages)
                 metrics.recovery(True)
                 return False
         metrics.recovery(False)
-        self._recovered, self._token = False, resume.token(present)
+        self._recovered, self._token = False, resume.token(present, groups)
         return False
 
     def news(

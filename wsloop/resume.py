@@ -24,6 +24,7 @@ from django.core.signing import BadSignature, Signer
 from wsloop.messages import Position, audience
 
 PARAMETER = "resume"
+GROUPS = "groups"  # in a token
 SALT = "wsloop.resume"
 POSITION = re.compile(r"([A-Za-z0-9_-]{8})\.([0-9]{1,16})\.([A-Za-z0-9_-]{1,32})")
 
@@ -39,9 +40,15 @@ def position(channel: bytes, at: Position) -> str:
     return f"{label(channel)}.{at.offset}.{at.id}"
 
 
-def token(positions: Mapping[bytes, Position]) -> str:
-    """Return the token of a client that has all up to these positions of its channels."""
-    return _signer().sign("~".join(position(channel, at) for channel, at in positions.items()))
+def token(positions: Mapping[bytes, Position], groups: bool = False) -> str:
+    """Return the token of a client that has all up to these positions of its channels.
+
+    Args:
+        positions: by channel.
+        groups: whether it listens to the groups of its user, whichever these are.
+    """
+    names = [position(channel, at) for channel, at in positions.items()]
+    return _signer().sign("~".join([*names, GROUPS] if groups else names))
 
 
 def read(text: str, channels: Collection[bytes]) -> dict[bytes, Position] | None:
@@ -52,8 +59,8 @@ def read(text: str, channels: Collection[bytes]) -> dict[bytes, Position] | None
         channels: those that it subscribes to.
 
     Returns:
-        None if the token is damaged, or is not one for these channels. A group's channel may be missing: the user has
-        become a member since, and could not miss anything before.
+        None if the token is damaged, or is not one for these channels. If it is for the groups of its user, a group's
+        channel may be missing: the user has become a member since, and could not miss anything before.
     """
     body, _, rest = text.partition(":")
     signature, *later = rest.split("~")
@@ -63,6 +70,9 @@ def read(text: str, channels: Collection[bytes]) -> dict[bytes, Position] | None
         return None
     found: dict[str, Position] = {}
     signed = body.split("~")
+    groups = signed[-1] == GROUPS
+    if groups:
+        signed.pop()
     for number, each in enumerate((*signed, *later)):
         match = POSITION.fullmatch(each)
         if match is None:
@@ -71,7 +81,8 @@ def read(text: str, channels: Collection[bytes]) -> dict[bytes, Position] | None
             found[match[1]] = Position(int(match[2]), match[3])
     known = {channel: found[label(channel)] for channel in channels if label(channel) in found}
     others = [channel for channel in channels if channel not in known]
-    return known if known and all(audience(channel).kind == "group" for channel in others) else None
+    joined = groups and all(audience(channel).kind == "group" for channel in others)
+    return known if known and (joined or not others) else None
 
 
 def _signer() -> Signer:

@@ -75,6 +75,7 @@ class Engine:
             control=self.access.heard,
             connected=self.access.connected,
             forgotten=self.hub.lost,
+            settle=self.hub.settle,
         )
         self.presence = Presence(close_databases)
         if transport.inside_uwsgi():
@@ -544,7 +545,8 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
             joining = opening.join(opening.channels, visitor, handler)
             recovery = Recovery(engine().hub, broker, dialect, opening.channels, options)
             recorder = subscriptions.Recorder()
-            if recovery.start(request.GET.get(resume.PARAMETER) if dialect.tells else None):
+            text = request.GET.get(resume.PARAMETER) if dialect.tells else None
+            if recovery.start(text, groups="subscribe-group" in asked):
                 subscriber.send_persisted_messages(recorder)
                 broker.sync()
             kept = joining.kept(recorder.sent, len(joining.messages))

@@ -29,6 +29,7 @@ from wsloop import conf
 from wsloop.messages import HEAD, new_id
 
 META_TTL = 30 * 86400  # seconds for which it is remembered where a history stands, longer than the history itself
+LONGEST = 10**9  # seconds, 30 years
 ONCE = 86400  # seconds in which a message with the same idempotency key is not published again: retries take less
 TAG = re.compile(rb"[^{]*\{[^}]+\}")  # a name with what Redis Cluster takes for a hash tag: that alone counts
 SCRIPT_ERROR = re.compile(r"^Error running script \(call to \w+\): @user_script:\s*\d+: -?(?=\S)|^user_script:\d+: ")
@@ -98,6 +99,18 @@ def _tagged(name: bytes) -> bytes:
         return b"{%b}" % name
     slot = key_slot(name)  # of a name that would end the tag too early: any other tag of that slot
     return b"{%d}:%b" % (next(number for number in itertools.count() if key_slot(b"%d" % number) == slot), name)
+
+
+def check(expire: Any, key: Any = "") -> None:
+    """Refuse what Redis would refuse in the middle of publishing.
+
+    Raises:
+        ValueError: if ``expire`` is no whole number of seconds up to :data:`LONGEST`, or ``key`` no text.
+    """
+    if isinstance(expire, bool) or not isinstance(expire, int) or expire > LONGEST:
+        raise ValueError(f"expire must be a whole number of seconds, up to {LONGEST}, not {expire!r}")
+    if not isinstance(key, str):
+        raise ValueError(f"key must be text, not {key!r}")
 
 
 def publish(client: Redis, messages: Iterable[Outgoing]) -> None:
@@ -321,6 +334,7 @@ class Store(RedisStore):  # type: ignore[misc]
 
     def _outgoing(self, message: Any, expire: int | None, key: str = "") -> Outgoing:
         kept = conf.expire() if expire is None else expire
+        check(kept, key)
         return Outgoing(list(self._publishers), encode(message), kept, conf.facility(self._facility), key)
 
 

@@ -133,6 +133,7 @@ class Client:
 
     def publish_all(self, channels: Iterable[bytes | str], payload: bytes, expire: int) -> None:
         """Publish to several channels in one round trip."""
+        store.check(expire)
         if self.publish_hook is None:
             store.publish(pool.client(), [store.Outgoing(as_bytes(channels), payload, expire)])
         else:
