@@ -914,21 +914,41 @@ def test_latest_only_members_beside_others(hub, member):
         assert numbers == sorted(numbers)
 
 
-def test_the_newest_message_of_a_channel_is_not_replaced_by_a_position(hub, member):
-    """A message to both channels is on its way on the first; then a newer one comes there."""
+def test_of_a_message_to_several_channels_who_is_behind_gets_it_for_each(hub, member):
+    """On one of them a newer one may take its place; on the other it is still the newest."""
     slow, peer = member(NEWS, SPORT, latest_only=True, send_buffer=1, dialect=V1_DIALECT)
     for number in range(50):
         hub.deliver(NEWS, Message(b"filling %d" % number + b"x" * 2000))
     turn()
-    assert slow._writing
+    assert slow.behind
     hub.deliver(SPORT, Message(b"sport", "a", 1, "-"))
     for channel, message in several(b"both", (1, 2), "b"):
         hub.deliver(channel, message)
+    hub.deliver(NEWS, Message(b"newer", "c", 2, "b"))
     found = [json.loads(peer.message())]
-    while found[-1]["type"] != "position":
+    while found[-1].get("data") != "newer":
         found.append(json.loads(peer.message()))
-    assert [each["data"] for each in found[-3:-1]] == ["sport", "both"]
-    assert found[-1]["position"].split(".")[1] == "2"
+    assert (found[-2]["data"], found[-2]["position"].split(".")[1]) == ("both", "2")
+    assert "sport" not in [each["data"] for each in found]
+
+
+def test_settling_waits_for_members_that_read_and_not_long_for_others(hub, member, monkeypatch):
+    slow, peer = member(NEWS, send_buffer=1)
+    stuck, _ = member(SPORT, send_buffer=1)
+    latest, _ = member(NEWS, send_buffer=1, latest_only=True)
+    for connection in (slow, stuck, latest):
+        hub.send(connection, [b"x" * 300_000])
+    settling = gevent.spawn(hub.settle, [NEWS])
+    turn()
+    assert not settling.ready()
+    assert peer.message() == "x" * 300_000
+    settling.get(timeout=10)
+    assert not stuck.clear
+    assert not latest.clear
+    monkeypatch.setattr(module, "SETTLING", 0.05)
+    hub.settle([SPORT])
+    assert not stuck.clear
+    assert stuck.open
 
 
 def test_a_client_that_waits_to_be_cleared(hub, member):

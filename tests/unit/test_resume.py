@@ -67,10 +67,15 @@ def test_it_is_no_use_for_other_channels(channels):
 
 
 def test_groups_may_have_changed():
-    token = resume.token({NEWS: AT, CHATTERS: LATER})
+    token = resume.token({NEWS: AT, CHATTERS: LATER}, groups=True)
     assert resume.read(token, [NEWS, CHATTERS, STAFF]) == {NEWS: AT, CHATTERS: LATER}
     assert resume.read(token, [NEWS]) == {NEWS: AT}
     assert resume.read(token, [STAFF]) is None, "nothing of it is in the token"
+    assert resume.read(token, [NEWS, JOHN]) is None, "this is no group"
+    assert resume.read(f"{token}~{resume.position(NEWS, LATER)}", [NEWS, STAFF]) == {NEWS: LATER}
+    others = resume.token({NEWS: AT, CHATTERS: LATER})
+    assert resume.read(others, [NEWS, CHATTERS, STAFF]) is None, "it was not for the groups of the user"
+    assert resume.read(f"{others}~{resume.GROUPS}", [NEWS, STAFF]) is None, "nor can a client say so"
 
 
 @pytest.mark.parametrize("empty", [{}, {NEWS: AT}])

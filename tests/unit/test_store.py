@@ -528,3 +528,15 @@ def test_a_message_with_a_key_is_not_published_before_the_key_can_be_noted(redis
     for _ in range(3):
         failure(Outgoing([b"one"], b"payload", 0, key="order 7"))
     assert published() == []
+
+
+@pytest.mark.parametrize("expire", [True, 1.5, "60", store.LONGEST + 1])
+def test_a_time_that_redis_would_not_take_is_refused_before_anything_is_sent(publishing, redis_client, expire):
+    with pytest.raises(ValueError, match="expire must be a whole number of seconds, up to"):
+        publishing.store.publish_message("hello", expire=expire)
+    assert not redis_client.exists(*publishing.names)
+
+
+def test_the_longest_time_is_taken(redis):
+    publish(Outgoing([b"one"], b"hello", store.LONGEST))
+    assert redis.ttl("one") > store.LONGEST - 10
