@@ -434,7 +434,7 @@ class Swarm:
         def begin():
             self.clients += clients
             for number, client in enumerate(clients):
-                self.loop.call_later(min(within, count / 100) * number / count, client.connect)
+                self.loop.call_later(min(within, count / 200) * number / count, client.connect)
 
         self.call(begin)
         self.wait_open(timeout, clients)

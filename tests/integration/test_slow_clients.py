@@ -29,6 +29,8 @@ SETTINGS = {
         "FACILITIES": {"test-*": {"size": 100, "ttl": 600}},
         "MAX_CONNECTIONS_PER_ADDRESS": None,
         "MAX_QUEUED_BYTES": QUEUE,
+        "PING_INTERVAL": 600,  # these clients do not answer
+        "PING_TIMEOUT": 600,
     }
 }
 WORSE = 1.5  # times: how much the 99th percentile may grow
@@ -64,6 +66,7 @@ class Reader:
         self.arrived = []  # when each message was complete, on the monotonic clock
         self._head = b""
         self._left, self._large = 0, False
+        self.tail = b""
 
     def feed(self, data, now):
         at = 0
@@ -112,7 +115,8 @@ class Readers:
             for number, _ in self._epoll.poll(0.1):
                 reader = self._readers[number]
                 data = reader.line.recv(262_144)
-                assert data, "a socket that reads was closed"
+                assert data, f"a socket that reads was closed: {reader.tail}"
+                reader.tail = data[-40:]
                 reader.feed(data, time.monotonic())
 
     @property
