@@ -106,7 +106,7 @@ class Broker:
         self._reader: gevent.Greenlet[[], None] | None = None
         self._down: Unavailable | None = None
         self._origin: Any = None
-        self._origins: dict[bytes, Any] = {}
+        self._origins: dict[bytes, list[Any]] = {}  # as often as they will be told of
         self._syncs: dict[bytes, list[AsyncResult[None]]] = {}
         self._numbers = itertools.count(1)
 
@@ -355,7 +355,10 @@ class Broker:
                 elif waiters:
                     waiters[0].set()
         elif word == b"origin":
-            self._origin = self._origins.pop(numbers[0], None) if numbers else None
+            origins = self._origins.get(numbers[0], []) if numbers else []
+            self._origin = origins.pop() if origins else None
+            if numbers and not origins:
+                self._origins.pop(numbers[0], None)
 
     def _disconnected(self, reason: Unavailable) -> None:
         connection, self._connection, self._down = self._connection, None, reason
@@ -384,7 +387,9 @@ class Broker:
                     waiter.set_exception(Unavailable("Redis cannot be reached"))
 
     def _send_messages(self, items: list[Publication]) -> None:
-        for messages in _batches(items):
+        # In a Redis Cluster what goes to one master must not fail with what goes to another.
+        alone = store.is_cluster(pool.client())
+        for messages in ([item] for item in items) if alone else _batches(items):
             numbers: list[bytes] = []
             taken = False
             try:
@@ -404,7 +409,8 @@ class Broker:
         own = (b"", b"")
         if message.origin is not None and self._own_channel in self._acknowledged:
             numbers.append(b"%d" % next(self._numbers))
-            self._origins[numbers[-1]] = message.origin
+            calls = len(message.channels) if store.is_cluster(pool.client()) else 1
+            self._origins[numbers[-1]] = [message.origin] * calls
             own = (self._own_channel, b"origin " + numbers[-1])
         return store.Outgoing(message.channels, message.payload, message.expire, message.options, own=own)
 

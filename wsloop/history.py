@@ -70,7 +70,7 @@ def read(
     size = min(PAGE_BYTES, conf.option("MAX_QUEUED_BYTES") // 4) // max(len(questions), 1)
     calls: list[store.Call] = []
     for channel, since in questions:
-        start = "" if since is None else max(since.offset, 1)
+        start = "" if since is None else since.offset
         arguments = [start, PAGE + 1, size, new_id(), EMPTY_META]
         calls.append(("history", list(store.history_keys(channel)), arguments))
     return [

@@ -148,6 +148,9 @@ class Recovery:
         except (RedisError, OSError, Unavailable) as exc:
             logger.warning("a recovery cannot go on, the client has to come back: %s", exc)
             connection.close(CloseCode.TRY_AGAIN_LATER, "messages cannot be read at the moment")
+        except Exception:
+            logger.exception("a recovery ends because of an error of the server")
+            connection.close(CloseCode.INTERNAL_ERROR, "internal error")
         finally:
             if not entered:
                 self._broker.unsubscribe(self._channels)

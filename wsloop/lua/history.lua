@@ -4,7 +4,8 @@
 --   1 meta: hash of the top of the history, "offset" and "id"
 --   2 history: stream of messages; their ids are OFFSET-0
 -- ARGV:
---   1 offset of the first message of the page; empty: only the top is wanted
+--   1 offset of the message that the client has; the page begins with it, but without what it says, if it is still there,
+--     else with the first one after it; empty: only the top is wanted
 --   2 number of messages of the page, at most
 --   3 bytes of the page; of two messages or more those are left out that would make it larger
 --   4 id to begin with where nothing was ever published: without one, nobody could tell later whether that was still so
@@ -26,15 +27,27 @@ if redis.call('TTL', meta) < tonumber(ARGV[5]) then
   redis.pcall('EXPIRE', meta, ARGV[5])
 end
 
+-- In steps: of large messages a page has few, and reading more than it has would keep everybody else waiting.
 local page = {}
 if ARGV[1] ~= '' then
-  local size = 0
-  for _, entry in ipairs(redis.call('XRANGE', history, ARGV[1] .. '-0', '+', 'COUNT', ARGV[2])) do
-    size = size + #entry[2][10]
-    if #page >= 2 and size > tonumber(ARGV[3]) then
+  local left, most, size, from, step = tonumber(ARGV[2]), tonumber(ARGV[3]), 0, ARGV[1] .. '-0', 2
+  while left > 0 do
+    local found = redis.call('XRANGE', history, from, '+', 'COUNT', math.min(step, left))
+    for _, entry in ipairs(found) do
+      if entry[1] == ARGV[1] .. '-0' and #page == 0 then
+        entry[2][10] = '' -- the client has it; its id is what is asked for
+      end
+      size = size + #entry[2][10]
+      if #page >= 2 and size > most then
+        return {top[1], top[2], page}
+      end
+      table.insert(page, entry)
+    end
+    if #found < math.min(step, left) then
       break
     end
-    table.insert(page, entry)
+    left, from = left - #found, '(' .. found[#found][1]
+    step = math.max(1, math.min(50, math.floor((most - size) / math.max(size / #page, 1))))
   end
 end
 return {top[1], top[2], page}
