@@ -302,12 +302,12 @@ class NodePeers:
         self._directory = ROOT / "var/bench-node"
         self.env = os.environ | {"NODE_PATH": str(self._directory / "node_modules")}
         wanted, found = ROOT / "bench/peers/socketio/package.json", self._directory / "package.json"
-        stamp = self._directory / "installed"
-        if stamp.exists() and stamp.read_text() == wanted.read_text():
-            return
         npm = shutil.which("npm")
         if npm is None or shutil.which("node") is None:
             self.missing = "there is no Node with npm on this machine"
+            return
+        stamp = self._directory / "installed"
+        if stamp.exists() and stamp.read_text() == wanted.read_text():
             return
         self._directory.mkdir(parents=True, exist_ok=True)
         shutil.copy(wanted, found)
