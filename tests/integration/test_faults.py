@@ -4,6 +4,7 @@ Messages are numbered and published steadily, by a process that tries each until
 numbers are checked for gaps, duplicates and order. See ``swarm.py``.
 """
 
+import json
 import os
 import random
 import signal
@@ -301,9 +302,13 @@ def test_redis_takes_no_writes(start, private_redis, facility, harm, heal, named
     site = start(private_redis)
     with Crowd([site], facility, 50) as crowd, private_redis.client() as client:
         site_ends = crowd.ends()
+        speaker = site.connect(f"{facility}/talk?publish-broadcast", subprotocols=["wsloop.v1"])
+        assert publish_over(speaker)["type"] == "ack"
         harm(client)
         wait_until(lambda: len(crowd.publisher.failures) >= 3, what="failing to publish")
+        assert publish_over(speaker)["code"] == "unavailable"
         heal(client)
+        assert publish_over(speaker)["type"] == "ack"
         crowd.publisher.wait(5)
         verdict = crowd.finish()
         assert crowd.ends() == site_ends, "sockets were closed"
@@ -346,6 +351,14 @@ def test_a_replica_that_is_behind_replaces_redis(start, sentinels, facility):
         silent = [history(client) for client in crowd.clients if not client.ledger.told]
         assert not silent, f"{len(silent)} clients were told nothing, such as: {silent[0]}"
     assert verdict.honest, str(verdict)
+
+
+def publish_over(client):
+    """Publish over a socket of wsloop.v1, and return the frame that answers."""
+    client.send(json.dumps({"type": "publish", "data": "hello", "id": 7}))
+    while "id" not in (frame := json.loads(client.next())):
+        pass
+    return frame
 
 
 # --- workers ----------------------------------------------------------------------------------------------------------
