@@ -28,7 +28,7 @@ import itertools
 import logging
 import random
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gevent
@@ -87,7 +87,7 @@ class Broker:
         control: Callable[[bytes], None] = lambda payload: None,
         connected: Callable[[], None] = lambda: None,
         forgotten: Callable[[bytes, Position], None] = lambda channel, position: None,
-        settle: Callable[[Sequence[bytes]], None] = lambda channels: None,
+        settle: Callable[[Collection[bytes], float], None] = lambda channels, timeout: None,
     ) -> None:
         self._continuity = Continuity(deliver, forgotten, failed, settle)
         self._failed = failed
@@ -132,7 +132,7 @@ class Broker:
             self._counts[channel] = count + 1
             if not count:
                 new.append(channel)
-        watched = [each for each in channels if options.size and self._continuity.watch(each, options)]
+        watched = [each for each in channels if options.size and self._continuity.watch(each)]
         try:
             self._start()
             self._command("SUBSCRIBE", tuple(new))

@@ -247,6 +247,11 @@ class Connection:
         return self._latest is not None or (self._writing and self.latest_only)
 
     @property
+    def queued_bytes(self) -> int:
+        """How much waits to be sent."""
+        return self._queued_bytes
+
+    @property
     def clear(self) -> bool:
         """Whether the kernel has taken all that was to be sent."""
         return self._queue is None

@@ -6,18 +6,18 @@ them. This module must not know sockets or gevent.
 
 from __future__ import annotations
 
-import heapq
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from redis import Redis
 
-from wsloop import conf, store
+from wsloop import store
 from wsloop.messages import Message, Position, new_id
 
 PAGE = 200  # messages read of a channel at once
 PAGE_BYTES = 256 * 1024  # likewise, of all channels together
+LEAST_BYTES = 16 * 1024  # likewise, of each channel, however many there are
 # Seconds for which it is remembered that a channel is empty; while somebody listens it is told again. Any name under a
 # pattern may be asked for, and each costs some hundred bytes: not for long.
 EMPTY_META = 900
@@ -37,11 +37,13 @@ class Page(NamedTuple):
         entries: the messages behind that position, in order, perhaps not all of them.
         top: where the history stands.
         continuous: nothing is missing between the position and the first entry, or the top if there is none.
+        time: when it was read, as the times of the entries.
     """
 
     entries: list[Entry]
     top: Position
     continuous: bool
+    time: int = 0
 
     @property
     def complete(self) -> bool:
@@ -49,25 +51,19 @@ class Page(NamedTuple):
         return not self.entries or self.entries[-1].message.offset >= self.top.offset
 
 
-def read(
-    client: Redis,
-    questions: Sequence[tuple[bytes, Position | None]],
-    options: conf.Facility,
-) -> list[Page]:
+def read(client: Redis, questions: Sequence[tuple[bytes, Position | None]]) -> list[Page]:
     """Return a page for each channel with the position after which it begins, in one round trip.
 
-    All pages together have about PAGE_BYTES, or a quarter of MAX_QUEUED_BYTES: all may go to one socket. Each has one
-    message at the least.
+    All pages together have about PAGE_BYTES, but each has LEAST_BYTES, and one message at the least.
 
     Args:
         client: of Redis.
         questions: pairs of channel and position; without a position only the top is read.
-        options: of the facility.
 
     Raises:
         redis.exceptions.RedisError: if Redis does not answer.
     """
-    size = min(PAGE_BYTES, conf.option("MAX_QUEUED_BYTES") // 4) // max(len(questions), 1)
+    size = max(PAGE_BYTES // max(len(questions), 1), LEAST_BYTES)
     calls: list[store.Call] = []
     for channel, since in questions:
         start = "" if since is None else since.offset
@@ -77,24 +73,6 @@ def read(
         _page(answer, since)
         for answer, (_, since) in zip(store.call(client, calls, transaction=False), questions, strict=True)
     ]
-
-
-def merge(pages: Iterable[tuple[bytes, Page]]) -> list[tuple[bytes, Message]]:
-    """Return the entries of several channels in the order in which they were published, with their channels.
-
-    Where pages do not reach the top, what is newer than any of them goes is left out, to be read again: what comes next
-    must not be older. So a message to several channels is in all of them, or in none.
-    """
-    dated: list[list[tuple[int, bytes, Message]]] = []
-    horizon = None
-    for channel, page in pages:
-        times = itertools.accumulate((entry.time for entry in page.entries), max)  # the clock may have been set back
-        dated.append([(time, channel, entry.message) for time, entry in zip(times, page.entries, strict=True)])
-        if not page.complete:
-            last = dated[-1][-1][0]
-            horizon = last if horizon is None else min(horizon, last)
-    merged = heapq.merge(*dated, key=lambda each: each[0])
-    return [(channel, message) for time, channel, message in merged if horizon is None or time <= horizon]
 
 
 def latest(client: Redis, channel: str | bytes, limit: int) -> list[Entry]:
@@ -109,9 +87,9 @@ def latest(client: Redis, channel: str | bytes, limit: int) -> list[Entry]:
 
 
 def _page(answer: Any, since: Position | None) -> Page:
-    top = Position(int(answer[0]), answer[1].decode())
+    top, time = Position(int(answer[0]), answer[1].decode()), int(answer[3])
     if since is None:
-        return Page([], top, True)
+        return Page([], top, True, time)
     entries = [_entry(number, fields) for number, fields in answer[2]]
     if entries and entries[0].message.offset == since.offset:
         continuous = entries.pop(0).message.id == since.id
@@ -120,8 +98,8 @@ def _page(answer: Any, since: Position | None) -> Page:
     else:
         continuous = top == since
     if not continuous or (not entries and top != since):
-        return Page([], top, False)
-    return Page(entries, top, True)
+        return Page([], top, False, time)
+    return Page(entries, top, True, time)
 
 
 def _entry(number: bytes, fields: Sequence[bytes]) -> Entry:
@@ -130,4 +108,4 @@ def _entry(number: bytes, fields: Sequence[bytes]) -> Entry:
     return Entry(Message(payload, own.decode(), offset, previous.decode(), several == b"s"), int(time))
 
 
-__all__ = ["Entry", "Page", "latest", "merge", "read"]
+__all__ = ["Entry", "Page", "latest", "read"]

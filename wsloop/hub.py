@@ -32,7 +32,6 @@ from wsloop.messages import Message, Position
 
 TICK = 1.0  # seconds between two turns of the timer
 HEARTBEAT_INTERVAL = 4  # ticks; as in ws4redis
-SETTLING = 1.0  # seconds
 MOST_SEVERAL = 20_000  # channels of messages to several of them that are remembered, until all have come
 PAUSE = 0.01  # seconds for which a connection that trickles is not read, at the least
 RESUMED = 20  # connections read again after such a pause: thousands that trickle cost no more than these
@@ -312,7 +311,7 @@ class Hub:
         before: set[bytes] = set()
         if message.several:
             before = self._several.setdefault(message.id, before)
-            self._several_size += 1
+            self._several_size += channel not in before
             while self._several_size > MOST_SEVERAL and len(self._several) > 1:
                 self._several_size -= len(self._several.popitem(last=False)[1])
         first = not self._dirty
@@ -395,11 +394,8 @@ class Hub:
             event = self._draining.setdefault(connection, Event())
             event.wait()
 
-    def settle(self, channels: Iterable[bytes]) -> None:
-        """Return when the members have taken what waits for them, or after SETTLING seconds. Blocks.
-
-        Who is slower will be closed as too slow, and is not waited for much longer; nor is who need not have all.
-        """
+    def settle(self, channels: Iterable[bytes], timeout: float) -> None:
+        """Return when no member has more than half of what may wait for it, or after ``timeout`` seconds. Blocks."""
         members = {
             each
             for channel in channels
@@ -407,9 +403,11 @@ class Hub:
             if not latest_only
             for each in index[channel]
         }
-        with gevent.Timeout(SETTLING, False):  # type: ignore[arg-type]
+        with gevent.Timeout(timeout, False):  # type: ignore[arg-type]
             for connection in members:
-                self.wait_until_clear(connection)
+                connection.flush()
+                if connection.queued_bytes > connection.bounds.max_queued_bytes / 2:
+                    self.wait_until_clear(connection)
 
     # What connections tell.
 

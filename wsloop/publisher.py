@@ -153,7 +153,7 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
         if not options.recovers or not self._publishers:
             return ""
         channels = [channel.encode() for channel in self._publishers]
-        pages = read(self._connection, [(channel, None) for channel in channels], options)
+        pages = read(self._connection, [(channel, None) for channel in channels])
         positions = {channel: page.top for channel, page in zip(channels, pages, strict=True)}
         return resume.token(positions, groups=self._own_groups)
 

@@ -23,7 +23,8 @@ from wsloop.broker import Broker, Unavailable
 from wsloop.connection import Connection
 from wsloop.dialects import Dialect
 from wsloop.hub import Hub, Joining, News
-from wsloop.messages import Message, Position
+from wsloop.messages import Message
+from wsloop.replay import Replay
 
 logger = logging.getLogger("wsloop.recovery")
 
@@ -50,11 +51,10 @@ class Recovery:
         self._dialect = dialect
         self._channels = tuple(channels)
         self._options = options
-        self._since: dict[bytes, Position] = {}  # where the client stands, as far as it has been sent things
-        self._tops: dict[bytes, Position] = {}  # where live messages go on
         self._token: str | None = None
         self._recovered: bool | None = None
-        self._entries: list[tuple[bytes, Message]] = []
+        self._replay: Replay | None = None
+        self._messages: list[tuple[bytes, Message]] = []  # to be sent next
         self._known: set[str] = set()
         self.unfinished = False
 
@@ -82,14 +82,17 @@ class Recovery:
         since = resume.read(text, present)
         if since is not None:
             since = present | since
-            self._since = since
             self._known = {position.id for position in since.values()}
-            pages = self._read()
-            if all(page.continuous for _, page in pages):
-                self._broker.wait_for(since)
-                self._recovered, self._token = True, resume.token(since, groups)
-                self._take(pages)
+            replay = Replay(pool.client(), since)
+            replay.read()
+            if not replay.lost:
+                self._token = resume.token(since, groups)
+                self._recovered, self._replay = True, replay
                 metrics.recovery(True)
+                self._messages = replay.take(_page_size())
+                self.unfinished = not replay.complete
+                if not self.unfinished:
+                    self._broker.wait_for(replay.since)
                 return False
         metrics.recovery(False)
         self._recovered, self._token = False, resume.token(present, groups)
@@ -122,29 +125,7 @@ class Recovery:
                 self._hub.wait_until_clear(connection)
                 if not connection.open:
                     return
-                joining = self._hub.join(self._channels)
-                try:
-                    pages = self._read()
-                    self._broker.wait_for(self._since)
-                    if joining.lost:
-                        raise RedisError("messages were lost meanwhile")
-                    news = News(self._dialect, self._known)
-                    for channel, page in pages:
-                        if not page.continuous:  # trimmed since the last page: the client is too slow for this history
-                            self._since[channel] = page.top
-                            news.tell(self._dialect.lost(channel, page.top))
-                    self._take(pages)
-                    if not connection.open:
-                        return
-                    self._tell(news, joining)
-                    if self.unfinished:
-                        self._hub.cancel(joining)
-                        self._hub.send(connection, news.texts)
-                    else:
-                        self._hub.enter(joining, connection, lambda texts=news.texts: texts)  # type: ignore[misc]
-                        entered = True
-                finally:
-                    self._hub.cancel(joining)
+                entered = self._step(connection)
         except (RedisError, OSError, Unavailable) as exc:
             logger.warning("a recovery cannot go on, the client has to come back: %s", exc)
             connection.close(CloseCode.TRY_AGAIN_LATER, "messages cannot be read at the moment")
@@ -155,32 +136,55 @@ class Recovery:
             if not entered:
                 self._broker.unsubscribe(self._channels)
 
-    def _read(self) -> list[tuple[bytes, history.Page]]:
-        questions = list(self._since.items())
-        return list(zip(self._since, history.read(pool.client(), questions, self._options), strict=True))
+    def _step(self, connection: Connection) -> bool:
+        """Send the next page, and tell whether it was the last one and the client is a member now."""
+        replay = self._replay
+        assert replay is not None
+        # Live messages are kept only for what may be the last page.
+        joining = self._hub.join(self._channels) if replay.complete else None
+        try:
+            replay.read(replay.since if joining else None)
+            news = News(self._dialect, self._known)
+            for channel, position in replay.lost.items():  # trimmed meanwhile: the client is too slow for this history
+                news.tell(self._dialect.lost(channel, position))
+            replay.lost.clear()
+            self._messages = replay.take(_page_size())
+            self.unfinished = joining is None or not replay.complete
+            if not self.unfinished:
+                self._broker.wait_for(replay.since)
+            if not connection.open:
+                return False
+            if joining is None or self.unfinished:
+                self._tell(news, joining)
+                self._hub.send(connection, news.texts)
+                return False
+            if joining.lost:
+                raise Unavailable("messages were lost meanwhile")
+            self._tell(news, joining)
+            self._hub.enter(joining, connection, lambda: news.texts)
+            return True
+        finally:
+            if joining is not None:
+                self._hub.cancel(joining)
 
-    def _take(self, pages: Sequence[tuple[bytes, history.Page]]) -> None:
-        """Note what is to be sent, across the channels in the order of time."""
-        self._entries = history.merge(pages)
-        for channel, message in self._entries:
-            self._since[channel] = message.position
-        self._tops = {channel: page.top for channel, page in pages}
-        self.unfinished = not all(page.complete for _, page in pages)
-
-    def _tell(self, news: News, joining: Joining) -> None:
+    def _tell(self, news: News, joining: Joining | None) -> None:
         """Add what was read, and then what has come meanwhile. Nothing may yield between this and becoming a member."""
-        entries, self._entries = self._entries, []
-        if self.unfinished:
-            for channel, message in entries:
-                news.add(channel, message)
-            return
-        delivered = {channel: self._broker.position(channel) for channel in self._tops}
-        for channel, message in entries:
+        messages, self._messages = self._messages, []
+        # What is behind these was published after the socket had joined: it has come meanwhile, or is yet to come.
+        tops = {} if self._replay is None else self._replay.since
+        live = not self.unfinished and joining is not None
+        delivered = {channel: self._broker.position(channel) for channel in tops}
+        for channel, message in messages:
             position = delivered[channel]
-            # Redis has told of it already, and the subscription will: it comes to all members.
-            if position is None or message.offset <= position.offset:
+            # What Redis has told of already, and the subscription is yet to bring, comes to all members.
+            if not live or position is None or message.offset <= position.offset:
                 news.add(channel, message)
-        for channel, message in joining.messages:
-            top = self._tops.get(channel)
-            if top is None or not message.offset or message.offset > top.offset:
-                news.add(channel, message)
+        if live and joining is not None:
+            for channel, message in joining.messages:
+                top = tops.get(channel)
+                if top is None or not message.offset or message.offset > top.offset:
+                    news.add(channel, message)
+
+
+def _page_size() -> int:
+    return min(history.PAGE_BYTES, int(conf.option("MAX_QUEUED_BYTES")) // 4)

@@ -708,7 +708,7 @@ def keep(channels, *texts):
 
 
 def top(channel):
-    ((page),) = history.read(pool.client(), [(channel, None)], KEPT)
+    ((page),) = history.read(pool.client(), [(channel, None)])
     return page.top
 
 

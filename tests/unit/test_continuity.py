@@ -90,9 +90,9 @@ class Lines:
     def texts(self, channel=A):
         return [each[1] for each in self.told if each[0] == channel]
 
-    def watch(self, *channels, options=OPTIONS):
+    def watch(self, *channels):
         for channel in channels:
-            assert self.continuity.watch(channel, options)
+            assert self.continuity.watch(channel)
             self.continuity.subscribed(channel)
         assert self.continuity.wait(channels, WAIT)
 
@@ -112,7 +112,7 @@ class Lines:
 
 
 def top(channel=A):
-    ((page),) = history.read(pool.client(), [(channel, None)], OPTIONS)
+    ((page),) = history.read(pool.client(), [(channel, None)])
     return page.top
 
 
@@ -130,8 +130,8 @@ def test_a_line_begins_where_the_history_stands_when_it_is_subscribed(line):
 
 def test_the_position_is_unknown_before_redis_has_answered(line, reads):
     reads.before.clear()
-    assert line.continuity.watch(A, OPTIONS)
-    assert not line.continuity.watch(A, OPTIONS), "it is there already"
+    assert line.continuity.watch(A)
+    assert not line.continuity.watch(A), "it is there already"
     line.continuity.subscribed(A)
     assert line.continuity.position(A) is None
     assert not line.continuity.wait([A], 0.01)
@@ -147,7 +147,7 @@ def test_the_position_is_unknown_before_redis_has_answered(line, reads):
 def test_what_arrives_behind_the_top_that_was_read_is_delivered(line, reads):
     reads.behind.clear()
     line.publish("old")
-    assert line.continuity.watch(A, OPTIONS)
+    assert line.continuity.watch(A)
     line.continuity.subscribed(A)
     wait_until(lambda: reads.questions, what="the question")
     turn()
@@ -166,8 +166,8 @@ def test_a_channel_that_never_had_a_message_begins_with_an_id_of_its_own(line):
 
 
 def test_lines_of_facilities_with_other_options(line):
-    assert line.continuity.watch(A, OPTIONS)
-    assert line.continuity.watch(B, OPTIONS._replace(ttl=7200))
+    assert line.continuity.watch(A)
+    assert line.continuity.watch(B)
     line.continuity.subscribed(A)
     line.continuity.subscribed(B)
     assert line.continuity.wait([A, B, b"no line"], WAIT)
@@ -333,7 +333,7 @@ def test_more_than_may_wait_is_read_instead(line, reads, monkeypatch):
 def test_many_channels_are_read_in_few_questions(line, reads):
     channels = [b"unit:%d" % number for number in range(2 * module.AT_ONCE + 1)]
     for channel in channels:
-        line.continuity.watch(channel, OPTIONS)
+        line.continuity.watch(channel)
         line.continuity.subscribed(channel)
     assert line.continuity.wait(channels, WAIT)
     assert sorted(map(len, reads.questions)) == [1, module.AT_ONCE, module.AT_ONCE]
@@ -427,7 +427,7 @@ def test_a_master_that_had_missed_the_last_messages_is_noticed(line, redis):
 
 def test_more_than_the_history_keeps_is_a_loss(line):
     small = OPTIONS._replace(size=3)
-    line.watch(A, options=small)
+    line.watch(A)
     line.arrive(*line.publish("0", options=small))
     messages = line.publish(*[str(number) for number in range(1, 6)], options=small)
     line.arrive(messages[-1])
@@ -437,7 +437,7 @@ def test_more_than_the_history_keeps_is_a_loss(line):
 
 def test_as_much_as_the_history_keeps_is_none(line):
     small = OPTIONS._replace(size=3)
-    line.watch(A, options=small)
+    line.watch(A)
     line.arrive(*line.publish("0", options=small))
     line.arrive(line.publish("1", "2", "3", options=small)[-1])
     line.settle()
@@ -515,7 +515,7 @@ def test_a_channel_that_is_watched_anew_while_it_is_read_for_those_before(line, 
     line.arrive(messages[1])
     wait_until(lambda: len(reads.questions) == 2, what="the question")
     line.continuity.forget(A)
-    assert line.continuity.watch(A, OPTIONS)
+    assert line.continuity.watch(A)
     line.continuity.subscribed(A)
     reads.behind.set()
     assert line.continuity.wait([A], WAIT)

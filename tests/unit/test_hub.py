@@ -932,21 +932,25 @@ def test_of_a_message_to_several_channels_who_is_behind_gets_it_for_each(hub, me
     assert "sport" not in [each["data"] for each in found]
 
 
-def test_settling_waits_for_members_that_read_and_not_long_for_others(hub, member, monkeypatch):
+def test_settling_waits_for_members_that_read_and_not_long_for_others(hub, member):
     slow, peer = member(NEWS, send_buffer=1)
     stuck, _ = member(SPORT, send_buffer=1)
     latest, _ = member(NEWS, send_buffer=1, latest_only=True)
     for connection in (slow, stuck, latest):
         hub.send(connection, [b"x" * 300_000])
-    settling = gevent.spawn(hub.settle, [NEWS])
+    half = slow.bounds.max_queued_bytes / 2
+    hub.settle([NEWS], 10)  # there is room for more
+    for connection in (slow, stuck, latest):
+        connection.bounds = connection.bounds._replace(max_queued_bytes=1000)
+    assert 500 < slow.queued_bytes < half
+    settling = gevent.spawn(hub.settle, [NEWS], 10)
     turn()
     assert not settling.ready()
     assert peer.message() == "x" * 300_000
     settling.get(timeout=10)
     assert not stuck.clear
     assert not latest.clear
-    monkeypatch.setattr(module, "SETTLING", 0.05)
-    hub.settle([SPORT])
+    hub.settle([SPORT], 0.05)
     assert not stuck.clear
     assert stuck.open
 

@@ -54,7 +54,7 @@ class Process:
 
     def watch(self, *channels):
         for channel in channels:
-            ((page),) = history.read(pool.client(), [(channel, None)], OPTIONS)
+            ((page),) = history.read(pool.client(), [(channel, None)])
             self.positions[channel] = page.top
 
     def publish(self, *texts, channels=(A,), options=OPTIONS):

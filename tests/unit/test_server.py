@@ -708,11 +708,11 @@ def test_after_an_error_of_the_engine_everybody_gets_1011_and_the_next_socket_wo
     peer = front.connect(f"{facility}?subscribe-broadcast")
     engine = module.engine()
     continuity = engine.broker._continuity
-    original, continuity._deliver = continuity._deliver, lambda *_: 1 / 0
+    original, continuity.deliver = continuity.deliver, lambda *_: 1 / 0
     publish("bad", expire=0)
     frame = peer.frame()
     assert Close.parse(frame.data) == Close(1011, "internal error")
-    continuity._deliver = original
+    continuity.deliver = original
     peer = front.connect(f"{facility}?subscribe-broadcast")
     publish("hello")
     assert peer.message() == "hello"

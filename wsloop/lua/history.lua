@@ -10,15 +10,17 @@
 --   3 bytes of the page; of two messages or more those are left out that would make it larger
 --   4 id to begin with where nothing was ever published: without one, nobody could tell later whether that was still so
 --   5 seconds for which meta is kept at least
--- Returns offset and id of the top, and the page as XRANGE gives it.
+-- Returns offset and id of the top, the page as XRANGE gives it, and when it was read: in microseconds since the epoch.
 
 local meta, history = KEYS[1], KEYS[2]
+local now = redis.call('TIME')
+now = now[1] .. string.format('%06d', now[2])
 local top = redis.call('HMGET', meta, 'offset', 'id')
 if not top[1] then
   -- Fails where Redis is full or a replica: then it is what the first message will name as the one before it.
   local made = redis.pcall('HSET', meta, 'offset', '0', 'id', ARGV[4])
   if type(made) == 'table' and made.err then
-    return {'0', '-', {}}
+    return {'0', '-', {}, now}
   end
   redis.call('DEL', history)
   top = {'0', ARGV[4]}
@@ -39,7 +41,7 @@ if ARGV[1] ~= '' then
       end
       size = size + #entry[2][10]
       if #page >= 2 and size > most then
-        return {top[1], top[2], page}
+        return {top[1], top[2], page, now}
       end
       table.insert(page, entry)
     end
@@ -50,4 +52,4 @@ if ARGV[1] ~= '' then
     step = math.max(1, math.min(50, math.floor((most - size) / math.max(size / #page, 1))))
   end
 end
-return {top[1], top[2], page}
+return {top[1], top[2], page, now}
