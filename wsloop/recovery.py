@@ -15,6 +15,8 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import gevent
+from gevent.lock import BoundedSemaphore
 from redis.exceptions import RedisError
 from websockets.frames import CloseCode
 
@@ -27,6 +29,9 @@ from wsloop.messages import Message
 from wsloop.replay import Replay
 
 logger = logging.getLogger("wsloop.recovery")
+
+# Of the process's two connections one is left to handshakes and all else, however many long recoveries there are.
+READING = BoundedSemaphore(1)
 
 
 class Recovery:
@@ -143,7 +148,9 @@ class Recovery:
         # Live messages are kept only for what may be the last page.
         joining = self._hub.join(self._channels) if replay.complete else None
         try:
-            replay.read(replay.since if joining else None)
+            with READING:
+                replay.read(replay.since if joining else None)
+            gevent.sleep(0)  # whoever waits for the connection gets it before the next page
             news = News(self._dialect, self._known)
             for channel, position in replay.lost.items():  # trimmed meanwhile: the client is too slow for this history
                 news.tell(self._dialect.lost(channel, position))
