@@ -7,7 +7,8 @@ while what is missing is read from the history and delivered first. Where the hi
 loss is told, and the line goes on from the top.
 
 Channels are looked at again when the subscription stands anew, and every ``CHECK_INTERVAL`` seconds: a subscription may
-hang on a server that was the master once.
+hang on a server that was the master once. Those that are behind at the same time catch up together
+(:class:`Catching`), in the order of time.
 
 This module must not know WebSockets.
 """
@@ -204,6 +205,7 @@ class Continuity:
             self._behind.put(None)
 
     def read_on(self, channel: bytes, line: Line, waiting: Iterable[Waiting] = ()) -> None:
+        """Have what a line is missing be read, while ``waiting`` and all that arrives waits. Never blocks."""
         line.waiting, line.size, line.dropped = [], 0, False
         for each in waiting:
             self._wait(line, *each)

@@ -636,7 +636,8 @@ def make_site_files(directory):
     """A migrated database with the demo accounts and the collected static files, for sites to start from."""
     env = site_environment(directory, directory, "redis://127.0.0.1:1/0")
     for command in (["migrate", "-v0"], ["demo_data"], ["collectstatic", "-v0", "--no-input"]):
-        subprocess.run([sys.executable, "manage.py", *command], cwd=ROOT, env=env, check=True, timeout=120)
+        quiet = {"stdout": subprocess.DEVNULL}  # what it says of accounts it has made; errors go on being seen
+        subprocess.run([sys.executable, "manage.py", *command], cwd=ROOT, env=env, check=True, timeout=120, **quiet)
     return directory
 
 
