@@ -8,7 +8,7 @@ from django.contrib.sessions.backends.signed_cookies import SessionStore
 from django.core.exceptions import ImproperlyConfigured
 from django.template import Context, Engine
 
-from wsloop import conf, history, pool, resume
+from wsloop import history, pool, resume
 from wsloop.publisher import RedisPublisher
 
 
@@ -44,7 +44,7 @@ def test_the_token_covers_the_audiences_named_and_what_comes_after_it(recovering
     publisher.publish_message("after")
     names = channels(facility, "broadcast", "user:john", "session:johns-key")
     since = resume.read(token, names)
-    pages = history.read(pool.client(), list(since.items()), conf.facility(facility))
+    pages = history.read(pool.client(), list(since.items()))
     assert [[entry.message.payload for entry in page.entries] for page in pages] == [[b"after"], [b"after"], []]
     assert all(page.continuous for page in pages)
     assert resume.read(token, channels(facility, "broadcast", "user:mary")) is None
