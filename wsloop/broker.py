@@ -226,7 +226,8 @@ class Broker:
         self._outbox.put(Publication(channels, payload, expire, options, origin, done))
 
     def stop(self) -> None:
-        """End the reader and close its connection."""
+        """End the reader, close its connection, and look at no channel any more."""
+        self._continuity.stop()
         if self._reader is not None:
             self._reader.kill()
             self._reader = None

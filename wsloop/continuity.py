@@ -120,6 +120,13 @@ class Continuity:
             if self._checking is None:
                 self._checking = gevent.spawn(self._check)
 
+    def stop(self) -> None:
+        """End all lines."""
+        self._lines.clear()
+        if self._checking is not None:
+            self._checking.kill()
+            self._checking = None
+
     def position(self, channel: bytes) -> Position | None:
         """Return where a line stands; None for a channel that is none, or where it is not known."""
         line = self._lines.get(channel)
