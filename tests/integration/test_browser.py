@@ -505,7 +505,7 @@ def test_a_page_whose_user_has_signed_out_elsewhere(browser):
 CLIENT = """
 const [path, options] = arguments;
 const done = arguments[arguments.length - 1];
-const module = performance.getEntriesByType("resource").find(({ name }) => name.includes("/js/wsloop."));
+const module = performance.getEntriesByType("resource").find(({ name }) => name.includes("/wsloop/wsloop."));
 window.told = { messages: [], presences: [], losses: [] };
 import(module.name).then(({ connect }) => {
   window.line = connect(path, {
