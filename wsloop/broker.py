@@ -226,7 +226,7 @@ class Broker:
         self._outbox.put(Publication(channels, payload, expire, options, origin, done))
 
     def stop(self) -> None:
-        """End the reader, close its connection, and look at no channel any more."""
+        """End the reader, close its connection, and look at no channel any more. May be called again."""
         self._continuity.stop()
         if self._reader is not None:
             self._reader.kill()

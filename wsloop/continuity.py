@@ -121,8 +121,7 @@ class Continuity:
                 self._checking = gevent.spawn(self._check)
 
     def stop(self) -> None:
-        """End all lines."""
-        self._lines.clear()
+        """Look at no line by itself any more, until one is subscribed to again."""
         if self._checking is not None:
             self._checking.kill()
             self._checking = None

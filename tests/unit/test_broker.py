@@ -648,6 +648,16 @@ def test_stop_leaves_no_connection_and_another_start_is_possible(broker, redis):
     assert broker.delivered.next() == (A, b"still counted", None)
 
 
+def test_stop_ends_the_looking_at_channels_with_a_history(broker, redis):
+    broker.subscribe([A], KEPT)
+    looking = broker._continuity._checking
+    assert not looking.dead
+    broker.stop()
+    assert looking.dead
+    broker.subscribe([B], KEPT)
+    assert not broker._continuity._checking.dead
+
+
 def test_stop_while_redis_is_away(own_redis, broker):
     broker.subscribe([A])
     own_redis.kill()
