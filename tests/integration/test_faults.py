@@ -215,10 +215,11 @@ def test_redis_comes_back_without_its_data(start, private_redis, facility, machi
     assert verdict.told_lost >= 100 * 5, str(verdict)
 
 
-def test_redis_loses_its_data_while_the_line_is_up(start, private_redis, facility):
+@pytest.mark.parametrize("machines", [1, 2])
+def test_redis_loses_its_data_while_the_line_is_up(start, private_redis, facility, machines):
     """FLUSHALL, the restart of a cache: what comes next is complete again, and nothing is passed over in silence."""
-    site = start(private_redis)
-    with Crowd([site], facility, 50) as crowd, private_redis.client() as client:
+    sites = [start(private_redis) for _ in range(machines)]
+    with Crowd(sites, facility, 50) as crowd, private_redis.client() as client:
         for _ in range(3):
             client.flushall()
             crowd.publisher.wait(5)
@@ -238,11 +239,12 @@ def test_redis_hangs_for_ten_seconds(start, private_redis, facility, machines):
     assert verdict.whole, str(verdict)
 
 
-def test_the_line_to_redis_is_stalled_and_cut(start, private_redis, facility):
+@pytest.mark.parametrize("machines", [1, 2])
+def test_the_line_to_redis_is_stalled_and_cut(start, private_redis, facility, machines):
     """Meanwhile others publish; sockets that stay open get it too."""
     with CuttingProxy(private_redis.port) as proxy:
-        site = start(private_redis, url=f"redis://127.0.0.1:{proxy.port}/0")
-        with Crowd([site], facility, 100, redis=private_redis) as crowd:
+        sites = [start(private_redis, url=f"redis://127.0.0.1:{proxy.port}/0") for _ in range(machines)]
+        with Crowd(sites, facility, 100, redis=private_redis) as crowd:
             before = crowd.ends()
             for _ in range(3):
                 proxy.stall()
@@ -255,12 +257,12 @@ def test_the_line_to_redis_is_stalled_and_cut(start, private_redis, facility):
     assert verdict.whole, str(verdict)
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_the_line_to_redis_is_reset_in_the_middle_of_a_message(start, private_redis, facility, seed):
+@pytest.mark.parametrize(("seed", "machines"), [(0, 1), (1, 2)])
+def test_the_line_to_redis_is_reset_in_the_middle_of_a_message(start, private_redis, facility, seed, machines):
     dice = random.Random(seed)
     with CuttingProxy(private_redis.port) as proxy:
-        site = start(private_redis, url=f"redis://127.0.0.1:{proxy.port}/0")
-        with Crowd([site], facility, 60, rate=60, size=2000, redis=private_redis) as crowd:
+        sites = [start(private_redis, url=f"redis://127.0.0.1:{proxy.port}/0") for _ in range(machines)]
+        with Crowd(sites, facility, 60, rate=60, size=2000, redis=private_redis) as crowd:
             for _ in range(8):
                 proxy.cut_after(dice.randrange(1, 20_000))
                 wait_until(lambda: not proxy.armed, 30, "the cut")
@@ -298,9 +300,9 @@ def test_the_subscription_is_killed(start, private_redis, facility, machines):
     ids=["out of memory", "read-only"],
 )
 def test_redis_takes_no_writes(start, private_redis, facility, harm, heal, named):
-    """Who publishes is told why; sockets stay open, and get everything when Redis takes it again."""
-    site = start(private_redis)
-    with Crowd([site], facility, 50) as crowd, private_redis.client() as client:
+    """Who publishes is told why; sockets of both machines stay open, and get everything when Redis takes it again."""
+    site, other = start(private_redis), start(private_redis)
+    with Crowd([site, other], facility, 50) as crowd, private_redis.client() as client:
         site_ends = crowd.ends()
         speaker = site.connect(f"{facility}/talk?publish-broadcast", subprotocols=["wsloop.v1"])
         assert publish_over(speaker)["type"] == "ack"
@@ -466,7 +468,7 @@ def most_within(seconds, times):
     return most
 
 
-@pytest.mark.parametrize("end", ["chain reload", "SIGKILL"])
+@pytest.mark.parametrize("end", ENDS)
 def test_workers_of_one_machine_end_beside_another(start, private_redis, facility, reload_file, end):
     act, options = ENDS[end]
     sites = [start(private_redis, options=options) for _ in range(2)]
@@ -509,11 +511,13 @@ def test_pages_miss_nothing_between_rendering_and_connecting(start, private_redi
 # --- the network ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("front", ["http-socket", "http"])
-def test_the_network_drops_for_two_seconds_again_and_again(start, private_redis, facility, front):
-    """Some lines survive it, others are reset, and what was about to connect is held up."""
-    site = start(private_redis, front=front)
-    with CuttingProxy(site.port) as proxy, Crowd([site], facility, 100, ports=[proxy.port]) as crowd:
+@pytest.mark.parametrize(("front", "machines"), [("http-socket", 1), ("http", 1), ("http-socket", 2)])
+def test_the_network_drops_for_two_seconds_again_and_again(start, private_redis, facility, front, machines):
+    """Some lines survive it, others are reset, and what was about to connect is held up. (One machine of two.)"""
+    sites = [start(private_redis, front=front) for _ in range(machines)]
+    site = sites[0]
+    ports = [each.port for each in sites[1:]]
+    with CuttingProxy(site.port) as proxy, Crowd(sites, facility, 100, ports=[proxy.port, *ports]) as crowd:
         for _ in range(3):
             proxy.stall()
             time.sleep(2)
