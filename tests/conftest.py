@@ -1,5 +1,6 @@
 """Fixtures of every suite: real servers, started once or for one test, whose logs are shown when a test fails."""
 
+import contextlib
 import shutil
 import tempfile
 import uuid
@@ -32,11 +33,8 @@ def pytest_runtest_setup(item):
 def redis_server():
     """The Redis that tests share; they keep apart by their facilities."""
     need("redis-server")
-    server = RedisServer()
-    try:
+    with contextlib.closing(RedisServer()) as server:
         yield server.start()
-    finally:
-        server.close()
 
 
 @pytest.fixture(scope="session")
@@ -50,11 +48,8 @@ def redis_client(redis_server):
 def private_redis():
     """A Redis for this test alone, which it may kill, start again or count the connections of."""
     need("redis-server")
-    server = RedisServer()
-    try:
+    with contextlib.closing(RedisServer()) as server:
         yield server.start()
-    finally:
-        server.close()
 
 
 @pytest.fixture

@@ -317,9 +317,7 @@ class Connection:
             if taken == self._queued_bytes:
                 self._queue = None
                 self._queued_bytes = self._sent = 0
-                if self._latest:
-                    self._queue, self._latest = list(self._latest.values()), None
-                    self._queued_bytes = sum(map(len, self._queue))
+                self._queue_latest()
             else:
                 self._forget(taken)
                 if taken < len(data):
@@ -327,6 +325,12 @@ class Connection:
                     self._watch()
         if not self._queue and self._protocol.eof_sent:
             self._transport.send_eof()
+
+    def _queue_latest(self) -> None:
+        """Put what :meth:`replace` has kept behind all that waits."""
+        if self._latest:
+            self._queue, self._latest = [*(self._queue or ()), *self._latest.values()], None
+            self._queued_bytes = sum(map(len, self._queue)) - self._sent
 
     def _head(self) -> bytes:
         """Return the first bytes that wait, joined."""
@@ -552,15 +556,12 @@ class Connection:
     def close(self, code: int, reason: str = "") -> None:
         """Begin the closing handshake (RFC 6455, section 7.1.2). Output that waits goes first."""
         if self.open:
-            if self._latest:
-                self._queue, self._latest = [*(self._queue or ()), *self._latest.values()], None
-                self._queued_bytes = sum(map(len, self._queue)) - self._sent
+            self._queue_latest()
             goodbye = self.dialect.goodbye(code, reason) if self._accepting else None
             if goodbye is not None:
                 frame = encode(goodbye, True)
-                if (
-                    self._queued_bytes + len(frame) <= self.bounds.max_queued_bytes
-                ):  # or what waits would be lost for it
+                # Where it does not fit, what waits would be thrown away for it.
+                if self._queued_bytes + len(frame) <= self.bounds.max_queued_bytes:
                     self.enqueue(frame)
             self._protocol.send_close(code, reason)
             self._leave_open()

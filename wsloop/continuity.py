@@ -168,19 +168,12 @@ class Continuity:
     # What is missing.
 
     def _begin(self, channels: list[bytes]) -> None:
-        self._guarded(lambda: self._catch(channels, Catching.begin))
+        self._catch(channels, Catching.begin)
 
     def _catch_up(self, _: list[None]) -> None:
         gevent.sleep(GATHERING)
         due, self._due = list(self._due), {}
-        self._guarded(lambda: self._catch(due, Catching.run))
-
-    def _guarded(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except Exception:
-            logger.exception("what is missing cannot be delivered")
-            self._failed()
+        self._catch(due, Catching.run)
 
     def _catch(self, channels: list[bytes], work: Callable[[Catching], None]) -> None:
         # One that is waiting stands still. Others have been filled since they were put here.
@@ -195,6 +188,10 @@ class Continuity:
                 # When the subscription breaks as well, they are looked at as soon as it stands again.
                 logger.warning("what is missing cannot be read, trying again: %s", exc)
                 gevent.spawn_later(RETRY * random.uniform(0.5, 1.5), self._again, list(group))
+            except Exception:
+                logger.exception("what is missing cannot be delivered")
+                self._failed()
+                return
             gevent.sleep(0)
 
     def _again(self, channels: list[bytes]) -> None:
@@ -268,9 +265,8 @@ class Catching:
         Raises:
             redis.exceptions.RedisError: if Redis does not answer.
         """
-        for channel, page in zip(
-            self._lines, history.read(pool.client(), [(each, None) for each in self._lines]), strict=True
-        ):
+        pages = history.read(pool.client(), [(channel, None) for channel in self._lines])
+        for channel, page in zip(self._lines, pages, strict=True):
             if self._valid(channel):
                 self._lines[channel].position = page.top
         self._finish(self._lines)
@@ -281,8 +277,8 @@ class Catching:
         Raises:
             redis.exceptions.RedisError: if Redis does not answer.
         """
-        since = {channel: line.position for channel, line in self._lines.items()}
-        replay = Replay(pool.client(), {channel: at for channel, at in since.items() if at is not None})
+        since = {channel: line.position for channel, line in self._lines.items() if line.position is not None}
+        replay = Replay(pool.client(), since)
         while True:
             if replay.complete:
                 if self._covered(replay):

@@ -18,7 +18,7 @@ from ws4redis.redis_store import RedisStore
 
 from wsloop import conf, pool, resume
 from wsloop.history import Entry, latest, read
-from wsloop.store import SELF, Outgoing, RedisMessage, Store, last_messages, publish
+from wsloop.store import SELF, Outgoing, RedisMessage, Store, as_list, last_messages, publish
 
 
 class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
@@ -50,8 +50,7 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
         RedisStore.__init__(self, pool.client())
         self._publishers = self._get_message_channels(**kwargs)
         self._facility = kwargs.get("facility", "")
-        groups = kwargs.get("groups")
-        self._own_groups = groups is True or groups is SELF or (isinstance(groups, (list, tuple)) and SELF in groups)
+        self._own_groups = any(each is SELF for each in as_list(kwargs.get("groups"), "groups"))
         self._batch: list[Outgoing] | None = None
 
     def publish_message(

@@ -119,7 +119,7 @@ class Recovery:
             news.tell(dialects.welcome(self._channels, self._recovered, self._token, ping, presence))
         for channel, message in kept:
             news.add(channel, message, kept=True)
-        self._tell(news, joining)
+        self._tell(news, None if self.unfinished else joining)
         return news.texts
 
     def go_on(self, connection: Connection) -> None:
@@ -156,14 +156,12 @@ class Recovery:
                 news.tell(self._dialect.lost(channel, position))
             replay.lost.clear()
             self._messages = replay.take(_page_size())
-            self.unfinished = joining is None or not replay.complete
-            if not self.unfinished:
-                self._broker.wait_for(replay.since)
-            if not connection.open:
-                return False
-            if joining is None or self.unfinished:
-                self._tell(news, joining)
+            if joining is None or not replay.complete:
+                self._tell(news, None)
                 self._hub.send(connection, news.texts)
+                return False
+            self._broker.wait_for(replay.since)
+            if not connection.open:
                 return False
             if joining.lost:
                 raise Unavailable("messages were lost meanwhile")
@@ -175,21 +173,19 @@ class Recovery:
                 self._hub.cancel(joining)
 
     def _tell(self, news: News, joining: Joining | None) -> None:
-        """Add what was read, and then what has come meanwhile. Nothing may yield between this and becoming a member."""
+        """Add what was read, and after the last page what has come meanwhile; nothing may yield before it is a member.
+
+        This process has delivered to others all that was read (:meth:`Broker.wait_for`), so none of it comes again but
+        by way of ``joining``. What is behind it there was published after the socket had joined.
+        """
         messages, self._messages = self._messages, []
-        # What is behind these was published after the socket had joined: it has come meanwhile, or is yet to come.
-        tops = {} if self._replay is None else self._replay.since
-        live = not self.unfinished and joining is not None
-        delivered = {channel: self._broker.position(channel) for channel in tops}
         for channel, message in messages:
-            position = delivered[channel]
-            # What Redis has told of already, and the subscription is yet to bring, comes to all members.
-            if not live or position is None or message.offset <= position.offset:
-                news.add(channel, message)
-        if live and joining is not None:
+            news.add(channel, message)
+        if joining is not None:
+            since = {} if self._replay is None else self._replay.since
             for channel, message in joining.messages:
-                top = tops.get(channel)
-                if top is None or not message.offset or message.offset > top.offset:
+                read = since.get(channel)
+                if read is None or not message.offset or message.offset > read.offset:
                     news.add(channel, message)
 
 

@@ -41,6 +41,7 @@ class Replay:
         self._next: list[tuple[int, bytes]] = []  # a heap: of each channel with a page the time of its first message
         self._unread = set(since)  # channels without a page, of which there may be more
         self._read_at: dict[bytes, int] = {}  # when channels were found to have no more than their pages
+        self._horizon = float("inf")  # the first of these times
         self.since = dict(since)
         self.tops: dict[bytes, Position] = {}
         self.lost: dict[bytes, Position] = {}
@@ -61,7 +62,7 @@ class Replay:
         Raises:
             redis.exceptions.RedisError: if Redis does not answer.
         """
-        wanted = list(self._unread if channels is None else channels)
+        wanted = set(self._unread if channels is None else channels)
         if not wanted:
             return
         pages = history.read(self._client, [(channel, self.since[channel]) for channel in wanted])
@@ -78,13 +79,13 @@ class Replay:
                 self._read_at[channel] = page.time
             if page.entries:
                 self._put(channel)
+        self._horizon = min(self._read_at.values(), default=float("inf"))
 
     def take(self, most: int) -> list[tuple[bytes, Message]]:
         """Return the next messages with their channels: of ``most`` bytes, and one more; none: read on, or complete."""
         taken: list[tuple[bytes, Message]] = []
         size = 0
-        horizon = self._horizon()
-        while size < most and self._next and not self._unread and self._next[0][0] < horizon:
+        while size < most and not self._unread and self._ready():
             _, channel = heapq.heappop(self._next)
             message = self._pages[channel].popleft().message
             self.since[channel] = message.position
@@ -97,10 +98,7 @@ class Replay:
         return taken
 
     def _ready(self) -> bool:
-        return bool(self._next) and self._next[0][0] < self._horizon()
-
-    def _horizon(self) -> float:
-        return min(self._read_at.values(), default=float("inf"))
+        return bool(self._next) and self._next[0][0] < self._horizon
 
     def _put(self, channel: bytes) -> None:
         # Never back: the clock may have been set back, and the order of a channel is that of its offsets.

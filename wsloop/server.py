@@ -297,13 +297,12 @@ class Opening:
             raise
         return self._joining
 
-    def cancel(self, unsubscribe: bool = True) -> None:
+    def cancel(self) -> None:
         """Call it off. May be called again."""
         if self._joining is not None:
             engine().hub.cancel(self._joining)
-        if unsubscribe:
-            channels, self.channels = self.channels, ()
-            engine().broker.unsubscribe(channels)
+        channels, self.channels = self.channels, ()
+        engine().broker.unsubscribe(channels)
 
     def open(self, start_response: Callable[..., Any]) -> Transport | None:
         """Send the 101 and hand the connection to the hub.
@@ -327,7 +326,7 @@ class Opening:
         try:
             if self.recovery is not None:
                 # It becomes a member of its channels when it has caught up with them.
-                self.cancel(unsubscribe=False)
+                engine().hub.cancel(joining)
                 joining = engine().hub.join((), joining.visitor)
             engine().hub.complete(joining, connection, self.news)
             if self.place is not None and connection.open:

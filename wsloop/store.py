@@ -230,7 +230,7 @@ def last_messages(client: Redis, channels: Sequence[bytes | str]) -> list[bytes 
     return list(client.mget(channels))  # type: ignore[arg-type]
 
 
-def _names(value: Any, default_attribute: str) -> list[Any]:
+def as_list(value: Any, default_attribute: str) -> list[Any]:
     """Return ``value`` as a list: one name, object or SELF, or any iterable of them."""
     if value is None or value is False:
         return []
@@ -307,7 +307,7 @@ class Store(RedisStore):  # type: ignore[misc]
         own = {"user": _own_user, "group": _own_groups, "session": _own_session}
         channels = [f"{conf.prefix()}broadcast:{facility}"] if broadcast else []
         for audience, value in (("group", groups), ("user", users), ("session", sessions)):
-            for name in _names(value, f"{audience}s"):
+            for name in as_list(value, f"{audience}s"):
                 if name is SELF:
                     names = own[audience](request)
                 elif isinstance(name, AbstractBaseUser):
@@ -338,4 +338,4 @@ class Store(RedisStore):  # type: ignore[misc]
         return Outgoing(list(self._publishers), encode(message), kept, conf.facility(self._facility), key)
 
 
-__all__ = ["SELF", "Outgoing", "RedisMessage", "Store", "call", "encode", "publish"]
+__all__ = ["SELF", "Outgoing", "RedisMessage", "Store", "as_list", "call", "encode", "publish"]

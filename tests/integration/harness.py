@@ -115,7 +115,22 @@ class Process:
         return clean
 
 
-class RedisServer:
+class Victim:
+    """A server of one process, ``_process``, to which things may happen."""
+
+    def kill(self):
+        """End it at once, as a crash of its machine would."""
+        self._process.stop(signal.SIGKILL)
+
+    def pause(self):
+        """Stop it without ending it: connections stay, nothing is answered."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self):
+        self._process.send_signal(signal.SIGCONT)
+
+
+class RedisServer(Victim):
     """A Redis on a port and a unix socket of its own, without persistence. ``kill`` and ``start`` may alternate."""
 
     def __init__(self, password=None, tls=False):
@@ -171,17 +186,6 @@ class RedisServer:
 
     def client(self, **options):
         return redis.Redis.from_url(self.url, decode_responses=True, socket_timeout=10, **options)
-
-    def kill(self):
-        """End it at once, as a crash of its machine would."""
-        self._process.stop(signal.SIGKILL)
-
-    def pause(self):
-        """Stop it without ending it: connections stay, nothing is answered."""
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self):
-        self._process.send_signal(signal.SIGCONT)
 
     def close(self):
         if self._process:

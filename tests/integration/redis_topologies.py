@@ -7,7 +7,6 @@ started, and is ended by its process group.
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import redis
 
-from tests.integration.harness import Process, free_port, wait_until
+from tests.integration.harness import Process, Victim, free_port, wait_until
 
 SLOTS = 16384
 
@@ -50,7 +49,7 @@ def redis_binaries():
     return {name: found[name] for name in sorted(found, key=order)}
 
 
-class RedisProcess:
+class RedisProcess(Victim):
     """One server process: a Redis of any role, or a Sentinel. ``kill`` and ``start`` may alternate.
 
     Args:
@@ -107,17 +106,6 @@ class RedisProcess:
 
     def log(self):
         return self._process.log()
-
-    def kill(self):
-        """End it at once, as a crash of its machine would."""
-        self._process.stop(signal.SIGKILL)
-
-    def pause(self):
-        """Stop it without ending it: connections stay, nothing is answered."""
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self):
-        self._process.send_signal(signal.SIGCONT)
 
     def close(self):
         if self._process:

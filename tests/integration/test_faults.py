@@ -4,6 +4,7 @@ Messages are numbered and published steadily, by a process that tries each until
 numbers are checked for gaps, duplicates and order. See ``swarm.py``.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -32,11 +33,8 @@ def settings(**more):
 @pytest.fixture
 def durable_redis():
     need("redis-server")
-    server = DurableRedis()
-    try:
+    with contextlib.closing(DurableRedis()) as server:
         yield server.start()
-    finally:
-        server.close()
 
 
 @pytest.fixture
@@ -322,11 +320,8 @@ def test_redis_takes_no_writes(start, private_redis, facility, harm, heal, named
 @pytest.fixture
 def sentinels():
     need("redis-server")
-    setup = SentinelSetup()
-    try:
+    with contextlib.closing(SentinelSetup()) as setup:
         yield setup.start()
-    finally:
-        setup.close()
 
 
 @pytest.mark.parametrize("machines", [1, 2])

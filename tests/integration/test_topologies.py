@@ -1,5 +1,6 @@
 """Redis behind Sentinels and Redis Cluster, from processes with gevent as the server and without as a task queue."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -88,21 +89,15 @@ def start_client(request):
 @pytest.fixture
 def sentinels():
     need("redis-server")
-    setup = SentinelSetup(password="secret")
-    try:
+    with contextlib.closing(SentinelSetup(password="secret")) as setup:
         yield setup.start()
-    finally:
-        setup.close()
 
 
 @pytest.fixture
 def cluster():
     need("redis-server")
-    setup = ClusterSetup(password="secret")
-    try:
+    with contextlib.closing(ClusterSetup(password="secret")) as setup:
         yield setup.start()
-    finally:
-        setup.close()
 
 
 def test_a_client_and_a_subscription_find_the_master_after_a_failover(sentinels, start_client):

@@ -1,5 +1,7 @@
 """Redis Cluster. Separate processes and lost nodes: ``tests/integration/test_topologies.py``."""
 
+import contextlib
+
 import gevent
 import pytest
 import redis.exceptions
@@ -15,11 +17,8 @@ from wsloop.cluster import Cluster
 @pytest.fixture(scope="module")
 def nodes():
     need("redis-server")
-    setup = ClusterSetup()
-    try:
+    with contextlib.closing(ClusterSetup()) as setup:
         yield setup.start()
-    finally:
-        setup.close()
 
 
 @pytest.fixture
