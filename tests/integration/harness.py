@@ -219,6 +219,7 @@ class RedisProxy:
             while data := source.recv(1 << 20):
                 wait(data)
                 target.sendall(data)
+        with contextlib.suppress(OSError):  # after a reset too, or the other side would wait for an end for ever
             target.shutdown(socket.SHUT_WR)
 
     def close(self):
