@@ -5,6 +5,7 @@
  */
 
 import { SIGNED_OUT, connect } from "../wsloop/wsloop.js";
+import { stateOf } from "./state.js";
 
 const MOST_MESSAGES = 100; // shown at a time; a page that stays open for days must not grow for days
 
@@ -92,32 +93,4 @@ function make(tag, className, text) {
   element.className = className;
   element.textContent = text;
   return element;
-}
-
-/**
- * Shows the state of a line, counting down to the next attempt. Screen readers are told the state, not every second.
- *
- * @param {HTMLElement} line
- * @returns {(state: import("../wsloop/wsloop.js").State) => void}
- */
-function stateOf(line) {
-  const words = /** @type {HTMLElement} */ (line.querySelector("[data-state-text]"));
-  const countdown = /** @type {HTMLElement} */ (line.querySelector("[data-countdown]"));
-  /** @type {ReturnType<typeof setInterval> | undefined} */
-  let ticking;
-  return (state) => {
-    clearInterval(ticking);
-    countdown.textContent = "";
-    line.dataset.state = state.name;
-    const text = "reason" in state ? `${state.name} (${state.reason})` : state.name;
-    if (words.textContent !== text) words.textContent = text;
-    if (state.name !== "reconnecting") return;
-    let seconds = Math.ceil(state.seconds);
-    const tick = () => {
-      countdown.textContent = seconds > 0 ? ` in ${seconds} s` : " …";
-      seconds -= 1;
-    };
-    tick();
-    ticking = setInterval(tick, 1000);
-  };
 }

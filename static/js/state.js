@@ -1,0 +1,29 @@
+/** Shows how a line is doing: of wsloop.js, or of reconnect.js. */
+
+/**
+ * Shows the state of a line, counting down to the next attempt. Screen readers are told the state, not every second.
+ *
+ * @param {HTMLElement} line holds elements with `data-state-text` and `data-countdown`; gets `data-state`, for its colour
+ * @returns {(state: import("../wsloop/wsloop.js").State | import("./reconnect.js").State) => void}
+ */
+export function stateOf(line) {
+  const words = /** @type {HTMLElement} */ (line.querySelector("[data-state-text]"));
+  const countdown = /** @type {HTMLElement} */ (line.querySelector("[data-countdown]"));
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  let ticking;
+  return (state) => {
+    clearInterval(ticking);
+    countdown.textContent = "";
+    line.dataset.state = state.name;
+    const text = "reason" in state ? `${state.name} (${state.reason})` : state.name;
+    if (words.textContent !== text) words.textContent = text;
+    if (state.name !== "reconnecting") return;
+    let seconds = Math.ceil(state.seconds);
+    const tick = () => {
+      countdown.textContent = seconds > 0 ? ` in ${seconds} s` : " …";
+      seconds -= 1;
+    };
+    tick();
+    ticking = setInterval(tick, 1000);
+  };
+}
