@@ -11,5 +11,7 @@ urlpatterns = [
     path("session/", views.Session.as_view(), name="session"),
     path("send/", views.Send.as_view(), name="send"),
     path("inbox/", views.Inbox.as_view(), name="inbox"),
+    path("echo/", views.Echo.as_view(), name="echo"),
+    path("random/", views.Random.as_view(), name="random"),
     path("favicon.ico", views.favicon),
 ]

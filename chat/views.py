@@ -277,6 +277,18 @@ class Inbox(TemplateView):
         return super().get_context_data(**context, **kwargs)
 
 
+class Echo(TemplateView):
+    """What the page sends to its consumer comes back."""
+
+    template_name = "chat/echo.html"
+
+
+class Random(TemplateView):
+    """A number every second, of a loop in a consumer."""
+
+    template_name = "chat/random.html"
+
+
 def read_note(text):
     """Return what :class:`Send` published as a dictionary, and what others published there as ``text``."""
     try:

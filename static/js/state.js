@@ -1,10 +1,14 @@
-/** Shows how a line is doing: of wsloop.js, or of reconnect.js. */
+/** Shows how a line is doing: one of wsloop.js, one of reconnect.js, or one that the user has stopped. */
+
+/**
+ * @typedef {import("../wsloop/wsloop.js").State | import("./reconnect.js").State | {name: "stopped"}} State
+ */
 
 /**
  * Shows the state of a line, counting down to the next attempt. Screen readers are told the state, not every second.
  *
  * @param {HTMLElement} line holds elements with `data-state-text` and `data-countdown`; gets `data-state`, for its colour
- * @returns {(state: import("../wsloop/wsloop.js").State | import("./reconnect.js").State) => void}
+ * @returns {(state: State) => void}
  */
 export function stateOf(line) {
   const words = /** @type {HTMLElement} */ (line.querySelector("[data-state-text]"));
