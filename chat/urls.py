@@ -1,6 +1,6 @@
 from django.urls import path
 
-from chat import views
+from chat import inspector, views
 
 urlpatterns = [
     path("", views.Home.as_view(), name="home"),
@@ -11,6 +11,7 @@ urlpatterns = [
     path("session/", views.Session.as_view(), name="session"),
     path("send/", views.Send.as_view(), name="send"),
     path("inbox/", views.Inbox.as_view(), name="inbox"),
+    path("inspector/", inspector.Inspector.as_view(), name="inspector"),
     path("echo/", views.Echo.as_view(), name="echo"),
     path("random/", views.Random.as_view(), name="random"),
     path("favicon.ico", views.favicon),

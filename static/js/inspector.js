@@ -1,0 +1,312 @@
+/**
+ * The page `/inspector/`: opens a socket, shows what it is told about it, and sends. Each part of the page has a module
+ * beside this one; here they are joined.
+ */
+
+import { explain, problemOfClose, REFUSALS } from "./inspector/close-codes.js";
+import { counted, duration, isStructure, roundTrip, size } from "./inspector/format.js";
+import { Log } from "./inspector/log.js";
+import { enable, find, isEnabled, setText, showProblem } from "./inspector/page.js";
+import { PingPanel } from "./inspector/ping-panel.js";
+import { Sender } from "./inspector/sender.js";
+import { InspectedSocket } from "./inspector/socket.js";
+import { fromQuery, parsePasted, problemOf, protocolNames, socketUrl, toQuery } from "./inspector/target.js";
+
+const root = find(document, "[data-inspector]");
+const { websocketUrl, heartbeat } = root.dataset;
+const mostBytes = Number(root.dataset.maxMessageSize);
+
+// --- what to connect to -----------------------------------------------------------------------------------------------
+
+const targetForm = find(root, "[data-target]");
+const path = find(targetForm, "[name=path]");
+const more = find(targetForm, "[name=more]");
+const protocol = find(targetForm, "[name=protocol]");
+const protocols = find(targetForm, "[name=protocols]");
+const urlOutput = find(targetForm, "[data-url]");
+/** @type {HTMLInputElement[]} */
+const boxes = [...targetForm.querySelectorAll("[data-parameter]")];
+const known = boxes.map(({ name }) => name);
+
+/** @returns {import("./inspector/target.js").Target} */
+function target() {
+  return {
+    path: path.value.trim(),
+    parameters: boxes.filter(({ checked }) => checked).map(({ name }) => name),
+    more: more.value,
+    protocols: protocol.value === "other" ? protocolNames(protocols.value) : [protocol.value].filter(Boolean),
+  };
+}
+
+/** @param {import("./inspector/target.js").Target} target */
+function fillIn(target) {
+  path.value = target.path;
+  more.value = target.more;
+  for (const box of boxes) box.checked = target.parameters.includes(box.name);
+  const name = target.protocols.join(", ");
+  const isListed = [...protocol.options].some(({ value }) => value === name && value !== "other");
+  protocol.value = isListed ? name : "other";
+  protocols.value = isListed ? "" : name;
+}
+
+function showTarget() {
+  const current = target();
+  find(targetForm, "[data-other-protocols]").hidden = protocol.value !== "other";
+  showProblem(path, find(targetForm, "#path-error"), null);
+  showProblem(protocols, find(targetForm, "#protocols-error"), null);
+  setText(urlOutput, socketUrl(current, websocketUrl, location.href));
+  const subscribed = current.parameters.some((name) => name.startsWith("subscribe-"));
+  find(targetForm, "[data-nothing-arrives]").hidden = subscribed || current.path.endsWith("/");
+  history.replaceState(null, "", `?${toQuery(current)}`);
+}
+
+/** @returns {boolean} whether what is in the field of the path can be used, taken apart if it was a URL */
+function takePasted() {
+  const pasted = parsePasted(path.value.trim(), websocketUrl, location.href, known);
+  if (pasted && "problem" in pasted) {
+    showProblem(path, find(targetForm, "#path-error"), pasted.problem);
+    return false;
+  }
+  if (pasted) {
+    fillIn({ ...target(), ...pasted });
+    showTarget();
+  }
+  return true;
+}
+
+// --- the socket -------------------------------------------------------------------------------------------------------
+
+const connectButton = find(targetForm, "[data-connect]");
+const closeForm = find(root, "[data-close]");
+const disconnectButton = find(closeForm, "[data-disconnect]");
+const code = find(closeForm, "[name=code]");
+const reason = find(closeForm, "[name=reason]");
+const readyState = find(root, "[data-ready-state]");
+
+const log = new Log(find(root, ".log-panel"));
+const sender = new Sender(find(root, "[data-send]"), mostBytes, send);
+const pings = new PingPanel(
+  find(root, ".ping").parentElement,
+  (socket, text) => {
+    record(socket, { direction: "out", kind: "json", ping: true, bytes: socket.send(text), text });
+    showConnection();
+  },
+  (socket, text) => record(socket, { direction: "event", kind: "note", ping: true, title: text }),
+);
+
+/** @type {InspectedSocket | null} the latest one */
+let current = null;
+let sockets = 0;
+/** @type {string} what is said of the close, until there is another socket */
+let ended = "";
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let watching;
+
+/** @typedef {Omit<import("./inspector/journal.js").Entry, "number" | "time" | "socket" | "ping" | "bytes">} Content */
+
+/** @param {{number: number}} socket @param {Content & {ping?: boolean, bytes?: number | null}} content */
+function record(socket, content) {
+  log.add({ ping: false, bytes: null, ...content, socket: socket.number });
+}
+
+function connect() {
+  if (!takePasted()) return path.focus();
+  const wanted = target();
+  const problem = problemOf(wanted);
+  if (problem) {
+    const field = problem.field === "path" ? path : protocols;
+    showProblem(field, find(targetForm, `#${problem.field}-error`), problem.text);
+    return field.focus();
+  }
+  if (current && current.state !== "CLOSED") current.close(1000);
+  const url = socketUrl(wanted, websocketUrl, location.href);
+  sockets += 1;
+  ended = "";
+  const asked = wanted.protocols.length ? `, subprotocol ${wanted.protocols.join(", ")}` : "";
+  record({ number: sockets }, { direction: "event", kind: "note", title: "connecting", more: withoutSecrets(url + asked) });
+  try {
+    current = new InspectedSocket(sockets, wanted.path, url, wanted.protocols, listener);
+  } catch (error) {
+    current = null;
+    ended = "The browser did not try.";
+    record({ number: sockets }, { direction: "event", kind: "error", title: "the browser did not try", more: String(error) });
+  }
+  pings.closed();
+  watch();
+}
+
+/** The log may be shown to others; who has typed a token sees it where it was typed. @param {string} text */
+function withoutSecrets(text) {
+  return text.replace(/([?&](?:token|resume)=)[^&\s,]+/gi, "$1…").replace(/(wsloop\.token\.)[^\s,]+/gi, "$1…");
+}
+
+const listener = {
+  /** @param {InspectedSocket} socket */
+  opened(socket) {
+    const facts = /** @type {[string, string][]} */ ([
+      ["protocol", socket.protocol || "none"],
+      ["extensions", socket.extensions || "none"],
+      ["handshake", roundTrip(socket.handshake ?? 0)],
+    ]);
+    record(socket, { direction: "event", kind: "open", title: "the socket is open", facts });
+    if (socket === current) pings.opened(socket);
+    showConnection();
+  },
+
+  /** @param {InspectedSocket} socket @param {string | Uint8Array} data @param {number} bytes */
+  received(socket, data, bytes) {
+    if (typeof data !== "string") {
+      record(socket, { direction: "in", kind: "binary", bytes, data });
+      return;
+    }
+    const milliseconds = pings.answered(socket, data);
+    const isPing = milliseconds !== null || isHeartbeat(socket, data);
+    const title = milliseconds === null ? undefined : `round trip ${roundTrip(milliseconds)}`;
+    const kind = isStructure(data) ? "json" : "text";
+    record(socket, { direction: "in", kind, ping: isPing, bytes, text: data, title });
+  },
+
+  /** @param {InspectedSocket} socket */
+  failed(socket) {
+    if (socket.openedAt !== null) {
+      const explanation = "Browsers do not tell a script what it was. The close event says as much as can be known.";
+      record(socket, { direction: "event", kind: "error", title: "the line has failed", more: explanation });
+      return;
+    }
+    record(socket, {
+      direction: "event",
+      kind: "error",
+      title: "the handshake failed",
+      facts: /** @type {[string, string][]} */ (REFUSALS),
+      more:
+        "Browsers do not tell a script why. Either nobody could be reached, or the server refused with an HTTP status, likely one of " +
+        "these. To see it: the browser's developer tools, Network, this request, Status and Response; the server's log; or the same " +
+        "handshake with curl, which shows the body that says what to do.",
+      text: curl(),
+    });
+  },
+
+  /** @param {InspectedSocket} socket @param {{code: number, reason: string, wasClean: boolean}} close */
+  closed(socket, { code, reason, wasClean }) {
+    const { meaning, action } = explain(code);
+    const facts = /** @type {[string, string][]} */ ([
+      ["meaning", meaning],
+      ["the client should", action],
+      ["reason", reason || "none"],
+      ["wasClean", String(wasClean)],
+      ["open for", socket.duration === null ? "never" : duration(socket.duration)],
+    ]);
+    record(socket, { direction: "event", kind: "close", title: `closed with ${code}`, facts });
+    if (socket === current) {
+      ended = `${code}: ${meaning}`;
+      pings.closed();
+    }
+    showConnection();
+  },
+};
+
+/** Both are there to show that the line is alive. @param {InspectedSocket} socket @param {string} data */
+function isHeartbeat(socket, data) {
+  return (heartbeat && data === heartbeat) || (socket.protocol === "wsloop.v1" && data === '{"type": "ping"}');
+}
+
+/** @returns {string} the handshake as a command; without the cookies, which a script does not see */
+function curl() {
+  const wanted = target();
+  const url = withoutSecrets(socketUrl(wanted, websocketUrl, location.href)).replace(/^ws/, "http");
+  const headers = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"];
+  headers.push("Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==", `Origin: ${location.origin}`);
+  if (wanted.protocols.length) headers.push(`Sec-WebSocket-Protocol: ${withoutSecrets(wanted.protocols.join(", "))}`);
+  headers.push("Cookie: …");
+  const quoted = (/** @type {string} */ text) => `'${text.replaceAll("'", "'\\''")}'`;
+  return ["curl -i --http1.1 --max-time 5", ...headers.map((header) => `-H ${quoted(header)}`), quoted(url)].join(" \\\n  ");
+}
+
+/** @param {import("./inspector/sender.js").Data} data @param {string} kind */
+function send(data, kind) {
+  if (!current?.isOpen) return;
+  const bytes = current.send(data);
+  record(current, { direction: "out", kind, bytes, ...(typeof data === "string" ? { text: data } : { data }) });
+  watch();
+}
+
+// --- what is known of it ----------------------------------------------------------------------------------------------
+
+/** Looks at the socket often while bytes wait to be sent, and four times a second for the rest. */
+function watch() {
+  showConnection();
+  clearTimeout(watching);
+  if (current && current.state !== "CLOSED") watching = setTimeout(watch, current.bufferedAmount ? 20 : 250);
+}
+
+function showConnection() {
+  const state = current?.state ?? (sockets ? "CLOSED" : "not connected yet");
+  setText(readyState, state);
+  readyState.dataset.readyState = state;
+  setText(find(root, "[data-ready-more]"), state === "CLOSED" ? ended : "");
+  const dash = (/** @type {number | null | undefined} */ value, /** @type {(value: number) => string} */ format) =>
+    value === null || value === undefined ? "–" : format(value);
+  const facts = {
+    protocol: current?.openedAt ? current.protocol || "none" : "–",
+    extensions: current?.openedAt ? current.extensions || "none" : "–",
+    buffered: dash(current?.bufferedAmount, (bytes) => `${bytes} bytes`),
+    handshake: dash(current?.handshake, roundTrip),
+    duration: dash(current?.duration, duration),
+    received: current ? traffic(current.received) : "–",
+    sent: current ? traffic(current.sent) : "–",
+  };
+  for (const [name, text] of Object.entries(facts)) setText(find(root, `[data-fact=${name}]`), text);
+  const isLive = current !== null && state !== "CLOSED";
+  setText(connectButton, isLive ? "Reconnect" : "Connect");
+  enable(disconnectButton, isLive && state !== "CLOSING");
+  setText(disconnectButton, state === "CONNECTING" ? "Give up" : "Disconnect");
+  setText(find(closeForm, "#disconnect-why"), isLive ? "" : "There is no socket.");
+  const why = current?.isOpen ? null : sockets ? `Nothing can be sent: readyState is ${state}.` : "Connect first.";
+  sender.allow(why, why === null && current?.protocol === "wsloop.v1");
+}
+
+/** @param {{messages: number, bytes: number}} traffic */
+function traffic({ messages, bytes }) {
+  return `${counted(messages, "message")}, ${size(bytes)}`;
+}
+
+// --- what a person does -----------------------------------------------------------------------------------------------
+
+targetForm.addEventListener("input", showTarget);
+path.addEventListener("change", takePasted);
+targetForm.addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
+  event.preventDefault();
+  connect();
+});
+closeForm.addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
+  event.preventDefault();
+  if (!current || !isEnabled(disconnectButton)) return;
+  const typed = code.value.trim();
+  const problem = problemOfClose(typed, reason.value);
+  const isOfReason = problem?.startsWith("The reason");
+  showProblem(reason, find(closeForm, "#close-error"), isOfReason ? problem : null);
+  showProblem(code, find(closeForm, "#close-error"), problem);
+  if (isOfReason) code.removeAttribute("aria-invalid");
+  if (problem) return (isOfReason ? reason : code).focus();
+  const sent = typed ? `closing with ${typed}${reason.value && `, “${reason.value}”`}` : "closing without a code";
+  record(current, { direction: "event", kind: "note", title: sent });
+  current.close(typed ? Number(typed) : undefined, reason.value);
+  showConnection();
+});
+for (const button of targetForm.querySelectorAll("[data-copy]")) {
+  button.addEventListener("click", async () => {
+    const text = button.dataset.copy === "url" ? urlOutput.textContent : location.href;
+    const said = find(targetForm, "[data-copied]");
+    try {
+      await navigator.clipboard.writeText(text);
+      said.textContent = "Copied.";
+    } catch {
+      said.textContent = "The browser does not let this page copy; select the text instead.";
+    }
+  });
+}
+
+const shared = fromQuery(location.search, known);
+if (shared) fillIn(shared);
+showTarget();
+showConnection();

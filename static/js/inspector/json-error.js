@@ -1,0 +1,99 @@
+/**
+ * Where JSON is wrong. `JSON.parse` decides whether it is; browsers differ in telling where, and Chromium does not at
+ * all for short texts, so that is found here.
+ */
+
+/** @typedef {{line: number, column: number, index: number, problem: string}} JsonError */
+
+/** @param {string} text @returns {JsonError | null} null: it is JSON */
+export function jsonError(text) {
+  try {
+    JSON.parse(text);
+    return null;
+  } catch (error) {
+    const { index, problem } = firstFault(text) ?? { index: 0, problem: String(/** @type {Error} */ (error).message) };
+    const before = text.slice(0, index).split("\n");
+    return { line: before.length, column: before[before.length - 1].length + 1, index, problem };
+  }
+}
+
+const SPACE = /[ \t\n\r]*/y;
+const SCALAR = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\w.])|(?:true|false|null)(?!\w)/y;
+const STRING = /"(?:[^"\\\u0000-\u001f]|\\(?:["\\/bfnrt]|u[\da-fA-F]{4}))*/y;
+
+/** Walks through the text with a list of what is open, so that depth is no matter. */
+/** @param {string} text @returns {{index: number, problem: string} | null} */
+function firstFault(text) {
+  let index = 0;
+  /** @type {string[]} the brackets that will close what is open */
+  const open = [];
+  /** @type {"value" | "first value" | "name" | "first name" | "colon" | "next" } */
+  let expected = "value";
+
+  /** @param {RegExp} pattern @returns {string} what was read; nothing, if the pattern is not there */
+  const read = (pattern) => {
+    pattern.lastIndex = index;
+    const found = pattern.exec(text)?.[0] ?? "";
+    index += found.length;
+    return found;
+  };
+  /** @param {string} wanted */
+  const fault = (wanted) => {
+    const point = text.codePointAt(index);
+    return { index, problem: point === undefined ? `it ends where ${wanted} should be` : `${wanted} expected, not ${name(point)}` };
+  };
+  /** @returns {{index: number, problem: string} | null} */
+  const readString = () => {
+    if (!read(STRING)) return null;
+    if (text[index] === '"') {
+      index += 1;
+      return null;
+    }
+    if (index >= text.length) return { index, problem: "a text has no closing quotation mark" };
+    if (text[index] === "\\") return { index, problem: "there is no such escape in JSON" };
+    return { index, problem: "a line break or control character in a text must be escaped" };
+  };
+
+  for (;;) {
+    read(SPACE);
+    const character = text[index];
+    const last = open[open.length - 1];
+    if (expected === "next") {
+      if (!last) return index < text.length ? fault("the end") : null;
+      if (character === last) {
+        open.pop();
+        index += 1;
+      } else if (character === ",") {
+        index += 1;
+        expected = last === "}" ? "name" : "value";
+      } else return fault(`a comma or ${last}`);
+    } else if (expected === "colon") {
+      if (character !== ":") return fault("a colon");
+      index += 1;
+      expected = "value";
+    } else if ((expected === "first value" || expected === "first name") && character === last) {
+      open.pop();
+      index += 1;
+      expected = "next";
+    } else if (expected === "name" || expected === "first name") {
+      if (character !== '"') return fault("a name in quotation marks");
+      const wrong = readString();
+      if (wrong) return wrong;
+      expected = "colon";
+    } else if (character === "{" || character === "[") {
+      open.push(character === "{" ? "}" : "]");
+      index += 1;
+      expected = character === "{" ? "first name" : "first value";
+    } else if (character === '"') {
+      const wrong = readString();
+      if (wrong) return wrong;
+      expected = "next";
+    } else if (read(SCALAR)) expected = "next";
+    else return fault("a value");
+  }
+}
+
+/** @param {number} point @returns {string} */
+function name(point) {
+  return point === 10 || point === 13 ? "a line break" : `“${String.fromCodePoint(point)}”`;
+}
