@@ -22,11 +22,11 @@ try:
 except ImportError:  # manage.py runserver
     uwsgi = None
 
-from project.routing import handlers  # noqa: E402
+from project.routing import websocket_urlpatterns  # noqa: E402
 from wsloop.redaction import request_line  # noqa: E402
 from wsloop.server import WebsocketServer  # noqa: E402
 
-websocket_application = WebsocketServer(handlers=handlers)
+websocket_application = WebsocketServer(urlpatterns=websocket_urlpatterns)
 
 
 def application(environ, start_response):

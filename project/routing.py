@@ -1,5 +1,10 @@
-"""The URLs under ``WEBSOCKET_URL`` that are code and no notifications."""
+"""Which URLs under ``WEBSOCKET_URL`` are served by consumers; all others are facilities."""
 
-from chat.echo import Echo
+from django.urls import path
 
-handlers = {"echo/": Echo}
+from chat.consumers import EchoConsumer, RandomConsumer
+
+websocket_urlpatterns = [
+    path("ws/echo/", EchoConsumer.as_websocket()),
+    path("ws/random/", RandomConsumer.as_websocket()),
+]

@@ -96,6 +96,7 @@ class Broker:
         self._control_channel = store.control_channel()
         self._own_channel = f"{conf.prefix()}wsloop:{uuid.uuid4().hex}".encode()
         self._counts: dict[bytes, int] = {self._control_channel: 1, self._own_channel: 1}
+        self._attached: dict[bytes, Callable[[bytes], None]] = {}
         self._acknowledged: set[bytes] = set()
         self._unanswered: collections.Counter[bytes] = collections.Counter()
         self._waiting: dict[bytes, list[AsyncResult[None]]] = {}
@@ -109,6 +110,16 @@ class Broker:
         self._origins: dict[bytes, list[Any]] = {}  # as often as they will be told of
         self._syncs: dict[bytes, list[AsyncResult[None]]] = {}
         self._numbers = itertools.count(1)
+
+    def attach(self, channel: bytes, heard: Callable[[bytes], None]) -> None:
+        """Listen to one more channel for as long as this process lives. Called before anything else.
+
+        Args:
+            channel: which.
+            heard: called with each payload; must not block.
+        """
+        self._counts[channel] = 1
+        self._attached[channel] = heard
 
     # What sockets need.
 
@@ -185,15 +196,22 @@ class Broker:
                 gone.append(channel)
         self._command("UNSUBSCRIBE", tuple(gone))
 
+    def ready(self) -> None:
+        """Return when Redis has acknowledged that this process listens to its own channels.
+
+        Raises:
+            Unavailable: see :meth:`subscribe`.
+        """
+        self._start()
+        self._wait_for_acknowledgement((self._own_channel, *self._attached))
+
     def sync(self) -> None:
         """Return when all that Redis published before the call has been delivered in this process.
 
         Raises:
             Unavailable: if that takes longer than ``REDIS_TIMEOUT`` seconds.
         """
-        self._start()
-        # The first socket of a worker may have no channel, and have waited for nothing yet.
-        self._wait_for_acknowledgement((self._own_channel,))
+        self.ready()  # the first socket of a worker may have no channel, and have waited for nothing yet
         number = b"%d" % next(self._numbers)
         waiter: AsyncResult[None] = AsyncResult()
         # Messages of different nodes of a cluster are in no order: each node has to send the marker behind its own.
@@ -329,6 +347,8 @@ class Broker:
                 self._handle_own(payload)
             elif channel == self._control_channel:
                 self._control(payload)
+            elif channel in self._attached:
+                self._attached[channel](payload)
             else:
                 self._continuity.arrived(channel, unwrap(payload), self._origin)
                 return len(payload)

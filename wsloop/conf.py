@@ -37,6 +37,9 @@ DEFAULTS: dict[str, Any] = {
     # Output that may wait for one client, in bytes, before it is closed as too slow: 1 MiB bounds 1,000 stuck clients
     # to 1 GiB, and holds some thousand notifications.
     "MAX_QUEUED_BYTES": 1024 * 1024,
+    # Events of the channel layer that wait for one consumer, before more are dropped: ten times what Channels holds,
+    # for a burst reaches all of a worker's consumers before the first of them can run. They share the bytes.
+    "CHANNEL_CAPACITY": 1000,
     # How many there may be. All are counted by each worker for itself; None: any number.
     # Sockets of one worker, closing ones included. Three quarters of its descriptors are the limit where that is less,
     # so that the site goes on answering.
@@ -59,6 +62,8 @@ DEFAULTS: dict[str, Any] = {
     "CLOSE_TIMEOUT": 10,
     # Until Redis must have answered, for a handshake as for a view that publishes.
     "REDIS_TIMEOUT": 5,
+    # For a handler of a consumer to go on after its client has left: as much as Channels' daphne grants.
+    "HANDLER_TIMEOUT": 10,
     # What is sent.
     # Smallest message that is compressed for clients which can take it, in bytes: below, compressing costs more than a
     # packet saves. None: nothing is compressed in either direction.
@@ -101,7 +106,7 @@ class Facility(NamedTuple):
 
 FACILITY_DEFAULTS: dict[str, Any] = Facility()._asdict()
 
-WHOLE = ("MAX_", "PING_", "COMPRESS_")  # numbers of things, bytes, and turns of the hub's timer
+WHOLE = ("MAX_", "PING_", "COMPRESS_", "CHANNEL_")  # numbers of things, bytes, and turns of the hub's timer
 MAY_BE_NONE = {
     "RATE_LIMIT",
     "MAX_CONNECTIONS",

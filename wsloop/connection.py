@@ -237,6 +237,17 @@ class Connection:
         return self._protocol.state is State.OPEN
 
     @property
+    def close_code(self) -> int:
+        """The code that a connection which is closing ends with: 1006 without a close frame (RFC 6455, 7.1.5)."""
+        close = self._protocol.close_rcvd or self._protocol.close_sent
+        return CloseCode.ABNORMAL_CLOSURE if close is None else close.code
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether the peer will send no more, and may be gone; to be asked of a connection that is not read."""
+        return self._transport.hung_up
+
+    @property
     def latest_only(self) -> bool:
         """Whether of messages that it does not read the newest of each channel is kept, and it is not closed."""
         return self.bounds.latest_only

@@ -31,11 +31,13 @@ class Dialect:
     Attributes:
         name: the subprotocol.
         tells: whether this dialect has more frames than messages.
+        heartbeat: whether the heartbeat of ws4redis comes between the messages.
         ping: payload of a message that shows that the line is alive; None: there is none.
     """
 
     name = "ws4redis"
     tells = False
+    heartbeat = True
     ping: bytes | None = None
 
     def message(self, channel: bytes, message: Message, own: bool = False, kept: bool = False) -> bytes:
@@ -67,6 +69,7 @@ class V1(Dialect):
 
     name = "wsloop.v1"
     tells = True
+    heartbeat = False
     ping = b'{"type": "ping"}'
 
     def message(self, channel: bytes, message: Message, own: bool = False, kept: bool = False) -> bytes:
@@ -107,7 +110,14 @@ class V1(Dialect):
         return _frame("goodbye", **content)
 
 
+class Silent(Dialect):
+    """What a consumer sends, and nothing else."""
+
+    heartbeat = False
+
+
 BARE = Dialect()
+SILENT = Silent()
 V1_DIALECT = V1()
 DIALECTS = {each.name: each for each in (V1_DIALECT, BARE)}  # the preferred one first
 
@@ -203,4 +213,4 @@ def _frame(kind: str, **content: Any) -> bytes:
     return json.dumps({"type": kind, **content}, ensure_ascii=False).encode()
 
 
-__all__ = ["BARE", "DIALECTS", "Dialect", "Misunderstood", "Published", "ack", "error", "parse", "welcome"]
+__all__ = ["BARE", "DIALECTS", "SILENT", "Dialect", "Misunderstood", "Published", "ack", "error", "parse", "welcome"]

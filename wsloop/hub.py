@@ -285,9 +285,8 @@ class Hub:
         """Make an open connection a member of the channels, after writing ``news()`` to it. In one step."""
         self._joining.discard(joining)
         connection.channels = joining.channels
-        members = self._members[connection.dialect, connection.latest_only]
         for channel in joining.channels:
-            members.add(channel, connection)
+            self._members[connection.dialect, connection.latest_only].add(channel, connection)
         first = b"".join(connection.frame(payload, is_text(payload)) for payload in news())
         if first:
             connection.enqueue(first)  # as one: several kept messages are no sign of a slow client
@@ -379,6 +378,13 @@ class Hub:
         for connection in dirty:
             connection.flush()
 
+    def put(self, connection: Connection, frame: bytes) -> None:
+        """Put a frame down for one connection; it leaves with what else this turn of the loop brings."""
+        if connection.enqueue(frame):
+            if not self._dirty:
+                self._loop.run_callback(self._flush)
+            self._dirty.append(connection)
+
     # Recovery in several steps.
 
     def send(self, connection: Connection, texts: Iterable[bytes]) -> None:
@@ -450,9 +456,8 @@ class Hub:
         if connection not in portion:
             return False
         portion.remove(connection)
-        members = self._members[connection.dialect, connection.latest_only]
         for channel in connection.channels:
-            members.remove(channel, connection)
+            self._members[connection.dialect, connection.latest_only].remove(channel, connection)
         self.drained(connection)
         self._left(connection)
         return True
@@ -499,7 +504,7 @@ class Hub:
         frame = encode(heartbeat, is_text(heartbeat))
         for number, portion in enumerate(self._portions):
             if number % HEARTBEAT_INTERVAL == self._ticks % HEARTBEAT_INTERVAL:  # in turn, not all at once
-                self._send(frame, [each for each in portion if not each.dialect.tells])
+                self._send(frame, [each for each in portion if each.dialect.heartbeat])
 
     def _ping(self, portion: Collection[Connection]) -> None:
         connections = list(portion)

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
@@ -32,10 +32,12 @@ from wsloop import (
     conf,
     dialects,
     handshake,
+    layers,
     metrics,
     pool,
     redaction,
     resume,
+    routing,
     subscriptions,
     tokens,
     transport,
@@ -43,12 +45,15 @@ from wsloop import (
 from wsloop.access import Access, close_databases
 from wsloop.broker import Broker, Unavailable
 from wsloop.connection import Bounds, Connection
-from wsloop.dialects import BARE, DIALECTS, Dialect
+from wsloop.dialects import BARE, DIALECTS, SILENT, Dialect
 from wsloop.drain import Drain
 from wsloop.handshake import Refused
 from wsloop.hub import Hub, Joining, Visitor
+from wsloop.members import Members
+from wsloop.messages import Message
 from wsloop.presence import Presence, presence_channel, who
 from wsloop.recovery import Recovery
+from wsloop.runner import Consumers, Runner
 from wsloop.store import RedisMessage
 from wsloop.transport import Headers, Takeover, Transport
 
@@ -57,6 +62,7 @@ logger = logging.getLogger("wsloop.server")
 LEAVING_RATE = 200  # sockets closed a second when a worker ends: a worker does more handshakes than that
 LEAVING_TIME = 4.0  # seconds that it may take, however many there are: half of what uWSGI and init systems grant
 LEAVING_STEP = 0.05  # seconds
+LAST_WORDS = 2.0  # seconds for what consumers do when their sockets have been closed
 RETRY_AFTER = 5  # seconds; the broker tries to reach Redis at least as often
 
 
@@ -70,17 +76,29 @@ class Engine:
         )
         self.access = Access(self.hub)
         self.broker = Broker(
-            deliver=self.hub.deliver,
+            deliver=self._deliver,
             failed=self._failed,
             control=self.access.heard,
-            connected=self.access.connected,
+            connected=self._connected,
             forgotten=self.hub.lost,
             settle=self.hub.settle,
         )
+        self.members = Members(self.broker)
+        self.broker.attach(self.members.channel, self.members.heard)
+        self.consumers = Consumers(self.hub, self.members)
+        layers.get_channel_layer().local = self.members
         self.presence = Presence(close_databases)
         if transport.inside_uwsgi():
             checks.warn_about_uwsgi(transport.uwsgi_option)
         transport.at_exit(self._take_leave)
+
+    def _deliver(self, channel: bytes, message: Message, origin: Any = None) -> None:
+        self.hub.deliver(channel, message, origin)
+        self.members.deliver(channel, message.payload)
+
+    def _connected(self) -> None:
+        self.access.connected()
+        self.members.resumed()
 
     def _left(self, connection: Connection) -> None:
         self.broker.unsubscribe(connection.channels)
@@ -97,6 +115,7 @@ class Engine:
             if number + 1 < steps:
                 gevent.sleep(LEAVING_STEP)
         self.hub.close_all(CloseCode.SERVICE_RESTART, "server restarting")  # those whose handshake was under way
+        self.consumers.wait(LAST_WORDS)
 
     def _failed(self) -> None:
         self.hub.close_all(CloseCode.INTERNAL_ERROR, "internal error")
@@ -271,6 +290,7 @@ class Opening:
         place: for presence: the facility and the user's name; None where it is not counted.
         news: returns what it gets first.
         recovery: what has still to be sent to it once it is open; None: nothing.
+        runner: of the consumer that serves it; None: it is a facility's.
     """
 
     def __init__(self, takeover: Takeover, answer: Headers, extensions: Sequence[Extension], mark: int) -> None:
@@ -280,13 +300,19 @@ class Opening:
         self.place: tuple[str, str | None] | None = None
         self.news: Callable[[], Iterable[bytes]] = tuple
         self.recovery: Recovery | None = None
+        self.runner: Runner | None = None
         self.options = conf.PLAIN
         self._joining: Joining | None = None
         self._answer = answer
         self._extensions = extensions
         self._mark = mark
 
-    def join(self, channels: Iterable[bytes], visitor: Visitor, handler: Listener) -> Joining:
+    def answer_with(self, subprotocol: str) -> None:
+        """Name the subprotocol in the 101."""
+        self._answer = [each for each in self._answer if each[0] != "Sec-WebSocket-Protocol"]
+        self._answer.append(("Sec-WebSocket-Protocol", subprotocol))
+
+    def join(self, channels: Iterable[bytes], visitor: Visitor, handler: Listener | Runner) -> Joining:
         """Have the hub keep what arrives for it from now on."""
         self._handler = handler
         self._joining = engine().hub.join(channels, visitor)
@@ -303,6 +329,8 @@ class Opening:
             engine().hub.cancel(self._joining)
         channels, self.channels = self.channels, ()
         engine().broker.unsubscribe(channels)
+        if self.runner is not None:
+            self.runner.failed()
 
     def open(self, start_response: Callable[..., Any]) -> Transport | None:
         """Send the 101 and hand the connection to the hub.
@@ -332,6 +360,8 @@ class Opening:
             if self.place is not None and connection.open:
                 connection.place = self.place
                 engine().presence.entered(*self.place)
+            if self.runner is not None:
+                self.runner.opened(connection)
             if self.recovery is not None:
                 gevent.spawn(self.recovery.go_on, connection)  # which gives the channels back in the end
         except Exception:
@@ -418,8 +448,8 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
 
     Args:
         redis_connection: a Redis client for ws4redis's base class; wsloop's own one by default.
-        handlers: facilities that are no notifications but code, by their names: each is a subclass of
-            :class:`Listener`, whose ``received`` gets the messages of all of its sockets.
+        urlpatterns: which paths are served by consumers, made with ``path()`` and ``re_path()`` and
+            ``as_websocket()``; all others are facilities.
 
     Attributes:
         subprotocols: names that a client may be answered with as ``Sec-WebSocket-Protocol``, the preferred one first.
@@ -432,9 +462,7 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
 
     subprotocols: tuple[str, ...] = tuple(DIALECTS)
 
-    def __init__(
-        self, redis_connection: Any = None, handlers: Mapping[str, Callable[[Hub], Listener]] | None = None
-    ) -> None:
+    def __init__(self, redis_connection: Any = None, urlpatterns: Iterable[Any] = ()) -> None:
         if transport.inside_uwsgi() and not monkey.is_module_patched("socket"):
             raise ImproperlyConfigured(
                 "wsgi.py must begin with `from gevent import monkey; monkey.patch_all()`, before any other import"
@@ -445,8 +473,7 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         self.Subscriber = subscriptions.subscriber_class(conf.subscriber_path())
         self._policy = conf.callback("WS4REDIS_ALLOWED_CHANNELS")
         self._authenticate = conf.callback("WS4REDIS_PROCESS_REQUEST") or self.process_request
-        self._handlers = dict(handlers or {})
-        self._made: dict[str, Listener] = {}
+        self._routes = routing.Routes(urlpatterns)
 
     def process_request(self, request: HttpRequest) -> None:
         """Find the user: by a token (see ``tokens``), or session and user by the cookie, both None without one.
@@ -488,7 +515,8 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         handshake.check_sizes(environ, facility)
         options = conf.facility(facility)
         compression = conf.option("COMPRESS_FROM") is not None and options.compression
-        spoken = (BARE.name,) if facility in self._handlers else self.subprotocols
+        match = self._routes.match(request.path_info)
+        spoken = (BARE.name,) if match else self.subprotocols
         answer, extensions = handshake.negotiate(environ, spoken, compression)
         takeover = transport.claim(environ)
         _make_room()
@@ -498,21 +526,34 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         visitor = access.visitor(request, handshake.client_address(environ))
         _make_room(visitor)
         opening = Opening(takeover, answer, extensions, mark)
-        if facility in self._handlers:
-            handler = self._made.get(facility) or self._made.setdefault(
-                facility, self._handlers[facility](engine().hub)
-            )
-            opening.join((), visitor, handler)
-            if visitor.user is not None:
-                engine().broker.listen()  # needs no Redis for itself, but must end with its session
+        if options.presence:
+            user = getattr(request, "user", None)
+            opening.place = facility, user.get_username() if user and user.is_authenticated else None
+        if match:
+            self._ask(opening, match, request, visitor)
         else:
             opening.options = options
             opening.dialect = DIALECTS.get(dict(answer).get("Sec-WebSocket-Protocol", ""), BARE)
-            if options.presence:
-                user = getattr(request, "user", None)
-                opening.place = facility, user.get_username() if user and user.is_authenticated else None
             self._subscribe(opening, request, visitor)
         return opening
+
+    def _ask(self, opening: Opening, match: routing.Match, request: WSGIRequest, visitor: Visitor) -> None:
+        """Have a consumer decide about its socket."""
+        broker = engine().broker
+        broker.listen()  # may need no Redis, but must end with its session
+        with contextlib.suppress(Unavailable):  # else what is sent to its channel would be lost
+            broker.ready()
+        opening.dialect = SILENT
+        presence = presence_channel(subscriptions.facility(request)).encode() if opening.place else None
+        runner = opening.runner = Runner(engine().consumers, match.make(), routing.scope(request, match), presence)
+        try:
+            opening.join((), visitor, runner)
+            subprotocol = runner.connect()
+        except BaseException:
+            opening.cancel()
+            raise
+        if subprotocol is not None:
+            opening.answer_with(subprotocol)
 
     def process_subscriptions(self, request: HttpRequest) -> tuple[list[str], bool]:
         """Return the channels that the query asks for, and whether it asks for the echo; see ``subscriptions``."""

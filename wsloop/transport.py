@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket as patched_socket
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -27,6 +28,9 @@ except ImportError:  # not inside uWSGI
 
 # The standard library's class: smaller than gevent's, and it must not yield in callbacks of the event loop.
 socket = monkey.get_original("socket", "socket")
+
+original_poll = monkey.get_original("select", "poll")
+HUNG_UP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)  # the last is Linux's
 
 READ, WRITE = 1, 2  # what a watcher of gevent's loop waits for and reports
 RECEIVE_SIZE = 65536  # bytes read at once; one full TCP window would be no more
@@ -102,6 +106,15 @@ class Transport:
             return self._socket.send(data)  # type: ignore[no-any-return]
         except (BlockingIOError, InterruptedError):
             return 0
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether the peer has ended its half of the connection, even if there is more to read before that."""
+        if self._watcher is None:
+            return True
+        poll = original_poll()
+        poll.register(self._socket.fileno(), HUNG_UP)
+        return bool(poll.poll(0))
 
     def send_eof(self) -> None:
         """End the outgoing half of the connection."""

@@ -1,0 +1,119 @@
+"""Consumers of a site that the tests run; each shows one thing that the engine promises."""
+
+import time
+
+from django.contrib.auth.models import Group
+from django.urls import path, re_path
+
+from wsloop.consumers import JsonWebsocketConsumer, SyncConsumer, WebsocketConsumer
+from wsloop.exceptions import AcceptConnection, DenyConnection
+
+
+class Chat(WebsocketConsumer):
+    """The chat of Channels' tutorial: its imports and async_to_sync() are what is different."""
+
+    def connect(self):
+        self.room_name = self.scope["url_route"]["kwargs"]["room_name"]
+        self.room_group_name = f"chat_{self.room_name}"
+        self.channel_layer.group_add(self.room_group_name, self.channel_name)
+        self.accept()
+
+    def disconnect(self, close_code):
+        self.channel_layer.group_discard(self.room_group_name, self.channel_name)
+
+    def receive(self, text_data):
+        self.channel_layer.group_send(self.room_group_name, {"type": "chat_message", "message": text_data})
+
+    def chat_message(self, event):
+        self.send(text_data=event["message"])
+
+
+class Trace(WebsocketConsumer):
+    """Writes down what is called, to standard error: the test reads the log."""
+
+    groups = ["trace"]
+
+    def note(self, *words):
+        print("trace", self.kwargs["name"], *words, flush=True)
+
+    def connect(self):
+        self.note("connect", self.user.get_username() or "nobody")
+        what = self.query.get("what")
+        if what == "deny":
+            raise DenyConnection
+        if what == "close":
+            self.close(reason="members only")
+            return
+        if what == "nothing":
+            return
+        if what == "crash":
+            raise ZeroDivisionError("a bug of the site")
+        if what == "accept":
+            raise AcceptConnection
+        if what == "late":
+            time.sleep(30)
+        subprotocol = self.query.get("subprotocol")
+        self.accept(subprotocol)
+        self.note("open")
+        if what == "loop":
+            while True:
+                try:
+                    time.sleep(0.01)
+                except Exception:
+                    self.note("swallowed")
+        if what == "ticker":
+            while True:
+                self.send("tick")
+                time.sleep(0.05)
+        if what == "flood":
+            while True:
+                self.send(bytes_data=bytes(10_000))
+
+    def receive(self, text_data=None, bytes_data=None):
+        self.note("receive", text_data if bytes_data is None else len(bytes_data))
+        word, _, rest = (text_data or "").partition(" ")
+        if word == "crash":
+            raise ZeroDivisionError("a bug of the site")
+        if word == "sleep":
+            time.sleep(float(rest))
+        if word == "work":  # until the other side of the file says so
+            name, _ = rest, time.sleep
+            deadline = time.monotonic() + 30
+            while not Group.objects.filter(name=name).exists() and time.monotonic() < deadline:
+                pass
+        if word == "close":
+            code, _, reason = rest.partition(" ")
+            self.close(int(code), reason)
+            return
+        self.send(text_data, bytes_data)
+        self.note("handled", text_data)
+
+    def group_event(self, event):
+        self.send(event["text"])
+
+    def disconnect(self, close_code):
+        self.note("disconnect", close_code)
+
+
+class Json(JsonWebsocketConsumer):
+    def receive_json(self, content):
+        self.send_json({"was": content, "path": self.scope["path"], "name": self.channel_name})
+
+    def sent(self, event):
+        self.send_json(event)
+
+
+class Low(SyncConsumer):
+    def websocket_connect(self, event):
+        self.send({"type": "websocket.accept"})
+
+    def websocket_receive(self, event):
+        self.send({"type": "websocket.send", "text": event["text"].upper()})
+
+
+websocket_urlpatterns = [
+    re_path(r"ws/chat/(?P<room_name>\w+)/$", Chat.as_asgi()),
+    path("ws/trace/<slug:name>/", Trace.as_websocket()),
+    path("ws/json/", Json.as_websocket()),
+    path("ws/low/", Low.as_websocket()),
+]

@@ -1,0 +1,249 @@
+"""Consumers on the real server: code per socket, the channel layer between them, and what becomes of handlers."""
+
+import json
+import os
+import re
+import signal
+
+import pytest
+import websocket
+
+from tests.integration.harness import wait_until
+
+MODULE = ["--module", "tests.integration.sites.consumers_wsgi"]
+
+
+@pytest.fixture(scope="module")
+def consumers(shared_serve):
+    """A site with consumers: two workers behind uWSGI's http router."""
+    return shared_serve(processes=2, options=MODULE)
+
+
+@pytest.fixture
+def name(request):
+    """A name of the test's own."""
+    return re.sub(r"\W+", "-", request.node.name).strip("-")[:80]
+
+
+def trace(site, name):
+    """What the consumers with this name have done so far."""
+    return re.findall(rf"^trace {name} (.*)$", site.log(), re.MULTILINE)
+
+
+def wait_for_trace(site, name, *lines, timeout=20):
+    def complete():
+        return trace(site, name)[-len(lines) :] == list(lines)
+
+    try:
+        wait_until(complete, timeout)
+    except AssertionError:
+        assert trace(site, name)[-len(lines) :] == list(lines)
+
+
+def refusal(site, path, **options):
+    with pytest.raises(websocket.WebSocketBadStatusException) as refused:
+        site.connect(path, **options)
+    return refused.value.status_code, (refused.value.resp_body or b"").decode()
+
+
+def closed(client):
+    """The close code that the server sends, and its reason; messages before it are thrown away."""
+    client.settimeout(20)
+    while True:
+        opcode, data = client.recv_data()
+        if opcode == websocket.ABNF.OPCODE_CLOSE:
+            return int.from_bytes(data[:2], "big"), data[2:].decode()
+
+
+# --- the chat of Channels' tutorial -----------------------------------------------------------------------------------
+
+
+def test_a_chat_room_reaches_everybody_in_it_in_order(consumers):
+    everybody = [consumers.connect("chat/lobby/") for _ in range(6)]  # on both workers, most likely
+    elsewhere = consumers.connect("chat/other/")
+    for number in range(50):
+        everybody[number % 2].send(f"message {number}")
+        assert all(client.next() == f"message {number}" for client in everybody)
+    elsewhere.send("only here")
+    assert elsewhere.next() == "only here"
+
+
+def test_a_path_that_matches_no_pattern_is_a_facility(consumers, facility):
+    listener = consumers.connect(f"{facility}?subscribe-broadcast")
+    consumers.publish(facility, "hello", broadcast=True)
+    assert listener.next() == "hello"
+
+
+def test_json_and_the_lower_consumer(consumers):
+    client = consumers.connect("json/")
+    client.send('{"a": [1, "ä"]}')
+    answer = json.loads(client.next())
+    assert (answer["was"], answer["path"]) == ({"a": [1, "ä"]}, "/ws/json/")
+    assert answer["name"].startswith("specific.")
+    low = consumers.connect("low/")
+    low.send("text")
+    assert low.next() == "TEXT"
+
+
+# --- the handshake ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "words"),
+    [
+        ("deny", 403, "does not allow"),
+        ("close", 403, "members only"),
+        ("nothing", 500, "has failed"),
+        ("crash", 500, "has failed"),
+    ],
+)
+def test_a_consumer_that_does_not_accept_refuses_the_handshake(consumers, name, what, status, words):
+    got, body = refusal(consumers, f"trace/{name}/?what={what}")
+    assert got == status
+    assert words in body
+    assert "ZeroDivisionError" not in body
+    code = 1006 if status == 403 else 1011
+    wait_for_trace(consumers, name, "connect nobody", f"disconnect {code}")
+
+
+def test_accepting_by_an_exception(consumers, name):
+    client = consumers.connect(f"trace/{name}/?what=accept")
+    client.send("hello")
+    assert client.next() == "hello"
+
+
+def test_a_consumer_knows_who_has_signed_in(consumers, name):
+    consumers.connect(f"trace/{name}/", cookies=consumers.login("mary")).close()
+    wait_until(lambda: trace(consumers, name)[:2] == ["connect mary", "open"], 20)
+
+
+def test_the_subprotocol_is_the_consumer_s_choice(consumers, name):
+    client = consumers.connect(f"trace/{name}/?subprotocol=chat", subprotocols=["soap", "chat"])
+    assert client.subprotocol == "chat"
+    assert refusal(consumers, f"trace/{name}/?subprotocol=chat", subprotocols=["soap"])[0] == 500
+    assert "has not offered the subprotocol 'chat'" in consumers.log()
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_client_sent_before_it_left_is_handled(consumers, name):
+    client = consumers.connect(f"trace/{name}/")
+    client.send("sleep 0.5")
+    for number in range(5):
+        client.send(f"message {number}")
+    client.close(1000)
+    wait_until(lambda: trace(consumers, name)[-1:] == ["disconnect 1000"], 20)
+    received = [line for line in trace(consumers, name) if line.startswith("receive")]
+    assert received == ["receive sleep 0.5", *(f"receive message {number}" for number in range(5))]
+
+
+@pytest.mark.parametrize("what", ["loop", "ticker", "flood"])
+@pytest.mark.parametrize("how", ["close", "drop"])
+def test_a_loop_in_connect_ends_when_the_client_leaves(consumers, name, what, how):
+    client = consumers.connect(f"trace/{name}/?what={what}")
+    wait_until(lambda: "open" in trace(consumers, name), 20)
+    if how == "close":
+        client.close(4321, timeout=0.1)
+    else:
+        client.sock.close()
+    wait_until(lambda: trace(consumers, name)[-1:] and "disconnect" in trace(consumers, name)[-1], 20)
+    assert trace(consumers, name)[2:] in (["disconnect 1006"], ["disconnect 4321"])
+
+
+def test_a_client_that_fills_the_inbox_and_leaves_is_noticed(consumers, name):
+    client = consumers.connect(f"trace/{name}/?what=loop")
+    for number in range(150):
+        client.send(f"message {number}")
+    client.sock.close()
+    wait_until(lambda: trace(consumers, name)[-1:] and "disconnect" in trace(consumers, name)[-1], 20)
+    received = [line for line in trace(consumers, name) if line.startswith("receive")]
+    assert received == [f"receive message {number}" for number in range(150)]
+
+
+def test_an_exception_closes_its_own_socket_with_1011(consumers, name):
+    client, neighbour = (consumers.connect(f"trace/{name}-{number}/") for number in range(2))
+    consumers.mark_log()
+    client.send("crash")
+    assert closed(client) == (1011, "internal error")
+    wait_for_trace(consumers, f"{name}-0", "receive crash", "disconnect 1011")
+    neighbour.send("hello")
+    assert neighbour.next() == "hello"
+    log = consumers.log_since_mark()
+    assert f"Trace at '/ws/trace/{name}-0/' for AnonymousUser has failed with an event websocket.receive" in log
+    assert log.count("ZeroDivisionError: a bug of the site") == 1
+
+
+def test_the_consumer_closes(consumers, name):
+    client = consumers.connect(f"trace/{name}/")
+    client.send("close 4321 Grüße")
+    assert closed(client) == (4321, "Grüße")
+    wait_for_trace(consumers, name, "receive close 4321 Grüße", "disconnect 4321")
+    client = consumers.connect(f"trace/{name}/")
+    client.send("close 1005 never on the line")
+    assert closed(client) == (1011, "internal error")
+
+
+def test_a_handler_that_blocks_delays_its_own_socket_only(consumers, name):
+    slow, quick = (consumers.connect(f"trace/{name}-{number}/") for number in range(2))
+    slow.send("sleep 3")
+    slow.send("after")
+    wait_until(lambda: "receive sleep 3" in trace(consumers, f"{name}-0"), 20)
+    for number in range(20):
+        quick.send(f"message {number}")
+        assert quick.next() == f"message {number}"
+    assert "receive after" not in trace(consumers, f"{name}-0")
+    assert slow.take(2) == ["sleep 3", "after"]
+
+
+def test_a_worker_that_reloads_says_goodbye_and_ends_its_handlers(serve, name):
+    site = serve(options=MODULE)
+    client, loop = site.connect(f"trace/{name}/"), site.connect(f"trace/{name}-loop/?what=loop")
+    wait_until(lambda: trace(site, f"{name}-loop")[-1:] == ["open"], 20)
+    os.kill(site.workers()[0], signal.SIGHUP)
+    assert closed(client)[0] == closed(loop)[0] == 1012
+    wait_until(lambda: trace(site, name)[-1:] == trace(site, f"{name}-loop")[-1:] == ["disconnect 1012"], 20)
+
+
+# --- the channel layer ------------------------------------------------------------------------------------------------
+
+
+def test_a_group_costs_one_publish_and_leaves_nothing_behind(serve, private_redis, name):
+    site = serve(options=MODULE, processes=2, redis=private_redis)
+    clients = [site.connect(f"chat/{name.replace('-', '_')}/") for _ in range(10)]
+    with private_redis.client() as client:
+        before = client.info("commandstats").get("cmdstat_publish", {"calls": 0})["calls"]
+        clients[0].send("hello")
+        assert all(each.next() == "hello" for each in clients)
+        assert client.info("commandstats")["cmdstat_publish"]["calls"] == before + 1
+        channel = f"ws:wsloop:group:chat_{name.replace('-', '_')}"
+        assert client.pubsub_numsub(channel)[0][1] in (1, 2)
+        for pid in site.workers():
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: client.pubsub_numsub(channel)[0][1] == 0, 20)
+        assert not client.keys("*group*")
+
+
+def test_the_inside_of_a_shell(consumers):
+    client = consumers.connect("json/")
+    client.send("1")
+    channel = json.loads(client.next())["name"]
+    script = (
+        "from wsloop.layers import get_channel_layer; layer = get_channel_layer();"
+        f"layer.group_add('from a shell', {channel!r});"
+        "layer.group_send('from a shell', {'type': 'sent', 'number': 1});"
+        f"layer.group_discard('from a shell', {channel!r});"
+        "layer.group_send('from a shell', {'type': 'sent', 'number': 2});"
+        f"layer.send({channel!r}, {{'type': 'sent', 'number': 3}})"
+    )
+    consumers.manage("shell", "-c", script)
+    assert [json.loads(each)["number"] for each in client.take(2)] == [1, 3]
+
+
+def test_consumers_without_groups_need_no_redis(serve, private_redis, name):
+    site = serve(options=MODULE, redis=private_redis)
+    private_redis.close()
+    client = site.connect("low/")
+    client.send("text")
+    assert client.next() == "TEXT"
+    assert refusal(site, f"chat/{name.replace('-', '_')}/")[0] == 503

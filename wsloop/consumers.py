@@ -1,0 +1,242 @@
+"""Code for one socket: classes whose methods are called with what happens to it, as Django Channels' synchronous ones.
+
+A consumer is made for each socket. What happens comes as events, dictionaries with a ``type``, one at a time, to the
+method of that name; what the consumer does goes out as events, too. Who hands them over is no business of this module:
+:mod:`wsloop.runner` for sockets, :mod:`wsloop.testing` for tests. It must not know gevent, Redis or sockets.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.http import QueryDict
+
+from wsloop.exceptions import AcceptConnection, DenyConnection, StopConsumer
+
+Event = dict[str, Any]
+
+
+def handler_name(event: Event) -> str:
+    """Return the name of the method that handles an event: its type, with dots as underscores.
+
+    Raises:
+        ValueError: if the event has no type, or one that begins with an underscore.
+    """
+    kind = event.get("type")
+    if not isinstance(kind, str) or not kind:
+        raise ValueError('an event needs a "type", the name of the method that handles it')
+    if kind.startswith(("_", ".")):
+        raise ValueError(f"the type of an event must not begin with an underscore or a dot: {kind!r}")
+    return kind.replace(".", "_")
+
+
+class SyncConsumer:
+    """Calls a method for each event of its socket.
+
+    Attributes:
+        scope: what is known of the socket, see ``docs/reference/consumers.rst``.
+        user: ``scope["user"]``.
+        session: ``scope["session"]``.
+        kwargs: what the pattern of the URL has captured by name.
+        channel_layer: sends events to other consumers, and to groups of them.
+        channel_name: where this consumer is reached over the channel layer.
+        base_send: takes the events of this consumer.
+    """
+
+    scope: dict[str, Any]
+    user: Any
+    session: Any
+    kwargs: dict[str, Any]
+    channel_layer: Any
+    channel_name: str
+    base_send: Callable[[Event], None]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in dir(cls):
+            method = inspect.unwrap(getattr(inspect.getattr_static(cls, name), "__func__", getattr(cls, name)))
+            if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
+                raise TypeError(
+                    f"{cls.__name__}.{name} is `async def`; consumers here are plain code that may block. Write "
+                    f"`def {name}(…)`, leave out `await`, and call what is asynchronous through "
+                    "asgiref.sync.async_to_sync."
+                )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def begin(self, scope: dict[str, Any], send: Callable[[Event], None], layer: Any, channel_name: str) -> None:
+        """Get to know the socket. Called once, before the first event."""
+        self.scope = scope
+        self.user, self.session, self.kwargs = scope["user"], scope["session"], scope["url_route"]["kwargs"]
+        self.channel_layer = layer
+        self.channel_name = channel_name
+        self.base_send = send
+
+    @functools.cached_property
+    def query(self) -> QueryDict:
+        """The query string of the socket's URL."""
+        return QueryDict(self.scope["query_string"])
+
+    def dispatch(self, message: Event) -> None:
+        """Call the method for an event.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        name = handler_name(message)
+        handler = getattr(self, name, None)
+        if not callable(handler):
+            raise ValueError(f"{type(self).__name__} has no method {name}() for events of type {message['type']!r}")
+        handler(message)
+
+    def send(self, message: Event) -> None:
+        """Have an event done: ``websocket.accept``, ``websocket.send`` or ``websocket.close``."""
+        self.base_send(message)
+
+    @classmethod
+    def as_websocket(cls, **initkwargs: Any) -> Callable[..., Any]:
+        """Return what a pattern of ``websocket_urlpatterns`` needs.
+
+        Args:
+            initkwargs: given to ``__init__`` of the consumer that is made for each socket.
+        """
+
+        def consumer(*args: Any, **kwargs: Any) -> Any:
+            raise ImproperlyConfigured(
+                f"{cls.__name__} serves WebSockets: its pattern belongs in the websocket_urlpatterns that "
+                "WebsocketServer is given, not in ROOT_URLCONF."
+            )
+
+        consumer.consumer_class = cls  # type: ignore[attr-defined]
+        consumer.consumer_initkwargs = initkwargs  # type: ignore[attr-defined]
+        consumer.__name__ = consumer.__qualname__ = cls.__name__
+        consumer.__module__, consumer.__doc__ = cls.__module__, cls.__doc__
+        return consumer
+
+    as_asgi = as_websocket  # as routing files for Channels name it
+
+
+class WebsocketConsumer(SyncConsumer):
+    """A consumer with methods for what happens to a socket; override :meth:`connect` and those below.
+
+    Attributes:
+        groups: groups of the channel layer to be a member of.
+    """
+
+    groups: Sequence[str] = ()
+
+    def websocket_connect(self, message: Event) -> None:
+        """Join the groups, and ask :meth:`connect`."""
+        for group in self.groups:
+            self.channel_layer.group_add(group, self.channel_name)
+        try:
+            self.connect()
+        except AcceptConnection:
+            self.accept()
+        except DenyConnection:
+            self.close()
+
+    def connect(self) -> None:
+        """Decide whether to :meth:`accept` the socket, or to reject it with :meth:`close`."""
+        self.accept()
+
+    def accept(self, subprotocol: str | None = None) -> None:
+        """Open the socket.
+
+        Args:
+            subprotocol: which of ``scope["subprotocols"]`` is spoken; None: none of them.
+
+        Raises:
+            ValueError: if the client has not offered it.
+            Disconnected: if the client has gone.
+        """
+        super().send({"type": "websocket.accept", "subprotocol": subprotocol})
+
+    def websocket_receive(self, message: Event) -> None:
+        """Call :meth:`receive` with a message."""
+        if message.get("text") is not None:
+            self.receive(text_data=message["text"])
+        else:
+            self.receive(bytes_data=message["bytes"])
+
+    def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """Handle a message of the client; one of the two is None."""
+
+    def send(  # type: ignore[override]
+        self, text_data: str | None = None, bytes_data: bytes | None = None, close: bool | int = False
+    ) -> None:
+        """Send a message, and close the socket behind it if ``close`` is True or a close code.
+
+        Raises:
+            Disconnected: if the socket has ended.
+        """
+        if text_data is not None:
+            super().send({"type": "websocket.send", "text": text_data})
+        elif bytes_data is not None:
+            super().send({"type": "websocket.send", "bytes": bytes_data})
+        else:
+            raise ValueError("send() needs text_data or bytes_data")
+        if close:
+            self.close(None if close is True else close)
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        """Reject the socket with 403, or close it if it was accepted.
+
+        Args:
+            code: close code (RFC 6455, section 7.4); None: 1000.
+            reason: for the client, up to 123 bytes.
+
+        Raises:
+            ValueError: if code or reason cannot be sent.
+        """
+        super().send({"type": "websocket.close", "code": code, "reason": reason})
+
+    def websocket_disconnect(self, message: Event) -> None:
+        """Leave the groups, and call :meth:`disconnect`."""
+        for group in self.groups:
+            self.channel_layer.group_discard(group, self.channel_name)
+        self.disconnect(message["code"])
+        raise StopConsumer
+
+    def disconnect(self, close_code: int) -> None:
+        """Clean up: the socket has ended, with this close code."""
+
+
+class JsonWebsocketConsumer(WebsocketConsumer):
+    """A consumer whose messages are JSON."""
+
+    def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any) -> None:
+        """Decode a message of the client, and call :meth:`receive_json`.
+
+        Raises:
+            ValueError: if it is binary, or no JSON.
+        """
+        if not text_data:
+            raise ValueError("a message of the client was binary or empty, and not JSON; override receive() to take it")
+        self.receive_json(self.decode_json(text_data), **kwargs)
+
+    def receive_json(self, content: Any, **kwargs: Any) -> None:
+        """Handle a message of the client."""
+
+    def send_json(self, content: Any, close: bool | int = False) -> None:
+        """Encode ``content`` and send it; otherwise as :meth:`send`."""
+        self.send(text_data=self.encode_json(content), close=close)
+
+    @classmethod
+    def decode_json(cls, text_data: str) -> Any:
+        """Return what a message of the client says."""
+        return json.loads(text_data)
+
+    @classmethod
+    def encode_json(cls, content: Any) -> str:
+        """Return the message for ``content``."""
+        return json.dumps(content)
+
+
+__all__ = ["JsonWebsocketConsumer", "SyncConsumer", "WebsocketConsumer"]

@@ -1,0 +1,202 @@
+"""The channel layer: events for consumers, from anywhere, through Redis. Names are those of Django Channels.
+
+How it works. A group is a Redis channel, to which each worker is subscribed that has members; so an event for a group
+is published once, however many members and workers there are, and nothing is left of a group when its members have
+gone, whatever became of their workers. Besides, each worker has a channel of its own, on which it is told what is for
+one of its consumers only. The name of a consumer's channel begins with that of its worker.
+
+This module is the side that sends, for views, tasks and consumers alike; the other side is :mod:`wsloop.members`. It
+must not know gevent or sockets.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import secrets
+from typing import Any, Protocol
+
+import msgpack
+from redis.exceptions import TimeoutError as RedisTimeout
+
+from wsloop import conf, pool, store
+from wsloop.consumers import Event, handler_name
+from wsloop.exceptions import ChannelFull, MessageTooLarge
+
+MAX_SIZE = 1024 * 1024  # bytes of an event, as all layers of Channels carry
+MAX_NAME = 100  # characters of the name of a group, as in Channels
+REPLY_TTL = 60  # seconds
+CHANNEL = re.compile(r"specific\.([0-9a-f]+)![0-9a-f]+")
+
+
+class Local(Protocol):
+    """The consumers of this process."""
+
+    def has(self, channel: str) -> bool:
+        """Tell whether a channel is that of one of them."""
+
+    def put(self, channel: str, payload: bytes) -> bool:
+        """Hand an event to one of them, and tell whether it had room."""
+
+    def add(self, group: str, channel: str) -> None:
+        """Make one of them a member of a group."""
+
+    def discard(self, group: str, channel: str) -> None:
+        """Take one of them out of a group."""
+
+
+def encode(message: Any) -> bytes:
+    """Return an event as it is published.
+
+    Raises:
+        TypeError: if it is no dictionary, or has anything that MessagePack does not carry.
+        ValueError: if its type is missing or not valid.
+        MessageTooLarge: if it is larger than :data:`MAX_SIZE`.
+    """
+    if not isinstance(message, dict):
+        raise TypeError(f"a message of the channel layer must be a dictionary, not {message!r}")
+    handler_name(message)
+    try:
+        payload: bytes = msgpack.packb(message)
+    except OverflowError as exc:
+        raise TypeError(f"a message of the channel layer cannot carry this number: {exc}") from None
+    if len(payload) > MAX_SIZE:
+        raise MessageTooLarge(f"a message of the channel layer may have {MAX_SIZE} bytes, this one has {len(payload)}")
+    return payload
+
+
+def decode(payload: bytes) -> Event:
+    """Return the event that was published."""
+    return msgpack.unpackb(payload, strict_map_key=False)  # type: ignore[no-any-return]
+
+
+def group_channel(group: str) -> bytes:
+    """Return the Redis channel of a group.
+
+    Raises:
+        TypeError: if that is no name of a group.
+    """
+    if not isinstance(group, str) or not 0 < len(group) <= MAX_NAME:
+        raise TypeError(f"the name of a group must be text of 1 to {MAX_NAME} characters, not {group!r}")
+    try:
+        return f"{conf.prefix()}wsloop:group:{group}".encode()
+    except UnicodeEncodeError:
+        raise TypeError(f"the name of a group must be text that can be encoded as UTF-8, not {group!r}") from None
+
+
+def worker_channel(worker: str) -> bytes:
+    """Return the Redis channel of a worker."""
+    return f"{conf.prefix()}wsloop:worker:{worker}".encode()
+
+
+def full_key(channel: str) -> str:
+    """Return the key that exists while a consumer has no room."""
+    return f"{conf.prefix()}wsloop:full:{channel}"
+
+
+class ChannelLayer:
+    """Sends events to consumers.
+
+    Attributes:
+        local: the consumers of this process; None where there are none, in a shell for example.
+        ChannelFull, MessageTooLarge: as of :mod:`wsloop.exceptions`.
+    """
+
+    ChannelFull = ChannelFull
+    MessageTooLarge = MessageTooLarge
+
+    def __init__(self) -> None:
+        self.local: Local | None = None
+
+    def group_send(self, group: str, message: Event) -> None:
+        """Send an event to all members of a group.
+
+        Raises:
+            TypeError, ValueError, MessageTooLarge: if the message or the name cannot be sent.
+            redis.exceptions.RedisError: if Redis did not take it.
+        """
+        self._publish(group_channel(group), encode(message))
+
+    def send(self, channel: str, message: Event) -> None:
+        """Send an event to one consumer. Nothing happens if that has ended.
+
+        Raises:
+            ChannelFull: if it is known to have no room.
+            TypeError, ValueError, MessageTooLarge: if the message or the name cannot be sent.
+            redis.exceptions.RedisError: if Redis did not take it.
+        """
+        worker, payload = _worker(channel), encode(message)
+        if self.local is not None and self.local.has(channel):
+            taken = self.local.put(channel, payload)
+        else:
+            taken = self._send(worker, channel, payload)
+        if not taken:
+            raise ChannelFull(f"the consumer {channel} has {conf.option('CHANNEL_CAPACITY')} events waiting")
+
+    def group_add(self, group: str, channel: str) -> None:
+        """Make a consumer a member of a group; when this returns Redis has acknowledged the subscription.
+
+        Raises:
+            TypeError: if one of the names is none.
+            redis.exceptions.RedisError: if Redis, or the consumer's worker, did not answer in time.
+        """
+        self._change("add", group, channel)
+
+    def group_discard(self, group: str, channel: str) -> None:
+        """Take a consumer out of a group; raises what :meth:`group_add` raises."""
+        self._change("discard", group, channel)
+
+    def _change(self, verb: str, group: str, channel: str) -> None:
+        group_channel(group)
+        worker = _worker(channel)
+        if self.local is not None and self.local.has(channel):
+            getattr(self.local, verb)(group, channel)
+        else:
+            self._ask(worker, [verb, channel, group])
+
+    # Through Redis.
+
+    def _publish(self, channel: bytes, payload: bytes) -> int:
+        return int(pool.client().publish(channel, payload))
+
+    def _send(self, worker: str, channel: str, payload: bytes) -> bool:
+        keys, arguments = [full_key(channel)], [worker_channel(worker), msgpack.packb(["send", channel, payload])]
+        (reached,) = store.call(pool.client(), [("channel_send", keys, arguments)], transaction=False)
+        return bool(reached >= 0)
+
+    def _ask(self, worker: str, request: list[str]) -> None:
+        """Have the worker of a consumer do something, and wait until it has, unless that worker has ended."""
+        reply = f"{conf.prefix()}wsloop:reply:{secrets.token_hex(8)}"
+        reached = self._publish(worker_channel(worker), msgpack.packb([*request, reply]))
+        if reached or conf.redis_nodes():  # a node of a cluster does not know who listens at the others
+            timeout = 0.8 * conf.option("REDIS_TIMEOUT")  # less than what the connection waits for
+            if pool.client().blpop([reply], timeout=timeout) is None and reached:
+                raise RedisTimeout("the worker of that consumer did not answer in time")
+
+
+def answer(reply: str) -> None:
+    """Tell who has asked that what was asked for is done.
+
+    Raises:
+        redis.exceptions.RedisError: if Redis did not take it.
+    """
+    with pool.client().pipeline() as pipeline:
+        pipeline.rpush(reply, "done")
+        pipeline.expire(reply, REPLY_TTL)
+        pipeline.execute()
+
+
+def _worker(channel: str) -> str:
+    match = CHANNEL.fullmatch(channel) if isinstance(channel, str) else None
+    if match is None:
+        raise TypeError(f"a channel must be the channel_name of a consumer, not {channel!r}")
+    return match[1]
+
+
+@functools.cache
+def get_channel_layer() -> ChannelLayer:
+    """Return the channel layer of this process."""
+    return ChannelLayer()
+
+
+__all__ = ["ChannelLayer", "get_channel_layer"]

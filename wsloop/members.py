@@ -1,0 +1,198 @@
+"""The consumers of this process: which are in which group, and who gets what the channel layer brings.
+
+How it works. A group is a Redis channel that the broker subscribes to for its first member here. What comes on it is
+put into the inbox of each member, and what comes on the worker's own channel into that of the one it names. Nothing of
+this is kept in Redis but a note, for some seconds, that a consumer has no room, so that who sends to it is told.
+
+This module must not know WebSockets.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import gevent
+import msgpack
+from redis.exceptions import ConnectionError as RedisUnreachable
+from redis.exceptions import RedisError
+
+from wsloop import layers, pool
+from wsloop.broker import Broker, Unavailable
+from wsloop.drain import Drain
+
+logger = logging.getLogger("wsloop.members")
+
+FULL_TTL = 10  # seconds; who sends to a consumer whose worker was killed while it was full finds out then
+
+
+class Member(Protocol):
+    """A consumer, as it is seen from here.
+
+    Attributes:
+        channel_name: of its channel, see :meth:`Members.enter`.
+        subscriptions: the Redis channels of its groups, and of whose presence it watches.
+    """
+
+    channel_name: str
+    subscriptions: set[bytes]
+
+    def put(self, channel: bytes, payload: bytes) -> bool:
+        """Put an event down that came on a Redis channel, and tell whether there was room. Never blocks."""
+
+    def resumed(self) -> None:
+        """What was published meanwhile may be lost, but nothing that is published from now on. Never blocks."""
+
+
+class Members:
+    """Implements :class:`wsloop.layers.Local`; one for each worker.
+
+    Args:
+        broker: of the process.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self.worker = secrets.token_hex(8)
+        self.channel = layers.worker_channel(self.worker)
+        self._numbers = 0
+        self._consumers: dict[str, Member] = {}
+        self._subscribed: dict[bytes, dict[Member, None]] = {}
+        self._full: set[str] = set()
+        self._notes: Drain[tuple[str, bool]] = Drain(self._note)
+
+    def __len__(self) -> int:
+        """Return how many consumers there are."""
+        return len(self._consumers)
+
+    def enter(self, member: Member) -> str:
+        """Return the name of a new consumer's channel."""
+        self._numbers += 1
+        channel = f"specific.{self.worker}!{secrets.token_hex(4)}{self._numbers:x}"
+        self._consumers[channel] = member
+        return channel
+
+    def leave(self, channel: str) -> None:
+        """Forget a consumer, which then is in no group any more."""
+        member = self._consumers.pop(channel, None)
+        if member is not None:
+            for subscription in list(member.subscriptions):
+                self.unsubscribe(member, subscription)
+        self.has_room(channel)
+
+    def has(self, channel: str) -> bool:
+        """Tell whether this is the channel of one of these consumers."""
+        return channel in self._consumers
+
+    def put(self, channel: str, payload: bytes) -> bool:
+        """Hand an event to the consumer with this channel, and tell whether it had room."""
+        member = self._consumers.get(channel)
+        return member is None or member.put(self.channel, payload)
+
+    def add(self, group: str, channel: str) -> None:
+        """Make a consumer a member of a group. Blocks until Redis has acknowledged the subscription.
+
+        Raises:
+            redis.exceptions.ConnectionError: if it has not.
+        """
+        member = self._consumers.get(channel)
+        if member is not None:
+            self.subscribe(member, layers.group_channel(group))
+
+    def discard(self, group: str, channel: str) -> None:
+        """Take a consumer out of a group."""
+        member = self._consumers.get(channel)
+        if member is not None:
+            self.unsubscribe(member, layers.group_channel(group))
+
+    def subscribe(self, member: Member, channel: bytes) -> None:
+        """Have a consumer get what is published on a Redis channel; raises what :meth:`add` raises."""
+        if channel in member.subscriptions:
+            return
+        try:
+            self._broker.subscribe([channel])
+        except Unavailable as exc:
+            raise RedisUnreachable(str(exc)) from None
+        if channel in member.subscriptions or not self.has(member.channel_name):  # meanwhile
+            self._broker.unsubscribe([channel])
+            return
+        member.subscriptions.add(channel)
+        self._subscribed.setdefault(channel, {})[member] = None
+
+    def unsubscribe(self, member: Member, channel: bytes) -> None:
+        """Take a :meth:`subscribe` back. Never blocks."""
+        if channel in member.subscriptions:
+            member.subscriptions.remove(channel)
+            members = self._subscribed[channel]
+            del members[member]
+            if not members:
+                del self._subscribed[channel]
+            self._broker.unsubscribe([channel])
+
+    # What Redis brings.
+
+    def deliver(self, channel: bytes, payload: bytes) -> None:
+        """Hand on what came on a Redis channel. Never blocks."""
+        for member in list(self._subscribed.get(channel, ())):
+            member.put(channel, payload)
+
+    def heard(self, payload: bytes) -> None:
+        """Act on what came on this worker's channel. Never blocks."""
+        try:
+            verb, channel, *rest = msgpack.unpackb(payload)
+        except Exception:  # whatever MessagePack, or unpacking, makes of what somebody else has published
+            logger.warning("not understood: a message of %d bytes on the channel of this worker", len(payload))
+            return
+        if verb == "send":
+            if not self.put(channel, *rest):
+                self._full.add(channel)
+                self._notes.put((channel, True))
+        elif verb in ("add", "discard"):
+            gevent.spawn(self._change, verb, channel, *rest)
+
+    def has_room(self, channel: str) -> None:
+        """Take back that a consumer is full. Never blocks."""
+        if channel in self._full:
+            self._full.discard(channel)
+            self._notes.put((channel, False))
+
+    def _note(self, notes: list[tuple[str, bool]]) -> None:
+        try:
+            for channel, full in dict(notes).items():
+                if full:
+                    pool.client().set(layers.full_key(channel), 1, ex=FULL_TTL)
+                else:
+                    pool.client().delete(layers.full_key(channel))
+        except (RedisError, OSError) as exc:
+            logger.warning("it cannot be told which consumers are full: %s", exc)
+        gevent.sleep(0)
+
+    def _change(self, verb: str, channel: str, group: str, reply: str) -> None:
+        try:
+            getattr(self, verb)(group, channel)
+            layers.answer(reply)
+        except (RedisError, OSError) as exc:  # who has asked is told by the silence
+            logger.warning("%s of a group for another process: %s", verb, exc)
+
+    def resumed(self) -> None:
+        """Tell consumers that are in a group that the subscription stands again. Never blocks."""
+        if self._subscribed:
+            gevent.spawn(self._resume, list(self._subscribed))
+
+    def _resume(self, channels: Iterable[bytes]) -> None:
+        channels = list(channels)
+        try:
+            self._broker.subscribe(channels)  # returns when Redis has acknowledged all of them
+        except Unavailable:
+            return  # and told again when it is back
+        self._broker.unsubscribe(channels)
+        told: dict[Any, None] = {}
+        for channel in channels:
+            told.update(self._subscribed.get(channel, {}))
+        for member in told:
+            member.resumed()
+
+
+__all__ = ["Members"]

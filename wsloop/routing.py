@@ -1,0 +1,116 @@
+"""From the URL of a socket to the consumer that serves it, and what that is told of the socket, its scope.
+
+Patterns are Django's, matched against the whole path, as Channels' ``URLRouter`` does. This module must not know
+gevent, Redis or sockets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest
+from django.urls import Resolver404, URLPattern, URLResolver
+from django.urls.resolvers import RegexPattern
+
+from wsloop import access, conf
+from wsloop.consumers import SyncConsumer
+
+
+class Match(NamedTuple):
+    """A consumer, and what the pattern of its URL has captured."""
+
+    consumer_class: type[SyncConsumer]
+    initkwargs: dict[str, Any]
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}  # never changed
+
+    def make(self) -> SyncConsumer:
+        """Return a new consumer."""
+        return self.consumer_class(**self.initkwargs)
+
+
+class Routes:
+    """The patterns of a site.
+
+    Args:
+        urlpatterns: made with ``path()``, ``re_path()`` and ``include()``.
+
+    Raises:
+        ImproperlyConfigured: if one of them is no consumer's, or can never match.
+    """
+
+    def __init__(self, urlpatterns: Iterable[Any] = ()) -> None:
+        patterns = list(urlpatterns)
+        _check(patterns)
+        self._resolver = URLResolver(RegexPattern(r"^/"), patterns) if patterns else None
+
+    def match(self, path: str) -> Match | None:
+        """Return the consumer for a path, or None if it is that of a facility."""
+        if self._resolver is None:
+            return None
+        try:
+            found = self._resolver.resolve(path)
+        except Resolver404:
+            return None
+        consumer: Any = found.func
+        return Match(consumer.consumer_class, consumer.consumer_initkwargs, found.args, found.kwargs)
+
+
+def _check(patterns: Sequence[Any], before: str = "") -> None:
+    for each in patterns:
+        if not isinstance(each, (URLPattern, URLResolver)):
+            raise ImproperlyConfigured(f"websocket_urlpatterns must be path() and re_path(), not {each!r}")
+        route = before + str(each.pattern).removeprefix("^")
+        if isinstance(each, URLResolver):
+            _check(each.url_patterns, route)
+            continue
+        if not hasattr(each.callback, "consumer_class"):
+            raise ImproperlyConfigured(
+                f"websocket_urlpatterns: {route!r} must lead to the as_websocket() of a consumer, "
+                f"not to {each.callback!r}"
+            )
+        root = conf.websocket_url().lstrip("/")
+        literal = re.split(r"[<(\[\\.*+?{|$]", route, maxsplit=1)[0]
+        if not (literal.startswith(root) or (root.startswith(literal) and literal != route)):
+            raise ImproperlyConfigured(
+                f"websocket_urlpatterns: {route!r} must begin with {root!r}, as WEBSOCKET_URL does, "
+                "or no socket gets there"
+            )
+
+
+def scope(request: HttpRequest, match: Match) -> dict[str, Any]:
+    """Return what a consumer is told of its socket. Nothing of the request is kept alive by it.
+
+    Args:
+        request: of the handshake, with the user and the session that were found, if any.
+        match: what its path has led to.
+    """
+    meta = request.META
+    offered = meta.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "")
+    user = getattr(request, "user", None) or AnonymousUser()
+    session = getattr(request, "session", None)
+    port = str(meta.get("REMOTE_PORT", ""))
+    return {
+        "type": "websocket",
+        "path": request.path_info,
+        "query_string": meta.get("QUERY_STRING", "").encode("latin-1", "replace"),
+        "headers": [
+            (name[5:].replace("_", "-").lower().encode("latin-1"), value.encode("latin-1", "replace"))
+            for name, value in meta.items()
+            if name.startswith("HTTP_") and name != "HTTP_COOKIE"
+        ],
+        "cookies": dict(request.COOKIES),
+        "client": (meta.get("REMOTE_ADDR", ""), int(port) if port.isdecimal() else 0),
+        "subprotocols": [each.strip() for each in offered.split(",") if each.strip()],
+        # The wrapper of a lazy user would keep the request.
+        "user": getattr(user, "_wrapped", user),
+        "session": access.session_store()() if session is None else session,
+        "url_route": {"args": match.args, "kwargs": match.kwargs},
+    }
+
+
+__all__ = ["Match", "Routes", "scope"]

@@ -1,0 +1,470 @@
+"""Runs consumers: hands each what happens to its socket, one event after the other, in a greenlet that ends with it.
+
+How it works. A :class:`Runner` is the handler of one connection. What the client sends, and what the channel layer
+brings, goes into its inbox. If no handler runs, a greenlet is spawned that takes the events out, calls the consumer
+with each, and ends when there are none; so an idle socket has none.
+
+::
+
+    CONNECTING --- accept() ---> OPENING --- 101 ---> OPEN --- the client leaves, or close() ---> LEFT
+        |                           |                                                              ^
+        +-- close(), an exception --+------------ the client has gone -----------------------------+
+
+The first event is ``websocket.connect``, before the 101, while the request's greenlet waits in :meth:`Runner.connect`.
+``accept()`` lets that go on, and waits until the socket is open. The last event is ``websocket.disconnect``, once, in
+whichever way it ended. What the client sent before it left is handled before; a handler that runs then is ended if it
+sleeps, or sends, or goes on for too long.
+
+The inbox is bounded: while it is full the socket is not read, and what the channel layer brings is dropped and counted.
+This module must not know sockets, nor what the events are about.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import enum
+import json
+import logging
+from http import HTTPStatus
+from time import monotonic
+from typing import Any
+
+import gevent
+from django.core.exceptions import PermissionDenied
+from gevent.event import AsyncResult
+from greenlet import GreenletExit
+from redis.exceptions import RedisError
+from websockets.frames import Close, CloseCode
+
+from wsloop import conf, layers, metrics
+from wsloop.access import close_databases
+from wsloop.connection import TOO_SLOW, Connection
+from wsloop.consumers import Event, SyncConsumer, handler_name
+from wsloop.exceptions import Disconnected, StopConsumer
+from wsloop.handshake import Refused
+from wsloop.hub import Hub
+from wsloop.members import Members
+
+logger = logging.getLogger("wsloop.runner")
+
+MOST_MESSAGES = 16  # messages of the client that wait; at most 1 MiB with MAX_MESSAGE_SIZE as it is
+LOOK = 0.25  # seconds between two looks at a handler that goes on although its client has left
+LOOK_FULL = 1.0  # seconds between two looks at whether clients that are not read have hung up
+TURN = 32  # messages sent, or events handled, before other greenlets and sockets get their turn
+PRESENCE_CHANGED, RESUMED = "presence.changed", "channel_layer.resumed"
+
+
+class State(enum.Enum):
+    CONNECTING = enum.auto()
+    OPENING = enum.auto()
+    OPEN = enum.auto()
+    LEFT = enum.auto()
+
+
+class Consumers:
+    """What the consumers of one process share.
+
+    Args:
+        hub, members: of the process.
+    """
+
+    def __init__(self, hub: Hub, members: Members) -> None:
+        self.hub = hub
+        self.members = members
+        self.running: set[Runner] = set()  # those whose greenlet runs
+        self.full: set[Runner] = set()  # those whose connection is held
+        self._timer: Any = gevent.get_hub().loop.timer(LOOK_FULL, LOOK_FULL)
+
+    def hold(self, runner: Runner) -> None:
+        """Look at a connection that is not read: the end of the line would not be noticed otherwise."""
+        if not self.full:
+            self._timer.start(self._look)
+        self.full.add(runner)
+
+    def release(self, runner: Runner) -> None:
+        """Take a :meth:`hold` back."""
+        self.full.discard(runner)
+        if not self.full:
+            self._timer.stop()
+
+    def _look(self) -> None:
+        for runner in list(self.full):
+            runner.look_for_peer()
+
+    def wait(self, timeout: float) -> None:
+        """Return when no handler runs any more, or after ``timeout`` seconds."""
+        end = monotonic() + timeout
+        while self.running and monotonic() < end:
+            gevent.joinall([each.greenlet for each in self.running if each.greenlet], timeout=end - monotonic())
+
+
+class Runner:
+    """One consumer and its connection.
+
+    Args:
+        consumers: of the process.
+        consumer: just made.
+        scope: of the socket.
+        presence: the Redis channel on which it is told who comes and goes; None: nobody tells.
+
+    Attributes:
+        channel_name: of the consumer.
+        subscriptions: the Redis channels that it gets events from.
+        greenlet: runs its handlers; None while there is nothing to do.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_consumer",
+        "_consumers",
+        "_count",
+        "_decision",
+        "_ends_at",
+        "_handling",
+        "_hung_up",
+        "_inbox",
+        "_messages",
+        "_opening",
+        "_presence",
+        "_state",
+        "_stuck",
+        "_timer",
+        "channel_name",
+        "greenlet",
+        "subscriptions",
+    )
+
+    def __init__(
+        self, consumers: Consumers, consumer: SyncConsumer, scope: dict[str, Any], presence: bytes | None = None
+    ) -> None:
+        self._consumers = consumers
+        self._consumer: SyncConsumer | None = consumer
+        self._presence = presence if hasattr(consumer, handler_name({"type": PRESENCE_CHANGED})) else None
+        self._state = State.CONNECTING
+        self._connection: Connection | None = None
+        self._inbox: collections.deque[tuple[str, Any]] = collections.deque()
+        self._messages = 0  # of the client, in the inbox
+        self._handling: str | None = None  # type of the event that the consumer is called with
+        self._stuck = False  # a handler waits for the client to read
+        self._hung_up = False  # the client has gone, although there may be more to read
+        self._count = 0
+        self._decision: AsyncResult[str | None] | None = AsyncResult()
+        self._opening: AsyncResult[None] | None = None
+        self._timer: Any = None
+        self._ends_at = 0.0
+        self.greenlet: gevent.Greenlet[[], None] | None = None
+        self.subscriptions: set[bytes] = set()
+        self.channel_name = consumers.members.enter(self)
+        consumer.begin(scope, self._do, layers.get_channel_layer(), self.channel_name)
+
+    # The handshake, in the request's greenlet.
+
+    def connect(self) -> str | None:
+        """Ask the consumer, and return the subprotocol that it accepts with.
+
+        Raises:
+            Refused: if it rejects the socket, or fails.
+        """
+        assert self._decision is not None
+        if self._presence is not None:
+            try:
+                self._consumers.members.subscribe(self, self._presence)
+            except BaseException:
+                self._end()
+                raise
+        self._put("websocket.connect", None)
+        return self._decision.get()
+
+    def opened(self, connection: Connection) -> None:
+        """The 101 is out: let the consumer go on."""
+        opening, self._opening = self._opening, None
+        if opening is not None:  # else it has ended already
+            self._decision = None
+            self._connection = connection
+            self._state = State.OPEN
+            opening.set(None)
+
+    def failed(self) -> None:
+        """There will be no socket, whatever the consumer says."""
+        self._leave(CloseCode.ABNORMAL_CLOSURE)
+
+    # What happens to the connection, in the event loop.
+
+    def received(self, connection: Connection, payload: bytes, text: bool) -> None:
+        self._messages += 1
+        if self._messages == MOST_MESSAGES:
+            connection.hold()
+            self._consumers.hold(self)
+        self._put("text" if text else "bytes", payload)
+
+    def pausing(self, connection: Connection) -> None:
+        self._consumers.hub.pausing(connection)
+
+    def drained(self, connection: Connection) -> None:
+        self._consumers.hub.drained(connection)
+
+    def closing(self, connection: Connection) -> None:
+        self._consumers.hub.closing(connection)
+        self._leave(connection.close_code)
+
+    def closed(self, connection: Connection) -> None:
+        self._consumers.hub.closed(connection)
+        self._leave(connection.close_code)
+
+    def look_for_peer(self) -> None:
+        """Find out whether the client has hung up, while it is not read."""
+        if self._connection is not None and not self._hung_up and self._connection.hung_up:
+            self._hung_up = True
+            self._end_handler()
+
+    # What the channel layer brings, in the event loop or in another consumer's greenlet.
+
+    def put(self, channel: bytes, payload: bytes) -> bool:
+        """See :class:`wsloop.members.Member`."""
+        if self._state is State.LEFT:
+            return True
+        if len(self._inbox) - self._messages >= conf.option("CHANNEL_CAPACITY"):
+            metrics.lost("channel")
+            if self._stuck and self._connection is not None:
+                self._connection.close(TOO_SLOW, "too slow")
+            return False
+        self._put(PRESENCE_CHANGED if channel == self._presence else "event", payload)
+        return True
+
+    def resumed(self) -> None:
+        """See :class:`wsloop.members.Member`."""
+        if self._state is not State.LEFT and hasattr(self._consumer, handler_name({"type": RESUMED})):
+            self._put(RESUMED, None)
+
+    # The end.
+
+    def _leave(self, code: int) -> None:
+        """Have ``disconnect`` be called behind all that the client has sent."""
+        if self._state is State.LEFT or self._consumer is None:
+            return
+        self._state = State.LEFT
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.set_exception(Disconnected())
+        self._decision = None
+        self._put("websocket.disconnect", code)
+        self._end_handler()
+
+    def _end_handler(self) -> None:
+        """Have a handler that runs be ended as soon as it sleeps, or when it has gone on for too long."""
+        if self._handling is not None and self._timer is None:
+            self._ends_at = monotonic() + conf.option("HANDLER_TIMEOUT")
+            self._timer = gevent.get_hub().loop.timer(0, LOOK)
+            self._timer.start(self._look_at_handler)
+
+    def _look_at_handler(self) -> None:
+        greenlet = self.greenlet
+        if greenlet is None or self._handling is None:
+            self._stop_looking()
+        elif _sleeps(greenlet) and self._handling != "websocket.disconnect":
+            greenlet.throw(Disconnected())
+        elif monotonic() >= self._ends_at:
+            logger.warning("%s is ended: it has gone on for too long without its client", self._name())
+            greenlet.throw(Disconnected())
+
+    def _stop_looking(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.stop()
+            timer.close()
+
+    # The consumer's greenlet.
+
+    def _put(self, kind: str, content: Any) -> None:
+        self._inbox.append((kind, content))
+        if self.greenlet is None:
+            self._consumers.running.add(self)
+            self.greenlet = gevent.spawn(self._run)
+
+    def _run(self) -> None:
+        try:
+            done = 0
+            while self._inbox:
+                kind, content = self._inbox.popleft()
+                self._handle(kind, content)
+                done += 1
+                if not done % TURN:
+                    gevent.sleep(0)
+        finally:
+            self.greenlet = None
+            self._consumers.running.discard(self)
+
+    def _handle(self, kind: str, content: Any) -> None:
+        if kind in ("text", "bytes"):
+            self._messages -= 1
+        elif self._state is State.LEFT and kind != "websocket.disconnect":
+            return  # of others, who need not know yet that it has left
+        try:
+            self._dispatch(_event(kind, content))
+        finally:
+            if self._connection is not None and self._messages < MOST_MESSAGES // 2 and self in self._consumers.full:
+                self._consumers.release(self)
+                self._connection.release()
+            if kind == "websocket.disconnect":
+                self._end()
+            elif not self._inbox:
+                self._consumers.members.has_room(self.channel_name)
+
+    def _dispatch(self, event: Event) -> None:
+        """Call the consumer with an event, and see to what it raises."""
+        assert self._consumer is not None
+        self._handling = event["type"]
+        try:
+            if self._hung_up or self._state is State.LEFT:
+                self._end_handler()
+            self._consumer.dispatch(event)
+            if event["type"] == "websocket.connect" and self._state is State.CONNECTING:
+                raise RuntimeError("connect() has called neither accept() nor close()")
+        except StopConsumer:
+            self._close(CloseCode.NORMAL_CLOSURE)
+        except GreenletExit:  # Disconnected, or the site's own code has ended the greenlet
+            if not self._hung_up:  # else there may be more to read before the end
+                self._close(CloseCode.NORMAL_CLOSURE)
+        except (Exception, gevent.Timeout, SystemExit) as exc:
+            self._failed(event, exc)
+        finally:
+            self._handling = None
+            self._stop_looking()
+            with contextlib.suppress(Exception):  # a broken one has been reported by whoever used it
+                close_databases()
+
+    def _failed(self, event: Event, error: BaseException) -> None:
+        if self._state is State.CONNECTING and isinstance(error, (PermissionDenied, RedisError)):
+            self._refuse(error, CloseCode.ABNORMAL_CLOSURE)
+            return
+        logger.error("%s has failed with an event %s", self._name(), event["type"], exc_info=error)
+        if self._state is State.CONNECTING:
+            reason = "The site's code for this WebSocket has failed; the site's log says why."
+            self._refuse(Refused(HTTPStatus.INTERNAL_SERVER_ERROR, reason), CloseCode.INTERNAL_ERROR)
+        else:
+            self._close(CloseCode.INTERNAL_ERROR, "internal error")
+
+    def _name(self) -> str:
+        """Return what the log says of a consumer: nothing that is secret."""
+        consumer = self._consumer
+        if consumer is None:
+            return "a consumer"
+        return f"{type(consumer).__name__} at {consumer.scope['path']!r} for {consumer.scope['user']}"
+
+    def _refuse(self, reason: BaseException, code: int) -> None:
+        decision = self._decision
+        if decision is not None:
+            decision.set_exception(reason)
+        self._leave(code)
+
+    def _end(self) -> None:
+        """Forget everything: nothing is called any more."""
+        self._consumers.release(self)
+        self._consumers.members.leave(self.channel_name)
+        self._inbox.clear()
+        self._consumer = self._connection = None
+
+    # What the consumer does, in its greenlet or in one that it has spawned.
+
+    def _do(self, event: Event) -> None:
+        kind = event.get("type")
+        if kind == "websocket.accept":
+            self._accept(event.get("subprotocol"))
+        elif kind == "websocket.send":
+            text = event.get("text")
+            if isinstance(text, str):
+                self._send(text.encode(), True)
+            elif text is None and isinstance(event.get("bytes"), (bytes, bytearray, memoryview)):
+                self._send(bytes(event["bytes"]), False)
+            else:
+                raise TypeError("what is sent must be text (str) or bytes; send_json() encodes other things")
+        elif kind == "websocket.close":
+            code = event.get("code")
+            self._close(CloseCode.NORMAL_CLOSURE if code is None else code, event.get("reason") or "")
+        else:
+            raise ValueError(f"a consumer can send websocket.accept, websocket.send and websocket.close, not {kind!r}")
+
+    def _accept(self, subprotocol: str | None) -> None:
+        if self._state is State.LEFT:
+            raise Disconnected
+        if self._state is not State.CONNECTING or self._consumer is None or self._decision is None:
+            raise RuntimeError("the socket was accepted before")
+        offered = self._consumer.scope["subprotocols"]
+        if subprotocol is not None and subprotocol not in offered:
+            raise ValueError(f"the client has not offered the subprotocol {subprotocol!r}, but {offered}")
+        self._state = State.OPENING
+        opening = self._opening = AsyncResult()
+        self._decision.set(subprotocol)
+        opening.get()
+
+    def _send(self, payload: bytes, text: bool) -> None:
+        connection = self._connection
+        if self._state is State.LEFT or self._hung_up:
+            raise Disconnected
+        if connection is None:
+            raise RuntimeError("send() comes after accept()")
+        frame = connection.frame(payload, text)
+        if connection.queued_bytes and connection.queued_bytes + len(frame) > connection.bounds.max_queued_bytes / 2:
+            self._stuck = True
+            try:
+                self._consumers.hub.wait_until_clear(connection)
+            finally:
+                self._stuck = False
+        if not connection.open:
+            raise Disconnected
+        self._consumers.hub.put(connection, frame)
+        self._count += 1
+        if not self._count % TURN:
+            gevent.sleep(0)  # a client that reads fast must not keep the others waiting
+
+    def _close(self, code: int, reason: str = "") -> None:
+        check_close(code, reason)
+        if self._state is State.CONNECTING:
+            reason = reason or "This site does not allow you to open this WebSocket. Sign in, perhaps."
+            self._refuse(Refused(HTTPStatus.FORBIDDEN, reason), CloseCode.ABNORMAL_CLOSURE)
+        elif self._connection is not None:
+            self._connection.close(code, reason)
+
+
+def _event(kind: str, content: Any) -> Event:
+    """Return the event that a consumer gets for what was put into its inbox."""
+    if kind == "text":
+        return {"type": "websocket.receive", "text": content.decode()}
+    if kind == "bytes":
+        return {"type": "websocket.receive", "bytes": content}
+    if kind == "event":
+        return layers.decode(content)
+    if kind == PRESENCE_CHANGED:
+        return {**json.loads(content), "type": PRESENCE_CHANGED}
+    if kind == "websocket.disconnect":
+        return {"type": kind, "code": content}
+    return {"type": kind}
+
+
+def _sleeps(greenlet: Any) -> bool:
+    """Tell whether a greenlet is in ``time.sleep()``, which is gevent's: where ending it interrupts no work."""
+    return greenlet.gr_frame is not None and greenlet.gr_frame.f_code is SLEEP
+
+
+SLEEP = gevent.sleep.__code__
+
+
+def check_close(code: Any, reason: Any) -> None:
+    """Refuse what cannot be in a close frame (RFC 6455, section 7.4).
+
+    Raises:
+        ValueError: saying what can.
+    """
+    try:
+        Close(code, reason).check()
+        size = len(reason.encode())
+    except Exception:
+        raise ValueError(
+            f"a close code is 1000 to 1014, but not 1004 to 1006, or 3000 to 4999, with text: not {code!r}, {reason!r}"
+        ) from None
+    if size > 123:
+        raise ValueError(f"the reason of a close frame has 123 bytes at the most, this one {size}")
+
+
+__all__ = ["Consumers", "Runner", "check_close"]
