@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+from selenium.common.exceptions import (
+    ElementClickInterceptedException,
+    NoSuchElementException,
+    StaleElementReferenceException,
+)
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -81,7 +85,16 @@ class Browser:
         self.find(f"[name={field}]").send_keys(text)
 
     def press(self, selector):
-        self.find(selector).click()
+        """Click, as soon as nothing lies above: the driver looks where it is first, and what has just come may move it."""
+
+        def clicked():
+            try:
+                self.find(selector).click()
+            except ElementClickInterceptedException:
+                return False
+            return True
+
+        self.until(clicked, f"{selector} lies free")
 
     def send(self, text, audience=None, recipient=None):
         """Fill in the page's form and send it."""
