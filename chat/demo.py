@@ -1,4 +1,7 @@
-"""The demonstration accounts: ``manage.py demo_data`` makes them, the pages show them when ``DEMO`` is on."""
+"""The demonstration accounts: ``manage.py demo_data`` makes them, the pages show them when ``DEMO`` is on.
+
+And a chat room, so that the list of rooms is not empty.
+"""
 
 from dataclasses import dataclass
 
@@ -17,3 +20,11 @@ class Account:
 
 
 ACCOUNTS = (Account("john", "secret"), Account("mary", "secret"), Account("admin", "admin", staff=True))
+
+ROOM = "lobby"
+SAID = (  # by whom, in the room above
+    ("john", "Hello! Is anybody here?"),
+    ("mary", "I am. Open this room in a second browser, and watch what I write come in."),
+    ("john", "What if I lose the connection?"),
+    ("mary", "Then you get exactly what you have missed when you are back."),
+)

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from chat import inspector, views
+from chat import inspector, room_views, views
 
 urlpatterns = [
     path("", views.Home.as_view(), name="home"),
@@ -14,5 +14,8 @@ urlpatterns = [
     path("inspector/", inspector.Inspector.as_view(), name="inspector"),
     path("echo/", views.Echo.as_view(), name="echo"),
     path("random/", views.Random.as_view(), name="random"),
+    path("rooms/", room_views.Rooms.as_view(), name="rooms"),
+    path("rooms/<slug:room>/", room_views.Room.as_view(), name="room"),
+    path("rooms/<path:name>/", room_views.no_such_room),  # whatever else: no room can have this name
     path("favicon.ico", views.favicon),
 ]

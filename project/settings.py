@@ -110,7 +110,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "ws4redis.context_processors.default",  # WEBSOCKET_URI, WS4REDIS_HEARTBEAT
-                "chat.context_processors.demo_accounts",  # DEMO_ACCOUNTS
+                "chat.context_processors.site",  # DEMO_ACCOUNTS, DEBUG
             ],
         },
     },
@@ -181,5 +181,6 @@ WS4REDIS_PREFIX = "ws"
 WS4REDIS_EXPIRE = 3600
 WS4REDIS_HEARTBEAT = "--heartbeat--"
 WS4REDIS_ALLOWED_CHANNELS = "chat.policy.allowed_channels"
-# What the pages show is kept for an hour: a page that was offline gets what it has missed.
-WSLOOP = {"FACILITIES": {name: {"size": 100} for name in ("form", "news", "inbox")}}
+# What the pages show is kept for an hour: a page that was offline gets what it has missed. Chat rooms keep theirs in the
+# database, and tell who is there.
+WSLOOP = {"FACILITIES": {**{name: {"size": 100} for name in ("form", "news", "inbox")}, "rooms/*": {"presence": True}}}

@@ -8,6 +8,8 @@ from django.contrib.auth.models import Group
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
+from chat.models import Room
+
 
 def run():
     output = StringIO()
@@ -63,3 +65,16 @@ def test_it_refuses_elsewhere_and_says_what_to_set(empty):
     with override_settings(DEMO=False, DEBUG=False), pytest.raises(CommandError, match="set DEMO=1 or DJANGO_DEBUG=1"):
         run()
     assert accounts() == []
+
+
+def test_there_is_a_room_in_which_something_was_said(empty):
+    Room.objects.all().delete()
+    for _ in range(2):
+        run()
+        (room,) = Room.objects.all()
+        said = [(message.number, message.author.get_username()) for message in room.messages.all()]
+        assert (room.slug, room.last_number) == ("lobby", 4)
+        assert said == [(1, "john"), (2, "mary"), (3, "john"), (4, "mary")]
+    room.messages.all().delete()
+    run()
+    assert not room.messages.exists()

@@ -1,19 +1,24 @@
-"""``manage.py demo_data``: the accounts of the demonstration."""
+"""``manage.py demo_data``: the accounts of the demonstration, and a chat room."""
+
+from datetime import timedelta
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
+from django.utils import timezone
 
 from chat import demo
+from chat.models import Message, ReadMark, Room
 
 
 class Command(BaseCommand):
     help = (
         "Creates the demonstration accounts: john and mary (password secret, group chatters), admin (password admin, "
         "staff). Running it again changes nothing: an account that exists keeps its password and its rights; only a "
-        "missing account or a missing membership of the group is added."
+        "missing account or a missing membership of the group is added. A room of the chat, lobby, in which john and "
+        "mary talk, is made if it is not there."
     )
 
     @transaction.atomic
@@ -30,6 +35,7 @@ class Command(BaseCommand):
             if options["verbosity"] > 0:
                 state = "created" if created else "exists, left as it is"
                 self.stdout.write(f"{account.username}: {state}")
+        self._ensure_room()
 
     def _ensure(self, account):
         users = get_user_model()._default_manager
@@ -39,3 +45,19 @@ class Command(BaseCommand):
             return user, False
         create = users.create_superuser if account.staff else users.create_user
         return create(username=account.username, password=account.password), True
+
+    def _ensure_room(self):
+        room, created = Room.objects.get_or_create(slug=demo.ROOM, defaults={"last_number": len(demo.SAID)})
+        if not created:
+            return
+        authors = get_user_model()._default_manager.in_bulk([name for name, _ in demo.SAID], field_name="username")
+        began = timezone.now() - timedelta(minutes=len(demo.SAID))
+        Message.objects.bulk_create(
+            Message(
+                room=room, number=number, author=authors[name], text=text, sent_at=began + timedelta(minutes=number)
+            )
+            for number, (name, text) in enumerate(demo.SAID, 1)
+        )
+        ReadMark.objects.bulk_create(
+            ReadMark(user=author, room=room, number=room.last_number) for author in authors.values()
+        )

@@ -1,0 +1,75 @@
+"""What the sample keeps: chat rooms, what was said in them, and how far each user has read.
+
+Messages are numbered in each room, in the order in which they were committed. Whoever has seen number n has therefore
+seen all before it, and asks for what comes after n; :mod:`chat.rooms` gives the numbers.
+"""
+
+from django.conf import settings
+from django.db import models
+from django.urls import reverse
+from django.utils import timezone
+
+
+class Room(models.Model):
+    """A room, which comes into being with its first message.
+
+    Attributes:
+        last_number: of the newest message ever written here; it stays when that message is deleted.
+    """
+
+    slug = models.SlugField("name", unique=True)
+    created_at = models.DateTimeField("opened", default=timezone.now, editable=False)
+    last_number = models.PositiveBigIntegerField("messages written", default=0, editable=False)
+
+    class Meta:
+        ordering = ["slug"]
+
+    def __str__(self):
+        return self.slug
+
+    def get_absolute_url(self):
+        return reverse("room", args=[self.slug])
+
+
+class Message(models.Model):
+    """What somebody said in a room.
+
+    Attributes:
+        number: 1, 2, 3 … in its room. There is a gap where a message was deleted, and nowhere else.
+        author: None once the account was deleted.
+        key: what the author's page calls the message, so that one that is sent twice is stored once.
+    """
+
+    room = models.ForeignKey(Room, models.CASCADE, related_name="messages")
+    number = models.PositiveBigIntegerField(editable=False)
+    author = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, related_name="room_messages"
+    )
+    text = models.TextField()
+    sent_at = models.DateTimeField("sent", default=timezone.now, db_index=True)
+    key = models.UUIDField(null=True, editable=False)
+
+    class Meta:
+        ordering = ["room", "number"]
+        constraints = [
+            models.UniqueConstraint(fields=["room", "number"], name="unique_number_in_room"),
+            models.UniqueConstraint(fields=["room", "author", "key"], name="unique_key_of_author"),
+        ]
+
+    def __str__(self):
+        return f"{self.room} {self.number}"
+
+
+class ReadMark(models.Model):
+    """How far a user has read in a room: all up to and including ``number``."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="read_marks")
+    room = models.ForeignKey(Room, models.CASCADE, related_name="read_marks")
+    number = models.PositiveBigIntegerField()
+
+    class Meta:
+        ordering = ["room", "user"]
+        constraints = [models.UniqueConstraint(fields=["user", "room"], name="one_read_mark_in_room")]
+
+    def __str__(self):
+        return f"{self.user} in {self.room}: {self.number}"

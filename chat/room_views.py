@@ -1,0 +1,158 @@
+"""The pages of the chat rooms: the list, a room, and what is said of names that are none.
+
+A room works without scripts: its form is posted and redirected, and older messages are on pages of their own. With
+them the page talks to :class:`chat.room_consumer.RoomConsumer`, reads older messages as JSON, and sends the form with
+``fetch`` while there is no socket.
+"""
+
+from http import HTTPStatus
+
+from django.http import JsonResponse
+from django.shortcuts import redirect, render
+from django.utils.cache import patch_vary_headers
+from django.utils.functional import cached_property
+from django.views.generic import FormView, ListView
+
+from chat import rooms
+from chat.room_forms import MAX_SLUG_LENGTH, OpenRoomForm, RoomMessageForm, to_slug
+from chat.views import wants_json
+
+CONTINUED = 300  # seconds within which messages of one author stand below one name; as in static/js/rooms/arrange.js
+
+
+class Rooms(ListView):
+    """All rooms, those with the newest messages first, and a form to open one by its name."""
+
+    template_name = "chat/rooms.html"
+    paginate_by = 50
+    context_object_name = "rooms"
+
+    def get(self, request, *args, **kwargs):
+        self.form = OpenRoomForm(request.GET if "name" in request.GET else None)
+        if self.form.is_valid():
+            return redirect("room", self.form.cleaned_data["name"])
+        return super().get(request, *args, **kwargs)
+
+    def get_queryset(self):
+        return rooms.listed(self.request.user)
+
+    def get_context_data(self, **kwargs):
+        context = super().get_context_data(form=self.form, **kwargs)
+        return context | {"rooms": rooms.with_last_messages(context["rooms"])}
+
+
+class Room(FormView):
+    """One room: reading is open to all, writing to who has signed in."""
+
+    template_name = "chat/room.html"
+    form_class = RoomMessageForm
+
+    def dispatch(self, request, *args, **kwargs):
+        self.slug = kwargs["room"]
+        if len(self.slug) > MAX_SLUG_LENGTH:
+            return no_such_room(request, self.slug)
+        if request.method not in ("GET", "HEAD", "OPTIONS") and not request.user.is_authenticated:
+            return self.refuse("You are signed out. Sign in, then send it again.")
+        response = super().dispatch(request, *args, **kwargs)
+        patch_vary_headers(response, ["Accept"])  # or the browser's cache would show JSON in a window
+        return response
+
+    def get(self, request, *args, **kwargs):
+        if wants_json(request):
+            return self.as_json()
+        response = super().get(request, *args, **kwargs)
+        messages, _ = self.page
+        if request.user.is_authenticated and self.before is None and messages:
+            # What is shown counts as read: without scripts there is nobody else who could tell.
+            rooms.mark_read(self.slug, request.user, messages[-1].number)
+        return response
+
+    @cached_property
+    def before(self):
+        """The number before which messages are shown; None: the newest ones."""
+        return rooms.to_number(self.request.GET.get("before"))
+
+    @cached_property
+    def page(self):
+        return rooms.before(self.slug, self.before)
+
+    def as_json(self):
+        """Reply with the messages before a number, or after one: for a page that has no socket at the moment."""
+        number = rooms.to_number(self.request.GET.get("after"))
+        messages, earlier = self.page if number is None else (rooms.after(self.slug, number), number > 0)
+        return JsonResponse({"messages": [rooms.as_data(message) for message in messages], "earlier": earlier})
+
+    def get_context_data(self, **kwargs):
+        user = self.request.user
+        messages, earlier = self.page
+        newest = self.before is None
+        read = rooms.read_mark(self.slug, user) if user.is_authenticated and newest else None
+        return super().get_context_data(
+            slug=self.slug,
+            rows=rows(messages, user, read),
+            earlier=messages[0].number if earlier else None,
+            last=messages[-1].number if messages else 0,
+            newest=newest,
+            read=read,
+            present=present(self.slug),
+            **kwargs,
+        )
+
+    def form_valid(self, form):
+        message = rooms.write(self.slug, self.request.user, form.cleaned_data["message"], form.cleaned_data["key"])
+        if not wants_json(self.request):
+            return redirect("room", self.slug)
+        return JsonResponse({"ok": True, "number": message.number})
+
+    def form_invalid(self, form, status=HTTPStatus.BAD_REQUEST):
+        if wants_json(self.request):
+            return JsonResponse({"ok": False, "errors": form.errors}, status=status)
+        return self.render_to_response(self.get_context_data(form=form), status=status)
+
+    def refuse(self, reason):
+        """Return the reply for a message that is not taken, whatever its text; a plain form still holds it."""
+        form = self.get_form()
+        form.is_valid()
+        form.add_error(None, reason)
+        return self.form_invalid(form, HTTPStatus.FORBIDDEN)
+
+
+def rows(messages, user, read):
+    """Return the messages as the template shows them: below the name of who goes on, and with what stands before them.
+
+    Args:
+        read: the number up to which ``user`` has read; None: no message is shown as new.
+    """
+    found, previous, new_shown = [], None, False
+    for message in messages:
+        own = user.is_authenticated and message.author_id == user.pk
+        new = not (new_shown or own or read is None) and message.number > read
+        new_shown = new_shown or new
+        same_day = previous is not None and previous.sent_at.date() == message.sent_at.date()
+        continued = (
+            same_day
+            and not new
+            and previous.author_id == message.author_id
+            and (message.sent_at - previous.sent_at).total_seconds() < CONTINUED
+        )
+        data = rooms.as_data(message) | {"sent_at": message.sent_at, **face(rooms.as_data(message)["author"])}
+        found.append(data | {"own": own, "new": new, "continued": continued, "new_day": not same_day})
+        previous = message
+    return found
+
+
+def present(slug):
+    """Return who has the room open, as the template shows it; None if that is not known."""
+    who = rooms.who(slug)
+    return who and {"users": [{"name": name, **face(name)} for name in who.users], "guests": who.anonymous}
+
+
+def face(name):
+    """Return what stands for somebody's picture: a letter, and one of four colours. As in static/js/rooms/words.js."""
+    return {"initial": name[:1].upper(), "tone": sum(map(ord, name)) % 4}
+
+
+def no_such_room(request, name):
+    """Reply for the address of a room whose name is none: say which names are, and offer the one most like it."""
+    context = {"name": name, "suggestion": to_slug(name), "longest": MAX_SLUG_LENGTH}
+    return render(request, "chat/no_room.html", context, status=HTTPStatus.NOT_FOUND)

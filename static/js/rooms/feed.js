@@ -1,0 +1,195 @@
+/**
+ * The messages of a room on the page: in the order of their numbers, each once. The list is at its bottom and follows what
+ * comes, or was scrolled up and stays where it is; what came unseen is counted, and where it begins is marked. Texts and
+ * names are set as text, never as HTML.
+ */
+
+import { arrange } from "./arrange.js";
+import { avatar } from "./people.js";
+import { dayOf, exactly, timeOf } from "./times.js";
+import { newText } from "./words.js";
+
+/** @typedef {{number: number, author: string, text: string, sent_at: string, key: string | null}} Message */
+
+const AT_BOTTOM = 48; // pixels that the list may be away from its bottom, and still follow
+const MOST = 500; // messages shown at a time; a page that stays open for days must not grow for days
+
+/**
+ * @param {HTMLElement} page
+ * @param {string | undefined} me the user's name
+ * @param {(number: number) => void} onSeen called with the number up to which all has been seen
+ */
+export function feedOf(page, me, onSeen) {
+  /** @param {string} selector @returns {HTMLElement} */
+  const find = (selector) => /** @type {HTMLElement} */ (page.querySelector(selector));
+  const [scroll, list, nothing] = ["[data-scroll]", "[data-talk]", "[data-nothing]"].map(find);
+  const [toNewest, earlier, earlierLink] = ["[data-to-newest]", "[data-earlier-box]", "[data-earlier]"].map(find);
+  const title = document.title;
+  let last = Number(page.dataset.last);
+  let unseen = 0;
+  /** @type {number | null} the number of the first message that is marked as new */
+  let newFrom = list.querySelector("[data-new]") ? Number(page.dataset.read) + 1 : null;
+  let loading = false;
+
+  // The list's box is a reversed column: its scrollTop is 0 at the bottom, and negative above.
+  const atBottom = () => scroll.scrollTop > -AT_BOTTOM;
+  const watched = () => document.visibilityState === "visible" && atBottom();
+
+  /** @returns {HTMLElement[]} */
+  const items = () => [...list.querySelectorAll(".said")].map((item) => /** @type {HTMLElement} */ (item));
+
+  /** @param {Message[]} messages @returns {Message[]} those that were not shown yet */
+  function show(messages) {
+    const fresh = messages.filter(({ number }) => number > last);
+    if (fresh.length === 0) return [];
+    const mine = fresh.some(({ author }) => author === me);
+    const follow = atBottom();
+    if (!watched() && !mine) {
+      if (unseen === 0) newFrom = fresh[0].number;
+      unseen += fresh.length;
+    }
+    keepingPlace(!follow && !mine, () => {
+      list.append(...fresh.map(make));
+      last = fresh[fresh.length - 1].number;
+      if (follow) shorten();
+      tidy();
+    });
+    if (mine) toBottom();
+    seen();
+    return fresh;
+  }
+
+  /** Takes out the oldest of too many; they are where earlier messages are. */
+  function shorten() {
+    const all = items();
+    for (const item of all.slice(0, Math.max(0, all.length - MOST))) item.remove();
+    if (all.length > MOST) offerEarlier(true);
+  }
+
+  /** Puts dividers and names where they belong among the messages that are shown now. */
+  function tidy() {
+    for (const divider of list.querySelectorAll(".divider")) divider.remove();
+    const all = items();
+    const said = all.map((item) => ({
+      number: numberOf(item),
+      author: String(item.dataset.author),
+      sent: new Date(/** @type {HTMLTimeElement} */ (item.querySelector("time")).dateTime),
+    }));
+    arrange(said, newFrom).forEach(({ newDay, isNew, continued }, index) => {
+      const item = all[index];
+      item.classList.toggle("continued", continued);
+      if (newDay) item.before(divider("day", dayOf(said[index].sent)));
+      if (isNew) item.before(divider("new", "New"));
+    });
+    nothing.hidden = all.length > 0;
+  }
+
+  /** Notes that all was seen, if it is; and tells how much was not. */
+  function seen() {
+    if (watched()) {
+      unseen = 0;
+      if (last > 0) onSeen(last);
+    }
+    toNewest.hidden = unseen === 0 || atBottom();
+    toNewest.textContent = newText(unseen);
+    document.title = unseen > 0 ? `(${unseen}) ${title}` : title;
+  }
+
+  function toBottom() {
+    scroll.scrollTop = 0;
+  }
+
+  /** Does something to the list and lets the messages that are seen stay where they are. @param {boolean} keep */
+  function keepingPlace(keep, /** @type {() => void} */ change) {
+    const fromTop = scroll.scrollHeight + scroll.scrollTop;
+    change();
+    if (keep) scroll.scrollTop = fromTop - scroll.scrollHeight;
+  }
+
+  /** @param {boolean} some whether there are earlier messages than those that are shown */
+  function offerEarlier(some) {
+    const [first] = items();
+    earlier.hidden = !some || !first;
+    if (first) earlierLink.setAttribute("href", `?before=${numberOf(first)}`);
+  }
+
+  earlierLink.addEventListener("click", async (event) => {
+    event.preventDefault();
+    if (loading) return;
+    loading = true;
+    earlierLink.setAttribute("aria-disabled", "true");
+    try {
+      const address = /** @type {HTMLAnchorElement} */ (earlierLink).href;
+      const response = await fetch(address, { headers: { Accept: "application/json" } });
+      const page = await response.json();
+      // Read aloud is what comes at the end, not what is put before.
+      scroll.setAttribute("aria-live", "off");
+      list.prepend(...page.messages.map(make)); // the place is kept: the box measures from its bottom
+      tidy();
+      offerEarlier(page.earlier);
+      if (earlier.hidden) scroll.focus({ preventScroll: true });
+      earlierLink.textContent = "Earlier messages";
+      setTimeout(() => scroll.removeAttribute("aria-live"), 1000);
+    } catch {
+      earlierLink.textContent = "Could not be loaded. Try again";
+    }
+    earlierLink.removeAttribute("aria-disabled");
+    loading = false;
+  });
+  toNewest.addEventListener("click", () => {
+    toBottom();
+    scroll.focus({ preventScroll: true });
+    seen();
+  });
+  scroll.addEventListener("scroll", seen, { passive: true });
+  document.addEventListener("visibilitychange", seen);
+  tidy();
+
+  /** @param {Message} message @returns {HTMLElement} */
+  function make({ number, author, text, sent_at: sentAt }) {
+    const sent = new Date(sentAt);
+    const time = element("time", "", timeOf(sent));
+    time.setAttribute("datetime", sentAt);
+    time.title = exactly(sent);
+    const head = element("p", "said-head");
+    head.append(element("span", "sender", author));
+    if (author === me) head.append(element("span", "visually-hidden", " (you)"));
+    head.append(" ", time);
+    const bubble = element("div", "bubble");
+    bubble.append(head, element("p", "message-text", text));
+    const item = element("li", author === me ? "said own" : "said");
+    item.dataset.number = String(number);
+    item.dataset.author = author;
+    item.append(avatar(author), bubble);
+    return item;
+  }
+
+  return {
+    show,
+    seen,
+    /** The number up to which everything is shown. */
+    get last() {
+      return last;
+    },
+  };
+}
+
+/** @param {Element} item @returns {number} */
+function numberOf(item) {
+  return Number(/** @type {HTMLElement} */ (item).dataset.number);
+}
+
+/** @param {"day" | "new"} kind @param {string} text @returns {HTMLElement} */
+function divider(kind, text) {
+  const item = element("li", kind === "new" ? "divider new" : "divider", text);
+  item.dataset[kind] = "";
+  return item;
+}
+
+/** @param {string} tag @param {string} className @param {string} [text] @returns {HTMLElement} */
+function element(tag, className, text = "") {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  made.textContent = text;
+  return made;
+}

@@ -1,0 +1,107 @@
+/** Who is in the room, and who is typing. */
+
+import { face, guestsText, typingText } from "./words.js";
+
+/** @typedef {import("../../wsloop/wsloop.js").PresenceChange} PresenceChange */
+
+const TYPING = 6000; // milliseconds for which somebody counts as typing who has not said so again
+
+/**
+ * Who is typing, and for how long.
+ *
+ * @param {(names: string[]) => void} show called with the names, whenever they change
+ */
+export function typing(show) {
+  /** @type {Map<string, ReturnType<typeof setTimeout>>} */
+  const timers = new Map();
+  const changed = () => show([...timers.keys()]);
+
+  /** @param {string} name */
+  function stop(name) {
+    clearTimeout(timers.get(name));
+    if (timers.delete(name)) changed();
+  }
+
+  return {
+    /** @param {string} name */
+    start(name) {
+      clearTimeout(timers.get(name));
+      const known = timers.has(name);
+      timers.set(
+        name,
+        setTimeout(() => stop(name), TYPING),
+      );
+      if (!known) changed();
+    },
+    stop,
+    clear() {
+      for (const name of [...timers.keys()]) stop(name);
+    },
+  };
+}
+
+/**
+ * @param {HTMLElement} page
+ * @param {string | undefined} me the user's name
+ */
+export function peopleOf(page, me) {
+  const list = /** @type {HTMLElement} */ (page.querySelector("[data-people-list]"));
+  const count = /** @type {HTMLElement} */ (page.querySelector("[data-people-count]"));
+  const guests = /** @type {HTMLElement} */ (page.querySelector("[data-guests]"));
+  const typingLine = /** @type {HTMLElement} */ (page.querySelector("[data-typing]"));
+  /** @type {Set<string>} */
+  let users = new Set();
+  let anonymous = 0;
+
+  function show() {
+    list.replaceChildren(...[...users].sort().map(person));
+    guests.textContent = guestsText(anonymous);
+    count.textContent = String(users.size + anonymous);
+  }
+
+  /** @param {string} name */
+  function person(name) {
+    const words = document.createElement("span");
+    words.className = "person-name";
+    words.textContent = name === me ? `${name} (you)` : name;
+    const item = document.createElement("li");
+    item.className = "person";
+    item.append(avatar(name), words);
+    return item;
+  }
+
+  const typists = typing((names) => {
+    typingLine.textContent = typingText(names);
+  });
+  return {
+    typists,
+    /** @param {string[]} names @param {number} number of guests */
+    set(names, number) {
+      // Who reads this is here, even if the server has not heard of it yet.
+      users = new Set(me === undefined ? names : [...names, me]);
+      anonymous = me === undefined ? Math.max(number, 1) : number;
+      show();
+    },
+    /** @param {PresenceChange} change */
+    change(change) {
+      if (change.event === "anonymous") anonymous = change.count;
+      else if (change.event === "join") users.add(change.user);
+      else {
+        users.delete(change.user);
+        typists.stop(change.user);
+      }
+      show();
+    },
+  };
+}
+
+/** @param {string} name @returns {HTMLElement} */
+export function avatar(name) {
+  const { initial, tone } = face(name);
+  const element = document.createElement("span");
+  element.className = "avatar";
+  element.dataset.tone = String(tone);
+  element.setAttribute("aria-hidden", "true");
+  element.textContent = initial;
+  return element;
+}

@@ -1,0 +1,157 @@
+/**
+ * The page of a room: its socket, and what goes to and fro. Each time the line is opened it names the last message that is
+ * shown, and the server sends what comes after it; see chat/room_consumer.py for what is said.
+ */
+
+import * as account from "../account.js";
+import { SIGNED_OUT, open } from "../reconnect.js";
+import { stateOf } from "../state.js";
+import { composerOf } from "./composer.js";
+import { feedOf } from "./feed.js";
+import { peopleOf } from "./people.js";
+
+/** @typedef {import("./composer.js").Draft} Draft */
+/** @typedef {import("./composer.js").Errors} Errors */
+
+const PATIENCE = 75_000; // milliseconds; timers of a page in the background run once a minute only
+const PING_INTERVAL = 30_000; // milliseconds
+const ANSWER = 5000; // milliseconds to wait for the answer to a message, until another way is tried
+const GENERAL = "__all__"; // Django's name for what concerns no single field
+
+/** @param {HTMLElement} page */
+export function start(page) {
+  const { url, me } = page.dataset;
+  const lineElement = /** @type {HTMLElement} */ (page.querySelector("[data-line]"));
+  const form = /** @type {HTMLFormElement | null} */ (page.querySelector("[data-composer]"));
+  const showState = stateOf(lineElement);
+  const people = peopleOf(page, me);
+  const feed = feedOf(page, me, seen);
+  let marked = Number(page.dataset.last); // the server has noted that what it has rendered was read
+  /** @type {Map<string, (answer: {errors: Errors | null} | null) => void>} by key, for messages that were sent */
+  const waiting = new Map();
+
+  const line = open(() => `${url}?after=${feed.last}`, {
+    patience: PATIENCE,
+    onMessage(data) {
+      if (typeof data === "string") receive(JSON.parse(data));
+    },
+    onOpen() {
+      for (const note of page.querySelectorAll("[data-no-live]")) /** @type {HTMLElement} */ (note).hidden = true;
+      feed.seen();
+    },
+    onState(state) {
+      showState(state);
+      if (state.name === "connected") return;
+      people.typists.clear();
+      for (const answer of waiting.values()) answer(null);
+      if (state.name === "offline" && state.reason === SIGNED_OUT) {
+        account.signedOut();
+        composer?.disable();
+      }
+    },
+  });
+  const composer = form && composerOf(form, { deliver, onTyping: () => say({ type: "typing" }) });
+  lineElement.hidden = false;
+  setInterval(() => say({ type: "ping" }), PING_INTERVAL);
+
+  /** @param {object} content @returns {boolean} whether there is a line for it */
+  function say(content) {
+    return line.send(JSON.stringify(content));
+  }
+
+  /** @param {any} content */
+  function receive(content) {
+    switch (content.type) {
+      case "messages":
+        return show(content.messages);
+      case "ack":
+        return waiting.get(content.key)?.({ errors: null });
+      case "error":
+        return waiting.get(content.key)?.({ errors: content.errors });
+      case "who":
+        return people.set(content.users, content.anonymous);
+      case "presence":
+        return people.change(content);
+      case "typing":
+        return people.typists.start(content.user);
+    }
+  }
+
+  /** @param {import("./feed.js").Message[]} messages */
+  function show(messages) {
+    for (const { author, key } of feed.show(messages)) {
+      people.typists.stop(author);
+      if (author === me && key) composer?.sent(key);
+    }
+  }
+
+  /** @param {number} number up to which all was seen */
+  function seen(number) {
+    if (me !== undefined && number > marked && say({ type: "read", number })) marked = number;
+  }
+
+  /**
+   * Sends a message over the socket; by the form's own way if there is none, or if it does not answer.
+   *
+   * @param {Draft} draft
+   * @returns {Promise<Errors | null>}
+   */
+  async function deliver({ key, text }) {
+    if (say({ type: "message", key, text })) {
+      const answer = await answerTo(key);
+      if (answer) return answer.errors;
+    }
+    return post(key, text);
+  }
+
+  /** @param {string} key @returns {Promise<{errors: Errors | null} | null>} null: there was none */
+  async function answerTo(key) {
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let timer;
+    const answer = await new Promise((resolve) => {
+      timer = setTimeout(() => resolve(null), ANSWER);
+      waiting.set(key, resolve);
+    });
+    clearTimeout(timer);
+    waiting.delete(key);
+    return answer;
+  }
+
+  /** @param {string} key @param {string} text @returns {Promise<Errors | null>} */
+  async function post(key, text) {
+    /** @param {string} sentence @returns {Errors} */
+    const failed = (sentence) => ({ [GENERAL]: [sentence] });
+    const body = new URLSearchParams(/** @type {any} */ (new FormData(/** @type {HTMLFormElement} */ (form))));
+    body.set("key", key);
+    body.set("message", text);
+    let response;
+    try {
+      response = await fetch(location.pathname, { method: "POST", headers: { Accept: "application/json" }, body });
+    } catch {
+      return failed("The server cannot be reached. Your message is still here; try again.");
+    }
+    try {
+      const { ok, errors } = await response.json();
+      if (!ok) return errors;
+    } catch {
+      return failed(
+        response.status === 403
+          ? "This page is out of date. Copy your message, reload the page and send it again."
+          : `The server could not take it (error ${response.status}). Your message is still here; try again.`,
+      );
+    }
+    await load();
+    return null;
+  }
+
+  /** Gets what is new without a socket. */
+  async function load() {
+    try {
+      const address = `${location.pathname}?after=${feed.last}`;
+      const response = await fetch(address, { headers: { Accept: "application/json" } });
+      show((await response.json()).messages);
+    } catch {
+      // The message is stored all the same, and comes with the others when the line is back.
+    }
+  }
+}

@@ -1,0 +1,25 @@
+/** Days and times as the reader's clock and language have them; the server writes them for UTC. */
+
+const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const DAY = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long", year: "numeric" });
+const BOTH = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
+const EXACT = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "medium" });
+
+/** @param {Date} date */
+export const timeOf = (date) => TIME.format(date);
+
+/** @param {Date} date */
+export const dayOf = (date) => DAY.format(date);
+
+/** @param {Date} date */
+export const exactly = (date) => EXACT.format(date);
+
+/** @param {ParentNode} root in which the times of messages are rewritten */
+export function localise(root) {
+  for (const time of /** @type {NodeListOf<HTMLTimeElement>} */ (root.querySelectorAll(".said time, .room-time"))) {
+    const date = new Date(time.dateTime);
+    if (Number.isNaN(date.getTime())) continue;
+    time.textContent = (time.matches(".room-time") ? BOTH : TIME).format(date);
+    time.title = exactly(date);
+  }
+}
