@@ -181,6 +181,6 @@ WS4REDIS_PREFIX = "ws"
 WS4REDIS_EXPIRE = 3600
 WS4REDIS_HEARTBEAT = "--heartbeat--"
 WS4REDIS_ALLOWED_CHANNELS = "chat.policy.allowed_channels"
-# What the pages show is kept for an hour: a page that was offline gets what it has missed. Chat rooms keep theirs in the
-# database, and tell who is there.
+# What the pages show is kept for an hour: a page that was offline gets what it has missed. Chat rooms keep theirs in
+# the database, and tell who is there.
 WSLOOP = {"FACILITIES": {**{name: {"size": 100} for name in ("form", "news", "inbox")}, "rooms/*": {"presence": True}}}
