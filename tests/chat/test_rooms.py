@@ -14,8 +14,9 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from chat import rooms
-from chat.models import Message, ReadMark, Room
+from chat.models import Message, Room
 from chat.room_forms import RoomMessageForm, to_slug
+from chat.room_views import face
 from tests.chat.test_views import JSON, text
 
 NOW = timezone.now().replace(hour=12, minute=0, second=0, microsecond=0)
@@ -178,6 +179,14 @@ def test_each_day_begins_with_its_date(client, john):
     assert days == [str(NOW.date()), str(NOW.date() + timedelta(days=1))]
 
 
+@pytest.mark.parametrize(
+    ("name", "initial", "tone"), [("john", "J", 3), ("mary", "M", 1), ("émile", "É", 0), ("🙂", "🙂", 2), ("", "", 0)]
+)
+def test_a_face_is_the_same_as_in_the_scripts(name, initial, tone):
+    """``tests/js/rooms.test.js`` has the same list."""
+    assert face(name) == {"initial": initial, "tone": tone}
+
+
 def test_the_words_of_an_account_that_was_deleted_stay(client, john):
     rooms.write("tea", john, "still here")
     get_user_model().objects.filter(pk=john.pk).delete()
@@ -225,7 +234,7 @@ def test_a_mark_never_goes_back_nor_beyond_what_was_written(kitchen, john):
         rooms.mark_read("kitchen", john, number)
         assert rooms.read_mark("kitchen", john) == mark
     rooms.mark_read("nowhere", john, 5)
-    assert ReadMark.objects.count() == 1
+    assert not Room.objects.filter(slug="nowhere").exists()
 
 
 def test_the_list_tells_the_last_message_and_how_many_are_unread(client, sign_in, kitchen, mary):
