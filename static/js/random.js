@@ -83,7 +83,7 @@ function draw() {
       make("text", { class: "y", x: left - 8, y: y(value) }, String(value)),
     ]),
     ...[60, 45, 30, 15, 0].map((seconds) =>
-      make("text", { class: "x", x: x(seconds), y: height - 4 }, seconds ? `${seconds} s` : "now"),
+      make("text", { class: "x", x: x(seconds), y: height - 4 }, seconds ? `${seconds} s` : "last"),
     ),
     make("path", { d: points.map((point, index) => `${joined[index] ? "L" : "M"}${point}`).join("") }),
     ...points.map(([cx, cy]) => make("circle", { cx, cy, r: 2.5 })),

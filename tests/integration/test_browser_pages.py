@@ -1,0 +1,333 @@
+"""The pages that talk to consumers in a real browser: ``/random/`` and ``/echo/``."""
+
+import os
+import signal
+from itertools import groupby
+
+import pytest
+from selenium.webdriver import Keys
+from selenium.webdriver.common.by import By
+
+from tests.integration.harness import wait_until
+from tests.integration.test_browser import CONTRAST, PHONE, browser, clean, other, started_browsers, stopped
+
+__all__ = ["browser", "clean", "other", "started_browsers"]  # fixtures; `sample` below is what they open
+
+PAGES = ["/random/", "/echo/"]
+LOOPS = {"ROOT_URLCONF": "tests.integration.sites.loops"}
+RECORD = """
+window.numbers = [];
+window.states = [];
+const number = document.querySelector("[data-number]");
+const line = document.querySelector("[data-line]");
+new MutationObserver(() => numbers.push(number.textContent)).observe(number, { childList: true });
+new MutationObserver(() => states.push(line.dataset.state)).observe(line, { attributeFilter: ["data-state"] });
+"""
+POINTS = """
+const plot = document.querySelector("[data-plot]");
+const { width, height } = plot.getBoundingClientRect();
+return [...plot.querySelectorAll("circle")].map(({ cx, cy }) => [cx.baseVal.value / width, cy.baseVal.value / height]);
+"""
+
+
+@pytest.fixture(scope="module")
+def sample(shared_serve):
+    """One worker, which tells what runs in it, with the policy that the sample ships."""
+    return shared_serve(settings={"WS4REDIS_ALLOWED_CHANNELS": "chat.policy.allowed_channels", **LOOPS})
+
+
+def loops(site, count):
+    """Wait until so many loops run on the server."""
+    wait_until(lambda: site.request("GET", "/test/loops/").json() == count, what=f"{count} loops")
+
+
+def opened(browser):
+    browser.open("/random/")
+    browser.until(lambda: browser.find("[data-toggle]").is_displayed(), "the page is ready")
+    browser.driver.execute_script(RECORD)
+
+
+def started(browser):
+    opened(browser)
+    browser.press("[data-toggle]")
+    arrives(browser, 1)
+
+
+def numbers(browser):
+    return browser.driver.execute_script("return numbers")
+
+
+def states(browser):
+    return browser.driver.execute_script("return states")
+
+
+def arrives(browser, count):
+    """Wait until so many more numbers have come."""
+    before = len(numbers(browser))
+    browser.until(lambda: len(numbers(browser)) >= before + count, "numbers")
+
+
+def shows(browser, state, action):
+    """Wait until the page shows this state, and what its button does next."""
+    browser.until(
+        lambda: (browser.text("[data-state-text]"), browser.text("[data-toggle]")) == (state, action),
+        f"{state}, and {action}",
+    )
+
+
+# --- random numbers ---------------------------------------------------------------------------------------------------
+
+
+def test_start_shows_numbers_and_stop_ends_them(browser):
+    opened(browser)
+    shows(browser, "stopped", "Start")
+    assert browser.text("[data-number]") == ""
+    loops(browser.site, 0)
+    browser.press("[data-toggle]")
+    shows(browser, "connected", "Stop")
+    arrives(browser, 4)
+    loops(browser.site, 1)
+    assert {int(number) for number in numbers(browser)} <= set(range(101))
+    browser.press("[data-toggle]")
+    shows(browser, "stopped", "Start")
+    loops(browser.site, 0)
+    come = numbers(browser)
+    assert browser.text("[data-number]") == come[-1]
+    least, most = min(map(int, come)), max(map(int, come))
+    summary = f"Received in the last minute: {len(come)}; least {least}, most {most}"
+    assert browser.text("[data-summary]") == summary
+    browser.press("[data-toggle]")
+    arrives(browser, 1)
+    assert numbers(browser)[: len(come)] == come  # nothing had come in between
+    once = ["connecting", "connected"]
+    assert states(browser) == [*once, "stopped", *once]
+
+
+def test_the_plot_shows_what_has_come(browser):
+    started(browser)
+    arrives(browser, 3)
+    browser.press("[data-toggle]")
+    points, come = browser.driver.execute_script(POINTS), [int(number) for number in numbers(browser)]
+    assert len(points) == len(come) >= 4
+    across, down = zip(*points, strict=True)
+    assert list(across) == sorted(set(across))  # from left to right
+    assert 0 < across[0] < across[-1] < 1
+    assert all(0 < each < 1 for each in down)
+    drawn = list(zip(come, down, strict=True))
+    assert all((a > b) == (y < z) for a, y in drawn for b, z in drawn), "the larger, the higher"
+    labels = [label.text for label in browser.driver.find_elements(By.CSS_SELECTOR, "[data-plot] text")]
+    assert labels == ["0", "25", "50", "75", "100", "60 s", "45 s", "30 s", "15 s", "last"]
+
+
+def test_two_tabs_have_numbers_of_their_own(browser):
+    started(browser)
+    first = browser.driver.current_window_handle
+    browser.driver.switch_to.new_window("tab")
+    started(browser)
+    loops(browser.site, 2)
+    arrives(browser, 5)
+    mine = numbers(browser)
+    browser.press("[data-toggle]")
+    loops(browser.site, 1)
+    browser.driver.switch_to.window(first)
+    assert "".join(mine) not in "".join(numbers(browser))
+    arrives(browser, 2)
+    shows(browser, "connected", "Stop")
+
+
+def closes_the_tab(browser):
+    browser.driver.close()
+    browser.driver.switch_to.window(browser.driver.window_handles[0])
+
+
+def goes_elsewhere(browser):
+    browser.open("/")
+
+
+@pytest.mark.parametrize("leave", [closes_the_tab, goes_elsewhere])
+def test_whoever_leaves_ends_the_loop_on_the_server(browser, leave):
+    browser.driver.switch_to.new_window("tab")
+    started(browser)
+    loops(browser.site, 1)
+    leave(browser)
+    loops(browser.site, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL], ids=["reload", "crash"])
+def test_the_numbers_go_on_when_the_worker_was_gone(serve, browser, number):
+    site = serve(settings=LOOPS)
+    browser.reset(site)
+    started(browser)
+    (worker,) = site.workers()
+    os.kill(site.pid if number == signal.SIGHUP else worker, number)
+    way = ["connecting", "connected", "reconnecting", "connected"]
+    # The third attempt may come after 14 s, where it takes long until the worker is back.
+    wait_until(lambda: [state for state, _ in groupby(states(browser))] == way, 60.0, "the line that comes back")
+    arrives(browser, 1)
+    assert site.workers() != [worker]
+    assert len(browser.driver.execute_script(POINTS)) == len(numbers(browser))  # what came before is still there
+    loops(site, 1)
+    browser.console()  # Chromium's notes about attempts to connect
+
+
+def test_stop_ends_the_attempts_to_reconnect(serve, browser):
+    site = serve(settings=LOOPS)
+    browser.reset(site)
+    started(browser)
+    stopped(site)
+    browser.until(lambda: browser.text("[data-state-text]").startswith("reconnecting"), "the page has noticed")
+    assert browser.text("[data-toggle]") == "Stop"
+    browser.press("[data-toggle]")
+    shows(browser, "stopped", "Start")
+    assert browser.text("[data-countdown]") == ""
+    site.start()
+    browser.driver.execute_script("window.dispatchEvent(new Event('online'))")
+    loops(site, 0)
+    browser.press("[data-toggle]")
+    arrives(browser, 1)
+    browser.console()
+
+
+def test_signing_out_elsewhere_ends_the_numbers(browser):
+    browser.sign_in("john")
+    started(browser)
+    page = browser.driver.current_window_handle
+    browser.driver.switch_to.new_window("tab")
+    browser.open("/")
+    browser.press(".account button")
+    browser.until(lambda: "Sign in" in browser.text(".account"), "signing out")
+    closes_the_tab(browser)
+    assert browser.driver.current_window_handle == page
+    shows(browser, "offline (signed out)", "Start")
+    assert "Signed out" in browser.text(".account")
+    loops(browser.site, 0)
+    browser.press("[data-toggle]")  # as a visitor
+    shows(browser, "connected", "Stop")
+
+
+def test_starting_and_stopping_by_keyboard_alone(browser):
+    opened(browser)
+    browser.tab_to("[data-toggle]")
+    browser.keys(Keys.SPACE)
+    arrives(browser, 1)
+    assert browser.has_focus("[data-toggle]")
+    browser.keys(Keys.ENTER)
+    shows(browser, "stopped", "Start")
+    assert browser.has_focus("[data-toggle]")
+    loops(browser.site, 0)
+
+
+def test_screen_readers_are_told_the_state_and_not_each_number(browser):
+    started(browser)
+    told = "return [...document.querySelectorAll('[role=status], [role=log], [role=alert], [aria-live], output')]"
+    assert browser.driver.execute_script(f"{told}.map(({{ textContent }}) => textContent)") == ["connected"]
+
+
+# --- echo -------------------------------------------------------------------------------------------------------------
+
+
+def returned(browser):
+    """What has come back, the newest first."""
+    return browser.driver.execute_script(
+        "return Array.from(document.querySelectorAll('[data-feed] li'), (item) => item.textContent)"
+    )
+
+
+def test_the_echo_by_keyboard_alone(browser):
+    browser.open("/echo/")
+    browser.connected()
+    assert "Nothing has come back yet." in browser.text("main")
+    browser.tab_to("[name=message]")
+    browser.keys("Grüße <b>an mich</b>", Keys.ENTER)
+    browser.until(lambda: returned(browser) == ["Grüße <b>an mich</b>"], "the echo")
+    assert "Nothing has come back yet." not in browser.text("main")
+    assert browser.has_focus("[name=message]")
+    browser.keys(Keys.ENTER)  # nothing to send
+    browser.keys("the second", Keys.TAB)
+    assert browser.has_focus("main form button")
+    browser.keys(Keys.SPACE)
+    browser.until(lambda: returned(browser) == ["the second", "Grüße <b>an mich</b>"], "the echo")
+    assert browser.find("[name=message]").get_property("value") == ""
+
+
+def test_only_the_sender_gets_the_echo(browser, other):
+    for each, text in ((browser, "mine"), (other, "yours")):
+        each.open("/echo/")
+        each.connected()
+        each.send(text)
+    for each, text in ((browser, "mine"), (other, "yours")):
+        each.until(lambda each=each: returned(each), "the echo")
+        assert returned(each) == [text]
+
+
+def test_the_echo_says_when_its_connection_has_ended(serve, browser):
+    site = serve()
+    browser.reset(site)
+    browser.open("/echo/")
+    browser.connected()
+    assert not browser.find("[data-offline]").is_displayed()
+    stopped(site)
+    browser.until(lambda: browser.find("[data-offline]").is_displayed(), "the page says so")
+    assert browser.text("[data-state-text]") == "offline"
+    browser.send("do not lose me")
+    assert browser.find("[name=message]").get_property("value") == "do not lose me"
+    assert browser.driver.execute_script(CONTRAST) == []
+    site.start()
+    browser.press("[data-offline] a")
+    browser.connected()
+
+
+# --- both -------------------------------------------------------------------------------------------------------------
+
+
+def in_use(browser, page):
+    """Open a page and have something on it."""
+    if page == "/random/":
+        started(browser)
+    else:
+        browser.open(page)
+        browser.connected()
+        browser.send("hello" * 100)
+        browser.until(lambda: returned(browser), "the echo")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_on_a_phone(browser, page):
+    browser.width(PHONE)
+    in_use(browser, page)
+    assert browser.driver.execute_script("return document.documentElement.scrollWidth") == PHONE
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("page", PAGES)
+def test_texts_stand_out_from_their_background(browser, page, scheme):
+    browser.media(scheme)
+    in_use(browser, page)
+    assert browser.driver.execute_script(CONTRAST) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_without_scripts_says_what_is_missing(browser, page):
+    browser.scripts(False)
+    browser.open(page)
+    assert "This page needs JavaScript" in browser.text("main")
+    assert not [
+        button for button in browser.driver.find_elements(By.CSS_SELECTOR, "main button") if button.is_displayed()
+    ]
+
+
+def test_all_links_fit_into_one_row_or_into_the_menu(browser):
+    browser.sign_in("admin")
+    browser.open("/random/")
+    for width in (320, PHONE, 768, 991, 992, 1024, 1280, 1920):
+        browser.width(width)
+        if browser.find(".menu-button").is_displayed():
+            browser.press(".menu-button")
+        links = [link for link in browser.driver.find_elements(By.CSS_SELECTOR, ".pages a")]
+        places = [link.rect for link in links]
+        assert all(link.is_displayed() for link in links), width
+        assert all(place["x"] >= 0 and place["x"] + place["width"] <= width for place in places), width
+        assert len({place["y"] for place in places}) == (1 if width >= 992 else len(links)), width
+        if width < 992:
+            browser.keys(Keys.ESCAPE)
+        assert browser.driver.execute_script("return document.documentElement.scrollWidth") <= width
