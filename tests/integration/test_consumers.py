@@ -19,6 +19,12 @@ def consumers(shared_serve):
     return shared_serve(processes=2, options=MODULE)
 
 
+@pytest.fixture(scope="module")
+def direct_consumers(shared_serve):
+    """One worker that clients reach without a router."""
+    return shared_serve(front="http-socket", options=MODULE)
+
+
 @pytest.fixture
 def name(request):
     """A name of the test's own."""
@@ -194,6 +200,25 @@ def test_a_handler_that_blocks_delays_its_own_socket_only(consumers, name):
         assert quick.next() == f"message {number}"
     assert "receive after" not in trace(consumers, f"{name}-0")
     assert slow.take(2) == ["sleep 3", "after"]
+
+
+def test_idle_sockets_have_no_greenlet(direct_consumers, name):
+    asker = direct_consumers.connect("greenlets/")
+
+    def greenlets():
+        asker.send("how many?")
+        return int(asker.next())
+
+    before = greenlets()
+    idle = [direct_consumers.connect(f"chat/{re.sub('-', '_', name)}/") for _ in range(50)]
+    idle[0].send("everybody has had a handler run")
+    assert {client.next() for client in idle} == {"everybody has had a handler run"}
+    wait_until(lambda: greenlets() <= before, 20, "no greenlet for an idle socket")
+    busy = [direct_consumers.connect(f"trace/{name}/?what=loop") for _ in range(10)]
+    wait_until(lambda: greenlets() >= before + len(busy), 20, "and one for each that runs")
+    for client in busy:
+        client.close()
+    wait_until(lambda: greenlets() <= before, 20, "none after that")
 
 
 def test_a_worker_that_reloads_says_goodbye_and_ends_its_handlers(serve, name):

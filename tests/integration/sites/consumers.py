@@ -1,7 +1,9 @@
 """Consumers of a site that the tests run; each shows one thing that the engine promises."""
 
+import gc
 import time
 
+import gevent
 from django.contrib.auth.models import Group
 from django.urls import path, re_path
 
@@ -111,7 +113,16 @@ class Low(SyncConsumer):
         self.send({"type": "websocket.send", "text": event["text"].upper()})
 
 
+class Greenlets(WebsocketConsumer):
+    """Tells how many greenlets this worker has that have begun and not ended."""
+
+    def receive(self, text_data=None, bytes_data=None):
+        gc.collect()
+        self.send(str(sum(isinstance(each, gevent.Greenlet) and bool(each) for each in gc.get_objects())))
+
+
 websocket_urlpatterns = [
+    path("ws/greenlets/", Greenlets.as_websocket()),
     re_path(r"ws/chat/(?P<room_name>\w+)/$", Chat.as_asgi()),
     path("ws/trace/<slug:name>/", Trace.as_websocket()),
     path("ws/json/", Json.as_websocket()),
