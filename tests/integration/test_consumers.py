@@ -10,6 +10,7 @@ import websocket
 
 from tests.integration.harness import wait_until
 
+LAYER = "from wsloop.layers import get_channel_layer; layer = get_channel_layer();"
 MODULE = ["--module", "tests.integration.sites.consumers_wsgi"]
 
 
@@ -230,6 +231,45 @@ def test_a_worker_that_reloads_says_goodbye_and_ends_its_handlers(serve, name):
     wait_until(lambda: trace(site, name)[-1:] == trace(site, f"{name}-loop")[-1:] == ["disconnect 1012"], 20)
 
 
+def test_signing_out_closes_the_sockets_of_consumers(serve, name):
+    site = serve(options=MODULE)
+    cookies = site.login("john")
+    client, loop = (site.connect(f"trace/{name}/{query}", cookies=cookies) for query in ("", "?what=loop"))
+    token = dict(pair.split("=") for pair in cookies.split("; "))["csrftoken"]
+    answer = site.request(
+        "POST",
+        "/accounts/logout/",
+        headers={"Content-Type": "application/x-www-form-urlencoded", "Origin": site.url},
+        cookies=cookies,
+        body=f"csrfmiddlewaretoken={token}",
+    )
+    assert answer.status == 302
+    assert closed(client) == closed(loop) == (4001, "signed out")
+    wait_until(lambda: trace(site, name)[-2:] == ["disconnect 4001"] * 2, 20)
+
+
+def test_a_consumer_that_does_not_decide_in_time_is_refused(serve, name):
+    site = serve(options=MODULE, settings={"WSLOOP": {"HANDSHAKE_TIMEOUT": 1}})
+    status, body = refusal(site, f"trace/{name}/?what=late")
+    assert (status, "in time" in body) == (503, True)
+    wait_for_trace(site, name, "connect nobody", "disconnect 1006")
+
+
+def test_database_connections_are_given_back_after_each_handler(serve, name):
+    site = serve(options=MODULE)
+    (worker,) = site.workers()
+
+    def open_databases():
+        links = [f"/proc/{worker}/fd/{each}" for each in os.listdir(f"/proc/{worker}/fd")]
+        return sum(os.path.exists(each) and os.readlink(each).endswith("db.sqlite3") for each in links)
+
+    clients = [site.connect(f"room/{name}/") for _ in range(5)]
+    for client in clients:
+        client.send("1")
+        client.take(2)
+    wait_until(lambda: not open_databases(), 20, "no connection to the database left open")
+
+
 # --- the channel layer ------------------------------------------------------------------------------------------------
 
 
@@ -249,12 +289,46 @@ def test_a_group_costs_one_publish_and_leaves_nothing_behind(serve, private_redi
         assert not client.keys("*group*")
 
 
+def test_groups_reach_over_machines(serve, private_redis, name):
+    sites = [serve(options=MODULE, redis=private_redis) for _ in range(2)]
+    here, there = (site.connect(f"chat/{name.replace('-', '_')}/") for site in sites)
+    for number in range(20):
+        (here, there)[number % 2].send(str(number))
+        assert here.next() == there.next() == str(number)
+
+
+def test_who_is_there_is_told_to_consumers(serve, name):
+    site = serve(options=MODULE, processes=2, settings={"WSLOOP": {"FACILITIES": {"room/*": {"presence": True}}}})
+    first = site.connect(f"room/{name}/", cookies=site.login("john"))
+    assert json.loads(first.next())["here"] in ([], ["john"])
+    joined = {"type": "presence.changed", "event": "join"}
+    assert json.loads(first.next()) == {**joined, "user": "john"}
+    second = site.connect(f"room/{name}/", cookies=site.login("mary"))
+    assert json.loads(first.next()) == {**joined, "user": "mary"}
+    assert "john" in json.loads(second.next())["here"]
+    second.close()
+    assert json.loads(first.next(timeout=30)) == {"type": "presence.changed", "event": "leave", "user": "mary"}
+
+
+def test_consumers_are_told_when_the_line_to_redis_stands_again(serve, private_redis, name):
+    site = serve(options=MODULE, redis=private_redis)
+    room, chat = site.connect(f"room/{name}/"), site.connect(f"chat/{name.replace('-', '_')}/")
+    room.next()
+    with private_redis.client() as client:
+        client.client_kill_filter(_type="pubsub")
+    assert json.loads(room.next(timeout=30)) == {"type": "channel_layer.resumed"}
+    site.manage("shell", "-c", LAYER + "layer.group_send('room', {'type': 'said', 'word': 'again'})")
+    assert json.loads(room.next()) == {"type": "said", "word": "again"}
+    chat.send("hello")
+    assert chat.next() == "hello"
+
+
 def test_the_inside_of_a_shell(consumers):
     client = consumers.connect("json/")
     client.send("1")
     channel = json.loads(client.next())["name"]
     script = (
-        "from wsloop.layers import get_channel_layer; layer = get_channel_layer();"
+        f"{LAYER}"
         f"layer.group_add('from a shell', {channel!r});"
         "layer.group_send('from a shell', {'type': 'sent', 'number': 1});"
         f"layer.group_discard('from a shell', {channel!r});"

@@ -9,6 +9,7 @@ from django.urls import path, re_path
 
 from wsloop.consumers import JsonWebsocketConsumer, SyncConsumer, WebsocketConsumer
 from wsloop.exceptions import AcceptConnection, DenyConnection
+from wsloop.presence import who
 
 
 class Chat(WebsocketConsumer):
@@ -113,6 +114,28 @@ class Low(SyncConsumer):
         self.send({"type": "websocket.send", "text": event["text"].upper()})
 
 
+class Room(JsonWebsocketConsumer):
+    """Tells who comes and goes, and that it is told when the line to Redis stands again."""
+
+    groups = ["room"]
+
+    def connect(self):
+        self.accept()
+        self.send_json({"here": who(f"room/{self.kwargs['name']}/").users})
+
+    def presence_changed(self, event):
+        self.send_json(event)
+
+    def channel_layer_resumed(self, event):
+        self.send_json(event)
+
+    def receive_json(self, content):
+        self.send_json({"groups": list(Group.objects.values_list("name", flat=True))})
+
+    def said(self, event):
+        self.send_json(event)
+
+
 class Greenlets(WebsocketConsumer):
     """Tells how many greenlets this worker has that have begun and not ended."""
 
@@ -123,6 +146,7 @@ class Greenlets(WebsocketConsumer):
 
 websocket_urlpatterns = [
     path("ws/greenlets/", Greenlets.as_websocket()),
+    path("ws/room/<slug:name>/", Room.as_websocket()),
     re_path(r"ws/chat/(?P<room_name>\w+)/$", Chat.as_asgi()),
     path("ws/trace/<slug:name>/", Trace.as_websocket()),
     path("ws/json/", Json.as_websocket()),
