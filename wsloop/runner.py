@@ -301,7 +301,13 @@ class Runner:
         elif self._state is State.LEFT and kind != "websocket.disconnect":
             return  # of others, who need not know yet that it has left
         try:
-            self._dispatch(_event(kind, content))
+            event = _event(kind, content)
+        except Exception:  # whatever msgpack and json make of what somebody else has published
+            logger.warning("not understood: an event of %d bytes for %s", len(content), self._name())
+            event = None
+        try:
+            if event is not None:
+                self._dispatch(event)
         finally:
             if self._connection is not None and self._messages < MOST_MESSAGES // 2 and self in self._consumers.full:
                 self._consumers.release(self)
@@ -428,13 +434,19 @@ class Runner:
 
 
 def _event(kind: str, content: Any) -> Event:
-    """Return the event that a consumer gets for what was put into its inbox."""
+    """Return the event that a consumer gets for what was put into its inbox.
+
+    Raises:
+        Exception: of many kinds, if what came from Redis is no event.
+    """
     if kind == "text":
         return {"type": "websocket.receive", "text": content.decode()}
     if kind == "bytes":
         return {"type": "websocket.receive", "bytes": content}
     if kind == "event":
-        return layers.decode(content)
+        event = layers.decode(content)
+        handler_name(event)
+        return event
     if kind == PRESENCE_CHANGED:
         return {**json.loads(content), "type": PRESENCE_CHANGED}
     if kind == "websocket.disconnect":
