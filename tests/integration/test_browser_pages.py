@@ -159,7 +159,7 @@ def test_the_numbers_go_on_when_the_worker_was_gone(serve, browser, number):
     browser.reset(site)
     started(browser)
     (worker,) = site.workers()
-    os.kill(site.pid if number == signal.SIGHUP else worker, number)
+    os.kill(worker, number)
     way = ["connecting", "connected", "reconnecting", "connected"]
     # The third attempt may come after 14 s, where it takes long until the worker is back.
     wait_until(lambda: [state for state, _ in groupby(states(browser))] == way, 60.0, "the line that comes back")
@@ -168,6 +168,21 @@ def test_the_numbers_go_on_when_the_worker_was_gone(serve, browser, number):
     assert len(browser.driver.execute_script(POINTS)) == len(numbers(browser))  # what came before is still there
     loops(site, 1)
     browser.console()  # Chromium's notes about attempts to connect
+
+
+def test_a_line_on_which_nothing_comes_any_more_is_given_up(serve, browser):
+    site = serve(settings=LOOPS)
+    browser.reset(site)
+    started(browser)
+    (worker,) = site.workers()
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        wait_until(lambda: states(browser)[-1] == "reconnecting", 60.0, "giving up")
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    wait_until(lambda: states(browser)[-1] == "connected", 60.0, "the line that comes back")
+    loops(site, 1)
+    browser.console()  # Chromium's note, if an attempt was cut
 
 
 def test_stop_ends_the_attempts_to_reconnect(serve, browser):
