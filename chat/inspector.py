@@ -25,10 +25,10 @@ CONSUMERS = {
 }
 
 AUDIENCES = ("broadcast", "user", "group", "session")
-PARAMETERS = {
-    "Subscribe": [f"subscribe-{audience}" for audience in (*AUDIENCES, "presence")],
-    "Publish": [f"publish-{audience}" for audience in AUDIENCES],
-    "Own messages": ["echo"],
+PARAMETERS = {  # of a socket's URL, with their labels
+    "Subscribe to": {f"subscribe-{name}": name for name in (*AUDIENCES, "presence")},
+    "Publish to": {f"publish-{name}": name for name in AUDIENCES},
+    "Own messages": {"echo": "echo"},
 }
 
 

@@ -26,6 +26,7 @@ const protocols = find(targetForm, "[name=protocols]");
 const urlOutput = find(targetForm, "[data-url]");
 /** @type {HTMLInputElement[]} */
 const boxes = [...targetForm.querySelectorAll("[data-parameter]")];
+const consumers = targetForm.querySelectorAll("[data-consumer]");
 const known = boxes.map(({ name }) => name);
 
 /** @returns {import("./inspector/target.js").Target} */
@@ -50,28 +51,34 @@ function fillIn(target) {
 }
 
 function showTarget() {
-  const current = target();
+  const pasted = readPasted();
+  if (pasted && "problem" in pasted) return showProblem(path, find(targetForm, "#path-error"), pasted.problem);
+  const current = { ...target(), ...pasted }; // apart already: what is pasted may hold a token
   find(targetForm, "[data-other-protocols]").hidden = protocol.value !== "other";
   showProblem(path, find(targetForm, "#path-error"), null);
   showProblem(protocols, find(targetForm, "#protocols-error"), null);
   setText(urlOutput, socketUrl(current, websocketUrl, location.href));
   const subscribed = current.parameters.some((name) => name.startsWith("subscribe-"));
-  find(targetForm, "[data-nothing-arrives]").hidden = subscribed || current.path.endsWith("/");
+  find(targetForm, "[data-nothing-arrives]").hidden = subscribed || looksLikeConsumer(current.path);
+  find(targetForm, "[data-chooses-none]").hidden = !current.protocols.length || !looksLikeConsumer(current.path);
   history.replaceState(null, "", `?${toQuery(current)}`);
 }
 
-/** @returns {boolean} whether what is in the field of the path can be used, taken apart if it was a URL */
+/** By the habit of Django's URLs; for hints only. @param {string} path */
+function looksLikeConsumer(path) {
+  return path.endsWith("/");
+}
+
+function readPasted() {
+  return parsePasted(path.value.trim(), websocketUrl, location.href, known);
+}
+
+/** @returns {boolean} whether what is in the field of the path can be used; if it is a URL it is put into its fields */
 function takePasted() {
-  const pasted = parsePasted(path.value.trim(), websocketUrl, location.href, known);
-  if (pasted && "problem" in pasted) {
-    showProblem(path, find(targetForm, "#path-error"), pasted.problem);
-    return false;
-  }
-  if (pasted) {
-    fillIn({ ...target(), ...pasted });
-    showTarget();
-  }
-  return true;
+  const pasted = readPasted();
+  if (pasted && !("problem" in pasted)) fillIn({ ...target(), ...pasted });
+  showTarget();
+  return !(pasted && "problem" in pasted);
 }
 
 // --- the socket -------------------------------------------------------------------------------------------------------
@@ -86,7 +93,7 @@ const readyState = find(root, "[data-ready-state]");
 const log = new Log(find(root, ".log-panel"));
 const sender = new Sender(find(root, "[data-send]"), mostBytes, send);
 const pings = new PingPanel(
-  find(root, ".ping").parentElement,
+  find(root, "[data-round-trip]"),
   (socket, text) => {
     record(socket, { direction: "out", kind: "json", ping: true, bytes: socket.send(text), text });
     showConnection();
@@ -125,7 +132,7 @@ function connect() {
   const asked = wanted.protocols.length ? `, subprotocol ${wanted.protocols.join(", ")}` : "";
   record({ number: sockets }, { direction: "event", kind: "note", title: "connecting", more: withoutSecrets(url + asked) });
   try {
-    current = new InspectedSocket(sockets, wanted.path, url, wanted.protocols, listener);
+    current = new InspectedSocket(sockets, wanted, url, listener);
   } catch (error) {
     current = null;
     ended = "The browser did not try.";
@@ -173,16 +180,21 @@ const listener = {
       record(socket, { direction: "event", kind: "error", title: "the line has failed", more: explanation });
       return;
     }
+    const facts = /** @type {[string, string][]} */ ([...REFUSALS]);
+    if (socket.target.protocols.length) facts.unshift(["101", "the server chose none of the subprotocols, so the browser gave up"]);
     record(socket, {
       direction: "event",
       kind: "error",
       title: "the handshake failed",
-      facts: /** @type {[string, string][]} */ (REFUSALS),
       more:
-        "Browsers do not tell a script why. Either nobody could be reached, or the server refused with an HTTP status, likely one of " +
-        "these. To see it: the browser's developer tools, Network, this request, Status and Response; the server's log; or the same " +
-        "handshake with curl, which shows the body that says what to do.",
-      text: curl(),
+        "Browsers do not tell a script why: nobody was reached, or the server refused with an HTTP status. The status is in the " +
+        "browser's developer tools, under Network, and in the server's log.",
+      help: {
+        title: "Likely reasons, and how to see which",
+        facts,
+        more: "The body of the answer says what to do. curl shows it, with the cookies of whoever was refused:",
+        text: curl(socket.target),
+      },
     });
   },
 
@@ -191,7 +203,7 @@ const listener = {
     const { meaning, action } = explain(code);
     const facts = /** @type {[string, string][]} */ ([
       ["meaning", meaning],
-      ["the client should", action],
+      ["what the client does", action],
       ["reason", reason || "none"],
       ["wasClean", String(wasClean)],
       ["open for", socket.duration === null ? "never" : duration(socket.duration)],
@@ -210,9 +222,11 @@ function isHeartbeat(socket, data) {
   return (heartbeat && data === heartbeat) || (socket.protocol === "wsloop.v1" && data === '{"type": "ping"}');
 }
 
-/** @returns {string} the handshake as a command; without the cookies, which a script does not see */
-function curl() {
-  const wanted = target();
+/**
+ * @param {import("./inspector/target.js").Target} wanted
+ * @returns {string} the handshake as a command; without the cookies, which a script does not see
+ */
+function curl(wanted) {
   const url = withoutSecrets(socketUrl(wanted, websocketUrl, location.href)).replace(/^ws/, "http");
   const headers = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"];
   headers.push("Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==", `Origin: ${location.origin}`);
@@ -262,7 +276,13 @@ function showConnection() {
   setText(disconnectButton, state === "CONNECTING" ? "Give up" : "Disconnect");
   setText(find(closeForm, "#disconnect-why"), isLive ? "" : "There is no socket.");
   const why = current?.isOpen ? null : sockets ? `Nothing can be sent: readyState is ${state}.` : "Connect first.";
-  sender.allow(why, why === null && current?.protocol === "wsloop.v1");
+  sender.allow(why, why === null && current ? hintFor(current) : "");
+}
+
+/** @param {InspectedSocket} socket */
+function hintFor({ protocol, target: { path, parameters } }) {
+  if (protocol === "wsloop.v1") return "needs-frame";
+  return looksLikeConsumer(path) || parameters.some((name) => name.startsWith("publish-")) ? "" : "is-ignored";
 }
 
 /** @param {{messages: number, bytes: number}} traffic */
@@ -273,7 +293,12 @@ function traffic({ messages, bytes }) {
 // --- what a person does -----------------------------------------------------------------------------------------------
 
 targetForm.addEventListener("input", showTarget);
-path.addEventListener("change", takePasted);
+path.addEventListener("change", () => {
+  if (!takePasted()) return;
+  // Those of the sample choose no subprotocol.
+  if ([...consumers].some(({ value }) => value === path.value.trim())) protocol.value = "";
+  showTarget();
+});
 targetForm.addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
   event.preventDefault();
   connect();

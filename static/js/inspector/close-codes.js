@@ -8,7 +8,7 @@
 
 /** @type {Record<number, Explanation>} the codes of wsloop, as its reference has them */
 export const WSLOOP_CODES = {
-  1000: { meaning: "the client's own, sent back", action: "nothing" },
+  1000: { meaning: "the client's own, sent back; or the consumer has done its work", action: "nothing" },
   1002: { meaning: "the client broke the protocol", action: "mend the client" },
   1007: { meaning: "text that is not UTF-8", action: "mend the client" },
   1009: { meaning: "message over MAX_MESSAGE_SIZE", action: "send smaller ones" },

@@ -14,7 +14,10 @@
  * @property {string} [title]
  * @property {[string, string][]} [facts]
  * @property {string} [more] what explains it
+ * @property {Help} [help]
  */
+
+/** @typedef {{title: string, facts: [string, string][], more: string, text: string}} Help shown to who asks for it */
 
 /**
  * @typedef {object} Filter
@@ -60,6 +63,6 @@ export function matches(entry, { words, shown }) {
   if (entry.ping ? !shown.ping : !shown[entry.direction]) return false;
   if (!words) return true;
   const facts = (entry.facts ?? []).flat();
-  const all = [entry.kind, entry.title, entry.text, entry.more, ...facts].filter(Boolean).join("\n").toLowerCase();
+  const all = [entry.kind, entry.title, entry.text, entry.more, entry.help?.title, ...facts].filter(Boolean).join("\n").toLowerCase();
   return words.toLowerCase().split(/\s+/).every((word) => all.includes(word));
 }

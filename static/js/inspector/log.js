@@ -143,9 +143,11 @@ function draw(entry, raw) {
   head.append(make("span", "entry-socket", `#${entry.socket}`));
   const item = make("li", "entry", head);
   Object.assign(item.dataset, { number: String(entry.number), direction: entry.direction, kind: entry.kind });
-  if (entry.facts?.length) item.append(drawFacts(entry.facts));
+  if (entry.ping) item.dataset.ping = "";
   if (entry.more) item.append(make("p", "entry-more", entry.more));
-  if (entry.text !== undefined) item.append(drawText(entry.text, raw));
+  if (entry.facts?.length) item.append(drawFacts(entry.facts));
+  if (entry.text !== undefined) item.append(drawText(entry.text, raw || entry.ping));
+  if (entry.help) item.append(drawHelp(entry.help));
   if (entry.data) item.append(drawData(entry));
   return item;
 }
@@ -155,6 +157,13 @@ function drawFacts(facts) {
   const list = make("dl", "entry-facts");
   for (const [name, value] of facts) list.append(make("dt", "", name), make("dd", "", value));
   return list;
+}
+
+/** @param {import("./journal.js").Help} help @returns {HTMLElement} what is shown to who asks for it */
+function drawHelp({ title, facts, more, text }) {
+  const box = make("details", "entry-help", make("summary", "", title), drawFacts(facts), make("p", "entry-more", more));
+  box.append(make("pre", "entry-text", text));
+  return box;
 }
 
 /** @param {string} text @param {boolean} raw @returns {HTMLElement} */

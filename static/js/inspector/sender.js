@@ -25,7 +25,6 @@ export class Sender {
     this.repeatButton = find(form, "[data-repeat]");
     this.why = find(form, "#send-why");
     this.sizeNote = find(form, "[data-size]");
-    this.frameHint = find(form, "[data-publish-hint]");
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
@@ -45,13 +44,13 @@ export class Sender {
 
   /**
    * @param {string | null} reason why nothing can be sent now; null: it can
-   * @param {boolean} needsFrame whether the socket wants frames of `wsloop.v1`
+   * @param {"needs-frame" | "is-ignored" | ""} hint what the page says about what is sent
    */
-  allow(reason, needsFrame) {
+  allow(reason, hint) {
     enable(this.button, reason === null);
     enable(this.repeatButton, reason === null && this.#last !== null);
     setText(this.why, reason ?? "");
-    this.frameHint.hidden = !needsFrame;
+    for (const each of ["needs-frame", "is-ignored"]) find(this.form, `[data-${each}]`).hidden = each !== hint;
   }
 
   get #kind() {
@@ -114,7 +113,8 @@ export class Sender {
   /** What was written goes into the frame, as its data. */
   #insertFrame() {
     find(this.form, "[name=kind][value=json]").checked = true;
-    this.message.value = JSON.stringify({ type: "publish", data: this.message.value, id: 1 });
+    const written = this.message.value;
+    if (!/^\s*\{\s*"type"/.test(written)) this.message.value = JSON.stringify({ type: "publish", data: written, id: 1 });
     this.#changed();
     this.message.focus();
   }

@@ -23,16 +23,15 @@ export class InspectedSocket {
 
   /**
    * @param {number} number counts the page's sockets
-   * @param {string} path behind WEBSOCKET_URL
-   * @param {string} url
-   * @param {string[]} protocols
+   * @param {import("./target.js").Target} target
+   * @param {string} url of the target
    * @param {Listener} listener
    */
-  constructor(number, path, url, protocols, listener) {
+  constructor(number, target, url, listener) {
     this.number = number;
-    this.path = path;
+    this.target = target;
     this.startedAt = performance.now();
-    this.#socket = new WebSocket(url, protocols);
+    this.#socket = new WebSocket(url, target.protocols);
     this.#socket.binaryType = "arraybuffer";
     this.#socket.onopen = () => {
       this.openedAt = performance.now();
@@ -54,6 +53,10 @@ export class InspectedSocket {
 
   get state() {
     return STATES[this.#socket.readyState];
+  }
+
+  get path() {
+    return this.target.path;
   }
 
   get isOpen() {
