@@ -23,6 +23,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import msgpack
+
 from bench import report, siege
 from bench.attacks import ATTACKS, Attack, Target
 from bench.clients import Redis, Sockets, Stalled, batches, frame, messages, request
@@ -41,6 +43,7 @@ from bench.servers import (
 FOUR_AUDIENCES = "/ws/bench?subscribe-broadcast&subscribe-user&subscribe-group&subscribe-session"
 BROADCAST = "/ws/bench?subscribe-broadcast"
 CHANNEL = "ws:broadcast:bench"
+CONSUMER, GROUP = "/ws/consumer", "ws:wsloop:group:bench"
 WARM_UP, WARM_UP_BATCH = 1000, 50  # sockets opened and closed before memory is looked at, and how many at a time
 # Handshakes under way at the same time where memory is measured. Each needs far more than a socket while it lasts (a
 # request, a database connection), and the allocator keeps what the busiest moment needed.
@@ -344,6 +347,11 @@ def measure_all(redis: RedisServer, directory: Path, scale: Scale, limit: int, w
     handshakes = [request(FOUR_AUDIENCES, key, compression=True) for key in keys]
     results.compressed = list(idle_sockets(redis, directory, handshakes, sizes, scale, heartbeat=True))
 
+    say("the same, of a consumer in a group")
+    handshakes = [request(CONSUMER, key) for key in keys]
+    sizes = [size for size in scale.signed_in if size not in too_many]
+    results.consumers = list(idle_sockets(redis, directory, handshakes, sizes, scale, heartbeat=True))
+
     say("idle sockets, anonymous, broadcast only, without heartbeat")
     handshakes = [request(BROADCAST) for _ in range(max(scale.bare))]
     sizes = [size for size in scale.bare if size not in too_many]
@@ -353,6 +361,9 @@ def measure_all(redis: RedisServer, directory: Path, scale: Scale, limit: int, w
     with Worker(directory, redis.port) as worker:
         payloads = messages(BURST, SIZE)
         results.deliveries["wsloop"] = through_redis(worker, BROADCAST, redis, CHANNEL, payloads, scale)
+        say("deliveries: wsloop, a consumer in a group")
+        payloads = [msgpack.packb({"type": "bench.message", "text": each.decode()}) for each in payloads]
+        results.deliveries["wsloop, consumers"] = through_redis(worker, CONSUMER, redis, GROUP, payloads, scale)
     say("deliveries: plain loops")
     results.deliveries[report.BASE] = plain_loop(directory, "each", scale)
     # Paced there is nothing to join.

@@ -72,6 +72,7 @@ class Consumers:
     def __init__(self, hub: Hub, members: Members) -> None:
         self.hub = hub
         self.members = members
+        self.capacity = conf.option("CHANNEL_CAPACITY")
         self.running: set[Runner] = set()  # those whose greenlet runs
         self.full: set[Runner] = set()  # those whose connection is held
         self._timer: Any = gevent.get_hub().loop.timer(LOOK_FULL, LOOK_FULL)
@@ -224,7 +225,7 @@ class Runner:
         """See :class:`wsloop.members.Member`."""
         if self._state is State.LEFT:
             return True
-        if len(self._inbox) - self._messages >= conf.option("CHANNEL_CAPACITY"):
+        if len(self._inbox) - self._messages >= self._consumers.capacity:
             metrics.lost("channel")
             if self._stuck and self._connection is not None:
                 self._connection.close(TOO_SLOW, "too slow")
