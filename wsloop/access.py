@@ -17,7 +17,6 @@ This module must not know Redis, nor the protocol of WebSockets.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import itertools
 import json
 import logging
@@ -27,7 +26,6 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 import gevent
-from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import Error, router
 from django.db import connections as databases
@@ -70,7 +68,7 @@ def visitor(request: HttpRequest, address: str | None = None) -> Visitor:
         return NOBODY if address is None else NOBODY._replace(address=address)
     session = getattr(request, "session", None)
     # Of a session from elsewhere (WS4REDIS_PROCESS_REQUEST) it is not known here whether it still is.
-    key = session.session_key or None if isinstance(session, session_store()) else None
+    key = session.session_key or None if isinstance(session, conf.session_store()) else None
     expires = getattr(request, "token_expires", None)
     if key is not None:
         expires = _next_look(session_ends([key]).get(key, 0))
@@ -101,7 +99,7 @@ def session_ends(keys: Iterable[str]) -> dict[str, float]:
     Sessions in the database are asked for together. Other stores do not tell when a session ends, only how long it
     lives after a change: there it is the latest time at which it can end.
     """
-    stores = session_store()
+    stores = conf.session_store()
     if not hasattr(stores, "get_model_class"):
         return {key: end for key in keys if (end := _session_end(stores(key))) is not None}
     model = stores.get_model_class()
@@ -109,10 +107,6 @@ def session_ends(keys: Iterable[str]) -> dict[str, float]:
         session_key__in=list(keys), expire_date__gt=timezone.now()
     )
     return {key: end.timestamp() for key, end in found.values_list("session_key", "expire_date")}
-
-
-def session_store() -> Any:
-    return importlib.import_module(settings.SESSION_ENGINE).SessionStore
 
 
 def _next_look(end: float) -> float:
@@ -268,4 +262,4 @@ def _users(pks: Collection[Any]) -> dict[Any, tuple[int, int]]:
     return {pk: (proof(user), rights(user)) for pk, user in users.in_bulk(list(pks)).items()}
 
 
-__all__ = ["RIGHTS_CHANGED", "SIGNED_OUT", "Access", "close_databases", "session_store", "visitor"]
+__all__ = ["RIGHTS_CHANGED", "SIGNED_OUT", "Access", "close_databases", "visitor"]

@@ -8,6 +8,7 @@ must not know Redis commands, sockets or gevent.
 from __future__ import annotations
 
 import fnmatch
+import importlib
 import ipaddress
 import re
 from collections.abc import Callable
@@ -252,6 +253,11 @@ def heartbeat() -> bytes | None:
 def subscriber_path() -> str:
     """Return the dotted path of the subscriber class, ``WS4REDIS_SUBSCRIBER``."""
     return str(getattr(settings, "WS4REDIS_SUBSCRIBER", "ws4redis.subscriber.RedisSubscriber"))
+
+
+def session_store() -> Any:
+    """Return the class of the site's sessions, that of ``SESSION_ENGINE``."""
+    return importlib.import_module(settings.SESSION_ENGINE).SessionStore
 
 
 def callback(name: str) -> Callable[..., Any] | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.http import QueryDict
+from websockets.frames import Close
 
 from wsloop.exceptions import AcceptConnection, DenyConnection, StopConsumer
 
@@ -33,6 +34,23 @@ def handler_name(event: Event) -> str:
     if kind.startswith(("_", ".")):
         raise ValueError(f"the type of an event must not begin with an underscore or a dot: {kind!r}")
     return kind.replace(".", "_")
+
+
+def check_close(code: Any, reason: Any) -> None:
+    """Refuse what cannot be in a close frame (RFC 6455, section 7.4).
+
+    Raises:
+        ValueError: saying what can.
+    """
+    try:
+        Close(code, reason).check()
+        size = len(reason.encode())
+    except Exception:
+        raise ValueError(
+            f"a close code is 1000 to 1014, but not 1004 to 1006, or 3000 to 4999, with text: not {code!r}, {reason!r}"
+        ) from None
+    if size > 123:
+        raise ValueError(f"the reason of a close frame has 123 bytes at the most, this one {size}")
 
 
 class SyncConsumer:

@@ -16,7 +16,7 @@ from django.http import HttpRequest
 from django.urls import Resolver404, URLPattern, URLResolver
 from django.urls.resolvers import RegexPattern
 
-from wsloop import access, conf
+from wsloop import conf
 from wsloop.consumers import SyncConsumer
 
 
@@ -108,7 +108,7 @@ def scope(request: HttpRequest, match: Match) -> dict[str, Any]:
         "subprotocols": [each.strip() for each in offered.split(",") if each.strip()],
         # The wrapper of a lazy user would keep the request.
         "user": getattr(user, "_wrapped", user),
-        "session": access.session_store()() if session is None else session,
+        "session": conf.session_store()() if session is None else session,
         "url_route": {"args": match.args, "kwargs": match.kwargs},
     }
 

@@ -35,12 +35,12 @@ from django.core.exceptions import PermissionDenied
 from gevent.event import AsyncResult
 from greenlet import GreenletExit
 from redis.exceptions import RedisError
-from websockets.frames import Close, CloseCode
+from websockets.frames import CloseCode
 
 from wsloop import conf, layers, metrics
 from wsloop.access import close_databases
 from wsloop.connection import TOO_SLOW, Connection
-from wsloop.consumers import Event, SyncConsumer, handler_name
+from wsloop.consumers import Event, SyncConsumer, check_close, handler_name
 from wsloop.exceptions import Disconnected, StopConsumer
 from wsloop.handshake import Refused
 from wsloop.hub import Hub
@@ -51,6 +51,7 @@ logger = logging.getLogger("wsloop.runner")
 MOST_MESSAGES = 16  # messages of the client that wait; at most 1 MiB with MAX_MESSAGE_SIZE as it is
 LOOK = 0.25  # seconds between two looks at a handler that goes on although its client has left
 LOOK_FULL = 1.0  # seconds between two looks at whether clients that are not read have hung up
+SLEEP = gevent.sleep.__code__
 TURN = 32  # messages sent, or events handled, before other greenlets and sockets get their turn
 PRESENCE_CHANGED, RESUMED = "presence.changed", "channel_layer.resumed"
 
@@ -460,24 +461,4 @@ def _sleeps(greenlet: Any) -> bool:
     return greenlet.gr_frame is not None and greenlet.gr_frame.f_code is SLEEP
 
 
-SLEEP = gevent.sleep.__code__
-
-
-def check_close(code: Any, reason: Any) -> None:
-    """Refuse what cannot be in a close frame (RFC 6455, section 7.4).
-
-    Raises:
-        ValueError: saying what can.
-    """
-    try:
-        Close(code, reason).check()
-        size = len(reason.encode())
-    except Exception:
-        raise ValueError(
-            f"a close code is 1000 to 1014, but not 1004 to 1006, or 3000 to 4999, with text: not {code!r}, {reason!r}"
-        ) from None
-    if size > 123:
-        raise ValueError(f"the reason of a close frame has 123 bytes at the most, this one {size}")
-
-
-__all__ = ["Consumers", "Runner", "check_close"]
+__all__ = ["Consumers", "Runner"]
