@@ -5,6 +5,6 @@ from django.conf import settings
 from chat import demo
 
 
-def demo_accounts(request):
-    """Add ``DEMO_ACCOUNTS``: the accounts a visitor may try, none unless the setting ``DEMO`` is on."""
-    return {"DEMO_ACCOUNTS": demo.ACCOUNTS if settings.DEMO else ()}
+def site(request):
+    """Add ``DEMO_ACCOUNTS``: the accounts a visitor may try, none unless the setting ``DEMO`` is on; and ``DEBUG``."""
+    return {"DEMO_ACCOUNTS": demo.ACCOUNTS if settings.DEMO else (), "DEBUG": settings.DEBUG}

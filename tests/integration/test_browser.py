@@ -85,7 +85,7 @@ class Browser:
         self.find(f"[name={field}]").send_keys(text)
 
     def press(self, selector):
-        """Click, as soon as nothing lies above: the driver looks where it is first, and what has just come may move it."""
+        """Click, as soon as nothing lies above: what has just come may move it between the driver's look and click."""
 
         def clicked():
             try:
