@@ -53,6 +53,35 @@ def check_close(code: Any, reason: Any) -> None:
         raise ValueError(f"the reason of a close frame has 123 bytes at the most, this one {size}")
 
 
+def check_sent(event: Event, subprotocols: Sequence[str]) -> None:
+    """Refuse what cannot be done for a consumer, whatever has become of its socket.
+
+    Args:
+        event: what the consumer has sent.
+        subprotocols: those that the client has offered.
+
+    Raises:
+        TypeError: if a message is neither text nor bytes.
+        ValueError: for an unknown event, a subprotocol that was not offered, or what no close frame can have.
+    """
+    kind = event.get("type")
+    if kind == "websocket.accept":
+        subprotocol = event.get("subprotocol")
+        if subprotocol is not None and subprotocol not in subprotocols:
+            raise ValueError(f"the client has not offered the subprotocol {subprotocol!r}, but {subprotocols}")
+    elif kind == "websocket.send":
+        text = event.get("text")
+        if not isinstance(text, str) and (
+            text is not None or not isinstance(event.get("bytes"), (bytes, bytearray, memoryview))
+        ):
+            raise TypeError("what is sent must be text (str) or bytes; send_json() encodes other things")
+    elif kind == "websocket.close":
+        code = event.get("code")
+        check_close(1000 if code is None else code, event.get("reason") or "")
+    else:
+        raise ValueError(f"a consumer can send websocket.accept, websocket.send and websocket.close, not {kind!r}")
+
+
 class SyncConsumer:
     """Calls a method for each event of its socket.
 

@@ -45,6 +45,19 @@ class Local(Protocol):
         """Take one of them out of a group."""
 
 
+class Line(Protocol):
+    """The way to the consumers of all processes: Redis, or none in tests."""
+
+    def publish(self, channel: bytes, payload: bytes) -> int:
+        """Publish on a Redis channel, and return how many have got it, as far as is known."""
+
+    def send(self, worker: str, channel: str, payload: bytes) -> bool:
+        """Hand an event to a consumer of another worker, and tell whether it is not known to be full."""
+
+    def ask(self, worker: str, request: list[str]) -> None:
+        """Have the worker of a consumer do something, and wait until it has, unless that worker has ended."""
+
+
 def encode(message: Any) -> bytes:
     """Return an event as it is published.
 
@@ -94,11 +107,32 @@ def full_key(channel: str) -> str:
     return f"{conf.prefix()}wsloop:full:{channel}"
 
 
+class RedisLine:
+    """Implements :class:`Line`."""
+
+    def publish(self, channel: bytes, payload: bytes) -> int:
+        return int(pool.client().publish(channel, payload))
+
+    def send(self, worker: str, channel: str, payload: bytes) -> bool:
+        keys, arguments = [full_key(channel)], [worker_channel(worker), msgpack.packb(["send", channel, payload])]
+        (reached,) = store.call(pool.client(), [("channel_send", keys, arguments)], transaction=False)
+        return bool(reached >= 0)
+
+    def ask(self, worker: str, request: list[str]) -> None:
+        reply = f"{conf.prefix()}wsloop:reply:{secrets.token_hex(8)}"
+        reached = self.publish(worker_channel(worker), msgpack.packb([*request, reply]))
+        if reached or conf.redis_nodes():  # a node of a cluster does not know who listens at the others
+            timeout = 0.8 * conf.option("REDIS_TIMEOUT")  # less than what the connection waits for
+            if pool.client().blpop([reply], timeout=timeout) is None and reached:
+                raise RedisTimeout("the worker of that consumer did not answer in time")
+
+
 class ChannelLayer:
     """Sends events to consumers.
 
     Attributes:
         local: the consumers of this process; None where there are none, in a shell for example.
+        line: leads to the others; :mod:`wsloop.testing.memory` puts its own here.
         ChannelFull, MessageTooLarge: as of :mod:`wsloop.exceptions`.
     """
 
@@ -107,6 +141,7 @@ class ChannelLayer:
 
     def __init__(self) -> None:
         self.local: Local | None = None
+        self.line: Line = RedisLine()
 
     def group_send(self, group: str, message: Event) -> None:
         """Send an event to all members of a group.
@@ -115,7 +150,7 @@ class ChannelLayer:
             TypeError, ValueError, MessageTooLarge: if the message or the name cannot be sent.
             redis.exceptions.RedisError: if Redis did not take it.
         """
-        self._publish(group_channel(group), encode(message))
+        self.line.publish(group_channel(group), encode(message))
 
     def send(self, channel: str, message: Event) -> None:
         """Send an event to one consumer. Nothing happens if that has ended.
@@ -129,7 +164,7 @@ class ChannelLayer:
         if self.local is not None and self.local.has(channel):
             taken = self.local.put(channel, payload)
         else:
-            taken = self._send(worker, channel, payload)
+            taken = self.line.send(worker, channel, payload)
         if not taken:
             raise ChannelFull(f"the consumer {channel} has {conf.option('CHANNEL_CAPACITY')} events waiting")
 
@@ -152,26 +187,7 @@ class ChannelLayer:
         if self.local is not None and self.local.has(channel):
             getattr(self.local, verb)(group, channel)
         else:
-            self._ask(worker, [verb, channel, group])
-
-    # Through Redis.
-
-    def _publish(self, channel: bytes, payload: bytes) -> int:
-        return int(pool.client().publish(channel, payload))
-
-    def _send(self, worker: str, channel: str, payload: bytes) -> bool:
-        keys, arguments = [full_key(channel)], [worker_channel(worker), msgpack.packb(["send", channel, payload])]
-        (reached,) = store.call(pool.client(), [("channel_send", keys, arguments)], transaction=False)
-        return bool(reached >= 0)
-
-    def _ask(self, worker: str, request: list[str]) -> None:
-        """Have the worker of a consumer do something, and wait until it has, unless that worker has ended."""
-        reply = f"{conf.prefix()}wsloop:reply:{secrets.token_hex(8)}"
-        reached = self._publish(worker_channel(worker), msgpack.packb([*request, reply]))
-        if reached or conf.redis_nodes():  # a node of a cluster does not know who listens at the others
-            timeout = 0.8 * conf.option("REDIS_TIMEOUT")  # less than what the connection waits for
-            if pool.client().blpop([reply], timeout=timeout) is None and reached:
-                raise RedisTimeout("the worker of that consumer did not answer in time")
+            self.line.ask(worker, [verb, channel, group])
 
 
 def answer(reply: str) -> None:
