@@ -106,7 +106,8 @@ class SyncConsumer:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name in dir(cls):
-            method = inspect.unwrap(getattr(inspect.getattr_static(cls, name), "__func__", getattr(cls, name)))
+            method = inspect.getattr_static(cls, name)
+            method = getattr(method, "__func__", method)  # of a staticmethod or classmethod
             if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
                 raise TypeError(
                     f"{cls.__name__}.{name} is `async def`; consumers here are plain code that may block. Write "

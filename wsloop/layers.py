@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import re
 import secrets
+import time
 from typing import Any, Protocol
 
 import msgpack
@@ -26,11 +27,18 @@ from wsloop.exceptions import ChannelFull, MessageTooLarge
 MAX_SIZE = 1024 * 1024  # bytes of an event, as all layers of Channels carry
 MAX_NAME = 100  # characters of the name of a group, as in Channels
 REPLY_TTL = 60  # seconds
+FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.1  # seconds between two looks at whether a worker has answered, doubled each time
 CHANNEL = re.compile(r"specific\.([0-9a-f]+)![0-9a-f]+")
 
 
 class Local(Protocol):
-    """The consumers of this process."""
+    """The consumers of this process.
+
+    Attributes:
+        worker: what the names of their channels begin with.
+    """
+
+    worker: str
 
     def has(self, channel: str) -> bool:
         """Tell whether a channel is that of one of them."""
@@ -71,8 +79,9 @@ def encode(message: Any) -> bytes:
     handler_name(message)
     try:
         payload: bytes = msgpack.packb(message)
-    except OverflowError as exc:
-        raise TypeError(f"a message of the channel layer cannot carry this number: {exc}") from None
+        decode(payload)  # keys may be packed that cannot be unpacked
+    except (OverflowError, TypeError, ValueError) as exc:
+        raise TypeError(f"a message of the channel layer cannot carry this: {exc}") from None
     if len(payload) > MAX_SIZE:
         raise MessageTooLarge(f"a message of the channel layer may have {MAX_SIZE} bytes, this one has {len(payload)}")
     return payload
@@ -122,9 +131,13 @@ class RedisLine:
         reply = f"{conf.prefix()}wsloop:reply:{secrets.token_hex(8)}"
         reached = self.publish(worker_channel(worker), msgpack.packb([*request, reply]))
         if reached or conf.redis_nodes():  # a node of a cluster does not know who listens at the others
-            timeout = 0.8 * conf.option("REDIS_TIMEOUT")  # less than what the connection waits for
-            if pool.client().blpop([reply], timeout=timeout) is None and reached:
-                raise RedisTimeout("the worker of that consumer did not answer in time")
+            # Asked for again and again, for waiting in Redis would take one of the process's two connections.
+            pause, end = FIRST_PAUSE, time.monotonic() + conf.option("REDIS_TIMEOUT")
+            while not pool.client().getdel(reply):
+                if time.monotonic() > end:
+                    raise RedisTimeout("the worker of that consumer did not answer in time")
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
 
 
 class ChannelLayer:
@@ -186,7 +199,7 @@ class ChannelLayer:
         worker = _worker(channel)
         if self.local is not None and self.local.has(channel):
             getattr(self.local, verb)(group, channel)
-        else:
+        elif self.local is None or worker != self.local.worker:  # else it has ended
             self.line.ask(worker, [verb, channel, group])
 
 
@@ -196,10 +209,7 @@ def answer(reply: str) -> None:
     Raises:
         redis.exceptions.RedisError: if Redis did not take it.
     """
-    with pool.client().pipeline() as pipeline:
-        pipeline.rpush(reply, "done")
-        pipeline.expire(reply, REPLY_TTL)
-        pipeline.execute()
+    pool.client().set(reply, "done", ex=REPLY_TTL)
 
 
 def _worker(channel: str) -> str:

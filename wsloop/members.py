@@ -141,16 +141,18 @@ class Members:
     def heard(self, payload: bytes) -> None:
         """Act on what came on this worker's channel. Never blocks."""
         try:
-            verb, channel, *rest = msgpack.unpackb(payload)
-        except Exception:  # whatever MessagePack, or unpacking, makes of what somebody else has published
-            logger.warning("not understood: a message of %d bytes on the channel of this worker", len(payload))
-            return
-        if verb == "send":
-            if not self.put(channel, *rest):
-                self._full.add(channel)
-                self._notes.put((channel, True))
-        elif verb in ("add", "discard"):
-            gevent.spawn(self._change, verb, channel, *rest)
+            request = msgpack.unpackb(payload)
+        except Exception:  # whatever MessagePack makes of what somebody else has published
+            request = None
+        match request:
+            case ["send", str(channel), bytes(event)]:
+                if not self.put(channel, event):
+                    self._full.add(channel)
+                    self._notes.put((channel, True))
+            case [("add" | "discard") as verb, str(channel), str(group), str(reply)]:
+                gevent.spawn(self._change, verb, channel, group, reply)
+            case _:
+                logger.warning("not understood: a message of %d bytes on the channel of this worker", len(payload))
 
     def has_room(self, channel: str) -> None:
         """Take back that a consumer is full. Never blocks."""
@@ -173,7 +175,7 @@ class Members:
         try:
             getattr(self, verb)(group, channel)
             layers.answer(reply)
-        except (RedisError, OSError) as exc:  # who has asked is told by the silence
+        except (RedisError, OSError, TypeError) as exc:  # who has asked is told by the silence
             logger.warning("%s of a group for another process: %s", verb, exc)
 
     def resumed(self) -> None:

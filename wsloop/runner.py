@@ -40,7 +40,7 @@ from websockets.frames import CloseCode
 from wsloop import conf, layers, metrics
 from wsloop.access import close_databases
 from wsloop.connection import TOO_SLOW, Connection
-from wsloop.consumers import Event, SyncConsumer, check_close, handler_name
+from wsloop.consumers import Event, SyncConsumer, check_sent, handler_name
 from wsloop.exceptions import Disconnected, StopConsumer
 from wsloop.handshake import Refused
 from wsloop.hub import Hub
@@ -61,6 +61,10 @@ class State(enum.Enum):
     OPENING = enum.auto()
     OPEN = enum.auto()
     LEFT = enum.auto()
+
+
+class NotUnderstood(Exception):
+    """What came from Redis is no event."""
 
 
 class Consumers:
@@ -117,6 +121,7 @@ class Runner:
     """
 
     __slots__ = (
+        "_begun",
         "_connection",
         "_consumer",
         "_consumers",
@@ -130,6 +135,7 @@ class Runner:
         "_opening",
         "_presence",
         "_state",
+        "_stopped",
         "_stuck",
         "_timer",
         "channel_name",
@@ -144,6 +150,8 @@ class Runner:
         self._consumer: SyncConsumer | None = consumer
         self._presence = presence if hasattr(consumer, handler_name({"type": PRESENCE_CHANGED})) else None
         self._state = State.CONNECTING
+        self._begun = False  # it has been asked about its socket
+        self._stopped = False  # by itself: what the client has sent besides is not for it any more
         self._connection: Connection | None = None
         self._inbox: collections.deque[tuple[str, Any]] = collections.deque()
         self._messages = 0  # of the client, in the inbox
@@ -267,7 +275,9 @@ class Runner:
         elif _sleeps(greenlet) and self._handling != "websocket.disconnect":
             greenlet.throw(Disconnected())
         elif monotonic() >= self._ends_at:
-            logger.warning("%s is ended: it has gone on for too long without its client", self._name())
+            if self._ends_at:
+                logger.warning("%s is ended: it has gone on for too long without its client", self._name())
+                self._ends_at = 0.0
             greenlet.throw(Disconnected())
 
     def _stop_looking(self) -> None:
@@ -300,16 +310,11 @@ class Runner:
     def _handle(self, kind: str, content: Any) -> None:
         if kind in ("text", "bytes"):
             self._messages -= 1
-        elif self._state is State.LEFT and kind != "websocket.disconnect":
-            return  # of others, who need not know yet that it has left
         try:
-            event = _event(kind, content)
-        except Exception:  # whatever msgpack and json make of what somebody else has published
+            if self._wants(kind):
+                self._dispatch(_event(kind, content))
+        except NotUnderstood:
             logger.warning("not understood: an event of %d bytes for %s", len(content), self._name())
-            event = None
-        try:
-            if event is not None:
-                self._dispatch(event)
         finally:
             if self._connection is not None and self._messages < MOST_MESSAGES // 2 and self in self._consumers.full:
                 self._consumers.release(self)
@@ -318,6 +323,17 @@ class Runner:
                 self._end()
             elif not self._inbox:
                 self._consumers.members.has_room(self.channel_name)
+
+    def _wants(self, kind: str) -> bool:
+        """Tell whether the consumer is to be called with what was put into its inbox."""
+        if kind == "websocket.connect":
+            self._begun = self._state is not State.LEFT
+            return self._begun
+        if kind == "websocket.disconnect":
+            return self._begun
+        if kind in ("text", "bytes"):
+            return not self._stopped
+        return self._state is not State.LEFT  # of others, who need not know yet that it has left
 
     def _dispatch(self, event: Event) -> None:
         """Call the consumer with an event, and see to what it raises."""
@@ -334,7 +350,9 @@ class Runner:
         except GreenletExit:  # Disconnected, or the site's own code has ended the greenlet
             if not self._hung_up:  # else there may be more to read before the end
                 self._close(CloseCode.NORMAL_CLOSURE)
-        except (Exception, gevent.Timeout, SystemExit) as exc:
+        except KeyboardInterrupt:  # no error of the handler: it only ran when somebody stopped the server
+            raise
+        except BaseException as exc:
             self._failed(event, exc)
         finally:
             self._handling = None
@@ -376,31 +394,23 @@ class Runner:
     # What the consumer does, in its greenlet or in one that it has spawned.
 
     def _do(self, event: Event) -> None:
-        kind = event.get("type")
-        if kind == "websocket.accept":
+        consumer = self._consumer
+        check_sent(event, () if consumer is None else consumer.scope["subprotocols"])
+        if event["type"] == "websocket.accept":
             self._accept(event.get("subprotocol"))
-        elif kind == "websocket.send":
-            text = event.get("text")
-            if isinstance(text, str):
-                self._send(text.encode(), True)
-            elif text is None and isinstance(event.get("bytes"), (bytes, bytearray, memoryview)):
-                self._send(bytes(event["bytes"]), False)
-            else:
-                raise TypeError("what is sent must be text (str) or bytes; send_json() encodes other things")
-        elif kind == "websocket.close":
+        elif event["type"] == "websocket.close":
             code = event.get("code")
             self._close(CloseCode.NORMAL_CLOSURE if code is None else code, event.get("reason") or "")
+        elif event.get("text") is not None:
+            self._send(event["text"].encode(), True)
         else:
-            raise ValueError(f"a consumer can send websocket.accept, websocket.send and websocket.close, not {kind!r}")
+            self._send(bytes(event["bytes"]), False)
 
     def _accept(self, subprotocol: str | None) -> None:
         if self._state is State.LEFT:
             raise Disconnected
-        if self._state is not State.CONNECTING or self._consumer is None or self._decision is None:
+        if self._state is not State.CONNECTING or self._decision is None:
             raise RuntimeError("the socket was accepted before")
-        offered = self._consumer.scope["subprotocols"]
-        if subprotocol is not None and subprotocol not in offered:
-            raise ValueError(f"the client has not offered the subprotocol {subprotocol!r}, but {offered}")
         self._state = State.OPENING
         opening = self._opening = AsyncResult()
         self._decision.set(subprotocol)
@@ -413,7 +423,8 @@ class Runner:
         if connection is None:
             raise RuntimeError("send() comes after accept()")
         frame = connection.frame(payload, text)
-        if connection.queued_bytes and connection.queued_bytes + len(frame) > connection.bounds.max_queued_bytes / 2:
+        most = connection.bounds.max_queued_bytes / 2
+        while connection.queued_bytes and connection.queued_bytes + len(frame) > most and connection.open:
             self._stuck = True
             try:
                 self._consumers.hub.wait_until_clear(connection)
@@ -427,7 +438,7 @@ class Runner:
             gevent.sleep(0)  # a client that reads fast must not keep the others waiting
 
     def _close(self, code: int, reason: str = "") -> None:
-        check_close(code, reason)
+        self._stopped = self._stopped or self._state is not State.LEFT
         if self._state is State.CONNECTING:
             reason = reason or "This site does not allow you to open this WebSocket. Sign in, perhaps."
             self._refuse(Refused(HTTPStatus.FORBIDDEN, reason), CloseCode.ABNORMAL_CLOSURE)
@@ -439,18 +450,21 @@ def _event(kind: str, content: Any) -> Event:
     """Return the event that a consumer gets for what was put into its inbox.
 
     Raises:
-        Exception: of many kinds, if what came from Redis is no event.
+        NotUnderstood: if what came from Redis is no event.
     """
     if kind == "text":
         return {"type": "websocket.receive", "text": content.decode()}
     if kind == "bytes":
         return {"type": "websocket.receive", "bytes": content}
-    if kind == "event":
-        event = layers.decode(content)
-        handler_name(event)
-        return event
-    if kind == PRESENCE_CHANGED:
-        return {**json.loads(content), "type": PRESENCE_CHANGED}
+    try:
+        if kind == "event":
+            event = layers.decode(content)
+            handler_name(event)
+            return event
+        if kind == PRESENCE_CHANGED:
+            return {**json.loads(content), "type": PRESENCE_CHANGED}
+    except Exception:  # whatever they make of what somebody else has published
+        raise NotUnderstood from None
     if kind == "websocket.disconnect":
         return {"type": kind, "code": content}
     return {"type": kind}
