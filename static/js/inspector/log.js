@@ -143,7 +143,7 @@ function draw(entry, raw) {
   head.append(make("span", "entry-socket", `#${entry.socket}`));
   const item = make("li", "entry", head);
   Object.assign(item.dataset, { number: String(entry.number), direction: entry.direction, kind: entry.kind });
-  if (entry.ping) item.dataset.ping = "";
+  if (entry.ping) item.dataset.isPing = "";
   if (entry.more) item.append(make("p", "entry-more", entry.more));
   if (entry.facts?.length) item.append(drawFacts(entry.facts));
   if (entry.text !== undefined) item.append(drawText(entry.text, raw || entry.ping));

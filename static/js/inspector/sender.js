@@ -92,7 +92,7 @@ export class Sender {
       data = this.message.value;
       const error = kind === "json" ? jsonError(data) : null;
       if (error) {
-        this.#complain(`No valid JSON, line ${error.line}, column ${error.column}: ${error.problem}.`, null);
+        this.#complain(`This is no JSON: line ${error.line}, column ${error.column}: ${error.problem}.`, null);
         this.message.focus();
         this.message.setSelectionRange(error.index, error.index + 1);
         return;
