@@ -348,7 +348,7 @@ class Runner:
         except StopConsumer:
             self._close(CloseCode.NORMAL_CLOSURE)
         except GreenletExit:  # Disconnected, or the site's own code has ended the greenlet
-            if not self._hung_up:  # else there may be more to read before the end
+            if not (self._hung_up or self._state is State.LEFT):  # else what the client sent before is handled yet
                 self._close(CloseCode.NORMAL_CLOSURE)
         except KeyboardInterrupt:  # no error of the handler: it only ran when somebody stopped the server
             raise
@@ -438,7 +438,7 @@ class Runner:
             gevent.sleep(0)  # a client that reads fast must not keep the others waiting
 
     def _close(self, code: int, reason: str = "") -> None:
-        self._stopped = self._stopped or self._state is not State.LEFT
+        self._stopped = True
         if self._state is State.CONNECTING:
             reason = reason or "This site does not allow you to open this WebSocket. Sign in, perhaps."
             self._refuse(Refused(HTTPStatus.FORBIDDEN, reason), CloseCode.ABNORMAL_CLOSURE)
