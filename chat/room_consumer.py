@@ -104,6 +104,7 @@ class RoomConsumer(JsonWebsocketConsumer):
             return
         message = rooms.write(self.slug, self.user, form.cleaned_data["message"], form.cleaned_data["key"])
         self.send_json({"type": "ack", "key": key, "number": message.number})
+        self.typed_at = float("-inf")  # who writes on has begun anew
         self.room_message({"message": rooms.as_data(message)})  # its author need not wait until it has come around
 
     def typing(self, content):

@@ -1,6 +1,6 @@
 /**
- * Where a message is written. Enter sends it; it stays in its field until it is known to be stored. Each message has a key:
- * whatever became of a first attempt, the second one does not store it twice.
+ * Where a message is written. Enter sends it, and the next one can be written at once; what could not be sent comes back.
+ * Each message has a key: whatever became of a first attempt, the second one does not store it twice.
  */
 
 import { disable } from "../forms.js";
@@ -15,17 +15,20 @@ const TYPING_INTERVAL = 3000; // milliseconds between two notes that somebody is
  * @param {HTMLFormElement} form
  * @param {object} line
  * @param {(draft: Draft) => Promise<Errors | null>} line.deliver fulfilled with null when the message is stored
+ * @param {(draft: Draft) => void} line.onSend called at once
+ * @param {(draft: Draft) => void} line.onFail called when it comes back
  * @param {() => void} line.onTyping
  */
-export function composerOf(form, { deliver, onTyping }) {
+export function composerOf(form, { deliver, onSend, onFail, onTyping }) {
   /** @param {string} selector @returns {HTMLElement} */
   const find = (selector) => /** @type {HTMLElement} */ (form.querySelector(selector));
   const field = /** @type {HTMLTextAreaElement} */ (find("[name=message]"));
-  const [button, errorBox, status, counter] = ["send", "errors", "status", "counter"].map((name) => find(`[data-${name}]`));
+  const [errorBox, counter] = ["[data-errors]", "[data-counter]"].map(find);
   const most = Number(field.dataset.most);
-  /** @type {Draft | null} what was tried to send last */
-  let draft = null;
-  let busy = false;
+  /** @type {Draft[]} what is being sent: the first one, and those that wait for it */
+  const queue = [];
+  /** @type {Draft | null} what has come back, although it may have been stored */
+  let failed = null;
   let typedAt = -Infinity;
 
   form.noValidate = true; // or the browser would speak first, in a bubble of its own
@@ -50,47 +53,54 @@ export function composerOf(form, { deliver, onTyping }) {
   });
   count();
 
-  async function submit() {
-    if (busy || form.dataset.disabled !== undefined) return;
+  function submit() {
+    if (form.dataset.disabled !== undefined) return;
     const text = field.value.trim();
     const length = lengthOf(text);
-    if (length === 0) return fail({ message: ["Write something first."] });
-    if (length > most) {
-      return fail({ message: [`A message may have ${most} characters; this one has ${length}.`] });
-    }
-    if (draft?.text !== text) draft = { key: newKey(), text };
-    setBusy(true);
-    const errors = await deliver(draft);
-    setBusy(false);
-    if (errors) return fail(errors);
-    if (draft) sent(draft.key);
     field.focus();
-  }
-
-  /** @param {boolean} now */
-  function setBusy(now) {
-    busy = now;
-    status.textContent = now ? "Sending …" : "";
-    if (form.dataset.disabled !== undefined) return;
-    field.readOnly = now;
-    if (now) button.setAttribute("aria-disabled", "true");
-    else button.removeAttribute("aria-disabled");
-  }
-
-  /** Empties the field, if the message with this key is what is in it. @param {string} key */
-  function sent(key) {
-    if (draft?.key !== key) return;
-    if (field.value.trim() === draft.text) field.value = "";
-    draft = null;
-    typedAt = -Infinity;
+    if (length === 0) return showErrors(["Write something first."]);
+    if (length > most) return showErrors([`A message may have ${most} characters; this one has ${length}.`]);
+    const draft = failed?.text === text ? failed : { key: newKey(), text };
+    put("");
     showErrors([]);
-    count();
+    onSend(draft);
+    queue.push(draft);
+    if (queue.length === 1) drain();
   }
 
-  /** @param {Errors} errors */
-  function fail(errors) {
+  /** Sends one after the other, so that they are stored in their order. */
+  async function drain() {
+    while (queue.length > 0) {
+      const errors = await deliver(queue[0]);
+      if (errors) giveBack(queue.splice(0), errors);
+      else queue.shift();
+    }
+  }
+
+  /** @param {Draft[]} drafts the first could not be sent, and the others had to wait for it @param {Errors} errors */
+  function giveBack(drafts, errors) {
+    for (const draft of drafts) onFail(draft);
+    failed = drafts[0];
+    put([...drafts.map(({ text }) => text), field.value].filter(Boolean).join("\n"));
     showErrors(Object.values(errors).flat());
-    field.focus();
+  }
+
+  /** The message with this key is stored after all. @param {string} key */
+  function stored(key) {
+    if (failed?.key !== key) return;
+    const text = field.value.trim();
+    if (text === failed.text || text.startsWith(`${failed.text}\n`)) {
+      put(text.slice(failed.text.length).trimStart());
+      showErrors([]);
+    }
+    failed = null;
+  }
+
+  /** @param {string} text */
+  function put(text) {
+    field.value = text;
+    typedAt = -Infinity;
+    count();
   }
 
   /** @param {string[]} sentences */
@@ -115,7 +125,7 @@ export function composerOf(form, { deliver, onTyping }) {
   }
 
   return {
-    sent,
+    stored,
     disable() {
       disable(form);
     },

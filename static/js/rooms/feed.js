@@ -22,7 +22,7 @@ const MOST = 500; // messages shown at a time; a page that stays open for days m
 export function feedOf(page, me, onSeen) {
   /** @param {string} selector @returns {HTMLElement} */
   const find = (selector) => /** @type {HTMLElement} */ (page.querySelector(selector));
-  const [scroll, list, nothing] = ["[data-scroll]", "[data-talk]", "[data-nothing]"].map(find);
+  const [scroll, list, pending, nothing] = ["[data-scroll]", "[data-talk]", "[data-pending]", "[data-nothing]"].map(find);
   const [toNewest, earlier, earlierLink] = ["[data-to-newest]", "[data-earlier-box]", "[data-earlier]"].map(find);
   const title = document.title;
   let last = Number(page.dataset.last);
@@ -49,6 +49,7 @@ export function feedOf(page, me, onSeen) {
       unseen += fresh.length;
     }
     keepingPlace(!follow && !mine, () => {
+      for (const { key } of fresh) if (key) unpend(key);
       list.append(...fresh.map(make));
       last = fresh[fresh.length - 1].number;
       if (follow) shorten();
@@ -81,7 +82,25 @@ export function feedOf(page, me, onSeen) {
       if (newDay) item.before(divider("day", dayOf(said[index].sent)));
       if (isNew) item.before(divider("new", "New"));
     });
-    nothing.hidden = all.length > 0;
+    nothing.hidden = all.length > 0 || pending.children.length > 0;
+  }
+
+  /** Shows a message of one's own that is not known to be stored yet. @param {string} key @param {string} text */
+  function pend(key, text) {
+    const bubble = element("div", "bubble");
+    bubble.append(element("p", "said-head", "Sending …"), element("p", "message-text", text));
+    const item = element("li", "said own pending");
+    item.dataset.key = key;
+    item.append(bubble);
+    pending.append(item);
+    nothing.hidden = true;
+    toBottom();
+  }
+
+  /** @param {string} key */
+  function unpend(key) {
+    for (const item of pending.querySelectorAll("li")) if (item.dataset.key === key) item.remove();
+    nothing.hidden = pending.children.length > 0 || list.children.length > 0;
   }
 
   /** Notes that all was seen, if it is; and tells how much was not. */
@@ -99,11 +118,18 @@ export function feedOf(page, me, onSeen) {
     scroll.scrollTop = 0;
   }
 
-  /** Does something to the list and lets the messages that are seen stay where they are. @param {boolean} keep */
-  function keepingPlace(keep, /** @type {() => void} */ change) {
-    const fromTop = scroll.scrollHeight + scroll.scrollTop;
+  /**
+   * Does something to the list, and lets what is read in it stay where it is.
+   *
+   * @param {boolean} keep
+   * @param {() => void} change
+   */
+  function keepingPlace(keep, change) {
+    const edge = scroll.getBoundingClientRect().top;
+    const anchor = keep && items().find((item) => item.getBoundingClientRect().bottom > edge);
+    const before = anchor && anchor.getBoundingClientRect().top;
     change();
-    if (keep) scroll.scrollTop = fromTop - scroll.scrollHeight;
+    if (anchor && before !== undefined) scroll.scrollTop += anchor.getBoundingClientRect().top - Number(before);
   }
 
   /** @param {boolean} some whether there are earlier messages than those that are shown */
@@ -124,8 +150,10 @@ export function feedOf(page, me, onSeen) {
       const page = await response.json();
       // Read aloud is what comes at the end, not what is put before.
       scroll.setAttribute("aria-live", "off");
-      list.prepend(...page.messages.map(make)); // the place is kept: the box measures from its bottom
-      tidy();
+      keepingPlace(true, () => {
+        list.prepend(...page.messages.map(make));
+        tidy();
+      });
       offerEarlier(page.earlier);
       if (earlier.hidden) scroll.focus({ preventScroll: true });
       earlierLink.textContent = "Earlier messages";
@@ -167,6 +195,8 @@ export function feedOf(page, me, onSeen) {
   return {
     show,
     seen,
+    pend,
+    unpend,
     /** The number up to which everything is shown. */
     get last() {
       return last;

@@ -13,9 +13,10 @@ import { peopleOf } from "./people.js";
 /** @typedef {import("./composer.js").Draft} Draft */
 /** @typedef {import("./composer.js").Errors} Errors */
 
-const PATIENCE = 75_000; // milliseconds; timers of a page in the background run once a minute only
+const LINE_PATIENCE = 75_000; // milliseconds; timers of a page in the background run once a minute only
 const PING_INTERVAL = 30_000; // milliseconds
-const ANSWER = 5000; // milliseconds to wait for the answer to a message, until another way is tried
+const POST_PATIENCE = 10_000; // milliseconds to wait for a reply over HTTP
+const ANSWER_PATIENCE = 5000; // milliseconds to wait for the answer to a message, until another way is tried
 const GENERAL = "__all__"; // Django's name for what concerns no single field
 
 /** @param {HTMLElement} page */
@@ -31,7 +32,7 @@ export function start(page) {
   const waiting = new Map();
 
   const line = open(() => `${url}?after=${feed.last}`, {
-    patience: PATIENCE,
+    patience: LINE_PATIENCE,
     onMessage(data) {
       if (typeof data === "string") receive(JSON.parse(data));
     },
@@ -50,7 +51,14 @@ export function start(page) {
       }
     },
   });
-  const composer = form && composerOf(form, { deliver, onTyping: () => say({ type: "typing" }) });
+  const composer =
+    form &&
+    composerOf(form, {
+      deliver,
+      onSend: ({ key, text }) => feed.pend(key, text),
+      onFail: ({ key }) => feed.unpend(key),
+      onTyping: () => say({ type: "typing" }),
+    });
   lineElement.hidden = false;
   setInterval(() => say({ type: "ping" }), PING_INTERVAL);
 
@@ -81,7 +89,7 @@ export function start(page) {
   function show(messages) {
     for (const { author, key } of feed.show(messages)) {
       people.typists.stop(author);
-      if (author === me && key) composer?.sent(key);
+      if (author === me && key) composer?.stored(key);
     }
   }
 
@@ -109,7 +117,7 @@ export function start(page) {
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     let timer;
     const answer = await new Promise((resolve) => {
-      timer = setTimeout(() => resolve(null), ANSWER);
+      timer = setTimeout(() => resolve(null), ANSWER_PATIENCE);
       waiting.set(key, resolve);
     });
     clearTimeout(timer);
@@ -126,7 +134,8 @@ export function start(page) {
     body.set("message", text);
     let response;
     try {
-      response = await fetch(location.pathname, { method: "POST", headers: { Accept: "application/json" }, body });
+      const signal = AbortSignal.timeout(POST_PATIENCE);
+      response = await fetch(location.pathname, { method: "POST", headers: { Accept: "application/json" }, body, signal });
     } catch {
       return failed("The server cannot be reached. Your message is still here; try again.");
     }
