@@ -180,6 +180,10 @@ const listener = {
       record(socket, { direction: "event", kind: "error", title: "the line has failed", more: explanation });
       return;
     }
+    if (socket.givenUp) {
+      record(socket, { direction: "event", kind: "error", title: "given up before the socket was open" });
+      return;
+    }
     const facts = /** @type {[string, string][]} */ ([...REFUSALS]);
     if (socket.target.protocols.length) facts.unshift(["101", "the server chose none of the subprotocols, so the browser gave up"]);
     record(socket, {

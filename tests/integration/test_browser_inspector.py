@@ -1,5 +1,6 @@
 """The page for developers, ``/inspector/``, in a real browser against real facilities and consumers."""
 
+import contextlib
 import json
 import os
 import re
@@ -198,6 +199,23 @@ def test_the_form_is_in_the_address_and_comes_back_with_it(inspector):
     browser.driver.refresh()
     browser.until(lambda: inspector.url().endswith("?subscribe-user&subscribe-group&echo&room=8"), "the same again")
     assert browser.find("[name=protocol]").get_property("value") == "wsloop.v1"
+
+
+def test_the_url_and_the_link_can_be_copied(inspector):
+    browser = inspector.browser
+    inspector.open("?path=form&subscribe-user&more=room%3D7")
+    permissions = ["clipboardReadWrite", "clipboardSanitizedWrite"]
+    browser.driver.execute_cdp_cmd("Browser.grantPermissions", {"permissions": permissions})
+    inspector.replace("more", "token=s3cret")
+    copied = "const done = arguments[0]; navigator.clipboard.readText().then(done)"
+    expected = {
+        "url": f"ws://{browser.site.host}/ws/form?subscribe-user&token=s3cret",
+        "link": f"{browser.site.url}/inspector/?path=form&subscribe-user",
+    }
+    for what, text in expected.items():
+        browser.press(f"[data-copy={what}]")
+        browser.until(lambda text=text: browser.driver.execute_async_script(copied) == text, text)
+    assert browser.text("[data-copied]") == "Copied."
 
 
 def test_a_whole_url_can_be_pasted(inspector):
@@ -402,6 +420,48 @@ def test_a_refused_handshake_is_explained(inspector):
     command = browser.text(".entry-help pre")
     assert f"'http://{browser.site.host}/ws/a%3Ab?subscribe-user&token=…'" in command
     assert ["403" in line for line in browser.console()] == [True]  # the token comes before the colon
+
+
+@contextlib.contextmanager
+def standing_still(site):
+    """Its only worker does nothing meanwhile."""
+    (worker,) = site.workers()
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(worker, signal.SIGCONT)
+
+
+def test_a_handshake_that_takes_too_long_can_be_given_up(serve, inspector):
+    site = serve(processes=1)
+    browser = inspector.browser
+    browser.reset(site)
+    browser.sign_in("admin")
+    inspector.open(LISTEN)
+    with standing_still(site):
+        browser.press("[data-connect]")
+        assert inspector.state() == "CONNECTING"
+        assert browser.text("#send-why") == "Nothing can be sent: readyState is CONNECTING."
+        assert browser.text("[data-disconnect]") == "Give up"
+        browser.press("[data-disconnect]")
+        inspector.until_logged("event", "error", "given up before the socket was open")
+        inspector.until_state("CLOSED")
+    assert ["closed before the connection is established" in line for line in browser.console()] == [True]
+
+
+def test_what_waits_to_be_sent_is_shown(serve, inspector):
+    site = serve(processes=1, settings={"WSLOOP": {"RATE_LIMIT": None, "MAX_MESSAGE_SIZE": 1 << 25}})
+    browser = inspector.browser
+    browser.reset(site)
+    browser.sign_in("admin")
+    inspector.connect(LISTEN)
+    with standing_still(site):
+        inspector.script("document.querySelector('[name=message]').value = 'x'.repeat(2 ** 24)")
+        browser.press("[data-send-button]")
+        browser.until(lambda: int(inspector.fact("buffered").split()[0]) > 1 << 20, "bytes that wait")
+    browser.until(lambda: inspector.fact("buffered") == "0 bytes", "all has been taken")
+    assert inspector.state() == "OPEN"
 
 
 def test_a_server_that_dies_is_explained(serve, inspector):

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { describe, test } from "node:test";
+import { afterEach, beforeEach, describe, test } from "node:test";
 
 import { explain, OTHER_CODES, problemOfClose, WSLOOP_CODES } from "../../static/js/inspector/close-codes.js";
 import {
@@ -16,6 +16,7 @@ import {
 import { Journal, matches } from "../../static/js/inspector/journal.js";
 import { jsonError } from "../../static/js/inspector/json-error.js";
 import { bars, howToMeasure, MOST_DRAWN, RoundTrips } from "../../static/js/inspector/round-trip.js";
+import { InspectedSocket } from "../../static/js/inspector/socket.js";
 import {
   fromQuery,
   parsePasted,
@@ -322,5 +323,83 @@ describe("round trips", () => {
     assert.ok(howToMeasure({ path: "echo/", protocol: "" }).possible);
     assert.match(howToMeasure({ path: "news", protocol: "" }).text, /Cannot be measured here/);
     assert.equal(howToMeasure({ path: "random/", protocol: "ws4redis" }).possible, false);
+  });
+});
+
+describe("the socket", () => {
+  const real = globalThis.WebSocket;
+  let socket;
+  let heard;
+
+  /** Stands for the browser's WebSocket; the test says what happens to it. */
+  class FakeSocket {
+    readyState = 0;
+    bufferedAmount = 0;
+    calls = [];
+
+    constructor(...parameters) {
+      this.parameters = parameters;
+      FakeSocket.latest = this;
+    }
+
+    send(data) {
+      this.calls.push(data);
+    }
+
+    close(...parameters) {
+      this.calls.push(parameters);
+    }
+
+    becomes(state, handler, event = {}) {
+      this.readyState = state;
+      this[handler](event);
+    }
+  }
+
+  beforeEach(() => {
+    globalThis.WebSocket = FakeSocket;
+    heard = [];
+    const listener = Object.fromEntries(
+      ["opened", "received", "failed", "closed"].map((name) => [name, (_, ...more) => heard.push([name, ...more])]),
+    );
+    socket = new InspectedSocket(1, target({ protocols: ["wsloop.v1"] }), "wss://example.com/ws/news", listener);
+  });
+
+  afterEach(() => {
+    globalThis.WebSocket = real;
+  });
+
+  test("tells its states by name, and how long they took", () => {
+    const { latest } = FakeSocket;
+    assert.deepEqual(latest.parameters, ["wss://example.com/ws/news", ["wsloop.v1"]]);
+    assert.deepEqual([socket.state, socket.handshake, socket.duration, socket.isOpen], ["CONNECTING", null, null, false]);
+    latest.becomes(1, "onopen");
+    assert.deepEqual([socket.state, socket.isOpen], ["OPEN", true]);
+    assert.ok(socket.handshake >= 0 && socket.duration >= 0);
+    latest.becomes(3, "onclose", { code: 1000, reason: "why", wasClean: true });
+    assert.deepEqual([socket.state, socket.duration], ["CLOSED", socket.duration]);
+    assert.deepEqual(heard, [["opened"], ["closed", { code: 1000, reason: "why", wasClean: true }]]);
+  });
+
+  test("counts messages and bytes in both directions", () => {
+    const { latest } = FakeSocket;
+    latest.becomes(1, "onopen");
+    assert.equal(socket.send("ü"), 2);
+    assert.equal(socket.send(Uint8Array.of(1, 2, 3)), 3);
+    latest.onmessage({ data: "€" });
+    latest.onmessage({ data: Uint8Array.of(1, 2).buffer });
+    assert.deepEqual([socket.sent, socket.received], [{ messages: 2, bytes: 5 }, { messages: 2, bytes: 5 }]);
+    assert.deepEqual(heard.slice(1), [["received", "€", 3], ["received", Uint8Array.of(1, 2), 2]]);
+    assert.equal(latest.binaryType, "arraybuffer");
+  });
+
+  test("closes with a code, or without one", () => {
+    const { latest } = FakeSocket;
+    socket.close();
+    assert.equal(socket.givenUp, true);
+    latest.becomes(1, "onopen");
+    socket.close(4321, "why");
+    assert.equal(socket.givenUp, false);
+    assert.deepEqual(latest.calls, [[], [4321, "why"]]);
   });
 });

@@ -19,6 +19,7 @@ export class InspectedSocket {
   openedAt = null;
   /** @type {number | null} */
   closedAt = null;
+  givenUp = false; // closed by the page before it was open
   #socket;
 
   /**
@@ -96,6 +97,7 @@ export class InspectedSocket {
 
   /** @param {number} [code] @param {string} [reason] */
   close(code, reason) {
+    this.givenUp = this.state === "CONNECTING";
     if (code === undefined) this.#socket.close();
     else this.#socket.close(code, reason);
   }
