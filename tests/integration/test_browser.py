@@ -20,7 +20,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 from tests.integration.harness import DEMO_ACCOUNTS
 from tests.requires import need
 
-OPEN_PAGES = ["/", "/broadcast/", "/session/", "/inbox/", "/accounts/login/"]
+CONSUMER_PAGES = ["/echo/", "/random/", "/rooms/", "/rooms/lobby/"]
+OPEN_PAGES = ["/", "/broadcast/", "/session/", "/inbox/", "/accounts/login/", *CONSUMER_PAGES]
 SIGNED_IN_PAGES = [
     "/",
     "/form/",
@@ -31,6 +32,7 @@ SIGNED_IN_PAGES = [
     "/send/",
     "/inbox/",
     "/accounts/login/",
+    *CONSUMER_PAGES,
 ]
 PHONE, DESKTOP = 360, 1280  # pixels wide
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text()
@@ -713,7 +715,7 @@ def test_no_page_breaks_the_content_security_policy_or_writes_to_the_console(bro
     if account:
         browser.sign_in(account)
     pages = SIGNED_IN_PAGES if account else OPEN_PAGES
-    for page in [*pages, "/admin/"] if account == "admin" else pages:
+    for page in [*pages, "/inspector/", "/admin/"] if account == "admin" else pages:
         browser.open(page)
         if browser.lines():
             browser.connected()

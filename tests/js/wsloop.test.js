@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, test } from "node:test";
 
 import { connect } from "../../wsloop/static/wsloop/wsloop.js";
+import { Clock } from "./clock.js";
 
 /** Stands for the browser's WebSocket; the test says what the server does. */
 class FakeSocket {
@@ -42,38 +43,6 @@ class FakeSocket {
 
   close() {
     this.readyState = 2;
-  }
-}
-
-/** Time that passes when the test says so. (Node's own mock timers changed their signature between versions.) */
-class Clock {
-  now = 0;
-  timers = new Map();
-  real = { setTimeout, clearTimeout };
-
-  install() {
-    globalThis.setTimeout = (call, delay) => {
-      const timer = Symbol("timer");
-      this.timers.set(timer, { call, due: this.now + delay });
-      return timer;
-    };
-    globalThis.clearTimeout = (timer) => this.timers.delete(timer);
-  }
-
-  restore() {
-    Object.assign(globalThis, this.real);
-  }
-
-  tick(milliseconds) {
-    const end = this.now + milliseconds;
-    for (;;) {
-      const [timer, next] = [...this.timers].sort(([, a], [, b]) => a.due - b.due)[0] ?? [];
-      if (!next || next.due > end) break;
-      this.timers.delete(timer);
-      this.now = next.due;
-      next.call();
-    }
-    this.now = end;
   }
 }
 
