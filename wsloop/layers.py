@@ -129,11 +129,14 @@ class RedisLine:
 
     def ask(self, worker: str, request: list[str]) -> None:
         reply = f"{conf.prefix()}wsloop:reply:{secrets.token_hex(8)}"
-        reached = self.publish(worker_channel(worker), msgpack.packb([*request, reply]))
-        if reached or conf.redis_nodes():  # a node of a cluster does not know who listens at the others
+        client, channel = pool.client(), worker_channel(worker)
+        reached = self.publish(channel, msgpack.packb([*request, reply]))
+        if not reached and store.is_cluster(client):  # a node does not know who listens at the others
+            reached = sum(count for _, count in client.pubsub_numsub(channel))
+        if reached:
             # Asked for again and again, for waiting in Redis would take one of the process's two connections.
             pause, end = FIRST_PAUSE, time.monotonic() + conf.option("REDIS_TIMEOUT")
-            while not pool.client().getdel(reply):
+            while not client.getdel(reply):
                 if time.monotonic() > end:
                     raise RedisTimeout("the worker of that consumer did not answer in time")
                 time.sleep(pause)

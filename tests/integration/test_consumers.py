@@ -1,5 +1,6 @@
 """Consumers on the real server: code per socket, the channel layer between them, and what becomes of handlers."""
 
+import contextlib
 import json
 import os
 import re
@@ -9,6 +10,8 @@ import pytest
 import websocket
 
 from tests.integration.harness import wait_until
+from tests.integration.redis_topologies import ClusterSetup
+from tests.requires import need
 
 LAYER = "from wsloop.layers import get_channel_layer; layer = get_channel_layer();"
 MODULE = ["--module", "tests.integration.sites.consumers_wsgi"]
@@ -295,6 +298,26 @@ def test_groups_reach_over_machines(serve, private_redis, name):
     for number in range(20):
         (here, there)[number % 2].send(str(number))
         assert here.next() == there.next() == str(number)
+
+
+def test_groups_and_channels_in_a_redis_cluster(serve, name):
+    need("redis-server")
+    with contextlib.closing(ClusterSetup().start()) as cluster:
+        site = serve(options=MODULE, processes=2, settings={"WS4REDIS_CONNECTION": cluster.connection()})
+        everybody = [site.connect("chat/lobby/") for _ in range(4)]
+        for number in range(20):
+            everybody[number % 4].send(str(number))
+            assert [client.next() for client in everybody] == [str(number)] * 4
+        named = [site.connect("json/") for _ in range(6)]  # channels in several slots
+        for number, client in enumerate(named):
+            client.send("1")
+            channel = json.loads(client.next())["name"]
+            add = f"layer.group_add('a shell', {channel!r}); layer.send({channel!r}, {{'type': 'sent', 'n': {number}}})"
+            site.manage("shell", "-c", LAYER + add)
+            assert json.loads(client.next()) == {"type": "sent", "n": number}
+        site.manage("shell", "-c", LAYER + "layer.group_send('a shell', {'type': 'sent', 'n': 'all'})")
+        assert [json.loads(client.next())["n"] for client in named] == ["all"] * 6
+        site.manage("shell", "-c", LAYER + "layer.group_add('nobody', 'specific.0123456789abcdef!1')")
 
 
 def test_who_is_there_is_told_to_consumers(serve, name):
