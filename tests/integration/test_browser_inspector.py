@@ -514,6 +514,10 @@ def test_the_log_is_bounded_and_says_so(inspector, sample):
     dropped = inspector.browser.text("[data-dropped]")
     assert re.fullmatch(r"\d+ older entries were dropped: the log keeps 500 entries and 16 MiB\.", dropped)
     assert inspector.bodies("in")[-1] == "number 600"
+    at_end = (
+        "const box = document.querySelector('[data-log]'); return box.scrollHeight - box.scrollTop - box.clientHeight"
+    )
+    inspector.browser.until(lambda: inspector.script(at_end) < 2, "the newest is seen")
 
 
 def test_the_log_follows_the_newest_until_somebody_scrolls(inspector):

@@ -1,4 +1,4 @@
-/** The log on the page. It draws at most once for each picture that the browser shows, however much arrives. */
+/** The log on the page. However much arrives, it draws once for each picture that the browser shows, or less often. */
 
 import { clock, counted, hexDump, prettyJson, size } from "./format.js";
 import { Journal, matches } from "./journal.js";
@@ -13,6 +13,7 @@ const LONG_DATA = 64 * 1024; // what is longer can be saved
 const ARROWS = { in: "↓", out: "↑", event: "•" };
 const DIRECTIONS = { in: "received", out: "sent", event: "event" };
 const NEAR_THE_END = 40; // pixels
+const A_PICTURE = 16; // milliseconds: what the browser has for one
 
 /** @typedef {import("./journal.js").Entry} Entry */
 
@@ -22,6 +23,7 @@ export class Log {
   #paused = false;
   #scheduled = false;
   #follows = true;
+  #rest = 0; // milliseconds until it may draw again
 
   /** @param {HTMLElement} panel */
   constructor(panel) {
@@ -68,10 +70,16 @@ export class Log {
   #schedule() {
     if (this.#scheduled) return;
     this.#scheduled = true;
-    requestAnimationFrame(() => {
-      this.#scheduled = false;
-      this.#draw();
-    });
+    setTimeout(() => requestAnimationFrame(() => this.#drawAndRest()), this.#rest);
+  }
+
+  /** A flood of messages takes a fifth of the time at most; the rest is for what a person does. */
+  #drawAndRest() {
+    const began = performance.now();
+    this.#scheduled = false;
+    this.#draw();
+    const spent = performance.now() - began;
+    this.#rest = spent > A_PICTURE ? Math.min(4 * spent, 1000) : 0;
   }
 
   #redraw() {
