@@ -1,8 +1,10 @@
 """The chat rooms without sockets: what is stored, and what the pages and the admin show."""
 
+import inspect
 import re
 import uuid
 from datetime import timedelta
+from html import unescape
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -15,6 +17,7 @@ from django.utils import timezone
 
 from chat import rooms
 from chat.models import Message, Room
+from chat.room_consumer import RoomConsumer
 from chat.room_forms import RoomMessageForm, to_slug
 from chat.room_views import face
 from tests.chat.test_views import JSON, text
@@ -269,6 +272,15 @@ def test_the_list_is_cut_into_pages_and_costs_the_same_for_every_number_of_rooms
     assert len(response.context["rooms"]) == 50
     assert "?page=2" in text(response)
     assert len(browser.get("/rooms/?page=2").context["rooms"]) == 10 + Room.objects.count() - 60
+
+
+def test_the_list_shows_the_code_that_runs(client):
+    shown = unescape(text(client.get("/rooms/")))
+    for method in (RoomConsumer.room_message, RoomConsumer.catch_up):
+        assert inspect.getsource(method).rstrip() in shown
+    statement = 'Room.objects.filter(slug=slug).update(last_number=F("last_number") + 1)'
+    assert statement in shown
+    assert statement in inspect.getsource(rooms)
 
 
 def test_a_list_without_rooms(client):

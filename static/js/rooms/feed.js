@@ -17,7 +17,7 @@ const MOST = 500; // messages shown at a time; a page that stays open for days m
 /**
  * @param {HTMLElement} page
  * @param {string | undefined} me the user's name
- * @param {(number: number) => void} onSeen called with the number up to which all has been seen
+ * @param {() => void} onSeen called whenever all that is shown has been seen
  */
 export function feedOf(page, me, onSeen) {
   /** @param {string} selector @returns {HTMLElement} */
@@ -26,6 +26,7 @@ export function feedOf(page, me, onSeen) {
   const [toNewest, earlier, earlierLink] = ["[data-to-newest]", "[data-earlier-box]", "[data-earlier]"].map(find);
   const title = document.title;
   let last = Number(page.dataset.last);
+  let seenTo = 0;
   let unseen = 0;
   /** @type {number | null} the number of the first message that is marked as new */
   let newFrom = list.querySelector("[data-new]") ? Number(page.dataset.read) + 1 : null;
@@ -107,7 +108,8 @@ export function feedOf(page, me, onSeen) {
   function seen() {
     if (watched()) {
       unseen = 0;
-      if (last > 0) onSeen(last);
+      seenTo = last;
+      onSeen();
     }
     toNewest.hidden = unseen === 0 || atBottom();
     toNewest.textContent = newText(unseen);
@@ -200,6 +202,10 @@ export function feedOf(page, me, onSeen) {
     /** The number up to which everything is shown. */
     get last() {
       return last;
+    },
+    /** The number up to which everything was seen. */
+    get seenTo() {
+      return seenTo;
     },
   };
 }

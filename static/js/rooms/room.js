@@ -15,6 +15,7 @@ import { peopleOf } from "./people.js";
 
 const LINE_PATIENCE = 75_000; // milliseconds; timers of a page in the background run once a minute only
 const PING_INTERVAL = 30_000; // milliseconds
+const READ_INTERVAL = 2000; // milliseconds between two notes that something was read
 const POST_PATIENCE = 10_000; // milliseconds to wait for a reply over HTTP
 const ANSWER_PATIENCE = 5000; // milliseconds to wait for the answer to a message, until another way is tried
 const GENERAL = "__all__"; // Django's name for what concerns no single field
@@ -28,9 +29,12 @@ export function start(page) {
   const people = peopleOf(page, me);
   const feed = feedOf(page, me, seen);
   let marked = Number(page.dataset.last); // the server has noted that what it has rendered was read
+  /** @type {ReturnType<typeof setTimeout> | undefined} runs for a while after something was noted */
+  let marking;
   /** @type {Map<string, (answer: {errors: Errors | null} | null) => void>} by key, for messages that were sent */
   const waiting = new Map();
 
+  addEventListener("pagehide", mark); // before the line is let go of
   const line = open(() => `${url}?after=${feed.last}`, {
     patience: LINE_PATIENCE,
     onMessage(data) {
@@ -38,6 +42,7 @@ export function start(page) {
     },
     onOpen() {
       for (const note of page.querySelectorAll("[data-no-live]")) /** @type {HTMLElement} */ (note).hidden = true;
+      marked = Number(page.dataset.last); // what was noted last may have been lost with the line before
       feed.seen();
     },
     onState(state) {
@@ -93,9 +98,17 @@ export function start(page) {
     }
   }
 
-  /** @param {number} number up to which all was seen */
-  function seen(number) {
-    if (me !== undefined && number > marked && say({ type: "read", number })) marked = number;
+  /** Notes up to where the user has read: at once, but not for each of many messages. */
+  function seen() {
+    if (marking === undefined) mark();
+  }
+
+  function mark() {
+    clearTimeout(marking);
+    marking = undefined;
+    if (me === undefined || feed.seenTo <= marked || !say({ type: "read", number: feed.seenTo })) return;
+    marked = feed.seenTo;
+    marking = setTimeout(mark, READ_INTERVAL);
   }
 
   /**
