@@ -4,7 +4,7 @@
  */
 
 import { explain, problemOfClose, REFUSALS } from "./inspector/close-codes.js";
-import { counted, duration, isStructure, roundTrip, size } from "./inspector/format.js";
+import { counted, describe, duration, roundTrip, size } from "./inspector/format.js";
 import { Log } from "./inspector/log.js";
 import { enable, find, isEnabled, setText, showProblem } from "./inspector/page.js";
 import { PingPanel } from "./inspector/ping-panel.js";
@@ -168,9 +168,9 @@ const listener = {
     }
     const milliseconds = pings.answered(socket, data);
     const isPing = milliseconds !== null || isHeartbeat(socket, data);
-    const title = milliseconds === null ? undefined : `round trip ${roundTrip(milliseconds)}`;
-    const kind = isStructure(data) ? "json" : "text";
-    record(socket, { direction: "in", kind, ping: isPing, bytes, text: data, title });
+    const { kind, title } = describe(data);
+    const said = milliseconds === null ? title : `round trip ${roundTrip(milliseconds)}`;
+    record(socket, { direction: "in", kind, ping: isPing, bytes, text: data, title: said });
   },
 
   /** @param {InspectedSocket} socket */
@@ -240,11 +240,12 @@ function curl(wanted) {
   return ["curl -i --http1.1 --max-time 5", ...headers.map((header) => `-H ${quoted(header)}`), quoted(url)].join(" \\\n  ");
 }
 
-/** @param {import("./inspector/sender.js").Data} data @param {string} kind */
-function send(data, kind) {
+/** @param {import("./inspector/sender.js").Data} data */
+function send(data) {
   if (!current?.isOpen) return;
   const bytes = current.send(data);
-  record(current, { direction: "out", kind, bytes, ...(typeof data === "string" ? { text: data } : { data }) });
+  const content = typeof data === "string" ? { text: data, ...describe(data) } : { data, kind: "binary" };
+  record(current, { direction: "out", bytes, ...content });
   watch();
 }
 

@@ -19,6 +19,9 @@ MOST_ENTRIES = 500
 LISTEN = "?path=news&subscribe-broadcast"
 BOTH_WAYS = f"{LISTEN}&publish-broadcast"
 V1 = "&protocol=wsloop.v1"
+AT_END = """
+    const { scrollHeight, scrollTop, clientHeight } = document.querySelector("[data-log]");
+    return scrollHeight - scrollTop - clientHeight < 2"""
 
 
 class Inspector:
@@ -170,10 +173,12 @@ def test_what_a_view_publishes_is_in_the_log(inspector, sample):
     assert opened["facts"]["protocol"] == "wsloop.v1"
     welcome = json.loads(inspector.until_logged("in", "json", "welcome")["body"])
     assert welcome["subscribed"] == ["broadcast"]
+    assert inspector.until_logged("in", "json", "welcome")["title"] == "welcome"
     sample.publish("news", "Grüße <b>an alle</b>", broadcast=True)
     entry = inspector.until_logged("in", "json", "Grüße")
     assert json.loads(entry["body"])["data"] == "Grüße <b>an alle</b>"
     assert '\n  "data": "Grüße' in entry["body"]  # laid out over lines
+    assert entry["title"] == "message, broadcast"
     assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3}", entry["time"])
     assert re.fullmatch(r"\d+ B", entry["size"])
     inspector.browser.until(lambda: inspector.fact("received").startswith("2 messages"), "the counter")
@@ -308,6 +313,9 @@ def test_staff_publish_with_the_echo_and_without_a_frame(inspector):
 def test_a_frame_of_v1_is_made_of_what_was_written(inspector):
     browser = inspector.browser
     inspector.connect(BOTH_WAYS + V1)
+    browser.press("[name=kind][value=file]")
+    assert not browser.find("[data-frame]").is_displayed()  # bytes are published as they are
+    browser.press("[name=kind][value=text]")
     browser.write("message", 'say "hello"')
     browser.press("[data-frame]")
     assert browser.has_focus("[name=message]")
@@ -514,28 +522,24 @@ def test_the_log_is_bounded_and_says_so(inspector, sample):
     dropped = inspector.browser.text("[data-dropped]")
     assert re.fullmatch(r"\d+ older entries were dropped: the log keeps 500 entries and 16 MiB\.", dropped)
     assert inspector.bodies("in")[-1] == "number 600"
-    at_end = (
-        "const box = document.querySelector('[data-log]'); return box.scrollHeight - box.scrollTop - box.clientHeight"
-    )
-    inspector.browser.until(lambda: inspector.script(at_end) < 2, "the newest is seen")
+    inspector.browser.until(lambda: inspector.script(AT_END), "the newest is seen")
 
 
 def test_the_log_follows_the_newest_until_somebody_scrolls(inspector):
     browser = inspector.browser
     inspector.connect("?path=echo/")
     box = "const box = document.querySelector('[data-log]');"
-    at_end = f"{box} return box.scrollHeight - box.scrollTop - box.clientHeight < 2"
     for number in range(20):
         inspector.send(f"line {number}")
     inspector.until_logged("in", "text", "line 19")
-    assert inspector.script(at_end)
+    assert inspector.script(AT_END)
     inspector.script(f"{box} box.scrollTop = 0")
     browser.until(lambda: browser.find("[data-newest]").is_displayed(), "the way back")
     inspector.send("line 20")
     inspector.until_logged("in", "text", "line 20")
     assert inspector.script(f"{box} return box.scrollTop") == 0
     browser.press("[data-newest]")
-    browser.until(lambda: inspector.script(at_end), "the newest")
+    browser.until(lambda: inspector.script(AT_END), "the newest")
     assert not browser.find("[data-newest]").is_displayed()
 
 

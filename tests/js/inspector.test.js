@@ -6,9 +6,9 @@ import {
   byteLength,
   clock,
   counted,
+  describe as describeMessage,
   duration,
   hexDump,
-  isStructure,
   prettyJson,
   roundTrip,
   size,
@@ -161,9 +161,17 @@ describe("words for the log", () => {
   test("what is no structure is shown as it came", () => {
     for (const text of ["Hello", "7", '"text"', "", "{", "{'a': 1}", "[1,]"]) {
       assert.equal(prettyJson(text), null, text);
-      assert.equal(isStructure(text), false, text);
+      assert.deepEqual(describeMessage(text), { kind: "text", title: "" }, text);
     }
-    assert.equal(isStructure(" [1]"), true);
+  });
+
+  test("what tells what it is gets that as its title", () => {
+    const titled = (content) => describeMessage(JSON.stringify(content)).title;
+    assert.equal(titled({ type: "message", audience: "user", data: "x" }), "message, user");
+    assert.equal(titled({ type: "pong" }), "pong");
+    assert.equal(titled({ type: 7 }), "");
+    assert.equal(titled({ type: "x".repeat(40) }), "");
+    assert.deepEqual(describeMessage(" [1]"), { kind: "json", title: "" });
   });
 
   test("bytes as a hex dump", () => {

@@ -46,17 +46,29 @@ export function roundTrip(milliseconds) {
  * @returns {string | null} null: it is not JSON, or there is nothing to lay out
  */
 export function prettyJson(text) {
-  return isStructure(text) ? layOut(text) : null;
+  return parseStructure(text) ? layOut(text) : null;
 }
 
-/** @param {string} text @returns {boolean} whether it is JSON that has an inside: an object or an array */
-export function isStructure(text) {
-  if (!/^\s*[[{]/.test(text)) return false;
+/**
+ * Says in a few words what a message is.
+ *
+ * @param {string} text
+ * @returns {{kind: "text" | "json", title: string}} the title is empty where it does not tell what it is, as the frames
+ *     of `wsloop.v1` and of many consumers do
+ */
+export function describe(text) {
+  const content = parseStructure(text);
+  const words = [content?.type, content?.audience].filter((word) => typeof word === "string" && word.length < 40);
+  return { kind: content ? "json" : "text", title: words.join(", ") };
+}
+
+/** @param {string} text @returns {Record<string, unknown> | null} null: no JSON, or a number or word without an inside */
+function parseStructure(text) {
+  if (!/^\s*[[{]/.test(text)) return null;
   try {
-    JSON.parse(text);
-    return true;
+    return JSON.parse(text);
   } catch {
-    return false;
+    return null;
   }
 }
 

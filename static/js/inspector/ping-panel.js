@@ -100,7 +100,8 @@ export class PingPanel {
     if (trips.unanswered) summary.push(`${trips.unanswered} without an answer`);
     const most = Math.max(...trips.latest.map((each) => each ?? 0));
     if (trips.count) summary.push(`the highest bar is ${roundTrip(most)}`);
-    setText(find(this.panel, "[data-plot-caption]"), `${summary.join(", ")}.`);
+    const caption = trips.latest.length ? `${summary.join(", ")}.` : "The last 30 are drawn here.";
+    setText(find(this.panel, "[data-plot-caption]"), caption);
     const values = trips.latest.map((each) => (each === null ? "no answer" : roundTrip(each)));
     this.plot.setAttribute("aria-label", values.length ? `The last round trips: ${values.join(", ")}` : "No measurement yet");
   }

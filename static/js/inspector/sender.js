@@ -7,13 +7,14 @@ import { enable, find, isEnabled, setText, showProblem } from "./page.js";
 /** @typedef {string | Uint8Array<ArrayBuffer>} Data */
 
 export class Sender {
-  /** @type {{data: Data, kind: string} | null} */
+  /** @type {Data | null} */
   #last = null;
+  #hint = "";
 
   /**
    * @param {HTMLFormElement} form
    * @param {number} mostBytes MAX_MESSAGE_SIZE
-   * @param {(data: Data, kind: string) => void} send
+   * @param {(data: Data) => void} send
    */
   constructor(form, mostBytes, send) {
     this.form = form;
@@ -36,7 +37,7 @@ export class Sender {
     });
     form.addEventListener("input", () => this.#changed());
     this.repeatButton.addEventListener("click", () => {
-      if (this.#last && isEnabled(this.repeatButton)) this.send(this.#last.data, this.#last.kind);
+      if (this.#last !== null && isEnabled(this.repeatButton)) this.send(this.#last);
     });
     find(form, "[data-frame]").addEventListener("click", () => this.#insertFrame());
     this.#changed();
@@ -50,7 +51,8 @@ export class Sender {
     enable(this.button, reason === null);
     enable(this.repeatButton, reason === null && this.#last !== null);
     setText(this.why, reason ?? "");
-    for (const each of ["needs-frame", "is-ignored"]) find(this.form, `[data-${each}]`).hidden = each !== hint;
+    this.#hint = hint;
+    this.#showHint();
   }
 
   get #kind() {
@@ -67,6 +69,13 @@ export class Sender {
     setText(this.sizeNote, tooBig ? `${size(bytes)}, ${over}` : size(bytes));
     this.sizeNote.classList.toggle("too-big", tooBig);
     this.#complain(null, null);
+    this.#showHint();
+  }
+
+  #showHint() {
+    // Bytes are published as they are.
+    const hint = this.#hint === "needs-frame" && this.#kind === "file" ? "" : this.#hint;
+    for (const each of ["needs-frame", "is-ignored"]) find(this.form, `[data-${each}]`).hidden = each !== hint;
   }
 
   async #submit() {
@@ -99,9 +108,9 @@ export class Sender {
       }
     }
     this.#complain(null, null);
-    this.#last = { data, kind: kind === "file" ? "binary" : kind };
+    this.#last = data;
     enable(this.repeatButton, true);
-    this.send(this.#last.data, this.#last.kind);
+    this.send(data);
   }
 
   /** @param {string | null} ofMessage @param {string | null} ofFile */
