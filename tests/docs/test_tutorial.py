@@ -1,4 +1,4 @@
-"""The tutorial works: its files are written and its commands typed in as it says, and what it shows in a browser is seen."""
+"""The tutorial works: its files are written and its commands typed in as it says, and its pages are looked at."""
 
 import contextlib
 import os

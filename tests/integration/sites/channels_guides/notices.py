@@ -1,0 +1,24 @@
+import channels.layers
+from asgiref.sync import async_to_sync
+from channels.generic.websocket import JsonWebsocketConsumer
+from channels.layers import get_channel_layer
+
+
+class NoticesConsumer(JsonWebsocketConsumer):
+    groups = ["notices"]
+
+    def connect(self):
+        self.accept()
+        self.send_json({"channel": self.channel_name})
+
+    def notice(self, event):
+        self.send_json({"text": event["text"]})
+
+
+def tell_all(text):
+    channel_layer = get_channel_layer()
+    async_to_sync(channel_layer.group_send)("notices", {"type": "notice", "text": text})
+
+
+def tell_one(channel_name, text):
+    async_to_sync(channels.layers.get_channel_layer().send)(channel_name, {"type": "notice", "text": text})
