@@ -1,0 +1,415 @@
+"""The classes that a site derives from, without a socket: which method an event calls, and what it sends."""
+
+import abc
+import functools
+import json
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.core.exceptions import ImproperlyConfigured
+from django.test import RequestFactory
+from django.urls import path
+
+from wsloop import consumers as module
+from wsloop.consumers import JsonWebsocketConsumer, SyncConsumer, WebsocketConsumer, check_close, handler_name
+from wsloop.exceptions import AcceptConnection, DenyConnection, StopConsumer
+
+
+class Layer:
+    """Keeps what it is asked for."""
+
+    def __init__(self):
+        self.asked = []
+
+    def group_add(self, group, channel):
+        self.asked.append(("add", group, channel))
+
+    def group_discard(self, group, channel):
+        self.asked.append(("discard", group, channel))
+
+
+def begin(consumer, **scope):
+    """Let a consumer begin; what it sends is put into ``sent``."""
+    consumer.sent = []
+    known = {"query_string": b"", "user": "john", "session": {}, "url_route": {"args": (), "kwargs": {"room": "lobby"}}}
+    consumer.begin(known | scope, consumer.sent.append, Layer(), "specific.1!1")
+    return consumer
+
+
+ACCEPT = {"type": "websocket.accept", "subprotocol": None}
+CLOSE = {"type": "websocket.close", "code": None, "reason": None}
+
+
+# Which method.
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("chat.message", "chat_message"), ("chat_message", "chat_message"), ("a.b.c", "a_b_c"), ("x._y", "x__y")],
+)
+def test_the_method_is_named_after_the_type(kind, name):
+    assert handler_name({"type": kind}) == name
+
+
+@pytest.mark.parametrize("event", [{}, {"type": ""}, {"type": None}, {"type": 5}, {"type": b"chat"}, {"type": ["a"]}])
+def test_an_event_without_a_type_is_refused(event):
+    with pytest.raises(ValueError, match='an event needs a "type"'):
+        handler_name(event)
+
+
+@pytest.mark.parametrize("kind", ["_private", "__init__", ".class", "._x"])
+def test_a_type_that_would_call_what_is_not_meant_for_others_is_refused(kind):
+    with pytest.raises(ValueError, match="must not begin with an underscore or a dot"):
+        handler_name({"type": kind})
+
+
+def test_dispatch_calls_the_method_with_the_event():
+    class Consumer(SyncConsumer):
+        def chat_message(self, event):
+            self.seen = event
+
+    consumer = begin(Consumer())
+    event = {"type": "chat.message", "text": "hello"}
+    consumer.dispatch(event)
+    assert consumer.seen is event
+
+
+@pytest.mark.parametrize("kind", ["no.such", "scope", "user"])
+def test_dispatch_names_the_method_that_is_missing(kind):
+    with pytest.raises(ValueError, match=rf"SyncConsumer has no method \w+\(\) for events of type '{kind}'"):
+        begin(SyncConsumer()).dispatch({"type": kind})
+
+
+def test_what_a_consumer_knows_from_the_beginning():
+    consumer = begin(SyncConsumer(), query_string=b"a=1&a=2&b=%C3%A4", user="mary", session={"key": "value"})
+    assert (consumer.user, consumer.session, consumer.kwargs) == ("mary", {"key": "value"}, {"room": "lobby"})
+    assert (consumer.query.getlist("a"), consumer.query["b"]) == (["1", "2"], "ä")
+    assert consumer.query is consumer.query
+    assert consumer.channel_name == "specific.1!1"
+    consumer.user, consumer.session, consumer.kwargs = "john", {}, {}
+    assert consumer.scope["user"] == "mary"
+
+
+# async def.
+
+
+def test_async_handlers_are_refused_when_the_class_is_defined():
+    with pytest.raises(TypeError) as refused:
+
+        class Chat(WebsocketConsumer):
+            async def receive(self, text_data=None, bytes_data=None):
+                pass
+
+    assert str(refused.value).startswith("Chat.receive is `async def`; consumers here are plain code that may block.")
+    assert "Write `def receive(…)`, leave out `await`" in str(refused.value)
+
+
+class AsyncMixin:
+    async def chat_message(self, event):
+        pass
+
+
+class PlainMixin:
+    def chat_message(self, event):
+        pass
+
+
+async def coroutine(*args):
+    pass
+
+
+async def generator(*args):
+    yield
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"connect": coroutine},
+        {"connect": generator},
+        {"decode_json": classmethod(coroutine)},
+        {"helper": staticmethod(coroutine)},
+        {"helper": staticmethod(generator)},
+        {"helper": functools.partial(coroutine, 1)},
+    ],
+)
+def test_in_whatever_way_they_are_written(content):
+    with pytest.raises(TypeError, match="is `async def`"):
+        type("Chat", (JsonWebsocketConsumer,), content)
+
+
+def test_those_of_a_mixin_are_refused_unless_they_are_overridden():
+    with pytest.raises(TypeError, match=r"Chat\.chat_message is `async def`"):
+        type("Chat", (AsyncMixin, WebsocketConsumer), {})
+    type("Chat", (PlainMixin, AsyncMixin, WebsocketConsumer), {})
+
+
+class Raises:
+    """A descriptor for instances only."""
+
+    def __get__(self, instance, owner):
+        if instance is None:
+            raise AttributeError("only for instances")
+        return 1
+
+
+def test_all_else_may_be_in_the_class():
+    class Base(WebsocketConsumer, abc.ABC):
+        only_for_instances = Raises()
+        number = 5
+
+        @abc.abstractmethod
+        def chat_message(self, event): ...
+
+        @property
+        def name(self):
+            raise RuntimeError("not when the class is defined")
+
+        @async_to_sync
+        async def receive(self, text_data=None, bytes_data=None):
+            self.received = text_data
+
+        class Meta:
+            pass
+
+    class Chat(Base):
+        def chat_message(self, event): ...
+
+    chat = begin(Chat())
+    chat.dispatch({"type": "websocket.receive", "text": "hello"})
+    assert chat.received == "hello"
+
+
+# WebsocketConsumer.
+
+
+class Spoken(WebsocketConsumer):
+    groups = ["one", "two"]
+
+    def __init__(self, raises=None):
+        self.raises = raises
+        self.received = []
+
+    def connect(self):
+        if self.raises is not None:
+            raise self.raises
+        super().connect()
+
+    def receive(self, text_data=None, bytes_data=None):
+        self.received.append((text_data, bytes_data))
+
+    def disconnect(self, close_code):
+        self.received.append(close_code)
+        self.groups_then = list(self.channel_layer.asked)
+
+
+def test_by_default_a_socket_is_accepted_and_what_comes_is_nothing():
+    consumer = begin(WebsocketConsumer())
+    consumer.dispatch({"type": "websocket.connect"})
+    consumer.dispatch({"type": "websocket.receive", "text": "hello"})
+    assert consumer.sent == [ACCEPT]
+    assert consumer.channel_layer.asked == []
+
+
+@pytest.mark.parametrize(("raises", "sent"), [(AcceptConnection(), ACCEPT), (DenyConnection(), CLOSE), (None, ACCEPT)])
+def test_connect_may_decide_by_raising(raises, sent):
+    consumer = begin(Spoken(raises))
+    consumer.dispatch({"type": "websocket.connect"})
+    assert consumer.sent == [sent]
+
+
+def test_groups_are_joined_before_connect_and_left_before_disconnect():
+    consumer = begin(Spoken(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        consumer.dispatch({"type": "websocket.connect"})
+    assert consumer.channel_layer.asked == [("add", "one", "specific.1!1"), ("add", "two", "specific.1!1")]
+    with pytest.raises(StopConsumer):
+        consumer.dispatch({"type": "websocket.disconnect", "code": 4000})
+    assert consumer.received == [4000]
+    assert consumer.groups_then[2:] == [("discard", "one", "specific.1!1"), ("discard", "two", "specific.1!1")]
+
+
+@pytest.mark.parametrize(
+    ("event", "received"),
+    [
+        ({"text": "hello"}, ("hello", None)),
+        ({"text": ""}, ("", None)),
+        ({"bytes": b"\xff"}, (None, b"\xff")),
+        ({"bytes": b""}, (None, b"")),
+        ({"text": None, "bytes": b"x"}, (None, b"x")),  # as ASGI servers put it
+        ({"text": "x", "bytes": None}, ("x", None)),
+    ],
+)
+def test_receive_gets_text_or_bytes_and_the_other_is_none(event, received):
+    consumer = begin(Spoken())
+    consumer.dispatch({"type": "websocket.receive", **event})
+    assert consumer.received == [received]
+
+
+@pytest.mark.parametrize(
+    ("call", "sent"),
+    [
+        (lambda consumer: consumer.accept("chat"), [{"type": "websocket.accept", "subprotocol": "chat"}]),
+        (lambda consumer: consumer.send("hello"), [{"type": "websocket.send", "text": "hello"}]),
+        (lambda consumer: consumer.send(""), [{"type": "websocket.send", "text": ""}]),
+        (lambda consumer: consumer.send(bytes_data=b""), [{"type": "websocket.send", "bytes": b""}]),
+        (lambda consumer: consumer.send("x", close=True), [{"type": "websocket.send", "text": "x"}, CLOSE]),
+        (
+            lambda consumer: consumer.send("x", close=4000),
+            [{"type": "websocket.send", "text": "x"}, CLOSE | {"code": 4000}],
+        ),
+        (lambda consumer: consumer.close(4000, "why"), [{"type": "websocket.close", "code": 4000, "reason": "why"}]),
+    ],
+)
+def test_what_its_methods_send(call, sent):
+    consumer = begin(WebsocketConsumer())
+    call(consumer)
+    assert consumer.sent == sent
+
+
+def test_sending_nothing_is_an_error():
+    consumer = begin(WebsocketConsumer())
+    with pytest.raises(ValueError, match="needs text_data or bytes_data"):
+        consumer.send()
+    assert consumer.sent == []
+
+
+# JsonWebsocketConsumer.
+
+
+class Json(JsonWebsocketConsumer):
+    def receive_json(self, content):
+        self.content = content
+
+
+@pytest.mark.parametrize("content", [{"a": [1, "ä"]}, [], None, 0, "text", False])
+def test_json_is_decoded_and_encoded(content):
+    consumer = begin(Json())
+    consumer.dispatch({"type": "websocket.receive", "text": json.dumps(content)})
+    assert consumer.content == content
+    consumer.send_json(content)
+    assert [json.loads(each["text"]) for each in consumer.sent] == [content]
+
+
+@pytest.mark.parametrize(
+    "event", [{"text": "no JSON"}, {"text": ""}, {"text": "{"}, {"bytes": b"{}"}, {"bytes": b""}, {"bytes": b"\xff"}]
+)
+def test_what_is_no_json_raises(event):
+    with pytest.raises(ValueError):
+        begin(Json()).dispatch({"type": "websocket.receive", **event})
+
+
+def test_what_json_cannot_carry_raises_and_is_not_sent():
+    consumer = begin(Json())
+    with pytest.raises(TypeError):
+        consumer.send_json({"a": object()})
+    assert consumer.sent == []
+
+
+def test_send_json_may_close():
+    consumer = begin(Json())
+    consumer.send_json(1, close=4000)
+    assert consumer.sent == [{"type": "websocket.send", "text": "1"}, CLOSE | {"code": 4000}]
+
+
+def test_a_site_may_have_its_own_json():
+    class Other(Json):
+        @classmethod
+        def decode_json(cls, text_data):
+            return text_data[::-1]
+
+        @classmethod
+        def encode_json(cls, content):
+            return content[::-1]
+
+    consumer = begin(Other())
+    consumer.dispatch({"type": "websocket.receive", "text": "abc"})
+    assert consumer.content == "cba"
+    consumer.send_json("def")
+    assert consumer.sent == [{"type": "websocket.send", "text": "fed"}]
+
+
+# Close codes.
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 3999, 4000, 4999])
+def test_close_codes_that_may_be_sent(code):
+    check_close(code, "")
+    check_close(code, "ä" * 61 + "x")
+
+
+@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2000, 2999, 5000, -1, "1000", None, True])
+def test_close_codes_that_may_not(code):
+    with pytest.raises(ValueError, match=r"1000 to 1014, but not 1004 to 1006, or 3000 to 4999"):
+        check_close(code, "")
+
+
+@pytest.mark.parametrize("reason", [b"bytes", 5, None, "\ud800"])
+def test_reasons_that_may_not(reason):
+    with pytest.raises(ValueError):
+        check_close(1000, reason)
+
+
+def test_reasons_are_measured_in_bytes():
+    with pytest.raises(ValueError, match="has 123 bytes at the most, this one 124"):
+        check_close(1000, "ä" * 62)
+
+
+@pytest.mark.parametrize(
+    ("event", "error", "words"),
+    [
+        ({}, ValueError, "not None"),
+        ({"type": "websocket.http"}, ValueError, "not 'websocket.http'"),
+        ({"type": "websocket.accept", "subprotocol": "soap"}, ValueError, "has not offered the subprotocol 'soap'"),
+        ({"type": "websocket.accept", "subprotocol": ""}, ValueError, "has not offered the subprotocol ''"),
+        ({"type": "websocket.send"}, TypeError, "must be text"),
+        ({"type": "websocket.send", "text": b"x"}, TypeError, "must be text"),
+        ({"type": "websocket.send", "bytes": "x"}, TypeError, "must be text"),
+        ({"type": "websocket.send", "text": 1, "bytes": b"x"}, TypeError, "must be text"),
+        ({"type": "websocket.close", "code": 1005}, ValueError, "a close code is"),
+        ({"type": "websocket.close", "reason": "x" * 124}, ValueError, "123 bytes"),
+    ],
+)
+def test_what_cannot_be_done_for_a_consumer(event, error, words):
+    with pytest.raises(error, match=words):
+        module.check_sent(event, ["chat"])
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "websocket.accept"},
+        {"type": "websocket.accept", "subprotocol": "chat"},
+        {"type": "websocket.send", "text": ""},
+        {"type": "websocket.send", "text": None, "bytes": b""},
+        {"type": "websocket.close"},
+        {"type": "websocket.close", "code": 3000, "reason": None},
+    ],
+)
+def test_what_can(event):
+    module.check_sent(event, ["chat"])
+
+
+# In a routing file.
+
+
+@pytest.mark.parametrize("name", ["as_websocket", "as_asgi"])
+def test_as_websocket_keeps_class_and_arguments(name):
+    class Chat(WebsocketConsumer):
+        """Talks."""
+
+    callback = getattr(Chat, name)(room="lobby")
+    assert callback.consumer_class is Chat
+    assert callback.consumer_initkwargs == {"room": "lobby"}
+    assert (callback.__name__, callback.__doc__) == ("Chat", "Talks.")
+    assert path("ws/", callback).lookup_str.endswith("Chat")
+
+
+def test_in_root_urlconf_it_says_where_it_belongs():
+    with pytest.raises(ImproperlyConfigured, match="its pattern belongs in the websocket_urlpatterns"):
+        WebsocketConsumer.as_websocket()(RequestFactory().get("/ws/"))
+
+
+def test_any_arguments_are_taken_by_the_classes_themselves():
+    for each in (SyncConsumer, WebsocketConsumer, JsonWebsocketConsumer):
+        each(1, name="value")
