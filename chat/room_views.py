@@ -126,7 +126,7 @@ def rows(messages, user, read):
     found, previous, new_shown = [], None, False
     for message in messages:
         own = user.is_authenticated and message.author_id == user.pk
-        new = not (new_shown or own or read is None) and message.number > read
+        new = not new_shown and read is not None and message.number > read
         new_shown = new_shown or new
         same_day = previous is not None and previous.sent_at.date() == message.sent_at.date()
         continued = (
@@ -135,7 +135,8 @@ def rows(messages, user, read):
             and previous.author_id == message.author_id
             and (message.sent_at - previous.sent_at).total_seconds() < CONTINUED
         )
-        data = rooms.as_data(message) | {"sent_at": message.sent_at, **face(rooms.as_data(message)["author"])}
+        data = rooms.as_data(message)
+        data |= {"sent_at": message.sent_at, **face(data["author"])}
         found.append(data | {"own": own, "new": new, "continued": continued, "new_day": not same_day})
         previous = message
     return found

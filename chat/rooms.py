@@ -61,8 +61,8 @@ def write(slug, author, text, key=None):
         slug: name of the room, checked before.
         author: a user.
         text: checked before.
-        key: UUID; if this author has written here with the same key before, that message is returned, and nothing
-            is stored or announced.
+        key: UUID; if this author has written the same here with the same key before, that message is returned, and
+            nothing is stored or announced.
 
     Returns:
         the message. It is stored even if Redis, which announces it, does not answer: pages find it when the line
@@ -71,15 +71,17 @@ def write(slug, author, text, key=None):
     try:
         return _store(slug, author, text, key)
     except IntegrityError:
-        # It was stored before. Or somebody else has opened the room at the same moment: now it is there.
-        before = (
-            key and Message.objects.filter(room__slug=slug, author=author, key=key).select_related("author").first()
-        )
-        return before or _store(slug, author, text, key)
+        messages = Message.objects.filter(room__slug=slug, author=author, key=key).select_related("author")
+        before = messages.first() if key else None
+        if before is None:
+            return _store(slug, author, text, key)  # somebody else has opened the room at the same moment
+        if before.text == text:
+            return before
+        return _store(slug, author, text)  # from a form that was sent, gone back to, and written anew
 
 
 @transaction.atomic
-def _store(slug, author, text, key):
+def _store(slug, author, text, key=None):
     # First of all an UPDATE. It locks the room's row until the commit, so numbers are committed in their order; and in
     # SQLite it waits for its turn, where a transaction that has read before it writes fails.
     if not Room.objects.filter(slug=slug).update(last_number=F("last_number") + 1):

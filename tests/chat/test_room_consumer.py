@@ -171,6 +171,13 @@ def test_a_message_that_was_deleted_stops_nothing(opened, write):
     assert texts(socket) == ["two", "four", "five"]
 
 
+def test_ones_own_message_is_shown_though_it_cannot_be_announced(opened, john):
+    socket = opened(john)
+    socket.send_json_to({"type": "message", "text": "hello"})
+    ack, messages = told(socket)
+    assert (ack["number"], messages["messages"][0]["text"]) == (1, "hello")
+
+
 def test_who_has_written_before_is_sent_what_was_written_in_between(opened, john, mary):
     """A message of one's own does not hide those of others that were not announced yet."""
     socket = opened(john)

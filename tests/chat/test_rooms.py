@@ -94,6 +94,13 @@ def test_a_message_that_is_sent_twice_is_stored_and_announced_once(john, mary):
     assert Room.objects.get(slug="tea").last_number == 2
 
 
+def test_another_text_is_another_message_whatever_its_key(john):
+    """A browser that goes back shows the form as it was sent, with its key."""
+    key = uuid.uuid4()
+    assert [rooms.write("tea", john, text, key).number for text in ("one", "two", "one")] == [1, 2, 1]
+    assert [message.text for message in Message.objects.filter(room__slug="tea")] == ["one", "two"]
+
+
 def test_who_writes_has_read(john, mary):
     rooms.write("tea", mary, "one")
     rooms.write("tea", john, "two")
@@ -221,6 +228,8 @@ def test_new_messages_are_marked_where_they_begin(sign_in, john, mary):
     html = text(browser.get("/rooms/tea/"))
     assert html.count("data-new>") == 1
     assert html.index("seen") < html.index("data-new>") < html.index("new 1")
+    assert '<li class="said" data-number="2"' in html  # with its name, although mary has written before
+    assert '<li class="said continued" data-number="3"' in html
     assert "data-new>" not in text(browser.get("/rooms/tea/"))  # they have been shown
 
 
