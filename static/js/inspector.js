@@ -16,7 +16,7 @@ const root = find(document, "[data-inspector]");
 const { websocketUrl, heartbeat } = root.dataset;
 const mostBytes = Number(root.dataset.maxMessageSize);
 
-// --- what to connect to -----------------------------------------------------------------------------------------------
+// --- what to connect to ----------------------------------------------------------------------------------------------
 
 const targetForm = find(root, "[data-target]");
 const path = find(targetForm, "[name=path]");
@@ -61,7 +61,6 @@ function showTarget() {
   const subscribed = current.parameters.some((name) => name.startsWith("subscribe-"));
   find(targetForm, "[data-nothing-arrives]").hidden = subscribed || looksLikeConsumer(current.path);
   find(targetForm, "[data-chooses-none]").hidden = !current.protocols.length || !looksLikeConsumer(current.path);
-  history.replaceState(null, "", `?${toQuery(current)}`);
 }
 
 /** By the habit of Django's URLs; for hints only. @param {string} path */
@@ -73,15 +72,22 @@ function readPasted() {
   return parsePasted(path.value.trim(), websocketUrl, location.href, known);
 }
 
-/** @returns {boolean} whether what is in the field of the path can be used; if it is a URL it is put into its fields */
-function takePasted() {
+/**
+ * Puts a URL that was pasted into its fields, and what is filled in into the page's address. Not with each key: browsers
+ * bound how often an address may change.
+ *
+ * @returns {boolean} whether the path can be used
+ */
+function takeTarget() {
   const pasted = readPasted();
-  if (pasted && !("problem" in pasted)) fillIn({ ...target(), ...pasted });
+  const isWrong = pasted !== null && "problem" in pasted;
+  if (pasted && !isWrong) fillIn({ ...target(), ...pasted });
   showTarget();
-  return !(pasted && "problem" in pasted);
+  if (!isWrong) history.replaceState(null, "", `?${toQuery(target())}`);
+  return !isWrong;
 }
 
-// --- the socket -------------------------------------------------------------------------------------------------------
+// --- the socket ------------------------------------------------------------------------------------------------------
 
 const connectButton = find(targetForm, "[data-connect]");
 const closeForm = find(root, "[data-close]");
@@ -117,7 +123,7 @@ function record(socket, content) {
 }
 
 function connect() {
-  if (!takePasted()) return path.focus();
+  if (!takeTarget()) return path.focus();
   const wanted = target();
   const problem = problemOf(wanted);
   if (problem) {
@@ -130,13 +136,19 @@ function connect() {
   sockets += 1;
   ended = "";
   const asked = wanted.protocols.length ? `, subprotocol ${wanted.protocols.join(", ")}` : "";
-  record({ number: sockets }, { direction: "event", kind: "note", title: "connecting", more: withoutSecrets(url + asked) });
+  record(
+    { number: sockets },
+    { direction: "event", kind: "note", title: "connecting", more: withoutSecrets(url + asked) },
+  );
   try {
     current = new InspectedSocket(sockets, wanted, url, listener);
   } catch (error) {
     current = null;
     ended = "The browser did not try.";
-    record({ number: sockets }, { direction: "event", kind: "error", title: "the browser did not try", more: String(error) });
+    record(
+      { number: sockets },
+      { direction: "event", kind: "error", title: "the browser did not try", more: String(error) },
+    );
   }
   pings.closed();
   watch();
@@ -185,14 +197,15 @@ const listener = {
       return;
     }
     const facts = /** @type {[string, string][]} */ ([...REFUSALS]);
-    if (socket.target.protocols.length) facts.unshift(["101", "the server chose none of the subprotocols, so the browser gave up"]);
+    if (socket.target.protocols.length)
+      facts.unshift(["101", "the server chose none of the subprotocols, so the browser gave up"]);
     record(socket, {
       direction: "event",
       kind: "error",
       title: "the handshake failed",
       more:
-        "Browsers do not tell a script why: nobody was reached, or the server refused with an HTTP status. The status is in the " +
-        "browser's developer tools, under Network, and in the server's log.",
+        "Browsers do not tell a script why: nobody was reached, or the server refused with an HTTP status. The " +
+        "status is in the browser's developer tools, under Network, and in the server's log.",
       help: {
         title: "Likely reasons, and how to see which",
         facts,
@@ -237,7 +250,9 @@ function curl(wanted) {
   if (wanted.protocols.length) headers.push(`Sec-WebSocket-Protocol: ${withoutSecrets(wanted.protocols.join(", "))}`);
   headers.push("Cookie: …");
   const quoted = (/** @type {string} */ text) => `'${text.replaceAll("'", "'\\''")}'`;
-  return ["curl -i --http1.1 --max-time 5", ...headers.map((header) => `-H ${quoted(header)}`), quoted(url)].join(" \\\n  ");
+  return ["curl -i --http1.1 --max-time 5", ...headers.map((header) => `-H ${quoted(header)}`), quoted(url)].join(
+    " \\\n  ",
+  );
 }
 
 /** @param {import("./inspector/sender.js").Data} data */
@@ -249,7 +264,7 @@ function send(data) {
   watch();
 }
 
-// --- what is known of it ----------------------------------------------------------------------------------------------
+// --- what is known of it ---------------------------------------------------------------------------------------------
 
 /** Looks at the socket often while bytes wait to be sent, and four times a second for the rest. */
 function watch() {
@@ -295,15 +310,14 @@ function traffic({ messages, bytes }) {
   return `${counted(messages, "message")}, ${size(bytes)}`;
 }
 
-// --- what a person does -----------------------------------------------------------------------------------------------
+// --- what a person does ----------------------------------------------------------------------------------------------
 
 targetForm.addEventListener("input", showTarget);
 path.addEventListener("change", () => {
-  if (!takePasted()) return;
   // Those of the sample choose no subprotocol.
   if ([...consumers].some(({ value }) => value === path.value.trim())) protocol.value = "";
-  showTarget();
 });
+targetForm.addEventListener("change", takeTarget);
 targetForm.addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
   event.preventDefault();
   connect();

@@ -72,6 +72,7 @@ describe("the target", () => {
 
   test("is refused where a browser would refuse it, or change it", () => {
     assert.equal(problemOf(target({ protocols: ["wsloop.v1", "other"] })), null);
+    assert.match(problemOf(target({ path: "" })).text, /Pick a path/);
     assert.equal(problemOf(target({ path: "../admin/" })).field, "path");
     assert.equal(problemOf(target({ path: "rooms/./x" })).field, "path");
     assert.match(problemOf(target({ protocols: ["wsloop.v1", "WSLOOP.v1"] })).text, /twice/);
@@ -147,7 +148,12 @@ describe("words for the log", () => {
   });
 
   test("JSON is laid out as JSON.stringify does", () => {
-    const values = [{ a: [1, 2, { b: "x, {y}: \"z\" \\" }], c: {}, d: [], e: null, "": [[]] }, [], {}, [true, false, -1.5]];
+    const values = [
+      { a: [1, 2, { b: 'x, {y}: "z" \\' }], c: {}, d: [], e: null, "": [[]] },
+      [],
+      {},
+      [true, false, -1.5],
+    ];
     for (const value of values) {
       assert.equal(prettyJson(JSON.stringify(value)), JSON.stringify(value, null, 2));
       assert.equal(prettyJson(` ${JSON.stringify(value, null, 7)}\n`), JSON.stringify(value, null, 2));
@@ -216,7 +222,15 @@ describe("where JSON is wrong", () => {
   }
 
   test("what is JSON has no error", () => {
-    for (const text of ["0", "-1.5e+3", '"\\u00e4\\n"', "[]", "{}", ' {"a": [true, null, {"b": "c"}]} ', "[".repeat(999) + "]".repeat(999)]) {
+    for (const text of [
+      "0",
+      "-1.5e+3",
+      '"\\u00e4\\n"',
+      "[]",
+      "{}",
+      ' {"a": [true, null, {"b": "c"}]} ',
+      "[".repeat(999) + "]".repeat(999),
+    ]) {
       assert.equal(jsonError(text), null, text);
     }
   });
@@ -232,12 +246,27 @@ describe("where JSON is wrong", () => {
 });
 
 describe("the journal", () => {
-  const entry = (more = {}) => ({ socket: 1, time: new Date(0), direction: "in", kind: "text", ping: false, bytes: 1, ...more });
+  const entry = (more = {}) => ({
+    socket: 1,
+    time: new Date(0),
+    direction: "in",
+    kind: "text",
+    ping: false,
+    bytes: 1,
+    ...more,
+  });
 
   test("keeps the newest entries and counts the others", () => {
     const journal = new Journal(3, 1000);
     for (const text of "abcde") journal.add(entry({ text }));
-    assert.deepEqual(journal.entries.map(({ number, text }) => [number, text]), [[3, "c"], [4, "d"], [5, "e"]]);
+    assert.deepEqual(
+      journal.entries.map(({ number, text }) => [number, text]),
+      [
+        [3, "c"],
+        [4, "d"],
+        [5, "e"],
+      ],
+    );
     assert.equal(journal.dropped, 2);
   });
 
@@ -246,7 +275,10 @@ describe("the journal", () => {
     for (const bytes of [4, 4, 4]) journal.add(entry({ bytes }));
     assert.equal(journal.entries.length, 2);
     journal.add(entry({ bytes: 11 }));
-    assert.deepEqual(journal.entries.map(({ bytes }) => bytes), [11]);
+    assert.deepEqual(
+      journal.entries.map(({ bytes }) => bytes),
+      [11],
+    );
     journal.add(entry({ bytes: null }));
     assert.deepEqual([journal.entries.length, journal.dropped], [1, 4]);
   });
@@ -318,11 +350,14 @@ describe("round trips", () => {
 
   test("are drawn from the right, the greatest as high as there is room", () => {
     const drawn = bars([2, 4, null], { width: 300, height: 40 });
-    assert.deepEqual(drawn.map(({ x, height, answered }) => [x, height, answered]), [
-      [270, 20, true],
-      [280, 40, true],
-      [290, 40, false],
-    ]);
+    assert.deepEqual(
+      drawn.map(({ x, height, answered }) => [x, height, answered]),
+      [
+        [270, 20, true],
+        [280, 40, true],
+        [290, 40, false],
+      ],
+    );
     assert.deepEqual(bars([], { width: 300, height: 40 }), []);
   });
 
@@ -380,7 +415,10 @@ describe("the socket", () => {
   test("tells its states by name, and how long they took", () => {
     const { latest } = FakeSocket;
     assert.deepEqual(latest.parameters, ["wss://example.com/ws/news", ["wsloop.v1"]]);
-    assert.deepEqual([socket.state, socket.handshake, socket.duration, socket.isOpen], ["CONNECTING", null, null, false]);
+    assert.deepEqual(
+      [socket.state, socket.handshake, socket.duration, socket.isOpen],
+      ["CONNECTING", null, null, false],
+    );
     latest.becomes(1, "onopen");
     assert.deepEqual([socket.state, socket.isOpen], ["OPEN", true]);
     assert.ok(socket.handshake >= 0 && socket.duration >= 0);
@@ -396,8 +434,17 @@ describe("the socket", () => {
     assert.equal(socket.send(Uint8Array.of(1, 2, 3)), 3);
     latest.onmessage({ data: "€" });
     latest.onmessage({ data: Uint8Array.of(1, 2).buffer });
-    assert.deepEqual([socket.sent, socket.received], [{ messages: 2, bytes: 5 }, { messages: 2, bytes: 5 }]);
-    assert.deepEqual(heard.slice(1), [["received", "€", 3], ["received", Uint8Array.of(1, 2), 2]]);
+    assert.deepEqual(
+      [socket.sent, socket.received],
+      [
+        { messages: 2, bytes: 5 },
+        { messages: 2, bytes: 5 },
+      ],
+    );
+    assert.deepEqual(heard.slice(1), [
+      ["received", "€", 3],
+      ["received", Uint8Array.of(1, 2), 2],
+    ]);
     assert.equal(latest.binaryType, "arraybuffer");
   });
 

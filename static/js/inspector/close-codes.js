@@ -15,16 +15,14 @@ export const WSLOOP_CODES = {
   1011: { meaning: "the server's or the site's code failed", action: "connect again later" },
   1012: {
     meaning: "the worker restarts",
-    action:
-      "connect again, after a random pause. Workers that stop close their sockets over some seconds",
+    action: "connect again, after a random pause. Workers that stop close their sockets over some seconds",
   },
   1013: {
     meaning: "Redis cannot be read, in the middle of a long recovery",
     action: "connect again, after a random pause, with resume",
   },
   4001: {
-    meaning:
-      "signed out: logout, another password, user not active or deleted; session or token expired",
+    meaning: "signed out: logout, another password, user not active or deleted; session or token expired",
     action: "do not come back; show that the user is signed out. With a token: get a new one first",
   },
   4003: {
@@ -43,7 +41,10 @@ export const WSLOOP_CODES = {
 
 /** @type {Record<number, Explanation>} further codes that proxies, consumers and browsers may report */
 export const OTHER_CODES = {
-  1001: { meaning: "one side goes away: the page is left, or a server stops", action: "connect again, after a random pause" },
+  1001: {
+    meaning: "one side goes away: the page is left, or a server stops",
+    action: "connect again, after a random pause",
+  },
   1003: { meaning: "a kind of message that the other side does not take", action: "mend the client" },
   1004: { meaning: "reserved; nobody may send it", action: "find out who did" },
   1005: { meaning: "the close frame had no code", action: "nothing" },
@@ -65,7 +66,10 @@ export function explain(code) {
 /** @param {number} code @returns {Explanation} */
 function unlisted(code) {
   if (code >= 4000 && code <= 4999) {
-    return { meaning: "private: an agreement between this site's consumer and its clients", action: "ask who wrote the consumer" };
+    return {
+      meaning: "private: an agreement between this site's consumer and its clients",
+      action: "ask who wrote the consumer",
+    };
   }
   if (code >= 3000 && code <= 3999) {
     return { meaning: "of a library or framework, registered with IANA", action: "ask its documentation" };

@@ -62,7 +62,7 @@ export function describe(text) {
   return { kind: content ? "json" : "text", title: words.join(", ") };
 }
 
-/** @param {string} text @returns {Record<string, unknown> | null} null: no JSON, or a number or word without an inside */
+/** @param {string} text @returns {Record<string, unknown> | null} null: no JSON, or one without an inside */
 function parseStructure(text) {
   if (!/^\s*[[{]/.test(text)) return null;
   try {
@@ -72,7 +72,7 @@ function parseStructure(text) {
   }
 }
 
-/** Puts line breaks between the tokens of valid JSON, and changes none of them. @param {string} text @returns {string} */
+/** @param {string} text valid JSON @returns {string} the same tokens, with line breaks between them */
 function layOut(text) {
   const parts = [];
   let indent = 0;

@@ -63,6 +63,12 @@ export function matches(entry, { words, shown }) {
   if (entry.ping ? !shown.ping : !shown[entry.direction]) return false;
   if (!words) return true;
   const facts = (entry.facts ?? []).flat();
-  const all = [entry.kind, entry.title, entry.text, entry.more, entry.help?.title, ...facts].filter(Boolean).join("\n").toLowerCase();
-  return words.toLowerCase().split(/\s+/).every((word) => all.includes(word));
+  const all = [entry.kind, entry.title, entry.text, entry.more, entry.help?.title, ...facts]
+    .filter(Boolean)
+    .join("\n")
+    .toLowerCase();
+  return words
+    .toLowerCase()
+    .split(/\s+/)
+    .every((word) => all.includes(word));
 }

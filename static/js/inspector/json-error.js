@@ -40,7 +40,10 @@ function firstFault(text) {
   /** @param {string} wanted */
   const fault = (wanted) => {
     const point = text.codePointAt(index);
-    return { index, problem: point === undefined ? `it ends where ${wanted} should be` : `${wanted} expected, not ${name(point)}` };
+    return {
+      index,
+      problem: point === undefined ? `it ends where ${wanted} should be` : `${wanted} expected, not ${name(point)}`,
+    };
   };
   /** @returns {{index: number, problem: string} | null} */
   const readString = () => {

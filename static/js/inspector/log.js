@@ -115,7 +115,12 @@ export class Log {
 
   #filter() {
     const values = new FormData(this.filter);
-    const shown = { in: values.has("in"), out: values.has("out"), event: values.has("event"), ping: values.has("ping") };
+    const shown = {
+      in: values.has("in"),
+      out: values.has("out"),
+      event: values.has("event"),
+      ping: values.has("ping"),
+    };
     return { words: String(values.get("words")).trim(), shown, raw: values.has("raw") };
   }
 
@@ -123,17 +128,24 @@ export class Log {
     const { entries, dropped } = this.#journal;
     const waiting = this.#paused ? entries.filter(({ number }) => number > this.#drawn).length : 0;
     const shown = this.list.childElementCount;
-    const parts = [shown === entries.length - waiting ? counted(shown, "entry", "entries") : `${shown} of ${entries.length - waiting} entries`];
+    const parts = [
+      shown === entries.length - waiting
+        ? counted(shown, "entry", "entries")
+        : `${shown} of ${entries.length - waiting} entries`,
+    ];
     if (waiting) parts.push(`${waiting} more since the pause`);
     setText(this.count, entries.length ? parts.join(", ") : "");
     this.droppedNote.hidden = dropped === 0;
-    setText(
-      this.droppedNote,
-      `${counted(dropped, "older entry was", "older entries were")} dropped: the log keeps ${MOST_ENTRIES} entries and ${size(MOST_BYTES)}.`,
-    );
+    const gone = `${counted(dropped, "older entry was", "older entries were")} dropped`;
+    setText(this.droppedNote, `${gone}: the log keeps ${MOST_ENTRIES} entries and ${size(MOST_BYTES)}.`);
     this.emptyNote.hidden = shown > 0;
     if (shown === 0) {
-      setText(this.emptyNote, entries.length ? "Nothing of this kind is in the log." : "The log is empty. Connect, and what happens is shown here.");
+      setText(
+        this.emptyNote,
+        entries.length
+          ? "Nothing of this kind is in the log."
+          : "The log is empty. Connect, and what happens is shown here.",
+      );
     }
   }
 }
@@ -145,7 +157,9 @@ function draw(entry, raw) {
   const arrow = make("span", "entry-arrow", ARROWS[entry.direction]);
   arrow.setAttribute("aria-hidden", "true");
   const head = make("p", "entry-head", time, arrow, make("span", "visually-hidden", `${DIRECTIONS[entry.direction]} `));
-  head.append(make("span", "entry-kind", entry.ping && entry.direction !== "event" ? `${entry.kind}, ping` : entry.kind));
+  head.append(
+    make("span", "entry-kind", entry.ping && entry.direction !== "event" ? `${entry.kind}, ping` : entry.kind),
+  );
   if (entry.title) head.append(make("span", "entry-title", entry.title));
   if (entry.bytes !== null) head.append(make("span", "entry-size", size(entry.bytes)));
   head.append(make("span", "entry-socket", `#${entry.socket}`));
@@ -169,7 +183,13 @@ function drawFacts(facts) {
 
 /** @param {import("./journal.js").Help} help @returns {HTMLElement} what is shown to who asks for it */
 function drawHelp({ title, facts, more, text }) {
-  const box = make("details", "entry-help", make("summary", "", title), drawFacts(facts), make("p", "entry-more", more));
+  const box = make(
+    "details",
+    "entry-help",
+    make("summary", "", title),
+    drawFacts(facts),
+    make("p", "entry-more", more),
+  );
   box.append(make("pre", "entry-text", text));
   return box;
 }
@@ -188,9 +208,12 @@ function drawData({ data = new Uint8Array(), number, kind }) {
   const perRow = matchMedia("(min-width: 40rem)").matches ? 16 : 8;
   const body = make("pre", "entry-data", hexDump(data.subarray(0, SHORT_DATA), perRow));
   const most = Math.min(data.length, LONG_DATA);
-  const label = most < data.length ? `Show the first ${size(most)} of ${size(data.length)}` : `Show all ${data.length} bytes`;
+  const label =
+    most < data.length ? `Show the first ${size(most)} of ${size(data.length)}` : `Show all ${data.length} bytes`;
   const box =
-    data.length > SHORT_DATA ? withRest(body, label, () => hexDump(data.subarray(0, most), perRow)) : make("div", "", body);
+    data.length > SHORT_DATA
+      ? withRest(body, label, () => hexDump(data.subarray(0, most), perRow))
+      : make("div", "", body);
   const button = make("button", "button quiet small", "Save");
   button.setAttribute("type", "button");
   button.setAttribute("aria-label", `Save the ${kind} message of ${data.length} bytes`);

@@ -89,7 +89,9 @@ export class PingPanel {
 
   #show() {
     const trips = /** @type {RoundTrips} */ (this.#trips);
-    const figures = trips.count ? { last: trips.last ?? 0, min: trips.min, average: trips.average, max: trips.max } : {};
+    const figures = trips.count
+      ? { last: trips.last ?? 0, min: trips.min, average: trips.average, max: trips.max }
+      : {};
     for (const name of ["last", "min", "average", "max"]) {
       const value = /** @type {Record<string, number>} */ (figures)[name];
       setText(find(this.panel, `[data-figure=${name}]`), value === undefined ? "–" : roundTrip(value));
@@ -103,7 +105,10 @@ export class PingPanel {
     const caption = trips.latest.length ? `${summary.join(", ")}.` : "The last 30 are drawn here.";
     setText(find(this.panel, "[data-plot-caption]"), caption);
     const values = trips.latest.map((each) => (each === null ? "no answer" : roundTrip(each)));
-    this.plot.setAttribute("aria-label", values.length ? `The last round trips: ${values.join(", ")}` : "No measurement yet");
+    this.plot.setAttribute(
+      "aria-label",
+      values.length ? `The last round trips: ${values.join(", ")}` : "No measurement yet",
+    );
   }
 }
 

@@ -17,23 +17,23 @@ export function howToMeasure({ path, protocol }) {
     return {
       possible: true,
       text:
-        "A script cannot send ping frames. It sends a message with an id that wsloop.v1 answers with an error, without publishing " +
-        "anything. The time is that between send() and onmessage: network, proxies, server and browser.",
+        "A script cannot send ping frames. It sends a message with an id that wsloop.v1 answers with an error, " +
+        "without publishing anything. The time is that between send() and onmessage: network, proxies, server and browser.",
     };
   }
   if (path === "echo/") {
     return {
       possible: true,
       text:
-        "A script cannot send ping frames. It sends a message, and echo/ returns it. The time is that between send() and " +
-        "onmessage: network, proxies, server and browser.",
+        "A script cannot send ping frames. It sends a message, and echo/ returns it. The time is that between send() " +
+        "and onmessage: network, proxies, server and browser.",
     };
   }
   return {
     possible: false,
     text:
-      "Cannot be measured here: a script cannot send ping frames, and nothing on this socket answers a message without others " +
-      "seeing it. Connect with the subprotocol wsloop.v1, or to echo/.",
+      "Cannot be measured here: a script cannot send ping frames, and it is not known what on this socket would answer " +
+      "a message, without anybody else seeing it. Connect with the subprotocol wsloop.v1, or to echo/.",
   };
 }
 
@@ -121,7 +121,7 @@ function idOf(text) {
 /**
  * @param {(number | null)[]} latest
  * @param {{width: number, height: number}} area
- * @returns {{x: number, y: number, width: number, height: number, answered: boolean}[]} one bar for each, the newest right
+ * @returns {{x: number, y: number, width: number, height: number, answered: boolean}[]} bars, the newest on the right
  */
 export function bars(latest, { width, height }) {
   const most = Math.max(...latest.map((each) => each ?? 0), Number.MIN_VALUE);

@@ -123,7 +123,8 @@ export class Sender {
   #insertFrame() {
     find(this.form, "[name=kind][value=json]").checked = true;
     const written = this.message.value;
-    if (!/^\s*\{\s*"type"/.test(written)) this.message.value = JSON.stringify({ type: "publish", data: written, id: 1 });
+    if (!/^\s*\{\s*"type"/.test(written))
+      this.message.value = JSON.stringify({ type: "publish", data: written, id: 1 });
     this.#changed();
     this.message.focus();
   }

@@ -24,12 +24,21 @@ const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/; // RFC 9110, 5.6.2: what the nam
 export function socketUrl({ path, parameters, more }, root, base) {
   const url = new URL(root + path.split("/").map(encodeURIComponent).join("/"), base);
   url.protocol = url.protocol.replace("http", "ws");
-  const query = [...parameters, more.trim().replace(/^[?&]+/, "").replaceAll("#", "%23")].filter(Boolean).join("&");
+  const query = [
+    ...parameters,
+    more
+      .trim()
+      .replace(/^[?&]+/, "")
+      .replaceAll("#", "%23"),
+  ]
+    .filter(Boolean)
+    .join("&");
   return url.href + (query && `?${query}`);
 }
 
 /** @param {Target} target @returns {{field: "path" | "protocols", text: string} | null} what is wrong with it */
 export function problemOf({ path, protocols }) {
+  if (!path) return { field: "path", text: "Pick a path, or type one." };
   if (path.split("/").some((part) => part === "." || part === "..")) {
     return { field: "path", text: "A path has no parts “.” and “..”: browsers would take them away." };
   }
@@ -63,7 +72,8 @@ export function parsePasted(text, root, base, known) {
   } catch {
     return { problem: "This is no valid URL." };
   }
-  if (url.host !== new URL(base).host) return { problem: `Only sockets of this site can be opened, not of ${url.host}.` };
+  if (url.host !== new URL(base).host)
+    return { problem: `Only sockets of this site can be opened, not of ${url.host}.` };
   if (!url.pathname.startsWith(root)) return { problem: `Sockets of this site begin with ${root}.` };
   const parts = url.search.slice(1).split("&").filter(Boolean);
   const isKnown = (/** @type {string} */ part) => known.includes(part.replace(/=$/, ""));
@@ -78,7 +88,9 @@ export function parsePasted(text, root, base, known) {
 export function toQuery({ path, parameters, more, protocols }) {
   const open = more
     .split("&")
-    .filter((part) => part && !SECRET_PARAMETERS.includes(decode(part.split("=")[0]).trim().toLowerCase().replace(/^\?/, "")))
+    .filter(
+      (part) => part && !SECRET_PARAMETERS.includes(decode(part.split("=")[0]).trim().toLowerCase().replace(/^\?/, "")),
+    )
     .join("&");
   const names = protocols.filter((name) => !SECRET_PROTOCOL.test(name));
   return [
