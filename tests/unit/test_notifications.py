@@ -377,6 +377,13 @@ def test_a_test_case(database):
     connection.close()
 
 
+def test_the_mixin_comes_first():
+    with pytest.raises(TypeError, match=r"class Case\(NotificationsMixin, TestCase\)"):
+
+        class Case(TestCase, NotificationsMixin):
+            pass
+
+
 def test_consumers_that_a_test_has_left(database):
     class Case(NotificationsMixin, TransactionTestCase):
         available_apps = None

@@ -173,6 +173,21 @@ def test_other_threads_leave_it_to_the_test(scheduler):
     assert done == [1]
 
 
+def test_a_test_is_one_thread(scheduler):
+    raised = []
+
+    def other():
+        try:
+            scheduler.run(1, never)
+        except RuntimeError as exc:
+            raised.append(str(exc))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert raised == ["the communicators of a test belong to the thread that has connected the first of them"]
+
+
 def test_threads_of_handlers_are_waited_for_and_no_others(scheduler, start):
     go, done = threading.Event(), []
     other = threading.Thread(target=go.wait)

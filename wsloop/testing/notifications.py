@@ -205,6 +205,11 @@ class NotificationsMixin(Base):
 
     _recorder: Recorder
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.run is TestCase.run:
+            raise TypeError(f"NotificationsMixin comes first: class {cls.__name__}(NotificationsMixin, TestCase)")
+
     @classmethod
     def setUpClass(cls) -> None:
         recording = contextlib.ExitStack()  # of what setUpTestData() publishes

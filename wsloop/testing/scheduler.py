@@ -33,7 +33,7 @@ from wsloop.exceptions import Disconnected
 FOREVER = float("inf")
 SHORTEST = 0.001  # virtual seconds that a sleep takes at least: a loop with sleep(0) would stop the clock otherwise
 LOOK = 0.01  # real seconds between two looks at threads that handlers have started
-MOST_STEPS = 10_000  # of handlers, before it is taken for a circle that they call each other
+MOST_STEPS = 100_000  # of handlers, before it is taken for a circle that they call each other
 MOST_ENDINGS = 100  # times that a handler is told to end
 
 real_sleep = time.sleep
@@ -201,7 +201,12 @@ class Scheduler:
 
         Returns:
             whether it is done.
+
+        Raises:
+            RuntimeError: in another thread than that of the test.
         """
+        if threading.get_ident() != self._thread:
+            raise RuntimeError("the communicators of a test belong to the thread that has connected the first of them")
         end = self.now + seconds
         self.turn()
         while not done():
