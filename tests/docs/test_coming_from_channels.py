@@ -31,6 +31,7 @@ HERE = {  # where the names of a module of Channels are, as far as they are
     "channels.consumer": "wsloop.consumers",
     "channels.exceptions": "wsloop.exceptions",
     "channels.layers": "wsloop.layers",
+    "channels.testing": "wsloop.testing",
 }
 NAMES = {
     "channels.generic.websocket": """
@@ -79,7 +80,9 @@ NAMES = {
         ApplicationCommunicator HttpCommunicator ChannelsLiveServerTestCase WebsocketCommunicator
         WebsocketCommunicator.connect WebsocketCommunicator.send_to WebsocketCommunicator.send_json_to
         WebsocketCommunicator.receive_from WebsocketCommunicator.receive_json_from
-        WebsocketCommunicator.receive_nothing WebsocketCommunicator.disconnect""",
+        WebsocketCommunicator.receive_nothing WebsocketCommunicator.disconnect WebsocketCommunicator.scope
+        WebsocketCommunicator.send_input WebsocketCommunicator.receive_output WebsocketCommunicator.wait
+        WebsocketCommunicator.response_headers""",
     "Key of scope": """
         type path raw_path query_string headers cookies client server subprotocols user session url_route
         path_remaining root_path scheme http_version asgi""",
@@ -332,6 +335,8 @@ def project(tmp_path_factory, redis_server):
     (command,) = [code for code in consoles if "uwsgi --http" in code]
     command = command.removeprefix("$ ").replace("127.0.0.1:8000", address)
     command = command.replace("uwsgi", str(Path(sys.executable).with_name("uwsgi")), 1)
+    (tests,) = [code for code in code_blocks(PAGE, "diff") if "class ChatTests" in code]
+    (chat / "tests.py").write_text("".join(f"{line[1:]}\n" for line in tests.splitlines() if not line.startswith("-")))
     server = Process(["sh", "-c", f"cd {directory} && exec {command}"], directory / "log", {"PATH": "/usr/bin:/bin"})
 
     def answers():
@@ -344,12 +349,13 @@ def project(tmp_path_factory, redis_server):
 
     try:
         wait_until(answers, timeout=60, what=f"the project answering\n{server.log()}")
-        yield address
+        yield address, directory
     finally:
         server.stop()
 
 
-def connect(address, path):
+def connect(project, path):
+    address, _ = project
     return websocket.create_connection(f"ws://{address}{path}", timeout=20, suppress_origin=True, class_=Client)
 
 
@@ -375,3 +381,11 @@ def test_paths_without_a_pattern_can_be_refused(project):
     with pytest.raises(websocket.WebSocketBadStatusException) as refused:
         connect(project, "/ws/chat/lobby/mistyped/?subscribe-broadcast")
     assert refused.value.status_code == 403
+
+
+def test_the_test_of_the_changed_project(project):
+    _, directory = project
+    env = {"PATH": "/usr/bin:/bin", "DJANGO_SETTINGS_MODULE": "mysite.settings"}
+    command = [sys.executable, "-m", "django", "test", "chat"]
+    done = subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "Ran 1 test" in done.stderr, done.stderr
