@@ -43,7 +43,7 @@ def check_close(code: Any, reason: Any) -> None:
         ValueError: saying what can.
     """
     try:
-        Close(code, reason).check()
+        Close(int.__index__(code), reason).check()
         size = len(reason.encode())
     except Exception:
         raise ValueError(
@@ -68,7 +68,7 @@ def check_sent(event: Event, subprotocols: Sequence[str]) -> None:
     if kind == "websocket.accept":
         subprotocol = event.get("subprotocol")
         if subprotocol is not None and subprotocol not in subprotocols:
-            raise ValueError(f"the client has not offered the subprotocol {subprotocol!r}, but {subprotocols}")
+            raise ValueError(f"the client has not offered the subprotocol {subprotocol!r}")
     elif kind == "websocket.send":
         text = event.get("text")
         if not isinstance(text, str) and (
@@ -87,18 +87,12 @@ class SyncConsumer:
 
     Attributes:
         scope: what is known of the socket, see ``docs/reference/consumers.rst``.
-        user: ``scope["user"]``.
-        session: ``scope["session"]``.
-        kwargs: what the pattern of the URL has captured by name.
         channel_layer: sends events to other consumers, and to groups of them.
         channel_name: where this consumer is reached over the channel layer.
         base_send: takes the events of this consumer.
     """
 
     scope: dict[str, Any]
-    user: Any
-    session: Any
-    kwargs: dict[str, Any]
     channel_layer: Any
     channel_name: str
     base_send: Callable[[Event], None]
@@ -111,8 +105,8 @@ class SyncConsumer:
             if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
                 raise TypeError(
                     f"{cls.__name__}.{name} is `async def`; consumers here are plain code that may block. Write "
-                    f"`def {name}(…)`, leave out `await`, and call what is asynchronous through "
-                    "asgiref.sync.async_to_sync."
+                    f"`def {name}(…)` and leave out `await`. What there is as a coroutine only is run in a thread: "
+                    "gevent.get_hub().threadpool.apply(asyncio.run, [coroutine])."
                 )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -121,10 +115,27 @@ class SyncConsumer:
     def begin(self, scope: dict[str, Any], send: Callable[[Event], None], layer: Any, channel_name: str) -> None:
         """Get to know the socket. Called once, before the first event."""
         self.scope = scope
-        self.user, self.session, self.kwargs = scope["user"], scope["session"], scope["url_route"]["kwargs"]
         self.channel_layer = layer
         self.channel_name = channel_name
         self.base_send = send
+
+    # Not properties: consumers that were written for Channels assign to these names.
+
+    @functools.cached_property
+    def user(self) -> Any:
+        """Who has opened the socket."""
+        return self.scope["user"]
+
+    @functools.cached_property
+    def session(self) -> Any:
+        """The session of whoever has opened the socket."""
+        return self.scope["session"]
+
+    @functools.cached_property
+    def kwargs(self) -> dict[str, Any]:
+        """What the pattern of the URL has captured by name."""
+        captured: dict[str, Any] = self.scope["url_route"]["kwargs"]
+        return captured
 
     @functools.cached_property
     def query(self) -> QueryDict:
@@ -178,11 +189,13 @@ class WebsocketConsumer(SyncConsumer):
     """
 
     groups: Sequence[str] = ()
+    _asked = False  # connect() was called
 
     def websocket_connect(self, message: Event) -> None:
         """Join the groups, and ask :meth:`connect`."""
         for group in self.groups:
             self.channel_layer.group_add(group, self.channel_name)
+        self._asked = True
         try:
             self.connect()
         except AcceptConnection:
@@ -249,7 +262,8 @@ class WebsocketConsumer(SyncConsumer):
         """Leave the groups, and call :meth:`disconnect`."""
         for group in self.groups:
             self.channel_layer.group_discard(group, self.channel_name)
-        self.disconnect(message["code"])
+        if self._asked:
+            self.disconnect(message["code"])
         raise StopConsumer
 
     def disconnect(self, close_code: int) -> None:
@@ -274,7 +288,7 @@ class JsonWebsocketConsumer(WebsocketConsumer):
 
     def send_json(self, content: Any, close: bool | int = False) -> None:
         """Encode ``content`` and send it; otherwise as :meth:`send`."""
-        self.send(text_data=self.encode_json(content), close=close)
+        super().send(text_data=self.encode_json(content), close=close)
 
     @classmethod
     def decode_json(cls, text_data: str) -> Any:

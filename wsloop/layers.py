@@ -21,7 +21,7 @@ import msgpack
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from wsloop import conf, pool, store
-from wsloop.consumers import Event, handler_name
+from wsloop.consumers import Event, JsonWebsocketConsumer, handler_name
 from wsloop.exceptions import ChannelFull, MessageTooLarge
 
 MAX_SIZE = 1024 * 1024  # bytes of an event, as all layers of Channels carry
@@ -76,7 +76,9 @@ def encode(message: Any) -> bytes:
     """
     if not isinstance(message, dict):
         raise TypeError(f"a message of the channel layer must be a dictionary, not {message!r}")
-    handler_name(message)
+    if hasattr(JsonWebsocketConsumer, handler_name(message)):
+        # It would be called as if the socket had done it, by whoever can choose the type.
+        raise ValueError(f"an event of the channel layer must not be named like a consumer's own: {message['type']!r}")
     try:
         payload: bytes = msgpack.packb(message)
         decode(payload)  # keys may be packed that cannot be unpacked

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
 import gevent
 import msgpack
@@ -25,6 +24,7 @@ from wsloop.drain import Drain
 
 logger = logging.getLogger("wsloop.members")
 
+RETRY = 0.5  # seconds until it is asked again whether the subscription stands
 FULL_TTL = 10  # seconds; who sends to a consumer whose worker was killed while it was full finds out then
 
 
@@ -61,6 +61,7 @@ class Members:
         self._consumers: dict[str, Member] = {}
         self._subscribed: dict[bytes, dict[Member, None]] = {}
         self._full: set[str] = set()
+        self._resuming = False
         self._notes: Drain[tuple[str, bool]] = Drain(self._note)
 
     def __len__(self) -> int:
@@ -179,21 +180,24 @@ class Members:
             logger.warning("%s of a group for another process: %s", verb, exc)
 
     def resumed(self) -> None:
-        """Tell consumers that are in a group that the subscription stands again. Never blocks."""
-        if self._subscribed:
-            gevent.spawn(self._resume, list(self._subscribed))
+        """Tell all consumers that the subscription stands again, as soon as it does. Never blocks."""
+        if self._consumers and not self._resuming:
+            self._resuming = True
+            gevent.spawn(self._resume)
 
-    def _resume(self, channels: Iterable[bytes]) -> None:
-        channels = list(channels)
-        try:
-            self._broker.subscribe(channels)  # returns when Redis has acknowledged all of them
-        except Unavailable:
-            return  # and told again when it is back
-        self._broker.unsubscribe(channels)
-        told: dict[Any, None] = {}
-        for channel in channels:
-            told.update(self._subscribed.get(channel, {}))
-        for member in told:
+    def _resume(self) -> None:
+        while True:
+            channels = list(self._subscribed)
+            try:
+                self._broker.ready()
+                self._broker.subscribe(channels)  # returns when Redis has acknowledged all of them
+            except Unavailable:
+                gevent.sleep(RETRY)
+            else:
+                self._broker.unsubscribe(channels)
+                break
+        self._resuming = False
+        for member in list(self._consumers.values()):
             member.resumed()
 
 

@@ -51,6 +51,7 @@ logger = logging.getLogger("wsloop.runner")
 MOST_MESSAGES = 16  # messages of the client that wait; at most 1 MiB with MAX_MESSAGE_SIZE as it is
 LOOK = 0.25  # seconds between two looks at a handler that goes on although its client has left
 LOOK_FULL = 1.0  # seconds between two looks at whether clients that are not read have hung up
+BREATH = 1e-6  # seconds: with 0 gevent would go round some fifty times before it looks at sockets and timers
 SLEEP = gevent.sleep.__code__
 TURN = 32  # messages sent, or events handled, before other greenlets and sockets get their turn
 PRESENCE_CHANGED, RESUMED = "presence.changed", "channel_layer.resumed"
@@ -122,6 +123,7 @@ class Runner:
 
     __slots__ = (
         "_begun",
+        "_closes",
         "_connection",
         "_consumer",
         "_consumers",
@@ -150,6 +152,7 @@ class Runner:
         self._consumer: SyncConsumer | None = consumer
         self._presence = presence if hasattr(consumer, handler_name({"type": PRESENCE_CHANGED})) else None
         self._state = State.CONNECTING
+        self._closes: tuple[int, str] | None = None  # code and reason, where it closes before the 101 is out
         self._begun = False  # it has been asked about its socket
         self._stopped = False  # by itself: what the client has sent besides is not for it any more
         self._connection: Connection | None = None
@@ -166,7 +169,11 @@ class Runner:
         self.greenlet: gevent.Greenlet[[], None] | None = None
         self.subscriptions: set[bytes] = set()
         self.channel_name = consumers.members.enter(self)
-        consumer.begin(scope, self._do, layers.get_channel_layer(), self.channel_name)
+        try:
+            consumer.begin(scope, self._do, layers.get_channel_layer(), self.channel_name)
+        except BaseException:
+            consumers.members.leave(self.channel_name)
+            raise
 
     # The handshake, in the request's greenlet.
 
@@ -194,6 +201,8 @@ class Runner:
             self._connection = connection
             self._state = State.OPEN
             opening.set(None)
+            if self._closes is not None:
+                connection.close(*self._closes)
 
     def failed(self) -> None:
         """There will be no socket, whatever the consumer says."""
@@ -302,7 +311,7 @@ class Runner:
                 self._handle(kind, content)
                 done += 1
                 if not done % TURN:
-                    gevent.sleep(0)
+                    gevent.sleep(BREATH)
         finally:
             self.greenlet = None
             self._consumers.running.discard(self)
@@ -364,19 +373,20 @@ class Runner:
         if self._state is State.CONNECTING and isinstance(error, (PermissionDenied, RedisError)):
             self._refuse(error, CloseCode.ABNORMAL_CLOSURE)
             return
-        logger.error("%s has failed with an event %s", self._name(), event["type"], exc_info=error)
         if self._state is State.CONNECTING:
             reason = "The site's code for this WebSocket has failed; the site's log says why."
             self._refuse(Refused(HTTPStatus.INTERNAL_SERVER_ERROR, reason), CloseCode.INTERNAL_ERROR)
         else:
             self._close(CloseCode.INTERNAL_ERROR, "internal error")
+        logger.error("%s has failed with an event %s", self._name(), event["type"], exc_info=error)
 
     def _name(self) -> str:
-        """Return what the log says of a consumer: nothing that is secret."""
+        """Return what the log says of a consumer: nothing that is secret, and nothing that asks the database."""
         consumer = self._consumer
         if consumer is None:
             return "a consumer"
-        return f"{type(consumer).__name__} at {consumer.scope['path']!r} for {consumer.scope['user']}"
+        path, user = consumer.scope["path"], consumer.scope["user"]
+        return f"{type(consumer).__name__} at {path!r} for {type(user).__name__} {getattr(user, 'pk', None)!r}"
 
     def _refuse(self, reason: BaseException, code: int) -> None:
         decision = self._decision
@@ -435,7 +445,7 @@ class Runner:
         self._consumers.hub.put(connection, frame)
         self._count += 1
         if not self._count % TURN:
-            gevent.sleep(0)  # a client that reads fast must not keep the others waiting
+            gevent.sleep(BREATH)  # a client that reads fast must not keep the others waiting
 
     def _close(self, code: int, reason: str = "") -> None:
         self._stopped = True
@@ -444,6 +454,8 @@ class Runner:
             self._refuse(Refused(HTTPStatus.FORBIDDEN, reason), CloseCode.ABNORMAL_CLOSURE)
         elif self._connection is not None:
             self._connection.close(code, reason)
+        elif self._state is State.OPENING:
+            self._closes = code, reason
 
 
 def _event(kind: str, content: Any) -> Event:

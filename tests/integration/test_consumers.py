@@ -180,7 +180,7 @@ def test_an_exception_closes_its_own_socket_with_1011(consumers, name):
     neighbour.send("hello")
     assert neighbour.next() == "hello"
     log = consumers.log_since_mark()
-    assert f"Trace at '/ws/trace/{name}-0/' for AnonymousUser has failed with an event websocket.receive" in log
+    assert f"Trace at '/ws/trace/{name}-0/' for AnonymousUser None has failed with an event websocket.receive" in log
     assert log.count("ZeroDivisionError: a bug of the site") == 1
 
 
