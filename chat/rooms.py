@@ -134,30 +134,31 @@ def last_number(slug):
 
 
 def listed(user):
-    """Return all rooms, those with the newest messages first.
+    """Return all rooms in which anything is said, those with the newest messages first.
 
     Returns:
         a QuerySet of rooms with ``last_id``, the key of the newest message, and ``unread``, how many messages
-        ``user`` has not read; 0 for who has not signed in.
+        ``user`` has not read; 0 for who has not signed in. (Messages that were deleted among those count as well.)
     """
     newest = Message.objects.filter(room=OuterRef("pk")).order_by("-number")
     unread = Value(0)
     if user.is_authenticated:
         read = ReadMark.objects.filter(room=OuterRef("pk"), user=user)
-        unread = F("last_number") - Coalesce(Subquery(read.values("number")), Value(0))
-    return Room.objects.annotate(
+        unread = Subquery(newest.values("number")[:1]) - Coalesce(Subquery(read.values("number")), Value(0))
+    rooms = Room.objects.annotate(
         last_id=Subquery(newest.values("pk")[:1]),
         last_at=Subquery(newest.values("sent_at")[:1]),
         unread=ExpressionWrapper(unread, BigIntegerField()),
-    ).order_by(F("last_at").desc(nulls_last=True), "slug")
+    )
+    return rooms.filter(last_id__isnull=False).order_by("-last_at", "slug")
 
 
 def with_last_messages(rooms):
-    """Give each room of a page of :func:`listed` its newest message as ``last_message``, None if it has none."""
+    """Give each room of a page of :func:`listed` its newest message as ``last_message``."""
     rooms = list(rooms)
-    messages = Message.objects.select_related("author").in_bulk([room.last_id for room in rooms if room.last_id])
+    messages = Message.objects.select_related("author").in_bulk([room.last_id for room in rooms])
     for room in rooms:
-        room.last_message = messages.get(room.last_id)
+        room.last_message = messages.get(room.last_id)  # None: it has been deleted just now
     return rooms
 
 

@@ -21,12 +21,11 @@ from tests.integration.test_browser import (
     browser,
     clean,
     other,
-    sample,
     started_browsers,
     stopped,
 )
 
-__all__ = ["browser", "clean", "other", "sample", "started_browsers"]  # fixtures
+__all__ = ["browser", "clean", "other", "started_browsers"]  # fixtures; `sample` below is what they open
 
 SHIFT_ENTER = Keys.SHIFT + Keys.ENTER + Keys.SHIFT
 SOCKETS_OFF = """
@@ -38,6 +37,12 @@ window.WebSocket = class extends WebSocket {
 };
 """
 FROM_BOTTOM = "return -document.querySelector('[data-scroll]').scrollTop"
+
+
+@pytest.fixture(scope="module")
+def sample(shared_serve):
+    """Two workers, with the policy that the sample ships."""
+    return shared_serve(processes=2, settings={"WS4REDIS_ALLOWED_CHANNELS": "chat.policy.allowed_channels"})
 
 
 @pytest.fixture

@@ -6,9 +6,11 @@ export function start() {
   document.addEventListener("visibilitychange", () => {
     if (document.visibilityState === "visible") reload();
   });
-  // A browser may keep a page that was left, and show it again as it was.
+  // Who goes back may be shown the page as it was left, or as it was loaded then.
   addEventListener("pageshow", ({ persisted }) => {
-    if (persisted) reload();
+    const [navigation] = performance.getEntriesByType("navigation");
+    const back = /** @type {PerformanceNavigationTiming | undefined} */ (navigation)?.type === "back_forward";
+    if (persisted || back) reload();
   });
 }
 
