@@ -692,6 +692,19 @@ def test_handlers_are_in_the_test_s_transaction(opened, database):
     assert connection.connection is not None
 
 
+def test_what_waits_for_a_commit_is_named(opened, database):
+    class Committing(Echo):
+        def receive(self, text_data):
+            transaction.on_commit(lambda: self.send(text_data))
+
+    socket = opened(Committing)
+    with transaction.atomic():
+        socket.send_to("hello")
+        with pytest.raises(TimeoutError, match=r"no handler runs \(Something waits .*captureOnCommitCallbacks"):
+            socket.receive_from()
+    assert socket.receive_from() == "hello"
+
+
 def test_threads_that_handlers_have_started(opened):
     class Threaded(Echo):
         def receive(self, text_data):

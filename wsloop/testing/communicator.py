@@ -17,6 +17,7 @@ from django.test import RequestFactory
 from wsloop import conf, routing
 from wsloop.consumers import Event, SyncConsumer
 from wsloop.testing.memory import use
+from wsloop.testing.scheduler import uncommitted
 from wsloop.testing.sockets import Socket
 
 Header = tuple[str | bytes, str | bytes]
@@ -209,7 +210,8 @@ class WebsocketCommunicator:
         in_time = self._scheduler.run(timeout, lambda: bool(self._scheduler.errors) or done())
         self._scheduler.raise_error()
         if not in_time:
-            raise TimeoutError(f"{self._name()}: {what} within {timeout:g} s; {self._socket.doing()}")
+            text = f"{self._name()}: {what} within {timeout:g} s; {self._socket.doing()}"
+            raise TimeoutError(f"{text} {uncommitted()}".rstrip())
 
     def _turn(self) -> None:
         self._scheduler.turn()

@@ -16,12 +16,12 @@ from unittest import TestCase, TestResult
 from unittest.mock import patch
 
 from django.contrib.auth.models import AbstractBaseUser, Group
-from django.db import connections
 
 from wsloop import conf, publisher, signals, store
 from wsloop.history import Entry, Page
 from wsloop.messages import Message, Position, new_id
 from wsloop.testing.memory import own
+from wsloop.testing.scheduler import uncommitted
 
 ANY: Any = object()
 MOST_SHOWN = 200  # characters of a message
@@ -178,12 +178,8 @@ class Recorder:
             text = f" Published were, {len(self.notifications)} in all, these at last:"
         else:
             text = " Published were:"
-        if any(each.run_on_commit for each in connections.all(initialized_only=True)):
-            shown.append(
-                "(Something waits for a commit, which TestCase never does; messages with on_commit or outbox are "
-                "published in `with self.captureOnCommitCallbacks(execute=True):`.)"
-            )
-        return "\n  ".join([text, *shown])
+        hint = uncommitted()
+        return "\n  ".join([text, *shown, *([hint] if hint else [])])
 
 
 if TYPE_CHECKING:

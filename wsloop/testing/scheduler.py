@@ -276,9 +276,19 @@ class Scheduler:
         self.pause(handler, self.now + max(seconds, SHORTEST))
 
 
+def uncommitted() -> str:
+    """Return what a failure should say if something waits for a commit, which a test case may never do."""
+    if not any(database.run_on_commit for database in connections.all(initialized_only=True)):
+        return ""
+    return (
+        "(Something waits for a commit, which TestCase never does; what on_commit and outbox=True put off is done at "
+        "the end of `with self.captureOnCommitCallbacks(execute=True):`.)"
+    )
+
+
 def _threads() -> set[threading.Thread]:
     """Return the threads that are alive, but those that ``threading`` makes up for greenlets."""
     return {each for each in threading.enumerate() if not isinstance(each, threading._DummyThread)}
 
 
-__all__ = ["Handler", "Scheduler"]
+__all__ = ["Handler", "Scheduler", "uncommitted"]
