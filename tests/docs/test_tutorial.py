@@ -18,6 +18,9 @@ import websocket
 from tests.docs.test_docs import document
 from tests.integration.harness import ROOT, Client, Process, free_port, wait_until
 from tests.integration.test_browser import started_browsers  # noqa: F401
+from tests.requires import need
+
+pytestmark = pytest.mark.timeout(300)  # seconds: two servers and a browser for each part
 
 PARTS = sorted((ROOT / "docs/tutorial").glob("[0-9]-*.rst"))
 FILE = re.compile(r"(?:# |\{# )([\w/]+\.(?:py|html))(?:, (.*?))?(?: #\})?\n")
@@ -83,7 +86,9 @@ class Reader:
 
     def run(self, command, keys, shown):
         """Run a command, and find what the page shows in what it prints; ``...`` is whatever it is."""
-        command = command.replace("redis-cli", f"redis-cli -p {self.redis.port}")
+        if command.startswith("redis-cli"):
+            need("redis-cli")
+            command = command.replace("redis-cli", f"redis-cli -p {self.redis.port}")
         keys = "".join(f"{line}\n" for line in keys)
         done = subprocess.run(
             ["sh", "-c", command], cwd=self.site, env=self.env, input=keys, capture_output=True, text=True, timeout=120
