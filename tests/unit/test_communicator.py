@@ -623,6 +623,16 @@ def test_a_room(opened):
     assert john.receive_nothing()
 
 
+def test_what_another_thread_sends(opened):
+    """As the view of a LiveServerTestCase does: it is handled when the test has its turn."""
+    socket = opened(Chat)
+    event = {"type": "said", "text": "hello"}
+    thread = threading.Thread(target=get_channel_layer().group_send, args=["lobby", event])
+    thread.start()
+    thread.join()
+    assert socket.receive_from(timeout=0) == "hello"
+
+
 def test_all_share_the_time(opened):
     first = opened(Ticker)
     assert first.receive_nothing(timeout=0) is False

@@ -84,10 +84,7 @@ class Handler:
 
     def where(self) -> str:
         """Return the place in the site's code where this handler waits."""
-        frame = self.greenlet.gr_frame
-        while frame is not None and frame.f_globals.get("__name__", "").startswith("wsloop."):
-            frame = frame.f_back
-        return "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        return _place(self.greenlet.gr_frame)
 
 
 class Scheduler:
@@ -153,7 +150,7 @@ class Scheduler:
         handler.endings += 1
         if handler.endings > MOST_ENDINGS:
             handler.error = RuntimeError(
-                f"a handler goes on without its client, at {self._place(2)}: "
+                f"a handler goes on without its client, at {_place(sys._getframe())}: "
                 "it must let wsloop.exceptions.Disconnected pass, which is a BaseException"
             )
             del self._handlers[handler.greenlet]
@@ -161,12 +158,6 @@ class Scheduler:
                 with contextlib.suppress(GreenletExit):  # when it is collected, too, it would only go on
                     self._switch_back(handler)
         raise Disconnected
-
-    def _place(self, above: int) -> str:
-        frame: Any = sys._getframe(above)
-        while frame.f_globals.get("__name__", "").startswith("wsloop.") and frame.f_back is not None:
-            frame = frame.f_back
-        return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
     def _switch_back(self, handler: Handler) -> None:
         parent = handler.greenlet.parent
@@ -284,6 +275,13 @@ def uncommitted() -> str:
         "(Something waits for a commit, which TestCase never does; what on_commit and outbox=True put off is done at "
         "the end of `with self.captureOnCommitCallbacks(execute=True):`.)"
     )
+
+
+def _place(frame: Any) -> str:
+    """Return file and line of the site's code that has led to a frame."""
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("wsloop."):
+        frame = frame.f_back
+    return "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 def _threads() -> set[threading.Thread]:
