@@ -12,7 +12,7 @@ from django.urls import path, re_path
 
 from wsloop.consumers import JsonWebsocketConsumer, SyncConsumer, WebsocketConsumer
 from wsloop.exceptions import AcceptConnection, ChannelFull, DenyConnection, StopConsumer
-from wsloop.layers import get_channel_layer
+from wsloop.layers import RedisLine, get_channel_layer
 from wsloop.testing import WebsocketCommunicator
 
 
@@ -237,6 +237,19 @@ def test_an_answer_that_comes_late():
             socket.connect()
         with pytest.raises(RuntimeError, match="was called before"):
             socket.connect()
+
+
+@pytest.mark.parametrize("method", ["__init__", "begin"])
+def test_a_consumer_that_cannot_be_made_leaves_nothing(method):
+    def fail(self, *args):
+        raise ZeroDivisionError
+
+    with (
+        pytest.raises(ZeroDivisionError),
+        WebsocketCommunicator(type("Made", (WebsocketConsumer,), {method: fail}), "/") as socket,
+    ):
+        socket.connect()
+    assert isinstance(get_channel_layer().line, RedisLine)
 
 
 def test_what_needs_a_socket():

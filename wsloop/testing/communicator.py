@@ -86,10 +86,14 @@ class WebsocketCommunicator:
         """
         if self.consumer is not None:
             raise RuntimeError("connect() was called before; a communicator is for one socket")
+        consumer = self._match.make()
         memory = self._end.enter_context(use())
-        self.consumer = self._match.make()
-        self._scheduler = memory.scheduler
-        self._socket = Socket(self.consumer, self.scope, memory, self._end.close)
+        try:
+            self._socket = Socket(consumer, self.scope, memory, self._end.close)
+        except BaseException:
+            self._end.close()
+            raise
+        self.consumer, self._scheduler = consumer, memory.scheduler
         self._socket.connect()
         self._run(timeout, lambda: self._socket.answer is not None, "it has neither accepted nor rejected the socket")
         answer = self._socket.answer

@@ -72,7 +72,11 @@ class Socket:
             sys.modules[each.__module__] for each in type(consumer).__mro__ if each.__module__ in sys.modules
         ]
         self.channel_name = memory.enter(self)
-        consumer.begin(scope, self._do, layers.get_channel_layer(), self.channel_name)
+        try:
+            consumer.begin(scope, self._do, layers.get_channel_layer(), self.channel_name)
+        except BaseException:
+            memory.leave(self.channel_name)
+            raise
 
     # The client.
 
