@@ -161,8 +161,9 @@ function draw(entry, raw) {
     make("span", "entry-kind", entry.ping && entry.direction !== "event" ? `${entry.kind}, ping` : entry.kind),
   );
   if (entry.title) head.append(make("span", "entry-title", entry.title));
-  if (entry.bytes !== null) head.append(make("span", "entry-size", size(entry.bytes)));
-  head.append(make("span", "entry-socket", `#${entry.socket}`));
+  const meta = make("span", "entry-meta", make("span", "entry-socket", `#${entry.socket}`));
+  if (entry.bytes !== null) meta.prepend(make("span", "entry-size", size(entry.bytes)), " ");
+  head.append(meta);
   const item = make("li", "entry", head);
   Object.assign(item.dataset, { number: String(entry.number), direction: entry.direction, kind: entry.kind });
   if (entry.ping) item.dataset.isPing = "";
