@@ -165,7 +165,7 @@ class Runner:
         self._decision: AsyncResult[str | None] | None = AsyncResult()
         self._opening: AsyncResult[None] | None = None
         self._timer: Any = None
-        self._ends_at = 0.0
+        self._ends_at = 0.0  # when handlers have to end that go on without the client; 0: it is there
         self.greenlet: gevent.Greenlet[[], None] | None = None
         self.subscriptions: set[bytes] = set()
         self.channel_name = consumers.members.enter(self)
@@ -273,7 +273,8 @@ class Runner:
     def _end_handler(self) -> None:
         """Have a handler that runs be ended as soon as it sleeps, or when it has gone on for too long."""
         if self._handling is not None and self._timer is None:
-            self._ends_at = monotonic() + conf.option("HANDLER_TIMEOUT")
+            if not self._ends_at or self._handling == "websocket.disconnect":
+                self._ends_at = monotonic() + conf.option("HANDLER_TIMEOUT")
             self._timer = gevent.get_hub().loop.timer(0, LOOK)
             self._timer.start(self._look_at_handler)
 
@@ -284,9 +285,9 @@ class Runner:
         elif _sleeps(greenlet) and self._handling != "websocket.disconnect":
             greenlet.throw(Disconnected())
         elif monotonic() >= self._ends_at:
-            if self._ends_at:
+            if self._ends_at > 0:
                 logger.warning("%s is ended: it has gone on for too long without its client", self._name())
-                self._ends_at = 0.0
+                self._ends_at = float("-inf")
             greenlet.throw(Disconnected())
 
     def _stop_looking(self) -> None:
@@ -341,7 +342,7 @@ class Runner:
         if kind == "websocket.disconnect":
             return self._begun
         if kind in ("text", "bytes"):
-            return not self._stopped
+            return not (self._stopped or (self._ends_at and monotonic() >= self._ends_at))
         return self._state is not State.LEFT  # of others, who need not know yet that it has left
 
     def _dispatch(self, event: Event) -> None:

@@ -171,6 +171,18 @@ def test_a_client_that_fills_the_inbox_and_leaves_is_noticed(consumers, name):
     assert received == [f"receive message {number}" for number in range(150)]
 
 
+def test_what_a_client_left_behind_is_handled_for_so_long_only(serve, name):
+    site = serve(options=MODULE, settings={"WSLOOP": {"HANDLER_TIMEOUT": 1}})
+    client = site.connect(f"trace/{name}/")
+    for _ in range(40):
+        client.send("work")
+    client.sock.close()
+    wait_until(lambda: "disconnect" in trace(site, name)[-1], 30, "the end of its handlers")
+    received = [line for line in trace(site, name) if line.startswith("receive")]
+    assert 1 <= len(received) < 40
+    assert "has gone on for too long without its client" in site.log()
+
+
 def test_an_exception_closes_its_own_socket_with_1011(consumers, name):
     client, neighbour = (consumers.connect(f"trace/{name}-{number}/") for number in range(2))
     consumers.mark_log()
