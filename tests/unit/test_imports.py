@@ -99,6 +99,22 @@ MAY_IMPORT = {
         "transport",
     },
     "management.commands.runserver": {"redaction"},
+    "testing": {"testing.communicator", "testing.notifications"},
+    "testing.communicator": {"conf", "consumers", "routing", "testing.memory", "testing.scheduler", "testing.sockets"},
+    "testing.memory": {"layers", "testing.scheduler"},
+    "testing.notifications": {
+        "conf",
+        "history",
+        "messages",
+        "publisher",
+        "signals",
+        "store",
+        "testing.memory",
+        "testing.scheduler",
+    },
+    "testing.plugin": {"testing.memory", "testing.notifications"},
+    "testing.scheduler": {"exceptions"},
+    "testing.sockets": {"conf", "consumers", "exceptions", "layers", "testing.memory", "testing.scheduler"},
     "outbox": {"outbox.delivery"},
     "outbox.apps": set(),
     "outbox.models": set(),
@@ -144,6 +160,13 @@ MUST_NOT_KNOW = {
     "routing": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
     "runner": SOCKETS | {"ws4redis", "django.http"},
     "server": SOCKETS,
+    "testing": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "websockets"},
+    "testing.communicator": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
+    "testing.memory": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "websockets"},
+    "testing.notifications": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "websockets"},
+    "testing.plugin": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "websockets"},
+    "testing.scheduler": SOCKETS | HTTP | {"gevent", "redis", "ws4redis", "websockets"},
+    "testing.sockets": SOCKETS | HTTP | {"gevent", "ws4redis", "websockets"},
     "outbox": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "websockets"},
     "outbox.models": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "websockets"},
     "outbox.delivery": SOCKETS | GEVENT | HTTP | {"ws4redis", "websockets"},
@@ -153,6 +176,7 @@ ONLY = {
     "uwsgi": {"transport"},
     "django.conf": {"checks", "conf", "signals"},
     "websockets.server": {"handshake"},
+    "pytest": {"testing.plugin"},
 }
 
 
@@ -248,4 +272,6 @@ def test_the_standard_library_and_the_requirements_are_all_it_needs():
     needed = {"django", "gevent", "greenlet", "msgpack", "prometheus_client", "redis", "websockets", "ws4redis"}
     for name, tree in MODULES.items():
         tops = {each.partition(".")[0] for each in imported(tree)}
+        if name == "testing.plugin":  # for pytest, which loads it
+            tops.remove("pytest")
         assert tops - sys.stdlib_module_names <= needed | {"wsloop", "uwsgi"}, name
