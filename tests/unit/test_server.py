@@ -6,8 +6,10 @@ import itertools
 import json
 import logging
 import socket
+import time
 import types
 import weakref
+from http import HTTPStatus
 
 import gevent
 import pytest
@@ -19,18 +21,22 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.core.exceptions import DisallowedHost, ImproperlyConfigured, PermissionDenied, TooManyFieldsSent
 from django.db import connections, transaction
 from django.test import RequestFactory
+from django.urls import path
 from gevent.event import Event
 from websockets.frames import Close, Opcode
 from ws4redis.subscriber import RedisSubscriber
 
 from tests.integration.harness import wait_until
 from tests.unit.peer import WAIT, Peer, close_frame, masked, turn
-from wsloop import broker, history, pool, subscriptions, tokens, transport
+from wsloop import broker, history, layers, pool, presence, subscriptions, tokens, transport
 from wsloop import server as module
 from wsloop.broker import Unavailable
+from wsloop.consumers import WebsocketConsumer
+from wsloop.exceptions import Disconnected
 from wsloop.handshake import Refused
 from wsloop.publisher import RedisPublisher
 from wsloop.recovery import Recovery
+from wsloop.runner import Runner
 from wsloop.server import WebsocketServer, refusal
 from wsloop.store import RedisMessage
 
@@ -78,6 +84,7 @@ def fresh(monkeypatch):
         engine.broker.stop()
     module.engine.cache_clear()
     module.listener.cache_clear()
+    layers.get_channel_layer.cache_clear()
 
 
 class Front:
@@ -150,7 +157,12 @@ def channel(facility):
 def nothing_is_left():
     engine = module.engine()
     return (
-        set(engine.broker._counts) == {engine.broker._own_channel, engine.broker._control_channel}
+        set(engine.broker._counts)
+        == {engine.broker._own_channel, engine.broker._control_channel, engine.members.channel}
+        and not len(engine.members)
+        and not engine.members._subscribed
+        and not engine.consumers.running
+        and not engine.consumers.full
         and not engine.hub._joining
         and not any(map(len, engine.hub._members.values()))
         and not engine.hub._draining
@@ -915,33 +927,385 @@ def test_a_client_that_must_have_a_subprotocol_gets_one(front, shared_redis):
     assert front.call("news?subscribe-broadcast", **offered).headers["Sec-WebSocket-Protocol"] == "ws4redis"
 
 
-class Loud(module.Listener):
-    def received(self, connection, payload, text):
-        connection.reply(payload.upper(), text)
+# Consumers. More in test_runner, test_members and test_routing.
 
 
-def test_a_handler_gets_the_messages_of_its_facility_without_redis(front, with_settings):
+class Seen(WebsocketConsumer):
+    """Sends back what it gets in capitals, and keeps what it is called with."""
+
+    def __init__(self, calls, connecting=lambda consumer: consumer.accept()):
+        self.calls, self.connecting = calls, connecting
+
+    def connect(self):
+        self.calls.append(("connect", self.scope))
+        self.connecting(self)
+
+    def receive(self, text_data=None, bytes_data=None):
+        self.calls.append(("receive", text_data))
+        self.send(text_data.upper())
+
+    def disconnect(self, close_code):
+        self.calls.append(("disconnect", close_code))
+
+    def told(self, event):
+        self.send(event["text"])
+
+
+class Watching(Seen):
+    def presence_changed(self, event):
+        self.send(json.dumps(event))
+
+
+class Site:
+    """A site with a consumer at /ws/shout/<name>/."""
+
+    def __init__(self, consumer=Seen, **initkwargs):
+        self.calls = []
+        route = path("ws/shout/<str:name>/", consumer.as_websocket(calls=self.calls, **initkwargs))
+        self.app = WebsocketServer(urlpatterns=[route])
+
+    def names(self):
+        return [name for name, _ in self.calls]
+
+    def code(self):
+        """The code that disconnect() was called with, once."""
+        wait_until(lambda: "disconnect" in self.names(), what="disconnect()")
+        (code,) = (argument for name, argument in self.calls if name == "disconnect")
+        return code
+
+
+def test_a_consumer_gets_the_messages_of_its_sockets_without_redis(front, with_settings):
     with_settings(WS4REDIS_CONNECTION={"unix_socket_path": "/nowhere"})
-    app = WebsocketServer(handlers={"shout/": Loud})
-    peers = [front.connect("shout/", app=app) for _ in range(2)]
+    site = Site()
+    peers = [front.connect(f"shout/{number}/", app=site.app) for number in range(2)]
     for peer in peers:
         peer.text("hello")
-    for peer in peers:
         assert peer.message() == "HELLO"
-    assert module.engine().broker._reader is None
     for peer in peers:
-        peer.send(close_frame(1000))
-        assert peer.closing() == 1000
+        peer.send(close_frame(4321))
+        assert peer.closing() == 4321
         peer.close()
-    wait_until(lambda: len(module.engine().hub) == 0, what="both leaving")
+    wait_until(nothing_is_left, what="both leaving")
+    assert sorted(site.names()) == ["connect", "connect", "disconnect", "disconnect", "receive", "receive"]
 
 
-def test_a_handlers_sockets_are_checked_and_counted_like_others(front, with_settings):
+def test_a_path_that_no_pattern_matches_is_a_facility(front, publish, facility):
+    site = Site()
+    peer = front.connect(f"{facility}?subscribe-broadcast", app=site.app)
+    publish("hello")
+    assert peer.message() == "hello"
+    assert site.calls == []
+
+
+def test_a_route_that_no_socket_would_get_to_is_refused_at_the_start():
+    with pytest.raises(ImproperlyConfigured, match="must begin with 'ws/'"):
+        WebsocketServer(urlpatterns=[path("shout/", Seen.as_websocket(calls=[]))])
+
+
+def test_consumers_sockets_are_checked_and_counted_like_others(front, shared_redis, with_settings):
     with_settings(WSLOOP={"MAX_CONNECTIONS": 1})
-    app = WebsocketServer(handlers={"shout/": Loud})
-    assert front.call("shout/", app=app, HTTP_ORIGIN="http://elsewhere.example").status == 403
-    front.connect("shout/", app=app)
-    assert front.call("shout/", app=app).status == 503
+    site = Site()
+    assert front.call("shout/a/", app=site.app, HTTP_ORIGIN="http://elsewhere.example").status == 403
+    assert front.call("shout/a/", app=site.app, HTTP_UPGRADE="").status == 426
+    assert site.calls == []
+    front.connect("shout/a/", app=site.app)
+    assert front.call("shout/a/", app=site.app).status == 503
+    assert site.names() == ["connect"]
+
+
+def test_one_that_is_refused_because_others_came_meanwhile_is_asked_nothing(front, shared_redis, monkeypatch):
+    site = Site()
+
+    def make_room(visitor=None, joined=0):
+        if joined:
+            raise Refused(HTTPStatus.TOO_MANY_REQUESTS, "too many")
+
+    monkeypatch.setattr(module, "_make_room", make_room)
+    assert front.call("shout/a/", app=site.app).status == 429
+    wait_until(nothing_is_left, what="the handshake leaving")
+    assert site.calls == []
+
+
+def test_what_a_consumer_is_told_of_its_socket(front, shared_redis, signed_in):
+    site = Site()
+    headers = {"HTTP_COOKIE": signed_in.cookie, "HTTP_SEC_WEBSOCKET_PROTOCOL": "soap, chat"}
+    front.connect("shout/lobby/?a=1", app=site.app, **headers)
+    ((_, scope),) = site.calls
+    assert (scope["path"], scope["query_string"]) == ("/ws/shout/lobby/", b"a=1")
+    assert scope["user"] == User.objects.get(username="john")
+    assert scope["session"].session_key == signed_in.session_key
+    assert scope["url_route"] == {"args": (), "kwargs": {"name": "lobby"}}
+    assert scope["subprotocols"] == ["soap", "chat"]
+
+
+@pytest.mark.parametrize("how", ["query", "subprotocol"])
+def test_a_token_signs_in_and_is_nowhere_in_the_scope(front, shared_redis, database, how, caplog):
+    john = User.objects.create_user("john", password="secret")
+    token = tokens.make(john)
+    site = Site()
+    query, headers = f"?a=1&token={token}", {}
+    if how == "subprotocol":
+        query, headers = "?a=1", {"HTTP_SEC_WEBSOCKET_PROTOCOL": f"ws4redis, wsloop.token.{token}"}
+    with caplog.at_level(logging.DEBUG):
+        answer = front.call(f"shout/a/{query}", app=site.app, **headers)
+    assert answer.status == 101
+    assert answer.headers.get("Sec-WebSocket-Protocol") == ("ws4redis" if headers else None)
+    ((_, scope),) = site.calls
+    assert scope["user"] == john
+    assert scope["query_string"] == b"a=1"
+    assert token not in str(scope)
+    assert token not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen", "answered"),
+    [
+        ("soap, chat", "chat", "chat"),
+        ("ws4redis, chat", "chat", "chat"),
+        ("soap, chat", None, None),
+        ("wsloop.v1", None, None),
+        (None, None, None),
+    ],
+)
+def test_the_subprotocol_is_the_consumers_choice(front, shared_redis, offered, chosen, answered):
+    site = Site(connecting=lambda consumer: consumer.accept(chosen))
+    headers = {} if offered is None else {"HTTP_SEC_WEBSOCKET_PROTOCOL": offered}
+    answer = front.call("shout/a/", app=site.app, **headers)
+    assert answer.status == 101
+    assert answer.headers.get("Sec-WebSocket-Protocol") == answered
+    answer.peer.text("hello")
+    assert answer.peer.message() == "HELLO", "bare messages, whatever was offered"
+
+
+def asking_redis(consumer):
+    raise redis.exceptions.ConnectionError("a secret")
+
+
+def forbidding(consumer):
+    raise PermissionDenied("a secret")
+
+
+def failing(consumer):
+    raise ZeroDivisionError("a secret")
+
+
+@pytest.mark.parametrize(
+    ("connecting", "status", "words", "code"),
+    [
+        (lambda consumer: consumer.close(reason="members only"), 403, "members only", 1006),
+        (lambda consumer: consumer.close(), 403, "Sign in, perhaps", 1006),
+        (forbidding, 403, "Sign in, perhaps", 1006),
+        (asking_redis, 503, "Try again", 1006),
+        (failing, 500, "the site's log says why", 1011),
+        (lambda consumer: consumer.accept("chat"), 500, "the site's log says why", 1011),
+        (lambda consumer: None, 500, "the site's log says why", 1011),
+    ],
+)
+def test_a_consumer_that_does_not_accept_is_a_response(front, shared_redis, connecting, status, words, code):
+    site = Site(connecting=connecting)
+    answer = front.call("shout/a/", app=site.app)
+    assert answer.status == status
+    assert words in answer.body.decode()
+    assert "secret" not in answer.body.decode()
+    assert site.code() == code
+    wait_until(nothing_is_left, what="the handshake leaving")
+
+
+class Broken(Seen):
+    def __init__(self, calls):
+        raise ZeroDivisionError("a secret")
+
+
+class Late(Seen):
+    def begin(self, *arguments):
+        super().begin(*arguments)
+        raise ZeroDivisionError("a secret")
+
+
+@pytest.mark.parametrize("consumer", [Broken, Late])
+def test_a_consumer_that_cannot_be_made_is_500_and_a_log_entry(front, shared_redis, consumer, caplog):
+    site = Site(consumer)
+    answer = front.call("shout/a/", app=site.app)
+    assert (answer.status, answer.body.count(b"secret")) == (500, 0)
+    assert "ZeroDivisionError: a secret" in caplog.text
+    assert site.calls == []
+    wait_until(nothing_is_left, what="the handshake leaving")
+
+
+def test_a_consumer_that_does_not_decide_in_time_is_503(front, shared_redis, with_settings, reached):
+    with_settings(WSLOOP={"HANDSHAKE_TIMEOUT": 0.2})
+    site = Site(connecting=lambda consumer: time.sleep(3600))
+    assert front.call("shout/a/", app=site.app).status == 503
+    assert site.code() == 1006
+    assert reached("HANDSHAKE_TIMEOUT") == 1
+    wait_until(nothing_is_left, what="the handshake leaving")
+
+
+def test_a_consumer_whose_client_hung_up_before_the_101_is_told(front, shared_redis):
+    raised = []
+
+    def connecting(consumer):
+        try:
+            consumer.accept()
+        except Disconnected:
+            raised.append("Disconnected")
+            raise
+
+    site = Site(connecting=connecting)
+    assert front.call("shout/a/", app=site.app, hang_up=True).body == b""
+    assert site.code() == 1006
+    assert raised == ["Disconnected"]
+    wait_until(nothing_is_left, what="the handshake leaving")
+
+
+def test_a_consumer_whose_socket_fails_behind_the_101_is_told(front, shared_redis, monkeypatch, caplog):
+    def broken(*_):
+        raise RuntimeError("an error that should not be")
+
+    monkeypatch.setattr(Runner, "opened", broken)
+    site = Site()
+    answer = front.call("shout/a/", app=site.app)
+    assert answer.status == 101
+    assert answer.peer.frame() is None
+    assert site.code() == 1006
+    assert "could not be opened" in caplog.text
+    wait_until(nothing_is_left, what="the connection leaving")
+
+
+def test_what_the_channel_layer_brings_reaches_consumers_of_the_engine(front, shared_redis, facility):
+    def connecting(consumer):
+        consumer.channel_layer.group_add(facility, consumer.channel_name)
+        consumer.accept()
+        consumer.send(consumer.channel_name)
+
+    site = Site(connecting=connecting)
+    peer = front.connect("shout/a/", app=site.app)
+    name = peer.message()
+    layers.ChannelLayer().group_send(facility, {"type": "told", "text": "all"})
+    assert peer.message() == "all"
+    layers.ChannelLayer().send(name, {"type": "told", "text": "one"})
+    assert peer.message() == "one"
+    peer.close()
+    wait_until(nothing_is_left, what="the connection leaving")
+
+
+def test_what_is_sent_to_a_consumer_as_soon_as_its_name_is_known_arrives(front, shared_redis):
+    """The worker listens before the first consumer is asked."""
+
+    def connecting(consumer):
+        layers.ChannelLayer().send(consumer.channel_name, {"type": "told", "text": "early"})
+        consumer.accept()
+
+    assert front.connect("shout/a/", app=Site(connecting=connecting).app).message() == "early"
+
+
+def test_nothing_keeps_the_request_of_a_consumer_alive(front, shared_redis, with_settings):
+    site = Site()
+    front.connect("shout/warm/", app=site.app)
+    peer = front.connect("shout/a/", app=site.app, HTTP_COOKIE="sessionid=none")
+    turn(5)
+    gc.collect()
+    assert front.environ() is None
+    peer.text("hello")
+    assert peer.message() == "HELLO"
+
+
+def test_consumers_get_no_heartbeat(front, shared_redis, facility, monkeypatch):
+    site = Site()
+    consumer, listener = front.connect("shout/a/", app=site.app), front.connect(facility, app=site.app)
+    hub = module.engine().hub
+    for _ in range(4):
+        hub._ticks += 1
+        hub._beat()
+    assert listener.frame().data == b"--heartbeat--"
+    consumer.text("hello")
+    assert consumer.frame().data == b"HELLO"
+
+
+def test_presence_counts_the_sockets_of_consumers_and_tells_those_that_want_to_know(
+    front, shared_redis, with_settings, signed_in, facility
+):
+    with_settings(WSLOOP={"FACILITIES": {"shout/*": {"presence": True}}})
+    watching, other = Site(Watching), Site()
+    peer = front.connect(f"shout/{facility}/", app=watching.app)
+    deaf = front.connect(f"shout/{facility}/", app=other.app)
+    john = front.connect(f"shout/{facility}/", app=other.app, HTTP_COOKIE=signed_in.cookie)
+    told = {"event": "join", "user": "john", "type": "presence.changed"}
+    while json.loads(peer.message()) != told:
+        pass
+    wait_until(lambda: presence.who(f"shout/{facility}/").users == ["john"], what="john")
+    for each in (peer, deaf, john):
+        each.close()
+    wait_until(nothing_is_left, what="all leaving")
+    assert other.names() == ["connect", "connect", "disconnect", "disconnect"]
+
+
+@pytest.mark.parametrize("option", [True, False])
+def test_compression_is_an_option_of_consumers_too(front, shared_redis, with_settings, option):
+    with_settings(WSLOOP={"FACILITIES": {"shout/*": {"compression": option}}})
+    answer = front.call("shout/a/", app=Site().app, **DEFLATE)
+    assert ("Sec-WebSocket-Extensions" in answer.headers) == option
+    answer.peer.text("x" * 5000)
+    assert (answer.peer.socket.recv(65536)[0] == 0xC1) == option
+
+
+def test_who_is_signed_out_loses_the_sockets_of_consumers(front, shared_redis, signed_in):
+    site = Site()
+    peer = front.connect("shout/a/", app=site.app, HTTP_COOKIE=signed_in.cookie)
+    john = User.objects.get(username="john")
+    User.objects.filter(pk=john.pk).update(is_active=False)
+    module.engine().access.heard(json.dumps({"users": [str(john.pk)]}).encode())
+    assert Close.parse(peer.frame().data).code == 4001
+    assert site.code() == 4001
+
+
+def test_when_uwsgi_ends_the_worker_consumers_are_told_and_waited_for(front, shared_redis, monkeypatch):
+    exits, done = [], []
+    monkeypatch.setattr(transport, "at_exit", exits.append)
+
+    class Slow(Seen):
+        def disconnect(self, close_code):
+            super().disconnect(close_code)
+            time.sleep(0.1)
+            done.append(close_code)
+
+    site = Site(Slow)
+    peer = front.connect("shout/a/", app=site.app)
+    exits[0]()
+    assert done == [1012]
+    assert Close.parse(peer.frame().data) == Close(1012, "server restarting")
+    assert site.code() == 1012
+
+
+def test_nobody_waits_for_ever_for_a_consumer_when_the_worker_ends(front, shared_redis, monkeypatch):
+    exits, go_on = [], Event()
+    monkeypatch.setattr(transport, "at_exit", exits.append)
+    monkeypatch.setattr(module, "LAST_WORDS", 0.05)
+
+    class Slow(Seen):
+        def disconnect(self, close_code):
+            super().disconnect(close_code)
+            go_on.wait()
+
+    site = Site(Slow)
+    front.connect("shout/a/", app=site.app)
+    exits[0]()
+    assert site.code() == 1012
+    go_on.set()
+
+
+def test_database_connections_of_consumers_are_closed(front, shared_redis, database):
+    used = []
+
+    def connecting(consumer):
+        assert User.objects.count() == 0
+        used.append(connections["default"])
+        consumer.accept()
+
+    peer = front.connect("shout/a/", app=Site(connecting=connecting).app)
+    peer.text("hello")
+    assert peer.message() == "HELLO"
+    wait_until(lambda: [each.connection for each in used] == [None], what="the end of the database connection")
 
 
 # Sessions that end, and tokens. More in test_access and test_tokens.
@@ -966,12 +1330,12 @@ def test_a_change_during_the_handshake_is_not_missed(front, shared_redis, with_s
 def test_a_token_signs_in_and_is_in_no_log(front, shared_redis, database, facility, caplog):
     john = User.objects.create_user("john", password="secret")
     token = tokens.make(john)
-    for path, headers in (
+    for target, headers in (
         (f"{facility}?subscribe-user&token={token}", {}),
         (f"{facility}?subscribe-user", {"HTTP_SEC_WEBSOCKET_PROTOCOL": f"ws4redis, wsloop.token.{token}"}),
     ):
         with caplog.at_level(logging.DEBUG):
-            answer = front.call(path, **headers)
+            answer = front.call(target, **headers)
         assert answer.status == 101
         RedisPublisher(facility=facility, users="john").publish_message("for john")
         while answer.peer.message() != "for john":
