@@ -680,4 +680,20 @@ describe("the network of the machine", () => {
     network.dispatchEvent(new Event("online"));
     assert.equal(count(), 1);
   });
+
+  test("lets go of the line with the page, and goes on where it was when the page is shown again", () => {
+    const shown = (persisted) => Object.assign(new Event("pageshow"), { persisted });
+    ready();
+    network.dispatchEvent(shown(false)); // as after each page's first load
+    assert.equal(count(), 1);
+    last().says("message", { audience: "broadcast", data: "one", position: "abc.1.x" });
+    const before = last();
+    network.dispatchEvent(new Event("pagehide"));
+    assert.equal(before.readyState, 2);
+    clock.tick(3_600_000);
+    assert.equal(count(), 1);
+    network.dispatchEvent(shown(true));
+    assert.equal(count(), 2);
+    assert.equal(last().resume, "TOKEN~abc.1.x");
+  });
 });

@@ -238,7 +238,11 @@ export function connect(url, options) {
   }
 
   // The network is back: no reason to wait any longer.
-  globalThis.addEventListener?.("online", () => socket === null && open(), { signal: listening.signal });
+  const { signal } = listening;
+  globalThis.addEventListener?.("online", () => socket === null && open(), { signal });
+  // A page that is left may be kept, line and all, and shown again: it is not there meanwhile, and then gets what it missed.
+  globalThis.addEventListener?.("pagehide", release, { signal });
+  globalThis.addEventListener?.("pageshow", ({ persisted }) => persisted && socket === null && open(), { signal });
   onState({ name: "connecting" });
   open();
   return {
