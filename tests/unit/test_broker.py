@@ -849,3 +849,87 @@ def test_waiting_for_what_never_comes_ends_in_time(broker, with_settings):
     broker.subscribe([A], KEPT)
     with pytest.raises(Unavailable, match="this worker is behind"):
         broker.wait_for({A: Position(7, "of another line")})
+
+
+# Channels of the process itself.
+
+OWN = b"unit:worker:1"
+
+
+def test_an_attached_channel_is_listened_to_from_the_start_and_its_payloads_go_to_nobody_else(broker, redis):
+    heard = Queue()
+    broker.attach(OWN, heard.put)
+    broker.ready()
+    assert subscribers(redis, OWN) == 1
+    broker.subscribe([A])
+    for payload in (b"one", b"", b"\xff" * 1000):
+        redis.publish(OWN, payload)
+        redis.publish(A, b"between")
+    assert [heard.get(timeout=WAIT) for _ in range(3)] == [b"one", b"", b"\xff" * 1000]
+    assert broker.delivered.take(3) == [(A, b"between", None)] * 3
+    assert broker.delivered.queue.empty()
+
+
+def test_several_may_be_attached(broker, redis):
+    heard = {channel: Queue() for channel in (OWN, C)}
+    for channel, queue in heard.items():
+        broker.attach(channel, queue.put)
+    broker.ready()
+    for channel, queue in heard.items():
+        redis.publish(channel, channel)
+        assert queue.get(timeout=WAIT) == channel
+
+
+def test_ready_returns_when_redis_has_acknowledged_all_of_them(gate, make_broker):
+    broker = make_broker()
+    broker.attach(OWN, lambda payload: None)
+    gate.hold("SUBSCRIBE")
+    waiting = gevent.spawn(broker.ready)
+    gate.wait_for(1)
+    assert not waiting.ready()
+    assert {*gate.commands()[0]} >= {b"SUBSCRIBE", OWN, broker._own_channel, broker._control_channel}
+    gate.hold()
+    gate.let_through()
+    waiting.get(timeout=WAIT)
+    broker.ready()  # costs nothing any more
+    assert not gate.held
+
+
+def test_ready_says_so_soon_where_there_is_no_redis(own_redis, make_broker, patient):
+    own_redis.kill()
+    broker = make_broker()
+    broker.attach(OWN, lambda payload: None)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            broker.ready()
+    assert broker._counts[OWN] == 1
+    assert not broker._waiting
+
+
+def test_ready_gives_up_in_time(gate, make_broker, with_settings):
+    with_settings(WSLOOP={"REDIS_TIMEOUT": 0.2})
+    broker = make_broker()
+    broker.attach(OWN, lambda payload: None)
+    gate.hold("SUBSCRIBE")
+    with pytest.raises(Unavailable, match="did not answer in time"):
+        broker.ready()
+
+
+def test_an_attached_channel_is_subscribed_again_after_a_break(own_redis, broker):
+    heard = Queue()
+    broker.attach(OWN, heard.put)
+    broker.ready()
+    own_redis.kill()
+    wait_until(lambda: broker._down, what="the broken line")
+    own_redis.start()
+    wait_until(lambda: OWN in broker._acknowledged, what="the subscription")
+    with own_redis.client() as redis:
+        redis.publish(OWN, b"again")
+    assert heard.get(timeout=WAIT) == b"again"
+
+
+def test_an_error_of_who_listens_to_an_attached_channel_is_told(broker, redis):
+    broker.attach(OWN, lambda payload: 1 / 0)
+    broker.ready()
+    redis.publish(OWN, b"bad")
+    assert broker.failures.get(timeout=WAIT) == "failed"

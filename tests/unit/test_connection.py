@@ -1233,3 +1233,89 @@ def test_a_goodbye_to_who_closes_first_is_not_said(connect):
     _, peer, _ = connect(dialect=V1_DIALECT)
     peer.send(close_frame(1000))
     assert peer.closing() == 1000
+
+
+# How it ends.
+
+
+class Codes(Recorder):
+    """Keeps the code that the connection has when its handler is told of the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.codes = []
+
+    def closing(self, connection):
+        super().closing(connection)
+        self.codes.append(connection.close_code)
+
+    def closed(self, connection):
+        self.codes.append(connection.close_code)
+        super().closed(connection)
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (close_frame(1000), 1000),
+        (close_frame(4321, "bye"), 4321),
+        (masked(CLOSE), 1005),
+        (masked(CLOSE, b"\x03"), 1002),
+        (masked(CLOSE, b"\x03\xed"), 1002),  # 1005 must not be sent
+        (masked(TEXT, b"\xff"), 1007),
+        (masked(TEXT, b"x" * 70_000), 1009),
+        (Frame(TEXT, b"x").serialize(mask=False), 1002),
+        (masked(TEXT, b"fine") + close_frame(3000), 3000),
+    ],
+)
+def test_the_code_that_a_connection_ends_with(connect, sent, code):
+    _, peer, handler = connect(handler=Codes())
+    peer.send(sent)
+    peer.close()
+    handler.wait_closed()
+    assert handler.codes == [code, code]
+
+
+def test_without_a_close_frame_it_is_1006(connect):
+    connection, peer, handler = connect(handler=Codes())
+    assert connection.close_code == 1006
+    peer.close()
+    handler.wait_closed()
+    assert handler.codes == [1006]
+    connection.abort()
+    assert connection.close_code == 1006
+
+
+def test_of_ones_own_close_frame_it_is_its_code_until_the_client_says_another(connect):
+    connection, peer, handler = connect(handler=Codes())
+    connection.close(4000, "enough")
+    assert handler.codes == [4000]
+    connection.close(4001)
+    assert connection.close_code == 4000
+    peer.close()
+    handler.wait_closed()
+    assert handler.codes == [4000, 4000]
+
+
+def test_who_is_too_slow_ends_with_4008(connect):
+    connection, _, handler = connect(handler=Codes(), max_queued_bytes=1000, send_buffer=1)
+    while connection.open:
+        connection.enqueue(encode(bytes(5000), False))
+        connection.flush()
+    assert handler.codes == [TOO_SLOW]
+
+
+def test_a_held_connection_shows_that_its_peer_has_hung_up(connect):
+    connection, peer, handler = connect()
+    connection.hold()
+    peer.text("unread")
+    turn()
+    assert not connection.hung_up
+    peer.close()
+    turn()
+    assert connection.hung_up
+    assert handler.events == []
+    connection.release()
+    handler.wait_closed()
+    assert handler.next() == "unread"
+    assert connection.hung_up

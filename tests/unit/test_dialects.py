@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.harness import ROOT
 from wsloop import dialects, resume
-from wsloop.dialects import BARE, DIALECTS, V1_DIALECT, Misunderstood, Published, parse
+from wsloop.dialects import BARE, DIALECTS, SILENT, V1_DIALECT, Misunderstood, Published, parse
 from wsloop.messages import Message, Position
 
 NEWS, CHATTERS = b"unit:broadcast:news", b"unit:group:chatters:news"
@@ -38,6 +38,20 @@ def frame(payload):
 def test_wsloop_v1_is_preferred_and_bare_messages_are_the_other_one():
     assert list(DIALECTS) == ["wsloop.v1", "ws4redis"]
     assert DIALECTS["wsloop.v1"] is V1_DIALECT
+
+
+def test_the_heartbeat_of_ws4redis_is_for_its_own_clients_only():
+    assert [each.heartbeat for each in (BARE, V1_DIALECT, SILENT)] == [True, False, False]
+
+
+def test_consumers_speak_a_dialect_that_says_nothing_and_that_no_client_can_ask_for():
+    message = Message(b"payload", "id", 7, "-")
+    assert SILENT not in DIALECTS.values()
+    assert (SILENT.tells, SILENT.ping) == (False, None)
+    assert SILENT.goodbye(1012, "server restarting") is None
+    assert SILENT.lost(NEWS, Position(7, "id")) is None
+    assert SILENT.position(NEWS, message) is None
+    assert SILENT.message(NEWS, message) == b"payload"
 
 
 def test_a_message_as_the_page_has_it():

@@ -972,3 +972,52 @@ def test_a_client_that_waits_to_be_cleared(hub, member):
     waiting.get(timeout=10)
     hub.wait_until_clear(slow)
     assert not hub._draining
+
+
+# For one connection.
+
+
+def test_what_is_put_down_for_one_leaves_in_one_write_with_what_else_the_turn_brings(hub, member):
+    connection, peer = member(NEWS, kind=socket.SOCK_SEQPACKET)  # which keeps writes apart
+    _, other = member(NEWS)
+    hub.put(connection, encode(b"one", True))
+    hub.deliver(NEWS, Message(b"two"))
+    hub.put(connection, encode(b"three", True))
+    peer.socket.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        peer.socket.recv(65536)  # nothing is written before the turn ends
+    peer.socket.settimeout(10)
+    assert peer.socket.recv(65536) == b"".join(encode(each, True) for each in (b"one", b"two", b"three"))
+    assert other.message() == "two"
+    hub.put(connection, encode(b"next turn", True))
+    assert peer.socket.recv(65536) == encode(b"next turn", True)
+
+
+def test_what_is_put_down_for_many_in_one_turn_is_written_for_all(hub, member):
+    members = [member() for _ in range(10)]
+    for number, (connection, _) in enumerate(members):
+        hub.put(connection, encode(b"%d" % number, True))
+        hub.put(connection, encode(b"again", True))
+    assert [peer.messages(2) for _, peer in members] == [[str(number), "again"] for number in range(10)]
+
+
+def test_what_is_put_down_for_one_that_has_ended_or_closes_is_nothing(hub, member):
+    (ended, _), (closing, peer) = member(NEWS), member(NEWS)
+    ended.abort()
+    closing.close(4000)
+    for connection in (ended, closing):
+        hub.put(connection, encode(b"nobody", True))
+    assert hub._dirty == []
+    assert Close.parse(peer.frame().data).code == 4000
+
+
+def test_who_does_not_read_what_is_put_down_is_closed_as_too_slow(hub, member):
+    connection, peer = member(bound=20_000, send_buffer=1)
+    for _ in range(100):
+        hub.put(connection, encode(bytes(5000), False))
+    turn()
+    assert not connection.open
+    assert connection.close_code == 4008
+    while (frame := peer.frame()).opcode is Opcode.BINARY:
+        pass
+    assert Close.parse(frame.data).code == 4008

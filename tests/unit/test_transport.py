@@ -9,6 +9,7 @@ import pytest
 from gevent.event import Event
 from gevent.queue import Queue
 
+from tests.integration.harness import wait_until
 from tests.unit.peer import WAIT, turn
 from wsloop import transport as module
 from wsloop.transport import READ, WRITE, Gone, SocketTakeover, Takeover, Unsupported
@@ -40,6 +41,54 @@ def test_a_broken_line_reads_as_the_end_of_the_stream(tcp_pair):
     peer.close()
     assert ready.wait(WAIT)
     assert transport.receive() == b""
+
+
+@pytest.mark.parametrize("how", ["close", "shutdown"])
+@pytest.mark.parametrize("unread", [b"", b"x" * 100_000])
+@pytest.mark.parametrize("make", ["pair", "tcp_pair"])
+def test_that_the_peer_has_hung_up_is_seen_without_reading(request, make, how, unread):
+    transport, peer = request.getfixturevalue(make)()
+    transport.start(lambda events: None)
+    transport.watch(0)
+    assert not transport.hung_up
+    peer.send(unread)
+    turn()
+    assert not transport.hung_up, "what can be read is no end"
+    peer.close() if how == "close" else peer.socket.shutdown(socket.SHUT_WR)
+    wait_until(lambda: transport.hung_up, what="the end")
+    received = b""
+    while len(received) < len(unread):
+        received += transport.receive()
+    assert received == unread
+    assert transport.receive() == b""
+    assert transport.hung_up
+
+
+def test_a_reset_is_seen_without_reading(tcp_pair):
+    transport, peer = tcp_pair()
+    transport.start(lambda events: None)
+    transport.watch(0)
+    peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    peer.close()
+    wait_until(lambda: transport.hung_up, what="the end")
+
+
+def test_a_connection_that_has_ended_or_not_begun_counts_as_hung_up(pair):
+    transport, _ = pair()
+    assert transport.hung_up
+    transport.start(lambda events: None)
+    assert not transport.hung_up
+    transport.close()
+    assert transport.hung_up
+
+
+def test_looking_for_the_end_blocks_nobody(pair):
+    transport, _ = pair()
+    transport.start(lambda events: None)
+    others = gevent.spawn(lambda: "ran")
+    assert not transport.hung_up
+    assert not others.ready(), "it must not yield: it is asked in callbacks of the loop"
+    others.join()
 
 
 def test_sends_as_much_as_the_kernel_takes(pair):
