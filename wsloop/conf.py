@@ -39,7 +39,7 @@ DEFAULTS: dict[str, Any] = {
     # to 1 GiB, and holds some thousand notifications.
     "MAX_QUEUED_BYTES": 1024 * 1024,
     # Events of the channel layer that wait for one consumer, before more are dropped: ten times what Channels holds,
-    # for a burst reaches all of a worker's consumers before the first of them can run. They share the bytes.
+    # for a burst reaches all of a worker's consumers before the first of them can run. Not more than MAX_QUEUED_BYTES.
     "CHANNEL_CAPACITY": 1000,
     # How many there may be. All are counted by each worker for itself; None: any number.
     # Sockets of one worker, closing ones included. Three quarters of its descriptors are the limit where that is less,

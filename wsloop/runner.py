@@ -53,8 +53,8 @@ LOOK = 0.25  # seconds between two looks at a handler that goes on although its 
 LOOK_FULL = 1.0  # seconds between two looks at whether clients that are not read have hung up
 BREATH = 1e-6  # seconds: with 0 gevent would go round some fifty times before it looks at sockets and timers
 SLEEP = gevent.sleep.__code__
-TURN = 32  # messages sent, or events handled, before other greenlets and sockets get their turn
-PRESENCE_CHANGED, RESUMED = "presence.changed", "channel_layer.resumed"
+TURN = 8  # messages sent, or events handled, before other greenlets and sockets get their turn
+EVENT, PRESENCE_CHANGED, RESUMED = "event", "presence.changed", "channel_layer.resumed"
 
 
 class State(enum.Enum):
@@ -78,7 +78,7 @@ class Consumers:
     def __init__(self, hub: Hub, members: Members) -> None:
         self.hub = hub
         self.members = members
-        self.capacity = conf.option("CHANNEL_CAPACITY")
+        self.capacity, self.most_bytes = conf.option("CHANNEL_CAPACITY"), conf.option("MAX_QUEUED_BYTES")
         self.running: set[Runner] = set()  # those whose greenlet runs
         self.full: set[Runner] = set()  # those whose connection is held
         self._timer: Any = gevent.get_hub().loop.timer(LOOK_FULL, LOOK_FULL)
@@ -130,6 +130,7 @@ class Runner:
         "_count",
         "_decision",
         "_ends_at",
+        "_events_size",
         "_handling",
         "_hung_up",
         "_inbox",
@@ -158,6 +159,7 @@ class Runner:
         self._connection: Connection | None = None
         self._inbox: collections.deque[tuple[str, Any]] = collections.deque()
         self._messages = 0  # of the client, in the inbox
+        self._events_size = 0  # bytes, of events in the inbox
         self._handling: str | None = None  # type of the event that the consumer is called with
         self._stuck = False  # a handler waits for the client to read
         self._hung_up = False  # the client has gone, although there may be more to read
@@ -243,12 +245,15 @@ class Runner:
         """See :class:`wsloop.members.Member`."""
         if self._state is State.LEFT:
             return True
-        if len(self._inbox) - self._messages >= self._consumers.capacity:
+        size = self._events_size + len(payload)
+        too_large = size > self._consumers.most_bytes and self._events_size > 0
+        if too_large or len(self._inbox) - self._messages >= self._consumers.capacity:
             metrics.lost("channel")
             if self._stuck and self._connection is not None:
                 self._connection.close(TOO_SLOW, "too slow")
             return False
-        self._put(PRESENCE_CHANGED if channel == self._presence else "event", payload)
+        self._events_size = size
+        self._put(PRESENCE_CHANGED if channel == self._presence else EVENT, payload)
         return True
 
     def resumed(self) -> None:
@@ -320,6 +325,8 @@ class Runner:
     def _handle(self, kind: str, content: Any) -> None:
         if kind in ("text", "bytes"):
             self._messages -= 1
+        elif kind in (EVENT, PRESENCE_CHANGED):
+            self._events_size -= len(content)
         try:
             if self._wants(kind):
                 self._dispatch(_event(kind, content))
@@ -470,7 +477,7 @@ def _event(kind: str, content: Any) -> Event:
     if kind == "bytes":
         return {"type": "websocket.receive", "bytes": content}
     try:
-        if kind == "event":
+        if kind == EVENT:
             event = layers.decode(content)
             handler_name(event)
             return event

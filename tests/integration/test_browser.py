@@ -11,6 +11,7 @@ from selenium.common.exceptions import (
     ElementClickInterceptedException,
     NoSuchElementException,
     StaleElementReferenceException,
+    WebDriverException,
 )
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.chrome.service import Service
@@ -131,8 +132,17 @@ class Browser:
         return self.driver.execute_script("return document.activeElement.matches(arguments[0])", selector)
 
     def until(self, condition, what):
-        on_the_way = [NoSuchElementException, StaleElementReferenceException]  # the page is just being replaced
-        WebDriverWait(self.driver, 15, 0.02, on_the_way).until(lambda driver: condition(), what)
+        def met(driver):
+            try:
+                return condition()
+            except (NoSuchElementException, StaleElementReferenceException):
+                return False  # the page is just being replaced
+            except WebDriverException as error:
+                if "does not belong to the document" not in str(error):  # the driver's other words for it
+                    raise
+                return False
+
+        WebDriverWait(self.driver, 15, 0.02).until(met, what)
 
     def connected(self):
         """Wait until every line of the page is connected."""

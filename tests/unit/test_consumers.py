@@ -101,7 +101,7 @@ def test_async_handlers_are_refused_when_the_class_is_defined():
                 pass
 
     assert str(refused.value).startswith("Chat.receive is `async def`; consumers here are plain code that may block.")
-    assert "Write `def receive(…)`, leave out `await`" in str(refused.value)
+    assert "Write `def receive(…)` and leave out `await`" in str(refused.value)
 
 
 class AsyncMixin:
