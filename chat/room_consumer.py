@@ -56,7 +56,7 @@ class RoomConsumer(JsonWebsocketConsumer):
         if len(self.slug) > MAX_SLUG_LENGTH:
             self.close(reason="There is no such room: its name is too long.")
             return
-        self.marked = 0
+        self.sent = self.marked = 0
         self.typed_at = float("-inf")
         try:
             # First join, then read: what is written in between is announced as well, and known by its number.

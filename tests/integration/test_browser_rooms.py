@@ -32,7 +32,7 @@ SOCKETS_OFF = """
 const { WebSocket } = window;
 window.WebSocket = class extends WebSocket {
     constructor(url, ...more) {
-        super(window.socketsOn ? url : url.replace("/ws/", "/nowhere/"), ...more);
+        super(window.socketsOn ?? url.replace("/ws/", "/nowhere/"), ...more);
     }
 };
 """
@@ -66,6 +66,15 @@ def comes_back(browser):
     """Have the page connect at once: its own pause may be half a minute."""
     browser.driver.execute_script("window.dispatchEvent(new Event('online'))")
     in_line(browser)
+
+
+def enter_without_sockets(browser, room):
+    script = {"source": SOCKETS_OFF}
+    script = browser.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", script)
+    browser.open(f"/rooms/{room}/")
+    browser.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+    line = "[data-line][data-state=reconnecting]"
+    browser.until(lambda: browser.driver.find_elements(By.CSS_SELECTOR, line), "no line")
 
 
 def say(browser, *keys):
@@ -195,20 +204,16 @@ def test_the_end_of_a_talk_is_seen_first_without_scripts_too(browser, sample, ro
 
 def test_a_message_while_the_socket_is_off_goes_as_a_form_and_what_others_wrote_comes_with_it(browser, room, sample):
     browser.sign_in("john")
-    script = {"source": SOCKETS_OFF}
-    script = browser.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", script)
-    browser.open(f"/rooms/{room}/")
-    browser.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+    enter_without_sockets(browser, room)
     browser.driver.execute_script("window.isStillTheSamePage = true")
-    line = "[data-line][data-state=reconnecting]"
-    browser.until(lambda: browser.driver.find_elements(By.CSS_SELECTOR, line), "no line")
     mary = sample.login("mary")
     post(sample, mary, room, "of mary")
     say(browser, "of john")
     shows(browser, "of mary", "of john")
     assert browser.find("[name=message]").get_property("value") == ""
     assert browser.driver.execute_script("return window.isStillTheSamePage")
-    browser.driver.execute_script("window.socketsOn = true")
+    # A line that begins too early: what the page has shown is not shown again.
+    browser.driver.execute_script("window.socketsOn = arguments[0]", sample.ws_url(f"rooms/{room}/?after=0"))
     comes_back(browser)
     post(sample, mary, room, "afterwards")
     shows(browser, "of mary", "of john", "afterwards")
@@ -262,6 +267,27 @@ def test_a_message_whose_answer_is_lost_is_not_written_twice(browser, room):
     shows(browser, "once", "twice")
     browser.open(f"/rooms/{room}/")
     shows(browser, "once", "twice")
+
+
+def test_a_message_whose_reply_is_lost_can_be_sent_again_and_is_not_written_twice(browser, room):
+    browser.sign_in("john")
+    enter_without_sockets(browser, room)
+    browser.driver.execute_script("""
+        const fetch = window.fetch;
+        window.fetch = async (...order) => {
+            window.fetch = fetch;
+            await fetch(...order);
+            throw new TypeError("lost");
+        };
+    """)
+    say(browser, "once")
+    browser.until(lambda: "The server cannot be reached." in browser.text("[data-errors]"), "an error at the field")
+    assert browser.find("[name=message]").get_property("value") == "once"
+    say(browser)
+    shows(browser, "once")
+    say(browser, "twice")
+    shows(browser, "once", "twice")
+    browser.console()  # Chromium's notes about the sockets
 
 
 def test_a_text_that_is_too_long(browser, room):
@@ -421,6 +447,11 @@ def test_the_list_stays_where_somebody_reads_and_offers_the_way_to_what_is_new(b
     browser.until(lambda: texts(browser)[-1] == "followed", "it comes")
     assert browser.driver.execute_script(FROM_BOTTOM) == 0
     assert not browser.find("[data-to-newest]").is_displayed()
+    browser.driver.execute_script("document.querySelector('[data-scroll]').scrollTop = -600")
+    shown = texts(browser)
+    say(browser, "my own")
+    shows(browser, *shown, "my own")
+    assert browser.driver.execute_script(FROM_BOTTOM) == 0
 
 
 def test_earlier_messages_are_put_before_and_nothing_moves(browser, sample, room):
@@ -458,6 +489,7 @@ def test_a_page_that_was_offline_gets_exactly_what_it_has_missed(browser, other,
     fill_more(sample, room, missed)
     browser.driver.execute_script("window.dispatchEvent(new PageTransitionEvent('pageshow'))")
     shows(browser, "before", *missed)
+    assert f"GET /ws/rooms/{room}/?after=1 " in sample.log()
     post(sample, mary, room, "after")
     shows(browser, "before", *missed, "after")
     browser.console()

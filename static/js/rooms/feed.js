@@ -49,14 +49,13 @@ export function feedOf(page, me, onSeen) {
       if (unseen === 0) newFrom = fresh[0].number;
       unseen += fresh.length;
     }
-    keepingPlace(!follow && !mine, () => {
+    keepingPlace(!follow, () => {
       for (const { key } of fresh) if (key) unpend(key);
       list.append(...fresh.map(make));
       last = fresh[fresh.length - 1].number;
       if (follow) shorten();
       tidy();
     });
-    if (mine) toBottom();
     seen();
     return fresh;
   }
@@ -90,7 +89,7 @@ export function feedOf(page, me, onSeen) {
   function pend(key, text) {
     const bubble = element("div", "bubble");
     bubble.append(element("p", "said-head", "Sending …"), element("p", "message-text", text));
-    const item = element("li", "said own pending");
+    const item = element("li", "said own continued pending");
     item.dataset.key = key;
     item.append(bubble);
     pending.append(item);

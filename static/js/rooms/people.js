@@ -86,10 +86,7 @@ export function peopleOf(page, me) {
     change(change) {
       if (change.event === "anonymous") anonymous = change.count;
       else if (change.event === "join") users.add(change.user);
-      else {
-        users.delete(change.user);
-        typists.stop(change.user);
-      }
+      else users.delete(change.user);
       show();
     },
   };
