@@ -74,7 +74,7 @@ def write(slug, author, text, key=None):
         messages = Message.objects.filter(room__slug=slug, author=author, key=key).select_related("author")
         before = messages.first() if key else None
         if before is None:
-            return _store(slug, author, text, key)  # somebody else has opened the room at the same moment
+            raise
         if before.text == text:
             return before
         return _store(slug, author, text)  # from a form that was sent, gone back to, and written anew
@@ -82,15 +82,23 @@ def write(slug, author, text, key=None):
 
 @transaction.atomic
 def _store(slug, author, text, key=None):
-    # First of all an UPDATE. It locks the room's row until the commit, so numbers are committed in their order; and in
-    # SQLite it waits for its turn, where a transaction that has read before it writes fails.
-    if not Room.objects.filter(slug=slug).update(last_number=F("last_number") + 1):
-        Room.objects.create(slug=slug, last_number=1)
+    if not _count(slug):
+        Room.objects.bulk_create([Room(slug=slug)], ignore_conflicts=True)  # unless somebody else does so just now
+        _count(slug)
     room = Room.objects.get(slug=slug)
     message = Message.objects.create(room=room, number=room.last_number, author=author, text=text, key=key)
     _move_mark(author, room, room.last_number)
     transaction.on_commit(functools.partial(announce, message))
     return message
+
+
+def _count(slug):
+    """Take the next number of a room, and tell whether there is such a room. The first statement of its transaction.
+
+    It locks the room's row until the commit, so numbers are committed in their order; and in SQLite it waits for its
+    turn, where a transaction that has read before it writes fails.
+    """
+    return Room.objects.filter(slug=slug).update(last_number=F("last_number") + 1)
 
 
 def announce(message):
