@@ -188,12 +188,16 @@ class WebsocketConsumer(SyncConsumer):
         groups: groups of the channel layer to be a member of.
     """
 
-    groups: Sequence[str] = ()
+    groups: Sequence[str] | None = None
     _asked = False  # connect() was called
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.groups = list(self.groups or ())  # its own: connect() may append to it
 
     def websocket_connect(self, message: Event) -> None:
         """Join the groups, and ask :meth:`connect`."""
-        for group in self.groups:
+        for group in self.groups or ():
             self.channel_layer.group_add(group, self.channel_name)
         self._asked = True
         try:
@@ -244,23 +248,23 @@ class WebsocketConsumer(SyncConsumer):
         else:
             raise ValueError("send() needs text_data or bytes_data")
         if close:
-            self.close(None if close is True else close)
+            self.close(close)
 
-    def close(self, code: int | None = None, reason: str | None = None) -> None:
+    def close(self, code: int | bool | None = None, reason: str | None = None) -> None:
         """Reject the socket with 403, or close it if it was accepted.
 
         Args:
-            code: close code (RFC 6455, section 7.4); None: 1000.
+            code: close code (RFC 6455, section 7.4); None or True: 1000.
             reason: for the client, up to 123 bytes.
 
         Raises:
             ValueError: if code or reason cannot be sent.
         """
-        super().send({"type": "websocket.close", "code": code, "reason": reason})
+        super().send({"type": "websocket.close", "code": None if code is True else code, "reason": reason})
 
     def websocket_disconnect(self, message: Event) -> None:
         """Leave the groups, and call :meth:`disconnect`."""
-        for group in self.groups:
+        for group in self.groups or ():
             self.channel_layer.group_discard(group, self.channel_name)
         if self._asked:
             self.disconnect(message["code"])

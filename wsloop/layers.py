@@ -11,7 +11,6 @@ must not know gevent or sockets.
 
 from __future__ import annotations
 
-import functools
 import re
 import secrets
 import time
@@ -21,13 +20,14 @@ import msgpack
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from wsloop import conf, pool, store
-from wsloop.consumers import Event, JsonWebsocketConsumer, handler_name
+from wsloop.consumers import Event, JsonWebsocketConsumer, SyncConsumer, handler_name
 from wsloop.exceptions import ChannelFull, MessageTooLarge
 
 MAX_SIZE = 1024 * 1024  # bytes of an event, as all layers of Channels carry
 MAX_NAME = 100  # characters of the name of a group, as in Channels
 REPLY_TTL = 60  # seconds
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.1  # seconds between two looks at whether a worker has answered, doubled each time
+OWN = {*dir(JsonWebsocketConsumer), *SyncConsumer.__annotations__}  # names of consumers' own methods and attributes
 CHANNEL = re.compile(r"specific\.([0-9a-f]+)![0-9a-f]+")
 
 
@@ -76,7 +76,7 @@ def encode(message: Any) -> bytes:
     """
     if not isinstance(message, dict):
         raise TypeError(f"a message of the channel layer must be a dictionary, not {message!r}")
-    if hasattr(JsonWebsocketConsumer, handler_name(message)):
+    if handler_name(message) in OWN:
         # It would be called as if the socket had done it, by whoever can choose the type.
         raise ValueError(f"an event of the channel layer must not be named like a consumer's own: {message['type']!r}")
     try:
@@ -224,10 +224,18 @@ def _worker(channel: str) -> str:
     return match[1]
 
 
-@functools.cache
-def get_channel_layer() -> ChannelLayer:
-    """Return the channel layer of this process."""
-    return ChannelLayer()
+LAYER = ChannelLayer()
+
+
+def get_channel_layer(alias: str = "default") -> ChannelLayer:
+    """Return the channel layer of this process.
+
+    Raises:
+        ValueError: for another alias than "default": there is one layer.
+    """
+    if alias != "default":
+        raise ValueError(f'there is one channel layer, "default", and none named {alias!r}')
+    return LAYER
 
 
 __all__ = ["ChannelLayer", "get_channel_layer"]

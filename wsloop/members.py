@@ -186,7 +186,7 @@ class Members:
             gevent.spawn(self._resume)
 
     def _resume(self) -> None:
-        while True:
+        while self._consumers:
             channels = list(self._subscribed)
             try:
                 self._broker.ready()

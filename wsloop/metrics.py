@@ -32,7 +32,7 @@ def lost(kind: str, count: int = 1) -> None:
         kind: "publication": messages of sockets that Redis did not take; "interruption": the subscription broke, and
             what is published in facilities without history until it stands again does not arrive; "history": a channel
             in which the history could not tell what was missing; "replaced": messages of latest-only facilities that
-            a client did not read in time.
+            a client did not read in time; "channel": events for a consumer that had no room.
         count: how often.
     """
     _lost.labels(kind).inc(count)

@@ -100,7 +100,13 @@ class Consumers:
             runner.look_for_peer()
 
     def wait(self, timeout: float) -> None:
-        """Return when no handler runs any more, or after ``timeout`` seconds."""
+        """Return when no handler runs any more, or after ``timeout`` seconds; half of them is for ``disconnect``."""
+        self._join(timeout / 2)
+        for runner in self.running:
+            runner.end_handler()
+        self._join(timeout / 2)
+
+    def _join(self, timeout: float) -> None:
         end = monotonic() + timeout
         while self.running and monotonic() < end:
             gevent.joinall([each.greenlet for each in self.running if each.greenlet], timeout=end - monotonic())
@@ -275,6 +281,11 @@ class Runner:
         self._put("websocket.disconnect", code)
         self._end_handler()
 
+    def end_handler(self) -> None:
+        """End a handler that runs, wherever it waits: there is no more time."""
+        if self.greenlet is not None and self._handling not in (None, "websocket.disconnect"):
+            self.greenlet.kill(Disconnected(), block=False)
+
     def _end_handler(self) -> None:
         """Have a handler that runs be ended as soon as it sleeps, or when it has gone on for too long."""
         if self._handling is not None and self._timer is None:
@@ -306,8 +317,11 @@ class Runner:
     def _put(self, kind: str, content: Any) -> None:
         self._inbox.append((kind, content))
         if self.greenlet is None:
-            self._consumers.running.add(self)
-            self.greenlet = gevent.spawn(self._run)
+            self._start()
+
+    def _start(self) -> None:
+        self._consumers.running.add(self)
+        self.greenlet = gevent.spawn(self._run)
 
     def _run(self) -> None:
         try:
@@ -321,6 +335,8 @@ class Runner:
         finally:
             self.greenlet = None
             self._consumers.running.discard(self)
+            if self._inbox:  # it was ended between two handlers, by whoever holds it
+                self._start()
 
     def _handle(self, kind: str, content: Any) -> None:
         if kind in ("text", "bytes"):

@@ -367,6 +367,7 @@ class Opening:
         except Exception:
             # The 101 is out, so there is no response to tell it with.
             logger.exception("a WebSocket could not be opened")
+            engine().hub.cancel(joining)
             connection.abort()
             if self.recovery is not None:
                 self.cancel()

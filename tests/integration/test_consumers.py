@@ -240,10 +240,14 @@ def test_idle_sockets_have_no_greenlet(direct_consumers, name):
 def test_a_worker_that_reloads_says_goodbye_and_ends_its_handlers(serve, name):
     site = serve(options=MODULE)
     client, loop = site.connect(f"trace/{name}/"), site.connect(f"trace/{name}-loop/?what=loop")
+    busy = site.connect(f"trace/{name}-busy/")
+    busy.send("work")
     wait_until(lambda: trace(site, f"{name}-loop")[-1:] == ["open"], 20)
+    wait_until(lambda: trace(site, f"{name}-busy")[-1:] == ["receive work"], 20)
     os.kill(site.workers()[0], signal.SIGHUP)
     assert closed(client)[0] == closed(loop)[0] == 1012
-    wait_until(lambda: trace(site, name)[-1:] == trace(site, f"{name}-loop")[-1:] == ["disconnect 1012"], 20)
+    for each in (name, f"{name}-loop", f"{name}-busy"):
+        wait_until(lambda each=each: trace(site, each)[-1:] == ["disconnect 1012"], 20, each)
 
 
 def test_signing_out_closes_the_sockets_of_consumers(serve, name):

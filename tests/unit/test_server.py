@@ -84,7 +84,7 @@ def fresh(monkeypatch):
         engine.broker.stop()
     module.engine.cache_clear()
     module.listener.cache_clear()
-    layers.get_channel_layer.cache_clear()
+    layers.LAYER.local = None
 
 
 class Front:

@@ -2,7 +2,7 @@
 
 It has the same states and rules: events are handled one after the other, what the client has sent before it left is
 handled, a handler that sleeps then is ended, and ``websocket.disconnect`` comes last, once. What would go to the client
-gathers in ``output``. This module must not know gevent or Redis.
+gathers in ``output``. This module must not know gevent.
 """
 
 from __future__ import annotations
