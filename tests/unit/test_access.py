@@ -23,8 +23,8 @@ from wsloop import access, signals, tokens
 from wsloop import hub as hub_module
 from wsloop.access import Access, visitor
 from wsloop.connection import Bounds, Connection
+from wsloop.handlers import Listener
 from wsloop.hub import NOBODY, Hub, Visitor
-from wsloop.server import Listener
 
 SIGNED_OUT, RIGHTS_CHANGED = 4001, 4003
 

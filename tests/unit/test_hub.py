@@ -17,9 +17,9 @@ from wsloop import hub as module
 from wsloop.connection import Bounds, Connection, encode
 from wsloop.deflate import Deflate
 from wsloop.dialects import BARE, V1_DIALECT
+from wsloop.handlers import Listener
 from wsloop.hub import Hub, Index, Joining, News, Visitor, is_text
 from wsloop.messages import Message, Position
-from wsloop.server import Listener
 
 NEWS, SPORT = b"broadcast:news", b"broadcast:sport"
 

@@ -15,10 +15,10 @@ from wsloop import hub as hub_module
 from wsloop.broker import Unavailable
 from wsloop.connection import Bounds, Connection
 from wsloop.dialects import BARE, V1_DIALECT
+from wsloop.handlers import Listener
 from wsloop.hub import Hub
 from wsloop.messages import Message, Position
 from wsloop.recovery import Recovery
-from wsloop.server import Listener
 from wsloop.store import Outgoing
 
 A, B, OTHER = b"unit:broadcast:room", b"unit:user:john:room", b"unit:broadcast:elsewhere"

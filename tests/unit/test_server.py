@@ -1539,21 +1539,3 @@ def test_what_redis_does_not_take_is_told(front, own_redis, with_settings, facil
     own_redis.start()
     peer.send(publication(data="hello", id="eight"))
     assert frame(peer) == {"type": "ack", "id": "eight"}
-
-
-@pytest.mark.parametrize(("outcomes", "answer"), [([True, True], True), ([True, False], False), ([False, True], False)])
-def test_for_several_publications_of_the_sites_code_there_is_one_answer_behind_the_last(outcomes, answer):
-    given = []
-    answers = module.Answers(given.append)
-    first, second = answers.another(), answers.another()
-    first(outcomes[0])
-    answers.complete()
-    assert given == []
-    second(outcomes[1])
-    assert given == [answer]
-
-
-def test_code_that_publishes_nothing_has_taken_the_message():
-    given = []
-    module.Answers(given.append).complete()
-    assert given == [True]
