@@ -422,4 +422,6 @@ def test_many_may_wait_at_once_and_others_are_not_kept_from_redis(shell, listen,
 
 
 def test_a_process_has_one_layer():
-    assert layers.get_channel_layer() is layers.get_channel_layer()
+    assert layers.get_channel_layer() is layers.get_channel_layer("default")
+    with pytest.raises(ValueError, match="there is one channel layer"):
+        layers.get_channel_layer("other")

@@ -1,8 +1,11 @@
 """Consumers on real connections: one handler at a time, every way a socket can end, and what waits meanwhile."""
 
 import asyncio
+import contextlib
 import gc
 import logging
+import random
+import socket
 import sys
 import threading
 import time
@@ -143,6 +146,7 @@ class World:
             and not len(self.members)
             and not self.members._subscribed
             and not self.members._full
+            and not self.members._resuming
             and set(self.broker._counts) == own
             and set(self.broker._counts.values()) == {1}
         )
@@ -150,7 +154,7 @@ class World:
 
 @pytest.fixture
 def world(pair):
-    layers.get_channel_layer.cache_clear()
+    layers.LAYER.local = None
     world = World(pair)
     yield world
     for connection in [*world.hub.connections, *world.hub._closing]:
@@ -160,7 +164,7 @@ def world(pair):
         assert not world.failures
     finally:
         world.broker.stop()
-        layers.get_channel_layer.cache_clear()
+        layers.LAYER.local = None
 
 
 @pytest.fixture
@@ -457,6 +461,56 @@ def test_accepting_twice_is_an_error(world):
     opened = world.open(consumer)
     assert closing(opened) == 1011
     assert consumer.ended() == 1011
+
+
+@pytest.mark.parametrize(
+    ("then", "code"),
+    [
+        (lambda consumer: consumer.close(4000), 4000),
+        (raising(StopConsumer()), 1000),
+        (raising(ZeroDivisionError()), 1011),
+        (lambda consumer: gevent.getcurrent().kill(), 1000),
+    ],
+)
+def test_what_ends_it_while_it_is_opening_is_not_forgotten(world, pair, then, code):
+    """A thread of the consumer accepts; the handler itself does not wait for the 101."""
+
+    def connect(consumer):
+        threading.Thread(target=consumer.accept).start()
+        wait_until(lambda: runner._state is State.OPENING, what="accept() in the thread")
+        then(consumer)
+
+    consumer = Recorded(connect=connect)
+    runner = world.runner(consumer)
+    runner.connect()
+    wait_until(lambda: runner.greenlet is None, what="the end of connect()")
+    transport, peer = pair()
+    connection = Connection(transport, runner, Bounds(1000, 1000), dialect=SILENT)
+    world.hub.complete(world.hub.join(()), connection, tuple)
+    runner.opened(connection)
+    assert Close.parse(peer.frame().data).code == code
+    assert consumer.ended() == code
+
+
+def test_a_connection_that_breaks_while_it_is_opening_ends_accept(world, pair):
+    raised = []
+
+    def connect(consumer):
+        try:
+            consumer.accept()
+        except Disconnected:
+            raised.append("Disconnected")
+
+    consumer = Recorded(connect=connect)
+    runner = world.runner(consumer)
+    runner.connect()
+    transport, _ = pair()
+    connection = Connection(transport, runner, Bounds(1000, 1000), dialect=SILENT)
+    world.hub.complete(world.hub.join(()), connection, tuple)
+    connection.abort()
+    runner.opened(connection)
+    assert consumer.ended() == 1006
+    assert raised == ["Disconnected"]
 
 
 def test_close_after_close_does_nothing_before_accept_either(world):
@@ -813,9 +867,8 @@ def test_one_that_swallows_everything_is_told_again_but_not_logged_again(world, 
     assert caplog.text.count("is ended: it has gone on for too long") == 1
 
 
-def test_each_handler_has_the_whole_time(world, with_settings):
-    """What the client sent before it left is handled, and each message may take its time."""
-    with_settings(WSLOOP={"HANDLER_TIMEOUT": 5})
+def test_what_the_client_sent_before_it_left_may_take_its_time_in_all(world, with_settings):
+    with_settings(WSLOOP={"HANDLER_TIMEOUT": 30})
     done = []
 
     def receive(consumer, message):
@@ -828,6 +881,63 @@ def test_each_handler_has_the_whole_time(world, with_settings):
     opened.peer.close()
     assert consumer.ended() == 1006
     assert done == [str(number) for number in range(10)]
+
+
+def test_and_no_longer_however_many_they_are(world, short):
+    consumer = Recorded(receive=lambda *_: Event().wait(0.1))
+    opened = world.open(consumer)
+    opened.peer.send(text(*map(str, range(300))))
+    began = time.monotonic()
+    opened.peer.close()
+    assert consumer.ended() == 1006
+    assert 0 < len(consumer.got("receive")) < 50
+    assert time.monotonic() - began < 15, "not 30 seconds"
+
+
+def test_disconnect_has_its_time_even_if_nothing_was_left_for_it(world, short):
+    slept = []
+
+    def disconnect(consumer, code):
+        Event().wait(0.1)
+        slept.append(code)
+
+    consumer = Recorded(receive=lambda *_: Event().wait(), disconnect=disconnect)
+    opened = world.open(consumer)
+    opened.peer.send(text("one", "two"))
+    wait_until(lambda: consumer.got("receive"), what="the handler")
+    opened.peer.close()
+    assert consumer.ended() == 1006
+    wait_until(lambda: slept == [1006], what="the end of disconnect()")
+    assert consumer.got("receive") == ["one"]
+
+
+def test_one_that_waits_for_redis_when_its_time_is_over_leaves_nothing(world, gate, facility, with_settings):
+    with_settings(WSLOOP={"HANDLER_TIMEOUT": 0.2, "REDIS_TIMEOUT": 40})
+    world.broker.ready()
+    gate.hold("SUBSCRIBE")
+    consumer = Recorded(receive=lambda consumer, _: consumer.channel_layer.group_add(facility, consumer.channel_name))
+    opened = world.open(consumer)
+    opened.peer.text("go")
+    gate.wait_for(1)
+    opened.peer.close()
+    assert consumer.ended() == 1006
+    gate.hold()
+    gate.let_through(len(gate.held))
+
+
+def test_a_greenlet_that_is_killed_between_two_handlers_is_replaced(world, monkeypatch):
+    """By a ``gevent.Timeout`` that a handler has forgotten, for example."""
+    monkeypatch.setattr(module, "BREATH", 0.2)
+    monkeypatch.setattr(gevent.get_hub(), "print_exception", lambda *_: None)
+    consumer = Recorded()
+    opened = world.open(consumer)
+    for number in range(module.TURN + 1):
+        world.send(opened.name, number)
+    wait_until(lambda: len(consumer.got("happened")) == module.TURN, what="the pause between two")
+    opened.runner.greenlet.kill(gevent.Timeout(1))
+    wait_until(lambda: consumer.got("happened") == list(range(module.TURN + 1)), what="the rest")
+    opened.peer.close()
+    assert consumer.ended() == 1006
 
 
 # What waits: the messages of the client.
@@ -1054,6 +1164,30 @@ def test_only_so_many_events_wait_and_who_sends_more_is_told(world, small, dropp
     assert opened.connection.open
 
 
+def test_events_that_wait_are_bounded_in_bytes_too(world, monkeypatch, dropped):
+    monkeypatch.setattr(world.consumers, "most_bytes", 10_000)
+    go_on = Event()
+    consumer = Recorded(receive=lambda *_: go_on.wait())
+    opened = world.open(consumer)
+    opened.peer.text("go")
+    wait_until(lambda: consumer.got("receive"), what="the handler")
+
+    def send(number, size):
+        world.layer.send(opened.name, {"type": "happened", "number": number, "ballast": bytes(size)})
+
+    for number in range(2):
+        send(number, 4000)
+    with pytest.raises(ChannelFull):
+        send(99, 4000)
+    send(2, 10)
+    assert dropped() == 1
+    go_on.set()
+    wait_until(lambda: consumer.got("happened") == [0, 1, 2], what="the events")
+    assert opened.runner._events_size == 0
+    send(3, 50_000)  # alone it may be larger
+    wait_until(lambda: consumer.got("happened") == [0, 1, 2, 3], what="the large one")
+
+
 def test_messages_of_the_client_take_no_room_of_events(world, monkeypatch):
     monkeypatch.setattr(world.consumers, "capacity", 1)
     go_on = Event()
@@ -1090,7 +1224,7 @@ def test_one_that_waits_for_its_client_and_is_flooded_is_closed_as_too_slow(worl
     assert Close.parse(frame.data).code == 4008
 
 
-@pytest.mark.parametrize("kind", ["no.such.method", "scope", "calls"])
+@pytest.mark.parametrize("kind", ["no.such.method", "calls"])
 def test_an_event_that_no_method_handles_closes_with_1011_and_is_logged(world, kind, caplog):
     consumer = Recorded()
     opened = world.open(consumer)
@@ -1184,6 +1318,25 @@ def test_an_event_for_a_group_reaches_all_of_it_the_sender_included(world, share
     assert [consumer.got("happened") for consumer in consumers] == [list(range(20))] * 3
 
 
+def test_each_member_gets_an_event_of_its_own(world, shared_redis, facility):
+    """What one does to it is no business of the others."""
+    seen = []
+
+    class Careless(Recorded):
+        groups = [facility]
+
+        def happened(self, event):
+            seen.append(event.pop("number"))
+            event["list"].append(1)
+            seen.append(event["list"])
+
+    for _ in range(3):
+        world.open(Careless())
+    world.layer.group_send(facility, {"type": "happened", "number": 1, "list": []})
+    wait_until(lambda: len(seen) == 6, what="the events")
+    assert seen == [1, [1]] * 3
+
+
 def test_a_consumer_that_ends_while_it_joins_a_group_leaves_no_subscription(world, gate, facility):
     world.broker.ready()
     gate.hold("SUBSCRIBE")
@@ -1267,6 +1420,79 @@ def test_who_cannot_watch_presence_is_refused_and_not_asked(world, use_redis, tm
         world.open(consumer, runner=world.runner(consumer, presence=b"unit:presence:x"))
     turn(5)
     assert consumer.calls == []
+
+
+# All of it at once.
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_after_any_churn_nothing_is_left_and_each_has_ended_once(world, own_redis, facility, with_settings, seed):
+    with_settings(WSLOOP={"HANDLER_TIMEOUT": 0.5})
+    chance = random.Random(seed)
+    world.broker.ready()
+    consumers, opened = [], [world.open(Recorded())]
+
+    def act(consumer, *_):
+        what = chance.choice(
+            ["nothing"] * 6 + ["sleep", "wait", "send", "flood", "close", "stop", "fail", "add", "tell"]
+        )
+        if what == "sleep":
+            time.sleep(chance.choice([0, 0.01, LONG]))
+        elif what == "wait":
+            Event().wait(chance.choice([0.01, LONG]))
+        elif what == "send":
+            consumer.send("x" * chance.choice([0, 10, 70_000]))
+        elif what == "flood":
+            for _ in range(200):
+                consumer.send(bytes_data=bytes(chance.choice([1, 1000, 40_000])))
+        elif what == "close":
+            consumer.close(4000)
+        elif what == "stop":
+            raise chance.choice([StopConsumer(), DenyConnection(), Disconnected(), SystemExit()])
+        elif what == "fail":
+            raise ZeroDivisionError
+        elif what == "add":
+            consumer.channel_layer.group_add(f"{facility}-{chance.randrange(3)}", consumer.channel_name)
+        elif what == "tell":
+            consumer.channel_layer.group_send(f"{facility}-{chance.randrange(3)}", {"type": "happened", "number": 1})
+
+    def connect(consumer):
+        act(consumer) if chance.random() < 0.3 else None
+        consumer.accept()
+        act(consumer)
+
+    deeds = [
+        lambda one: one.peer.send(text(*["x"] * chance.choice([1, 5, 20, 300]))),
+        lambda one: one.peer.send(masked(Opcode.BINARY, bytes(1000))),
+        lambda one: one.peer.socket.recv(65536, socket.MSG_DONTWAIT),
+        lambda one: one.peer.send(close_frame(4321)),
+        lambda one: one.peer.close(),
+        lambda one: one.connection.close(1012),
+        lambda one: one.connection.abort(),
+        lambda one: world.layer.send(one.name, {"type": "happened", "number": 1}),
+    ]
+    for number in range(150):
+        if number < 60:
+            consumer = Told(connect=connect, receive=act, happened=act, disconnect=act, resumed=act)
+            consumer.groups = chance.choice([[], [f"{facility}-0"]])
+            consumers.append(consumer)
+            with contextlib.suppress(Refused, RedisError, gevent.Timeout), gevent.Timeout(0.2):
+                opened.append(world.open(consumer, max_queued_bytes=100_000, send_buffer=4096))
+        one = chance.choice(opened)
+        one.peer.socket.settimeout(0.02)  # some are not read any more
+        with contextlib.suppress(OSError):
+            chance.choice(deeds)(one)
+        if number in (50, 100):
+            own_redis.kill()
+            own_redis.start()
+        turn(chance.randrange(4))
+    for each in opened:
+        each.connection.abort()
+    wait_until(world.nothing_is_left, timeout=40, what="the end of all consumers")
+    for consumer in consumers:
+        asked = [call for call in consumer.calls if call[0] == "connect"]
+        assert len(consumer.got("disconnect")) == len(asked) <= 1
+        assert not asked or consumer.calls[-1][0] == "disconnect"
 
 
 # What is kept.
