@@ -229,6 +229,46 @@ def test_groups_are_joined_before_connect_and_left_before_disconnect():
     assert consumer.groups_then[2:] == [("discard", "one", "specific.1!1"), ("discard", "two", "specific.1!1")]
 
 
+def test_connect_may_append_to_the_groups_of_its_own_socket_and_disconnect_leaves_those_too():
+    class Chat(WebsocketConsumer):
+        groups = ["all"]
+
+        def connect(self):
+            self.groups.append("lobby")
+            self.channel_layer.group_add("lobby", self.channel_name)
+
+    one, other = begin(Chat()), begin(Chat())
+    one.dispatch({"type": "websocket.connect"})
+    assert (one.groups, other.groups, Chat.groups) == (["all", "lobby"], ["all"], ["all"])
+    with pytest.raises(StopConsumer):
+        one.dispatch({"type": "websocket.disconnect", "code": 1000})
+    assert [asked[:2] for asked in one.channel_layer.asked] == [
+        *(("add", "all"), ("add", "lobby"), ("discard", "all"), ("discard", "lobby"))
+    ]
+
+
+def test_groups_are_joined_without_super_init_too():
+    class Chat(WebsocketConsumer):
+        groups = ("one",)
+
+        def __init__(self):
+            pass
+
+    consumer = begin(Chat())
+    consumer.dispatch({"type": "websocket.connect"})
+    assert consumer.channel_layer.asked == [("add", "one", "specific.1!1")]
+
+
+def test_disconnect_is_not_called_where_a_group_could_not_be_joined():
+    consumer = begin(Spoken())
+    consumer.channel_layer.group_add = lambda *_: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        consumer.dispatch({"type": "websocket.connect"})
+    with pytest.raises(StopConsumer):
+        consumer.dispatch({"type": "websocket.disconnect", "code": 1006})
+    assert consumer.received == []
+
+
 @pytest.mark.parametrize(
     ("event", "received"),
     [
@@ -258,6 +298,7 @@ def test_receive_gets_text_or_bytes_and_the_other_is_none(event, received):
             lambda consumer: consumer.send("x", close=4000),
             [{"type": "websocket.send", "text": "x"}, CLOSE | {"code": 4000}],
         ),
+        (lambda consumer: consumer.close(True), [CLOSE]),
         (lambda consumer: consumer.close(4000, "why"), [{"type": "websocket.close", "code": 4000, "reason": "why"}]),
     ],
 )

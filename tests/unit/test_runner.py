@@ -19,6 +19,7 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import PermissionDenied
 from django.db import connections
 from gevent.event import Event
+from gevent.lock import Semaphore
 from prometheus_client import REGISTRY
 from redis.exceptions import RedisError
 from websockets.frames import Close, Frame, Opcode
@@ -720,6 +721,33 @@ def test_when_the_worker_ends_it_waits_for_handlers_but_not_for_ever(world):
     assert not world.consumers.running
 
 
+def test_when_the_worker_ends_a_handler_is_ended_in_time_for_its_disconnect(world):
+    """Wherever it waits; HANDLER_TIMEOUT would be too late."""
+    raised, slept = [], []
+
+    def receive(consumer, message):
+        try:
+            Event().wait()
+        except BaseException as exc:
+            raised.append(type(exc))
+            raise
+
+    def disconnect(consumer, code):
+        time.sleep(0.05)
+        slept.append(code)
+
+    consumer = Recorded(receive=receive, disconnect=disconnect)
+    opened = world.open(consumer)
+    opened.peer.send(text("one"))
+    wait_until(lambda: consumer.got("receive"), what="the handler")
+    opened.connection.close(1012, "server restarting")
+    world.consumers.wait(10)
+    assert not world.consumers.running
+    assert raised == [Disconnected]
+    assert slept == [1012]
+    assert consumer.ended() == 1012
+
+
 # Handlers that go on although their client has left.
 
 
@@ -963,6 +991,22 @@ def test_a_client_that_sends_faster_than_it_is_handled_is_not_read(world):
     assert not opened.connection.held
     assert opened.connection._held == 0
     assert not world.consumers.full
+
+
+def test_it_is_read_again_when_half_of_what_waited_is_handled(world):
+    tickets = Semaphore(0)
+    consumer = Recorded(receive=lambda *_: tickets.acquire())
+    opened = world.open(consumer)
+    for number in range(module.MOST_MESSAGES + 1):
+        opened.peer.text(str(number))
+        turn()
+    for _ in range(module.MOST_MESSAGES):
+        waiting = opened.runner._messages  # without the one whose handler runs
+        assert opened.connection.held if waiting >= module.MOST_MESSAGES // 2 else True
+        assert not opened.connection.held if waiting < module.MOST_MESSAGES // 2 - 1 else True
+        tickets.release()
+        turn(5)
+    tickets.release()
 
 
 def test_holding_and_letting_go_are_balanced_over_many_bursts(world):
