@@ -31,9 +31,11 @@ from tests.unit.peer import WAIT, Peer, close_frame, masked, turn
 from wsloop import broker, history, layers, pool, presence, subscriptions, tokens, transport
 from wsloop import server as module
 from wsloop.broker import Unavailable
+from wsloop.connection import Connection
 from wsloop.consumers import WebsocketConsumer
 from wsloop.exceptions import Disconnected
 from wsloop.handshake import Refused
+from wsloop.hub import Hub
 from wsloop.publisher import RedisPublisher
 from wsloop.recovery import Recovery
 from wsloop.runner import Runner
@@ -1158,11 +1160,12 @@ def test_a_consumer_whose_client_hung_up_before_the_101_is_told(front, shared_re
     wait_until(nothing_is_left, what="the handshake leaving")
 
 
-def test_a_consumer_whose_socket_fails_behind_the_101_is_told(front, shared_redis, monkeypatch, caplog):
+@pytest.mark.parametrize(("where", "what"), [(Runner, "opened"), (Connection, "start"), (Hub, "complete")])
+def test_a_consumer_whose_socket_fails_behind_the_101_is_told(front, shared_redis, monkeypatch, caplog, where, what):
     def broken(*_):
         raise RuntimeError("an error that should not be")
 
-    monkeypatch.setattr(Runner, "opened", broken)
+    monkeypatch.setattr(where, what, broken)
     site = Site()
     answer = front.call("shout/a/", app=site.app)
     assert answer.status == 101
