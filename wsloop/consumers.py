@@ -189,7 +189,7 @@ class WebsocketConsumer(SyncConsumer):
     """
 
     groups: Sequence[str] | None = None
-    _asked = False  # connect() was called
+    _asked = True  # connect() was called, unless the groups could not be joined before
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -197,6 +197,7 @@ class WebsocketConsumer(SyncConsumer):
 
     def websocket_connect(self, message: Event) -> None:
         """Join the groups, and ask :meth:`connect`."""
+        self._asked = False
         for group in self.groups or ():
             self.channel_layer.group_add(group, self.channel_name)
         self._asked = True

@@ -133,8 +133,8 @@ class RedisLine:
         reply = f"{conf.prefix()}wsloop:reply:{secrets.token_hex(8)}"
         client, channel = pool.client(), worker_channel(worker)
         reached = self.publish(channel, msgpack.packb([*request, reply]))
-        if not reached and store.is_cluster(client):  # a node does not know who listens at the others
-            reached = sum(count for _, count in client.pubsub_numsub(channel))
+        if not reached:
+            reached = store.listeners(client, channel)
         if reached:
             # Asked for again and again, for waiting in Redis would take one of the process's two connections.
             pause, end = FIRST_PAUSE, time.monotonic() + conf.option("REDIS_TIMEOUT")

@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import logging
 import secrets
-from typing import Protocol
+from typing import Protocol, cast
 
 import gevent
 import msgpack
+from gevent.event import AsyncResult
 from redis.exceptions import ConnectionError as RedisUnreachable
 from redis.exceptions import RedisError
 
-from wsloop import layers, pool
+from wsloop import layers, pool, store
 from wsloop.broker import Broker, Unavailable
 from wsloop.drain import Drain
 
 logger = logging.getLogger("wsloop.members")
 
+BATCH = 100  # events published in one round trip
 RETRY = 0.5  # seconds until it is asked again whether the subscription stands
 FULL_TTL = 10  # seconds; who sends to a consumer whose worker was killed while it was full finds out then
 
@@ -44,6 +46,35 @@ class Member(Protocol):
 
     def resumed(self) -> None:
         """What was published meanwhile may be lost, but nothing that is published from now on. Never blocks."""
+
+
+class WorkerLine(layers.RedisLine):
+    """The way to other workers for the consumers of one: what they publish at the same time goes out together.
+
+    One after the other they would wait for each other's answers, as the process has two connections to publish with.
+    """
+
+    def __init__(self) -> None:
+        self._outbox: Drain[tuple[bytes, bytes, AsyncResult[int]]] = Drain(self._send_all)
+
+    def publish(self, channel: bytes, payload: bytes) -> int:
+        reached: AsyncResult[int] = AsyncResult()
+        self._outbox.put((channel, payload, reached))
+        return cast(int, reached.get())
+
+    def _send_all(self, items: list[tuple[bytes, bytes, AsyncResult[int]]]) -> None:
+        for start in range(0, len(items), BATCH):
+            batch = items[start : start + BATCH]
+            try:
+                answers = store.publish_bare(pool.client(), [(channel, payload) for channel, payload, _ in batch])
+            except (RedisError, OSError) as exc:
+                answers = [exc] * len(batch)
+            for (_, _, reached), answer in zip(batch, answers, strict=True):
+                if isinstance(answer, Exception):
+                    # One for each: it would gather the frames of all whom it is raised to.
+                    reached.set_exception(type(answer)(*answer.args))
+                else:
+                    reached.set(answer)
 
 
 class Members:
@@ -201,4 +232,4 @@ class Members:
             member.resumed()
 
 
-__all__ = ["Members"]
+__all__ = ["Members", "WorkerLine"]

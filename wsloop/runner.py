@@ -507,7 +507,7 @@ def _event(kind: str, content: Any) -> Event:
 
 
 def _sleeps(greenlet: Any) -> bool:
-    """Tell whether a greenlet is in ``time.sleep()``, which is gevent's: where ending it interrupts no work."""
+    """Tell whether a greenlet is in ``time.sleep()``, which is gevent's: ending it there cuts nothing in half."""
     return greenlet.gr_frame is not None and greenlet.gr_frame.f_code is SLEEP
 
 

@@ -48,7 +48,7 @@ from wsloop.dialects import BARE, DIALECTS, SILENT, Dialect
 from wsloop.handlers import Correspondent, CustomSpeaker, Listener, Speaker
 from wsloop.handshake import Refused
 from wsloop.hub import Hub, Joining, Visitor
-from wsloop.members import Members
+from wsloop.members import Members, WorkerLine
 from wsloop.messages import Message
 from wsloop.presence import Presence, presence_channel, who
 from wsloop.recovery import Recovery
@@ -84,7 +84,8 @@ class Engine:
         self.members = Members(self.broker)
         self.broker.attach(self.members.channel, self.members.heard)
         self.consumers = Consumers(self.hub, self.members)
-        layers.get_channel_layer().local = self.members
+        layer = layers.get_channel_layer()
+        layer.local, layer.line = self.members, WorkerLine()
         self.presence = Presence(close_databases)
         if transport.inside_uwsgi():
             checks.warn_about_uwsgi(transport.uwsgi_option)

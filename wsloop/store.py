@@ -219,6 +219,34 @@ def tell_all(client: Any, channel: bytes, payload: bytes) -> None:
         client.publish(channel, payload)
 
 
+def publish_bare(client: Any, messages: Sequence[tuple[bytes, bytes]]) -> list[Any]:
+    """Publish pairs of channel and payload, which nothing keeps, in one round trip (in a Redis Cluster: one by one).
+
+    Returns:
+        for each how many have got it, or the error of Redis.
+
+    Raises:
+        redis.exceptions.RedisError: if Redis cannot be reached.
+    """
+    if is_cluster(client):
+        return [client.publish(*message) for message in messages]
+    with client.pipeline(transaction=False) as pipeline:
+        for message in messages:
+            pipeline.publish(*message)
+        return list(pipeline.execute(raise_on_error=False))
+
+
+def listeners(client: Any, channel: bytes) -> int:
+    """Return how many connections listen to a channel, at all nodes of a Redis Cluster.
+
+    Raises:
+        redis.exceptions.RedisError: if Redis does not answer.
+    """
+    everywhere = {"target_nodes": RedisCluster.ALL_NODES} if is_cluster(client) else {}
+    ((_, count),) = client.pubsub_numsub(channel, **everywhere)
+    return int(count)
+
+
 def last_messages(client: Redis, channels: Sequence[bytes | str]) -> list[bytes | None]:
     """Return the last message that each channel keeps, or None; in one round trip, but for a Redis Cluster.
 

@@ -58,7 +58,7 @@ MAY_IMPORT = {
     "exceptions": set(),
     "consumers": {"exceptions"},
     "layers": {"conf", "consumers", "exceptions", "pool", "store"},
-    "members": {"broker", "drain", "layers", "pool"},
+    "members": {"broker", "drain", "layers", "pool", "store"},
     "routing": {"conf", "consumers"},
     "runner": {
         "access",
