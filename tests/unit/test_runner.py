@@ -681,6 +681,14 @@ def test_what_the_client_sent_before_it_left_is_handled_before(world):
     assert consumer.got("receive") == ["one", "two", "three"]
 
 
+def test_a_handler_that_is_ended_takes_nothing_from_the_messages_behind_it(world):
+    consumer = Recorded(receive=sleeping)
+    opened = world.open(consumer)
+    opened.peer.send(text("one", "two", "three"), close_frame(1000))
+    assert consumer.ended() == 1000
+    assert consumer.got("receive") == ["one", "two", "three"]
+
+
 def test_events_of_others_are_not_handled_when_the_client_has_left(world):
     go_on = Event()
     consumer = Recorded(receive=lambda *_: go_on.wait())
