@@ -10,8 +10,10 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from tests.integration.harness import wait_until
+from tests.integration.redis_topologies import ClusterSetup
+from tests.requires import need
 from tests.unit.peer import WAIT, turn
-from wsloop import layers, pool
+from wsloop import layers, pool, store
 from wsloop import members as module
 from wsloop.broker import Broker
 from wsloop.exceptions import ChannelFull
@@ -459,6 +461,79 @@ def test_a_group_that_is_none_is_logged(worker, shared_redis, group, caplog, cap
     assert capfd.readouterr().err == ""
 
 
+# What the consumers of one worker publish.
+
+
+@pytest.fixture
+def line():
+    return module.WorkerLine()
+
+
+@pytest.fixture
+def round_trips(monkeypatch):
+    """How many messages went to Redis together, each time."""
+    sizes = []
+    original = store.publish_bare
+    monkeypatch.setattr(
+        store, "publish_bare", lambda client, messages: sizes.append(len(messages)) or original(client, messages)
+    )
+    return sizes
+
+
+def published(line, messages):
+    """Publish at the same time, and return what became of each."""
+    greenlets = [gevent.spawn(line.publish, *message) for message in messages]
+    gevent.joinall(greenlets, timeout=WAIT)
+    assert all(each.ready() for each in greenlets)
+    return [each.exception or each.value for each in greenlets]
+
+
+def test_what_is_published_at_the_same_time_goes_out_together_and_in_order(
+    line, worker, shared_redis, facility, round_trips
+):
+    here = worker()
+    member = here.consumer(facility)
+    messages = [(group_channel(facility), encode(event(number))) for number in range(250)]
+    assert published(line, messages) == [1] * 250
+    wait_until(lambda: len(member.events) == 250, what="all events")
+    assert member.numbers() == list(range(250))
+    assert sum(round_trips) == 250
+    assert len(round_trips) <= 5
+
+
+def test_nobody_waits_for_the_answers_to_others_but_for_ones_own(line, shared_redis, facility):
+    assert line.publish(group_channel(facility), b"x") == 0
+
+
+def test_without_redis_each_gets_an_error_of_its_own_and_later_ones_go_through(line, own_redis, facility, monkeypatch):
+    own_redis.kill()
+    errors = published(line, [(group_channel(facility), b"x")] * 5)
+    assert all(isinstance(each, RedisError) for each in errors)
+    assert len(set(map(id, errors))) == 5
+    own_redis.start()
+    assert published(line, [(group_channel(facility), b"x")] * 5) == [0] * 5
+
+
+def test_what_redis_refuses_is_an_error_for_its_publisher_only(line, own_redis):
+    with own_redis.client() as client:
+        client.execute_command("ACL", "SETUSER", "default", "resetchannels", "&unit:allowed")
+    good, bad, again = published(line, [(b"unit:allowed", b"x"), (b"unit:forbidden", b"x"), (b"unit:allowed", b"x")])
+    assert (good, again) == (0, 0)
+    assert isinstance(bad, RedisError)
+
+
+def test_one_that_is_ended_while_it_waits_does_not_disturb_the_others(line, own_redis, facility):
+    own_redis.pause()
+    try:
+        greenlets = [gevent.spawn(line.publish, group_channel(facility), b"x") for _ in range(3)]
+        turn(5)
+        greenlets[1].kill()
+    finally:
+        own_redis.resume()
+    gevent.joinall(greenlets, timeout=WAIT)
+    assert [greenlets[0].value, greenlets[2].value] == [0, 0]
+
+
 # A line that breaks.
 
 
@@ -499,6 +574,41 @@ def test_when_they_are_told_nothing_is_missed_from_then_on(worker, own_redis, fa
     own_redis.start()
     wait_until(lambda: listening, what="the word that it stands again")
     assert [count for _, count in listening] == [1] * 20
+
+
+def test_a_redis_cluster(worker, shell, use_redis, with_settings):
+    need("redis-server")
+    cluster = ClusterSetup()
+    try:
+        cluster.start()
+        with_settings(WS4REDIS_CONNECTION=cluster.connection())
+        pool.client.cache_clear()
+        here, there = worker(), worker()
+        for each in (here, there):
+            each.broker.ready()
+        members = [each.consumer(*map(str, range(10))) for each in (here, there)]
+        lone = there.consumer(room=1)
+        for group in map(str, range(10)):
+            here.layer.group_add(group, lone.channel_name)
+            here.layer.group_discard(group, lone.channel_name)
+            for layer in (shell, here.layer, there.layer):
+                layer.group_send(group, event(int(group)))
+        wait_until(lambda: all(len(each.events) == 30 for each in members), what="all events")
+        assert [sorted(each.numbers()) for each in members] == [sorted([*range(10)] * 3)] * 2
+        here.layer.send(lone.channel_name, event(1))
+        wait_until(lambda: lone.numbers(), what="the event")
+        assert lone.numbers() == [1]
+        here.layer.send(lone.channel_name, event(2))  # is dropped, and noted
+        wait_until(lambda: pool.client().exists(full_key(lone.channel_name)), what="the note")
+        with pytest.raises(ChannelFull):
+            shell.send(lone.channel_name, event(3))
+        there.members.leave(lone.channel_name)
+        wait_until(lambda: not pool.client().exists(full_key(lone.channel_name)), what="the end of the note")
+        there.broker.stop()
+        wait_until(lambda: not dict(pool.client().pubsub_numsub(there.members.channel))[there.members.channel])
+        shell.group_add("1", members[1].channel_name)  # of a worker that has ended
+    finally:
+        cluster.close()
 
 
 # What is kept.
