@@ -617,6 +617,7 @@ def test_who_signs_out_in_another_window_can_write_no_more(browser, room):
     browser.driver.switch_to.window(page)
     browser.until(lambda: "Signed out" in browser.text(".account"), "the header says so")
     assert "nothing can be sent from here" in browser.text(".composer-box")
+    assert "Who is here is not known any more." in browser.text("[data-people]")
     say(browser, " or copy me")
     assert browser.find("[name=message]").get_property("value") == "do not lose me"
     assert texts(browser) == []

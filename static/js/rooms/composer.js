@@ -1,6 +1,6 @@
 /**
- * Where a message is written. Enter sends it, and the next one can be written at once; what could not be sent comes back.
- * Each message has a key: whatever became of a first attempt, the second one does not store it twice.
+ * Where a message is written. Enter sends it, and the next one can be written at once; what could not be sent comes
+ * back. Each message has a key: whatever became of a first attempt, the second one does not store it twice.
  */
 
 import { disable } from "../forms.js";

@@ -1,7 +1,7 @@
 /**
- * The messages of a room on the page: in the order of their numbers, each once. The list is at its bottom and follows what
- * comes, or was scrolled up and stays where it is; what came unseen is counted, and where it begins is marked. Texts and
- * names are set as text, never as HTML.
+ * The messages of a room on the page: in the order of their numbers, each once. The list is at its bottom and follows
+ * what comes, or was scrolled up and stays where it is; what came unseen is counted, and where it begins is marked.
+ * Texts and names are set as text, never as HTML.
  */
 
 import { arrange } from "./arrange.js";
@@ -22,15 +22,16 @@ const MOST = 500; // messages shown at a time; a page that stays open for days m
 export function feedOf(page, me, onSeen) {
   /** @param {string} selector @returns {HTMLElement} */
   const find = (selector) => /** @type {HTMLElement} */ (page.querySelector(selector));
-  const [scroll, list, pending, nothing] = ["[data-scroll]", "[data-talk]", "[data-pending]", "[data-nothing]"].map(find);
-  const [toNewest, earlier, earlierLink] = ["[data-to-newest]", "[data-earlier-box]", "[data-earlier]"].map(find);
+  const [scroll, list, pending] = ["[data-scroll]", "[data-talk]", "[data-pending]"].map(find);
+  const [nothing, toNewest] = ["[data-nothing]", "[data-to-newest]"].map(find);
+  const [earlier, earlierLink] = ["[data-earlier-box]", "[data-earlier]"].map(find);
   const title = document.title;
   let last = Number(page.dataset.last);
   let seenTo = 0;
   let unseen = 0;
   /** @type {number | null} the number of the first message that is marked as new */
   let newFrom = list.querySelector("[data-new]") ? Number(page.dataset.read) + 1 : null;
-  let loading = false;
+  let loading = false; // earlier messages
 
   // The list's box is a reversed column: its scrollTop is 0 at the bottom, and negative above.
   const atBottom = () => scroll.scrollTop > -AT_BOTTOM;
@@ -53,7 +54,7 @@ export function feedOf(page, me, onSeen) {
       for (const { key } of fresh) if (key) unpend(key);
       list.append(...fresh.map(make));
       last = fresh[fresh.length - 1].number;
-      if (follow) shorten();
+      if (follow && !loading) shorten(); // or what is being loaded would not fit in before
       tidy();
     });
     seen();
@@ -97,7 +98,7 @@ export function feedOf(page, me, onSeen) {
     toBottom();
   }
 
-  /** @param {string} key */
+  /** Takes such a message away. @param {string} key */
   function unpend(key) {
     for (const item of pending.querySelectorAll("li")) if (item.dataset.key === key) item.remove();
     nothing.hidden = pending.children.length > 0 || list.children.length > 0;
@@ -145,9 +146,9 @@ export function feedOf(page, me, onSeen) {
     if (loading) return;
     loading = true;
     earlierLink.setAttribute("aria-disabled", "true");
+    const { href } = /** @type {HTMLAnchorElement} */ (earlierLink);
     try {
-      const address = /** @type {HTMLAnchorElement} */ (earlierLink).href;
-      const response = await fetch(address, { headers: { Accept: "application/json" } });
+      const response = await fetch(href, { headers: { Accept: "application/json" } });
       const page = await response.json();
       // Read aloud is what comes at the end, not what is put before.
       scroll.setAttribute("aria-live", "off");
@@ -198,6 +199,15 @@ export function feedOf(page, me, onSeen) {
     seen,
     pend,
     unpend,
+    /**
+     * A message of one's own is stored. If it is shown already, it has been sent twice.
+     *
+     * @param {string} key
+     * @param {number} number
+     */
+    stored(key, number) {
+      if (number <= last) unpend(key);
+    },
     /** The number up to which everything is shown. */
     get last() {
       return last;

@@ -89,6 +89,12 @@ export function peopleOf(page, me) {
       else users.delete(change.user);
       show();
     },
+    /** There is nobody any more who could tell. */
+    forget() {
+      list.replaceChildren();
+      guests.textContent = "Who is here is not known any more.";
+      count.textContent = "";
+    },
   };
 }
 

@@ -1,6 +1,6 @@
 /**
- * The page of a room: its socket, and what goes to and fro. Each time the line is opened it names the last message that is
- * shown, and the server sends what comes after it; see chat/room_consumer.py for what is said.
+ * The page of a room: its socket, and what goes to and fro. Each time the line is opened it names the last message
+ * that is shown, and the server sends what comes after it; see chat/room_consumer.py for what is said.
  */
 
 import * as account from "../account.js";
@@ -50,10 +50,11 @@ export function start(page) {
       if (state.name === "connected") return;
       people.typists.clear();
       for (const answer of waiting.values()) answer(null);
-      if (state.name === "offline" && state.reason === SIGNED_OUT) {
-        account.signedOut();
-        composer?.disable();
-      }
+      if (state.name !== "offline") return;
+      people.forget();
+      if (state.reason !== SIGNED_OUT) return;
+      account.signedOut();
+      composer?.disable();
     },
   });
   const composer =
@@ -78,6 +79,7 @@ export function start(page) {
       case "messages":
         return show(content.messages);
       case "ack":
+        feed.stored(content.key, content.number);
         return waiting.get(content.key)?.({ errors: null });
       case "error":
         return waiting.get(content.key)?.({ errors: content.errors });
@@ -147,14 +149,19 @@ export function start(page) {
     body.set("message", text);
     let response;
     try {
-      const signal = AbortSignal.timeout(POST_PATIENCE);
-      response = await fetch(location.pathname, { method: "POST", headers: { Accept: "application/json" }, body, signal });
+      response = await fetch(location.pathname, {
+        method: "POST",
+        headers: { Accept: "application/json" },
+        body,
+        signal: AbortSignal.timeout(POST_PATIENCE),
+      });
     } catch {
       return failed("The server cannot be reached. Your message is still here; try again.");
     }
     try {
-      const { ok, errors } = await response.json();
+      const { ok, errors, number } = await response.json();
       if (!ok) return errors;
+      feed.stored(key, number);
     } catch {
       return failed(
         response.status === 403

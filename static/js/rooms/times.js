@@ -14,9 +14,11 @@ export const dayOf = (date) => DAY.format(date);
 /** @param {Date} date */
 export const exactly = (date) => EXACT.format(date);
 
+const WRITTEN = ".said time, .room-time"; // by the server
+
 /** @param {ParentNode} root in which the times of messages are rewritten */
 export function localise(root) {
-  for (const time of /** @type {NodeListOf<HTMLTimeElement>} */ (root.querySelectorAll(".said time, .room-time"))) {
+  for (const time of /** @type {NodeListOf<HTMLTimeElement>} */ (root.querySelectorAll(WRITTEN))) {
     const date = new Date(time.dateTime);
     if (Number.isNaN(date.getTime())) continue;
     time.textContent = (time.matches(".room-time") ? BOTH : TIME).format(date);
