@@ -1216,6 +1216,24 @@ def test_only_so_many_events_wait_and_who_sends_more_is_told(world, small, dropp
     assert opened.connection.open
 
 
+def test_who_sends_from_elsewhere_is_told_while_there_is_no_room(world, small, shared_redis, redis_client):
+    go_on, elsewhere = Event(), layers.ChannelLayer()
+    consumer = Recorded(receive=lambda *_: go_on.wait())
+    opened = world.open(consumer)
+    world.broker.ready()
+    opened.peer.text("go")
+    wait_until(lambda: consumer.got("receive"), what="the handler")
+    for number in range(11):
+        elsewhere.send(opened.name, {"type": "happened", "number": number})
+    wait_until(lambda: redis_client.exists(layers.full_key(opened.name)), what="the note")
+    with pytest.raises(ChannelFull):
+        elsewhere.send(opened.name, {"type": "happened", "number": 99})
+    go_on.set()
+    wait_until(lambda: not redis_client.exists(layers.full_key(opened.name)), what="the end of the note")
+    elsewhere.send(opened.name, {"type": "happened", "number": 11})
+    wait_until(lambda: consumer.got("happened") == [*range(10), 11], what="the events")
+
+
 def test_events_that_wait_are_bounded_in_bytes_too(world, monkeypatch, dropped):
     monkeypatch.setattr(world.consumers, "most_bytes", 10_000)
     go_on = Event()

@@ -86,7 +86,7 @@ def fresh(monkeypatch):
         engine.broker.stop()
     module.engine.cache_clear()
     module.listener.cache_clear()
-    layers.LAYER.local = None
+    layers.LAYER.local, layers.LAYER.line = None, layers.RedisLine()
 
 
 class Front:
