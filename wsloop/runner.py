@@ -103,7 +103,7 @@ class Consumers:
         """Return when no handler runs any more, or after ``timeout`` seconds; half of them is for ``disconnect``."""
         self._join(timeout / 2)
         for runner in self.running:
-            runner.end_handler()
+            runner.give_up()
         self._join(timeout / 2)
 
     def _join(self, timeout: float) -> None:
@@ -281,8 +281,9 @@ class Runner:
         self._put("websocket.disconnect", code)
         self._end_handler()
 
-    def end_handler(self) -> None:
-        """End a handler that runs, wherever it waits: there is no more time."""
+    def give_up(self) -> None:
+        """There is no more time: end a handler that runs, wherever it waits, and call nothing but ``disconnect``."""
+        self._ends_at = float("-inf")
         if self.greenlet is not None and self._handling not in (None, "websocket.disconnect"):
             self.greenlet.kill(Disconnected(), block=False)
 

@@ -241,7 +241,8 @@ def test_a_worker_that_reloads_says_goodbye_and_ends_its_handlers(serve, name):
     site = serve(options=MODULE)
     client, loop = site.connect(f"trace/{name}/"), site.connect(f"trace/{name}-loop/?what=loop")
     busy = site.connect(f"trace/{name}-busy/")
-    busy.send("work")
+    for _ in range(5):
+        busy.send("work")
     wait_until(lambda: trace(site, f"{name}-loop")[-1:] == ["open"], 20)
     wait_until(lambda: trace(site, f"{name}-busy")[-1:] == ["receive work"], 20)
     os.kill(site.workers()[0], signal.SIGHUP)
