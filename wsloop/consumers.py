@@ -306,4 +306,15 @@ class JsonWebsocketConsumer(WebsocketConsumer):
         return json.dumps(content)
 
 
+def __getattr__(name: str) -> Any:
+    plain = {f"Async{each}": each for each in ("WebsocketConsumer", "JsonWebsocketConsumer")}
+    plain["AsyncConsumer"] = "SyncConsumer"
+    if name in plain:  # of Channels
+        raise ImportError(
+            f"there is no {name}: consumers here are plain code that may block. Take {plain[name]}, write `def` for "
+            "`async def`, and leave out `await`; see docs/how-to/coming-from-channels.rst."
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = ["JsonWebsocketConsumer", "SyncConsumer", "WebsocketConsumer"]

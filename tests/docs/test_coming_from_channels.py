@@ -125,6 +125,12 @@ import importlib, inspect, json, sys
 import django
 django.setup()
 
+def has(found, name):
+    try:
+        return hasattr(found, name)
+    except ImportError:  # a name of Channels, whose absence is explained
+        return False
+
 def missing(path):
     parts = path.split(".")
     for number in range(len(parts), 0, -1):
@@ -134,7 +140,7 @@ def missing(path):
             continue
         for name in parts[number:]:
             annotated = [vars(each).get("__annotations__", ()) for each in getattr(found, "__mro__", ())]
-            if not hasattr(found, name) and not any(name in each for each in annotated):
+            if not has(found, name) and not any(name in each for each in annotated):
                 return True
             found = getattr(found, name, None)
         return False

@@ -454,3 +454,11 @@ def test_in_root_urlconf_it_says_where_it_belongs():
 def test_any_arguments_are_taken_by_the_classes_themselves():
     for each in (SyncConsumer, WebsocketConsumer, JsonWebsocketConsumer):
         each(1, name="value")
+
+
+@pytest.mark.parametrize("name", ["AsyncConsumer", "AsyncWebsocketConsumer", "AsyncJsonWebsocketConsumer"])
+def test_who_asks_for_the_asynchronous_ones_is_told_what_to_take(name):
+    with pytest.raises(ImportError, match=rf"there is no {name}: .* write `def` for `async def`"):
+        exec(f"from wsloop.consumers import {name}")
+    with pytest.raises(ImportError, match="cannot import name 'Other'"):
+        exec("from wsloop.consumers import Other")
