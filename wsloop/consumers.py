@@ -105,8 +105,8 @@ class SyncConsumer:
             if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
                 raise TypeError(
                     f"{cls.__name__}.{name} is `async def`; consumers here are plain code that may block. Write "
-                    f"`def {name}(…)` and leave out `await`. What there is as a coroutine only is run in a thread: "
-                    "gevent.get_hub().threadpool.apply(asyncio.run, [coroutine])."
+                    f"`def {name}(…)` and leave out `await`. What there is as a coroutine only is run in a pool of "
+                    "threads: POOL = gevent.threadpool.ThreadPool(10), POOL.apply(asyncio.run, [coroutine])."
                 )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -9,9 +9,11 @@ This module must not know WebSockets.
 
 from __future__ import annotations
 
+import copy
 import logging
 import secrets
-from typing import Protocol, cast
+from collections.abc import Iterator
+from typing import Any, Protocol, cast
 
 import gevent
 import msgpack
@@ -25,9 +27,12 @@ from wsloop.drain import Drain
 
 logger = logging.getLogger("wsloop.members")
 
-BATCH = 100  # events published in one round trip
+BATCH, BATCH_BYTES = 100, 256 * 1024  # events published in one round trip, and bytes of them
 RETRY = 0.5  # seconds until it is asked again whether the subscription stands
 FULL_TTL = 10  # seconds; who sends to a consumer whose worker was killed while it was full finds out then
+
+
+Publication = tuple[bytes, bytes, Any]  # channel, payload, and the AsyncResult for how many have got it
 
 
 class Member(Protocol):
@@ -55,16 +60,15 @@ class WorkerLine(layers.RedisLine):
     """
 
     def __init__(self) -> None:
-        self._outbox: Drain[tuple[bytes, bytes, AsyncResult[int]]] = Drain(self._send_all)
+        self._outbox: Drain[Publication] = Drain(self._send_all)
 
     def publish(self, channel: bytes, payload: bytes) -> int:
         reached: AsyncResult[int] = AsyncResult()
         self._outbox.put((channel, payload, reached))
         return cast(int, reached.get())
 
-    def _send_all(self, items: list[tuple[bytes, bytes, AsyncResult[int]]]) -> None:
-        for start in range(0, len(items), BATCH):
-            batch = items[start : start + BATCH]
+    def _send_all(self, items: list[Publication]) -> None:
+        for batch in _batches(items):
             try:
                 answers = store.publish_bare(pool.client(), [(channel, payload) for channel, payload, _ in batch])
             except (RedisError, OSError) as exc:
@@ -72,9 +76,22 @@ class WorkerLine(layers.RedisLine):
             for (_, _, reached), answer in zip(batch, answers, strict=True):
                 if isinstance(answer, Exception):
                     # One for each: it would gather the frames of all whom it is raised to.
-                    reached.set_exception(type(answer)(*answer.args))
+                    reached.set_exception(copy.copy(answer))
                 else:
                     reached.set(answer)
+
+
+def _batches(items: list[Publication]) -> Iterator[list[Publication]]:
+    """Yield events in order, as many at once as go out together."""
+    batch: list[Publication] = []
+    size = 0
+    for item in items:
+        if batch and (len(batch) == BATCH or size + len(item[1]) > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(item)
+        size += len(item[1])
+    yield batch
 
 
 class Members:

@@ -51,6 +51,7 @@ logger = logging.getLogger("wsloop.runner")
 MOST_MESSAGES = 16  # messages of the client that wait; at most 1 MiB with MAX_MESSAGE_SIZE as it is
 LOOK = 0.25  # seconds between two looks at a handler that goes on although its client has left
 LOOK_FULL = 1.0  # seconds between two looks at whether clients that are not read have hung up
+RETRY_AFTER = 5  # seconds, for a client whose handshake the end of the worker has interrupted
 BREATH = 1e-6  # seconds: with 0 gevent would go round some fifty times before it looks at sockets and timers
 SLEEP = gevent.sleep.__code__
 TURN = 8  # messages sent, or events handled, before other greenlets and sockets get their turn
@@ -278,7 +279,7 @@ class Runner:
         if opening is not None:
             opening.set_exception(Disconnected())
         self._decision = None
-        self._put("websocket.disconnect", code)
+        self._put("websocket.disconnect", int(code))
         self._end_handler()
 
     def give_up(self) -> None:
@@ -381,7 +382,11 @@ class Runner:
                 raise RuntimeError("connect() has called neither accept() nor close()")
         except StopConsumer:
             self._close(CloseCode.NORMAL_CLOSURE)
-        except GreenletExit:  # Disconnected, or the site's own code has ended the greenlet
+        except GreenletExit:  # Disconnected, the worker ends, or the site's own code has ended the greenlet
+            if self._state is State.CONNECTING:
+                reason = "The server is restarting. Try again in a few seconds."
+                headers = [("Retry-After", str(RETRY_AFTER))]
+                self._refuse(Refused(HTTPStatus.SERVICE_UNAVAILABLE, reason, headers), CloseCode.SERVICE_RESTART)
             if not (self._hung_up or self._state is State.LEFT):  # else what the client sent before is handled yet
                 self._close(CloseCode.NORMAL_CLOSURE)
         except KeyboardInterrupt:  # no error of the handler: it only ran when somebody stopped the server
