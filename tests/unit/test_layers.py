@@ -401,7 +401,7 @@ def test_a_worker_that_has_ended_need_not_answer(shell, shared_redis, with_setti
 
 
 def test_a_worker_that_does_not_answer_in_time_is_an_error(shell, listen, with_settings):
-    with_settings(WSLOOP={"REDIS_TIMEOUT": 0.3})
+    with_settings(WSLOOP={"REDIS_TIMEOUT": 1})
     redis_pool.client.cache_clear()
     listen(worker_channel("0123456789abcdef"))
     with pytest.raises(RedisTimeout, match="did not answer in time"):

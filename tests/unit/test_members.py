@@ -395,7 +395,7 @@ def test_a_worker_that_has_gone_need_not_answer(worker, shell, shared_redis, red
 
 
 def test_a_worker_that_is_slow_is_an_error_of_redis_and_leaves_nothing(worker, shell, gate, facility, with_settings):
-    with_settings(WSLOOP={"REDIS_TIMEOUT": 1})
+    with_settings(WSLOOP={"REDIS_TIMEOUT": 2})
     pool.client.cache_clear()
     here = worker()
     one = here.consumer()
@@ -607,6 +607,7 @@ def test_a_redis_cluster(worker, shell, use_redis, with_settings):
         there.broker.stop()
         wait_until(lambda: not dict(pool.client().pubsub_numsub(there.members.channel))[there.members.channel])
         shell.group_add("1", members[1].channel_name)  # of a worker that has ended
+        here.broker.stop()  # before the nodes end, or it would be in the middle of connecting to them
     finally:
         cluster.close()
 

@@ -1135,7 +1135,7 @@ def test_a_consumer_that_cannot_be_made_is_500_and_a_log_entry(front, shared_red
 
 
 def test_a_consumer_that_does_not_decide_in_time_is_503(front, shared_redis, with_settings, reached):
-    with_settings(WSLOOP={"HANDSHAKE_TIMEOUT": 0.2})
+    with_settings(WSLOOP={"HANDSHAKE_TIMEOUT": 2})
     site = Site(connecting=lambda consumer: time.sleep(3600))
     assert front.call("shout/a/", app=site.app).status == 503
     assert site.code() == 1006
