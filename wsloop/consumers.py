@@ -15,7 +15,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.http import QueryDict
-from websockets.frames import Close
+from websockets.frames import Close, CloseCode
 
 from wsloop.exceptions import AcceptConnection, DenyConnection, StopConsumer
 
@@ -281,12 +281,15 @@ class JsonWebsocketConsumer(WebsocketConsumer):
     def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any) -> None:
         """Decode a message of the client, and call :meth:`receive_json`.
 
-        Raises:
-            ValueError: if it is binary, or no JSON.
+        One that is binary, or no JSON, closes the socket with 1007. In Channels it is an error of the consumer: anybody
+        could fill the log.
         """
-        if not text_data:
-            raise ValueError("a message of the client was binary or empty, and not JSON; override receive() to take it")
-        self.receive_json(self.decode_json(text_data), **kwargs)
+        try:
+            content = self.decode_json(text_data or "")
+        except (ValueError, RecursionError):
+            self.close(CloseCode.INVALID_DATA, "JSON is expected")
+            return
+        self.receive_json(content, **kwargs)
 
     def receive_json(self, content: Any, **kwargs: Any) -> None:
         """Handle a message of the client."""
@@ -297,7 +300,11 @@ class JsonWebsocketConsumer(WebsocketConsumer):
 
     @classmethod
     def decode_json(cls, text_data: str) -> Any:
-        """Return what a message of the client says."""
+        """Return what a message of the client says.
+
+        Raises:
+            ValueError: if it is no JSON.
+        """
         return json.loads(text_data)
 
     @classmethod

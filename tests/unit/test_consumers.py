@@ -335,9 +335,26 @@ def test_json_is_decoded_and_encoded(content):
 @pytest.mark.parametrize(
     "event", [{"text": "no JSON"}, {"text": ""}, {"text": "{"}, {"bytes": b"{}"}, {"bytes": b""}, {"bytes": b"\xff"}]
 )
-def test_what_is_no_json_raises(event):
-    with pytest.raises(ValueError):
-        begin(Json()).dispatch({"type": "websocket.receive", **event})
+def test_what_is_no_json_closes_with_1007_and_is_no_error_of_the_consumer(event):
+    consumer = begin(Json())
+    consumer.dispatch({"type": "websocket.receive", **event})
+    assert consumer.sent == [CLOSE | {"code": 1007, "reason": "JSON is expected"}]
+    assert not hasattr(consumer, "content")
+
+
+def test_json_that_is_nested_too_deeply_closes_with_1007():
+    consumer = begin(Json())
+    consumer.dispatch({"type": "websocket.receive", "text": "[" * 100_000})
+    assert [each["code"] for each in consumer.sent] == [1007]
+
+
+def test_an_error_while_json_is_handled_is_one_of_the_consumer():
+    class Broken(Json):
+        def receive_json(self, content):
+            raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        begin(Broken()).dispatch({"type": "websocket.receive", "text": "1"})
 
 
 def test_what_json_cannot_carry_raises_and_is_not_sent():

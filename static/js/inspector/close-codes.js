@@ -10,7 +10,7 @@
 export const WSLOOP_CODES = {
   1000: { meaning: "the client's own, sent back; or the consumer has done its work", action: "nothing" },
   1002: { meaning: "the client broke the protocol", action: "mend the client" },
-  1007: { meaning: "text that is not UTF-8", action: "mend the client" },
+  1007: { meaning: "text that is not UTF-8, or no JSON where a consumer expects it", action: "mend the client" },
   1009: { meaning: "message over MAX_MESSAGE_SIZE", action: "send smaller ones" },
   1011: { meaning: "the server's or the site's code failed", action: "connect again later" },
   1012: {
