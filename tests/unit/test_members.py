@@ -501,6 +501,19 @@ def test_what_is_published_at_the_same_time_goes_out_together_and_in_order(
     assert len(round_trips) <= 5
 
 
+def test_large_events_do_not_go_out_all_together(line, worker, shared_redis, facility, round_trips):
+    here = worker()
+    member = here.consumer(facility)
+    payload = encode({"type": "happened", "number": 1, "ballast": bytes(100_000)})
+    assert published(line, [(group_channel(facility), payload)] * 10) == [1] * 10
+    wait_until(lambda: len(member.events) == 10, what="all events")
+    assert sum(round_trips) == 10
+    assert max(round_trips) <= 2
+    large = encode({"type": "happened", "number": 2, "ballast": bytes(1_000_000)})
+    assert published(line, [(group_channel(facility), large)] * 2) == [1] * 2
+    assert round_trips[-2:] == [1, 1]
+
+
 def test_nobody_waits_for_the_answers_to_others_but_for_ones_own(line, shared_redis, facility):
     assert line.publish(group_channel(facility), b"x") == 0
 

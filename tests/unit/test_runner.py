@@ -756,6 +756,36 @@ def test_when_the_worker_ends_a_handler_is_ended_in_time_for_its_disconnect(worl
     assert consumer.ended() == 1012
 
 
+def test_what_waits_then_gives_way_to_disconnect(world):
+    consumer = Recorded(receive=lambda *_: Event().wait())
+    opened = world.open(consumer)
+    opened.peer.send(text("one", "two", "three"))
+    wait_until(lambda: consumer.got("receive"), what="the handler")
+    opened.connection.close(1012, "server restarting")
+    world.consumers.wait(1)
+    assert consumer.ended() == 1012
+    assert consumer.got("receive") == ["one"]
+
+
+def test_a_handshake_that_the_end_of_the_worker_interrupts_may_be_tried_again(world):
+    consumer = Recorded(connect=lambda *_: Event().wait())
+    opening = gevent.spawn(world.open, consumer)
+    wait_until(lambda: consumer.calls, what="connect()")
+    world.consumers.wait(0.2)
+    with pytest.raises(Refused) as refused:
+        opening.get(timeout=WAIT)
+    assert refused.value.status == 503
+    assert dict(refused.value.headers)["Retry-After"] == "5"
+    assert consumer.ended() == 1012
+
+
+def test_the_code_is_a_plain_number(world):
+    """``str()`` of one of the library's has its name in it, with Python 3.10."""
+    consumer = Recorded()
+    world.open(consumer).peer.close()
+    assert type(consumer.ended()) is int
+
+
 # Handlers that go on although their client has left.
 
 
