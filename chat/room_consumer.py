@@ -56,6 +56,9 @@ class RoomConsumer(JsonWebsocketConsumer):
         if len(self.slug) > MAX_SLUG_LENGTH:
             self.close(reason="There is no such room: its name is too long.")
             return
+        if self.slug != self.slug.lower():  # not lowered here: who is there is known by the path of the socket
+            self.close(reason="There is no such room: its name has capital letters.")
+            return
         self.sent = self.marked = 0
         self.typed_at = float("-inf")
         try:

@@ -10,6 +10,7 @@ from chat.forms import MAX_MESSAGE_LENGTH, MessageField
 from chat.models import Room
 
 MAX_SLUG_LENGTH = Room._meta.get_field("slug").max_length
+NAMING = f"up to {MAX_SLUG_LENGTH} letters from a to z, digits, hyphens and underscores"  # what makes a name
 
 
 class RoomMessageField(MessageField):
@@ -52,7 +53,7 @@ class OpenRoomForm(forms.Form):
 
     name = forms.CharField(
         max_length=100,
-        help_text="Letters from a to z, digits and hyphens. Blanks become hyphens.",
+        help_text=f"A name has {NAMING}. Capitals become small, and blanks hyphens.",
         error_messages={"required": "Name the room."},
         widget=forms.TextInput(
             attrs={"autocomplete": "off", "autocapitalize": "none", "placeholder": "for example tea-kitchen"}

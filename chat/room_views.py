@@ -9,12 +9,13 @@ from http import HTTPStatus
 
 from django.http import JsonResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from django.utils.functional import cached_property
 from django.views.generic import FormView, ListView
 
 from chat import rooms
-from chat.room_forms import MAX_SLUG_LENGTH, OpenRoomForm, RoomMessageForm, to_slug
+from chat.room_forms import MAX_SLUG_LENGTH, NAMING, OpenRoomForm, RoomMessageForm, to_slug
 from chat.views import wants_json
 
 CONTINUED = 300  # seconds within which messages of one author stand below one name; as in static/js/rooms/arrange.js
@@ -48,9 +49,13 @@ class Room(FormView):
     form_class = RoomMessageForm
 
     def dispatch(self, request, *args, **kwargs):
-        self.slug = kwargs["room"]
+        self.slug = kwargs["room"].lower()
         if len(self.slug) > MAX_SLUG_LENGTH:
             return no_such_room(request, self.slug)
+        if self.slug != kwargs["room"] and request.method in ("GET", "HEAD"):
+            query = request.META["QUERY_STRING"]
+            address = reverse("room", args=[self.slug])
+            return redirect(f"{address}?{query}" if query else address, permanent=True)
         if request.method not in ("GET", "HEAD", "OPTIONS") and not request.user.is_authenticated:
             return self.refuse("You are signed out. Sign in, then send it again.")
         response = super().dispatch(request, *args, **kwargs)
@@ -62,38 +67,78 @@ class Room(FormView):
             return self.as_json()
         response = super().get(request, *args, **kwargs)
         messages, _ = self.page
-        if request.user.is_authenticated and self.before is None and messages:
-            # What is shown counts as read: without scripts there is nobody else who could tell.
-            rooms.mark_read(self.slug, request.user, messages[-1].number)
+        if self.after is not None and not messages:
+            return redirect("room", self.slug)  # what comes later will be there
+        if self.marked > (self.read or 0):
+            rooms.mark_read(self.slug, request.user, self.marked)
         return response
 
     @cached_property
     def before(self):
-        """The number before which messages are shown; None: the newest ones."""
+        """The number before which messages are shown."""
         return rooms.to_number(self.request.GET.get("before"))
 
     @cached_property
+    def after(self):
+        """The number after which messages are shown; None as well as ``before``: the newest ones."""
+        return rooms.to_number(self.request.GET.get("after"))
+
+    @cached_property
     def page(self):
-        return rooms.before(self.slug, self.before)
+        if self.after is None:
+            return rooms.before(self.slug, self.before)
+        return rooms.after(self.slug, self.after), self.after > 0
+
+    @cached_property
+    def read(self):
+        """The number up to which the user has read; None for who has not signed in."""
+        user = self.request.user
+        return rooms.read_mark(self.slug, user) if user.is_authenticated else None
+
+    @cached_property
+    def missed(self):
+        """Whether messages that the user has not read lie before those that are shown.
+
+        Not for who has never been here: to this user all that was said before is history.
+        """
+        if not self.read:
+            return False
+        if self.after is not None:
+            return self.read < self.after
+        messages, earlier = self.page
+        return earlier and self.read + 1 < messages[0].number
+
+    @cached_property
+    def marked(self):
+        """The number up to which the user has read when this page is shown.
+
+        What is shown counts as read: without scripts there is nobody else who could tell. But not if something
+        unread lies before it, which would count as well.
+        """
+        messages, _ = self.page
+        if self.read is None or self.before is not None or self.missed or not messages:
+            return self.read or 0
+        return max(self.read, messages[-1].number)
 
     def as_json(self):
         """Reply with the messages before a number, or after one: for a page that has no socket at the moment."""
-        number = rooms.to_number(self.request.GET.get("after"))
-        messages, earlier = self.page if number is None else (rooms.after(self.slug, number), number > 0)
+        messages, earlier = self.page
         return JsonResponse({"messages": [rooms.as_data(message) for message in messages], "earlier": earlier})
 
     def get_context_data(self, **kwargs):
-        user = self.request.user
         messages, earlier = self.page
-        newest = self.before is None
-        read = rooms.read_mark(self.slug, user) if user.is_authenticated and newest else None
+        newest = self.before is None and self.after is None
+        last = messages[-1].number if messages else 0
         return super().get_context_data(
             slug=self.slug,
-            rows=rows(messages, user, read),
-            earlier=messages[0].number if earlier else None,
-            last=messages[-1].number if messages else 0,
+            rows=rows(messages, self.request.user, self.read if self.before is None else None),
+            earlier=messages[0].number if earlier and messages else None,
+            last=last,
             newest=newest,
-            read=read,
+            read=self.read,
+            unread=max(0, last - self.read) if newest and self.read else 0,
+            missed=self.missed,
+            marked=self.marked,
             present=present(self.slug),
             **kwargs,
         )
@@ -155,5 +200,5 @@ def face(name):
 
 def no_such_room(request, name):
     """Reply for the address of a room whose name is none: say which names are, and offer the one most like it."""
-    context = {"name": name, "suggestion": to_slug(name), "longest": MAX_SLUG_LENGTH}
+    context = {"name": name, "suggestion": to_slug(name), "naming": NAMING}
     return render(request, "chat/no_room.html", context, status=HTTPStatus.NOT_FOUND)

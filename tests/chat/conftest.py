@@ -16,6 +16,7 @@ import django
 
 django.setup()
 
+from django.contrib.auth import get_user_model  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 from django.db import connection, transaction  # noqa: E402
 from django.test import Client, override_settings  # noqa: E402
@@ -64,6 +65,16 @@ def sign_in(database):
         return client
 
     return sign_in
+
+
+@pytest.fixture
+def john(database):
+    return get_user_model().objects.get(username="john")
+
+
+@pytest.fixture
+def mary(database):
+    return get_user_model().objects.get(username="mary")
 
 
 @contextlib.contextmanager

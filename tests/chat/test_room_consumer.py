@@ -3,7 +3,6 @@
 import uuid
 
 import pytest
-from django.contrib.auth import get_user_model
 from django.test import TestCase
 from redis.exceptions import RedisError
 
@@ -19,16 +18,6 @@ KNOWN = "An object with a type is expected, which is one of message, typing, rea
 @pytest.fixture(autouse=True)
 def without_redis(no_redis):
     """Events go from consumer to consumer; who is there is not known, and that is all the same."""
-
-
-@pytest.fixture
-def john(database):
-    return get_user_model().objects.get(username="john")
-
-
-@pytest.fixture
-def mary(database):
-    return get_user_model().objects.get(username="mary")
 
 
 @pytest.fixture
@@ -316,8 +305,9 @@ def test_a_socket_begins_with_who_is_there(opened, listen):
 # --- what does not work -----------------------------------------------------------------------------------------------
 
 
-def test_a_name_that_is_too_long_is_rejected(database):
-    socket = WebsocketCommunicator(websocket_urlpatterns, f"/ws/rooms/{'x' * 51}/")
+@pytest.mark.parametrize("name", ["x" * 51, "Lobby"])
+def test_a_name_that_no_room_can_have_is_rejected(database, name):
+    socket = WebsocketCommunicator(websocket_urlpatterns, f"/ws/rooms/{name}/")
     assert socket.connect()[0] is False
     socket.disconnect()
 

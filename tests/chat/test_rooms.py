@@ -18,7 +18,7 @@ from django.utils import timezone
 from chat import rooms
 from chat.models import Message, Room
 from chat.room_consumer import RoomConsumer
-from chat.room_forms import RoomMessageForm, to_slug
+from chat.room_forms import NAMING, RoomMessageForm, to_slug
 from chat.room_views import face
 from tests.chat.test_views import JSON, text
 
@@ -28,16 +28,6 @@ NOW = timezone.now().replace(hour=12, minute=0, second=0, microsecond=0)
 @pytest.fixture(autouse=True)
 def without_redis(no_redis):
     """Nothing here needs Redis, and everything holds while it is down."""
-
-
-@pytest.fixture
-def john(database):
-    return get_user_model().objects.get(username="john")
-
-
-@pytest.fixture
-def mary(database):
-    return get_user_model().objects.get(username="mary")
 
 
 @pytest.fixture
@@ -241,6 +231,40 @@ def test_an_older_page_marks_nothing_as_read(sign_in, kitchen, john):
     assert rooms.read_mark("kitchen", john) == 120
 
 
+def test_what_was_not_shown_is_not_read(sign_in, kitchen, john):
+    browser = sign_in("john")
+    rooms.mark_read("kitchen", john, 3)
+    html = text(browser.get("/rooms/kitchen/"))
+    assert re.search(r'data-to-new><a class="[^"]+" href="\?after=3">117 new messages', html)
+    assert 'data-read="3" data-marked="3"' in html
+    assert rooms.read_mark("kitchen", john) == 3
+    browser.get("/rooms/kitchen/?after=4")  # leaves one out
+    assert rooms.read_mark("kitchen", john) == 3
+    shown, path = [], "?after=3"
+    while path:  # as one goes on without scripts
+        response = browser.get(f"/rooms/kitchen/{path}", follow=True)
+        shown += [number for number in numbers(response) if number not in shown]
+        assert rooms.read_mark("kitchen", john) == shown[-1]
+        later = re.search(r'href="([^"]+)">Later messages', text(response))
+        path = later and later[1]
+    assert response.redirect_chain == [("/rooms/kitchen/", 302)]
+    assert "Mark as read" not in text(response)
+    assert sorted(shown) == [*range(4, 121)]
+
+
+def test_who_opens_a_room_for_the_first_time_has_missed_nothing(sign_in, kitchen, john):
+    assert "Mark as read" not in text(sign_in("john").get("/rooms/kitchen/"))
+    assert rooms.read_mark("kitchen", john) == 120
+
+
+def test_new_messages_that_fit_on_the_page_are_read_and_it_tells_how_many_they_are(sign_in, kitchen, john):
+    rooms.mark_read("kitchen", john, 70)
+    html = text(sign_in("john").get("/rooms/kitchen/"))
+    assert "data-to-new hidden" in html
+    assert "50 new messages" in html
+    assert rooms.read_mark("kitchen", john) == 120
+
+
 def test_a_mark_never_goes_back_nor_beyond_what_was_written(kitchen, john):
     for number, mark in ((0, 0), (50, 50), (20, 50), (10**12, 120), (-5, 120)):
         rooms.mark_read("kitchen", john, number)
@@ -409,6 +433,21 @@ def test_a_name_that_no_room_can_have_is_shown_as_text(client):
     html = text(client.get("/rooms/<img src=x>/"))
     assert "&lt;img src=x&gt;" in html
     assert "<img src=x>" not in html
+
+
+def test_capitals_make_no_other_room(client, sign_in, john):
+    moved = client.get("/rooms/Lobby/?before=7")
+    assert (moved.status_code, moved["Location"]) == (301, "/rooms/lobby/?before=7")
+    assert client.get("/rooms/LOBBY/")["Location"] == "/rooms/lobby/"
+    assert sign_in("john").post("/rooms/Tea/", {"message": "hello"})["Location"] == "/rooms/tea/"
+    assert [message.text for message in Message.objects.filter(room__slug="tea")] == ["hello"]
+
+
+def test_the_form_and_the_page_of_a_name_that_is_none_say_the_same_of_names(client):
+    for path in ("/rooms/", "/rooms/no room/"):
+        assert f"name has {NAMING}" in text(client.get(path)).replace("name of a room", "name"), path
+    for character in "az09-_":
+        assert f"a{character}a" == to_slug(f"a{character}a")
 
 
 def test_an_address_without_its_last_slash(client):

@@ -84,6 +84,15 @@ class Browser:
         self.until(lambda: username in self.text(".account"), "signing in")
         self.site.session_keys.add(self.driver.get_cookie("sessionid")["value"])
 
+    def sign_out_in_another_tab(self):
+        page = self.driver.current_window_handle
+        self.driver.switch_to.new_window("tab")
+        self.open("/")
+        self.press(".account button")
+        self.until(lambda: "Sign in" in self.text(".account"), "signing out")
+        self.driver.close()
+        self.driver.switch_to.window(page)
+
     def write(self, field, text):
         self.find(f"[name={field}]").send_keys(text)
 
@@ -502,13 +511,7 @@ def test_a_page_whose_user_has_signed_out_elsewhere(browser):
     browser.connected()
     browser.write("message", "do not lose me")
     assert not browser.find("main form [data-signed-out]").is_displayed()
-    page = browser.driver.current_window_handle
-    browser.driver.switch_to.new_window("tab")
-    browser.open("/")
-    browser.press(".account button")
-    browser.until(lambda: "Sign in" in browser.text(".account"), "signing out")
-    browser.driver.close()
-    browser.driver.switch_to.window(page)
+    browser.sign_out_in_another_tab()
     browser.until(lambda: "Signed out" in browser.text(".account"), "the header says so")
     assert "john" not in browser.text(".account")
     assert "nothing can be sent" in browser.text("main form")

@@ -401,13 +401,7 @@ def test_the_code_and_the_reason_of_a_close_are_chosen(inspector):
 def test_the_close_of_a_logout_is_explained(inspector):
     browser = inspector.browser
     inspector.connect(f"?path=form&subscribe-user{V1}")
-    page = browser.driver.current_window_handle
-    browser.driver.switch_to.new_window("tab")
-    browser.open("/")
-    browser.press(".account button")
-    browser.until(lambda: "Sign in" in browser.text(".account"), "signing out")
-    browser.driver.close()
-    browser.driver.switch_to.window(page)
+    browser.sign_out_in_another_tab()
     closed = inspector.until_logged("event", "close")
     assert closed["title"] == "closed with 4001"
     assert closed["facts"]["meaning"].startswith("signed out: logout")

@@ -206,13 +206,7 @@ def test_stop_ends_the_attempts_to_reconnect(serve, browser):
 def test_signing_out_elsewhere_ends_the_numbers(browser):
     browser.sign_in("john")
     started(browser)
-    page = browser.driver.current_window_handle
-    browser.driver.switch_to.new_window("tab")
-    browser.open("/")
-    browser.press(".account button")
-    browser.until(lambda: "Sign in" in browser.text(".account"), "signing out")
-    closes_the_tab(browser)
-    assert browser.driver.current_window_handle == page
+    browser.sign_out_in_another_tab()
     shows(browser, "offline (signed out)", "Start")
     assert "Signed out" in browser.text(".account")
     loops(browser.site, 0)

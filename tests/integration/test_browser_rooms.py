@@ -343,6 +343,23 @@ def test_who_is_here(browser, other, sample, room):
     browser.until(lambda: people(browser) == ["john (you)"], "mary has gone")
 
 
+def test_who_is_here_is_shown_as_old_while_the_line_is_broken(serve, browser, room):
+    site = serve(processes=1)
+    browser.reset(site)
+    browser.sign_in("john")
+    enter(browser, room)
+    browser.until(lambda: people(browser) == ["john (you)"], "john sees himself")
+    assert "As of" not in browser.text("[data-people]")
+    stopped(site)
+    browser.until(lambda: "As of the last connection" in browser.text("[data-people]"), "the page says so")
+    assert people(browser) == ["john (you)"]
+    assert browser.driver.execute_script(CONTRAST) == []
+    site.start()
+    comes_back(browser)
+    browser.until(lambda: "As of" not in browser.text("[data-people]"), "it is known again")
+    browser.console()
+
+
 def test_who_is_typing(browser, other, room):
     browser.sign_in("john")
     other.sign_in("mary")
@@ -356,6 +373,14 @@ def test_who_is_typing(browser, other, room):
     assert browser.text("[data-typing]") == ""
     other.write("message", "and now for nothing")
     browser.until(lambda: browser.text("[data-typing]") == "mary is typing …", "mary is typing again")
+    last, box, scroll, typing = browser.driver.execute_script("""
+        const said = document.querySelector("[data-talk]").lastElementChild;
+        return [said, ...document.querySelectorAll("[data-typing], [data-scroll], .talk-box")].map((element) => {
+            const { top, bottom } = element.getBoundingClientRect();
+            return { top, bottom };
+        })""")
+    assert scroll["bottom"] == pytest.approx(box["bottom"], abs=2)  # messages are cut off by its border only
+    assert last["bottom"] <= typing["top"]
     browser.until(lambda: browser.text("[data-typing]") == "", "she has stopped")
 
 
@@ -452,6 +477,79 @@ def test_the_list_stays_where_somebody_reads_and_offers_the_way_to_what_is_new(b
     say(browser, "my own")
     shows(browser, *shown, "my own")
     assert browser.driver.execute_script(FROM_BOTTOM) == 0
+
+
+def unread_beyond_the_page(browser, site, room):
+    """Open a room in which john has read 60 messages, and 120 were written since."""
+    fill(site, room, 60)
+    browser.sign_in("john")
+    enter(browser, room)
+    assert unread_of(site, "john", room) == 0
+    assert not browser.driver.find_elements(By.CSS_SELECTOR, "[data-to-new]")
+    browser.open("/rooms/")
+    fill_more(site, room, [f"new {number}" for number in range(120)])
+    enter(browser, room)
+    assert browser.text("[data-to-new] a") == "120 new messages ↑"
+
+
+def test_what_was_missed_is_offered_and_counts_as_read_when_it_was_seen(browser, sample, room):
+    unread_beyond_the_page(browser, sample, room)
+    assert browser.driver.execute_script(CONTRAST) == []
+    post(sample, sample.login("mary"), room, "one more")
+    browser.until(lambda: texts(browser)[-1] == "one more", "it comes")
+    assert browser.driver.execute_script(FROM_BOTTOM) == 0
+    assert unread_of(sample, "john", room) == 121
+    browser.press("[data-to-new] a")
+    browser.until(lambda: not browser.find("[data-to-new]").is_displayed(), "the beginning of what is new")
+    assert after_divider(browser) == "new 0"
+    divider, box = browser.find("[data-new]").rect, browser.find("[data-scroll]").rect
+    assert box["y"] <= divider["y"] < box["y"] + 100
+    assert [text for text in texts(browser) if text.startswith("new ")] == [f"new {number}" for number in range(120)]
+    assert browser.text("[data-to-newest]") == "121 new messages"
+    assert unread_of(sample, "john", room) == 121
+    browser.press("[data-to-newest]")
+    wait_until(lambda: unread_of(sample, "john", room) == 0, what="the server knows")
+    assert not browser.find("[data-to-newest]").is_displayed()
+
+
+def test_what_was_missed_can_be_marked_as_read(browser, sample, room):
+    unread_beyond_the_page(browser, sample, room)
+    browser.tab_to("[data-all-read]")
+    browser.keys(Keys.ENTER)
+    wait_until(lambda: unread_of(sample, "john", room) == 0, what="the server knows")
+    assert not browser.find("[data-to-new]").is_displayed()
+    assert browser.has_focus("[data-scroll]")
+    browser.open(f"/rooms/{room}/")
+    assert not browser.driver.find_elements(By.CSS_SELECTOR, "[data-to-new]")
+
+
+def test_what_was_missed_is_read_page_by_page_without_scripts(browser, sample, room):
+    unread_beyond_the_page(browser, sample, room)
+    browser.scripts(False)
+    browser.open(f"/rooms/{room}/")
+    browser.press("[data-to-new] a")
+    browser.until(lambda: browser.driver.current_url.endswith("?after=60"), "the page where it begins")
+    first, box = browser.find(".said").rect, browser.find("[data-scroll]").rect
+    assert browser.text(".said .message-text") == "new 0"
+    assert box["y"] <= first["y"] < box["y"] + 200
+    assert unread_of(sample, "john", room) == 70
+
+
+def test_new_messages_on_the_page_but_out_of_sight_are_offered(browser, sample, room):
+    fill(sample, room, 10)
+    browser.sign_in("john")
+    enter(browser, room)
+    browser.open("/rooms/")
+    fill_more(sample, room, ["new 0", *["line\n" * 10] * 20])
+    enter(browser, room)
+    assert browser.text("[data-to-new] a") == "21 new messages ↑"
+    browser.driver.execute_script("document.querySelector('[data-new]').scrollIntoView()")
+    browser.until(lambda: not browser.find("[data-to-new]").is_displayed(), "it has been seen")
+    browser.open("/rooms/")
+    fill_more(sample, room, ["short"])
+    enter(browser, room)
+    assert after_divider(browser) == "short"
+    assert not browser.find("[data-to-new]").is_displayed()
 
 
 def test_earlier_messages_are_put_before_and_nothing_moves(browser, sample, room):
@@ -608,20 +706,37 @@ def test_who_signs_out_in_another_window_can_write_no_more(browser, room):
     browser.sign_in("john")
     enter(browser, room)
     browser.write("message", "do not lose me")
-    page = browser.driver.current_window_handle
-    browser.driver.switch_to.new_window("tab")
-    browser.open("/")
-    browser.press(".account button")
-    browser.until(lambda: "Sign in" in browser.text(".account"), "signing out")
-    browser.driver.close()
-    browser.driver.switch_to.window(page)
+    browser.sign_out_in_another_tab()
     browser.until(lambda: "Signed out" in browser.text(".account"), "the header says so")
     assert "nothing can be sent from here" in browser.text(".composer-box")
     assert "Who is here is not known any more." in browser.text("[data-people]")
+    assert "As of" not in browser.text("[data-people]")
     say(browser, " or copy me")
     assert browser.find("[name=message]").get_property("value") == "do not lose me"
     assert texts(browser) == []
     assert browser.driver.execute_script(CONTRAST) == []
+
+
+def test_what_was_not_sent_is_there_when_its_author_comes_back_and_only_then(browser, room):
+    browser.sign_in("john")
+    enter(browser, room)
+    browser.write("message", "not sent")
+    browser.sign_out_in_another_tab()
+    browser.until(lambda: "nothing can be sent" in browser.text(".composer-box"), "the page says so")
+    browser.sign_in("mary")
+    enter(browser, room)
+    assert browser.find("[name=message]").get_property("value") == ""
+    browser.sign_out_in_another_tab()
+    browser.until(lambda: "nothing can be sent" in browser.text(".composer-box"), "the page says so")
+    browser.press("[data-signed-out] a")
+    browser.until(lambda: browser.find("[name=username]"), "the form to sign in")
+    browser.sign_in("john")
+    enter(browser, room)
+    assert browser.find("[name=message]").get_property("value") == "not sent"
+    say(browser)
+    shows(browser, "not sent")
+    enter(browser, room)
+    assert browser.find("[name=message]").get_property("value") == ""
 
 
 # --- every page -------------------------------------------------------------------------------------------------------

@@ -3,18 +3,9 @@ import { afterEach, beforeEach, describe, test } from "node:test";
 
 import { open } from "../../static/js/reconnect.js";
 import { Clock } from "./clock.js";
+import { COMES_BACK, ENDS, FakeSocket, count, last } from "./sockets.js";
 
-/** Stands for the browser's WebSocket; the test says what the server does. */
-class FakeSocket {
-  static opened = [];
-
-  constructor(url) {
-    this.url = url;
-    this.readyState = 0;
-    this.sent = [];
-    FakeSocket.opened.push(this);
-  }
-
+class ConsumerSocket extends FakeSocket {
   /** The server lets the client in. */
   opens() {
     this.readyState = 1;
@@ -24,25 +15,9 @@ class FakeSocket {
   says(data) {
     this.onmessage({ data });
   }
-
-  /** The line ends. */
-  ends(code, reason = "") {
-    this.readyState = 3;
-    this.onclose({ code, reason });
-  }
-
-  send(data) {
-    this.sent.push(data);
-  }
-
-  close() {
-    this.readyState = 2;
-  }
 }
 
 const HOUR = 3_600_000;
-const last = () => FakeSocket.opened.at(-1);
-const count = () => FakeSocket.opened.length;
 let clock;
 let messages;
 let states;
@@ -53,7 +28,7 @@ function start(options = {}, url = () => "ws://site.test/ws/random/") {
     onMessage: (data) => messages.push(data),
     onState: (state) => states.push(state),
     onOpen: () => (openings += 1),
-    WebSocket: FakeSocket,
+    WebSocket: ConsumerSocket,
     random: () => 0.5,
     ...options,
   });
@@ -165,14 +140,7 @@ describe("a line that breaks", () => {
     assert.equal(openings, 2);
   });
 
-  for (const [code, why] of [
-    [1001, "the server goes away"],
-    [1006, "nobody has said anything"],
-    [1011, "the consumer failed"],
-    [1012, "the worker restarts"],
-    [4003, "the user has other rights now"],
-    [4008, "too slow, or silent"],
-  ]) {
+  for (const [code, why] of COMES_BACK) {
     test(`is opened again soon after code ${code}: ${why}`, () => {
       for (const random of [0, 0.5, 1]) {
         ready({ random: () => random });
@@ -265,7 +233,7 @@ describe("the end", () => {
   for (const [code, given, reason] of [
     [1000, "", "closed by the server"],
     [1000, "the game is over", "the game is over"],
-    [1008, "", "not allowed"],
+    ...ENDS.map(([code, reason]) => [code, "", reason]),
     [1008, "members only", "members only"],
     [4001, "in the server's words", "signed out"],
   ]) {

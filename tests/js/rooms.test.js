@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, test } from "node:test";
 
 import { arrange } from "../../static/js/rooms/arrange.js";
+import { draftOf } from "../../static/js/rooms/draft.js";
 import { typing } from "../../static/js/rooms/people.js";
 import { counterText, face, guestsText, lengthOf, newKey, newText, typingText } from "../../static/js/rooms/words.js";
 import { Clock } from "./clock.js";
@@ -35,6 +36,39 @@ describe("how messages stand below each other", () => {
   });
 
   test("nothing is said", () => assert.deepEqual(arrange([], 1), []));
+});
+
+describe("what was not sent", () => {
+  /** What a browser keeps for a tab. */
+  function tab() {
+    const kept = new Map();
+    return {
+      getItem: (key) => kept.get(key) ?? null,
+      setItem: (key, text) => kept.set(key, text),
+      removeItem: (key) => kept.delete(key),
+      kept,
+    };
+  }
+
+  test("is kept for one user in one room, until it is sent", () => {
+    const storage = tab();
+    const [draft, sameAgain, elsewhere, another] = ["john in /a/", "john in /a/", "john in /b/", "mary in /a/"].map(
+      (whose) => draftOf(whose, () => storage),
+    );
+    assert.equal(draft.get(), "");
+    draft.put("not sent");
+    assert.deepEqual([sameAgain.get(), elsewhere.get(), another.get()], ["not sent", "", ""]);
+    draft.put("");
+    assert.deepEqual([sameAgain.get(), storage.kept.size], ["", 0]);
+  });
+
+  test("is not kept where the user forbids it, and nothing fails", () => {
+    const draft = draftOf("john", () => {
+      throw new Error("SecurityError");
+    });
+    draft.put("not sent");
+    assert.equal(draft.get(), "");
+  });
 });
 
 describe("who is typing", () => {

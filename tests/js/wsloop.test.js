@@ -3,19 +3,9 @@ import { afterEach, beforeEach, describe, test } from "node:test";
 
 import { connect } from "../../wsloop/static/wsloop/wsloop.js";
 import { Clock } from "./clock.js";
+import { COMES_BACK, ENDS, FakeSocket, count, last } from "./sockets.js";
 
-/** Stands for the browser's WebSocket; the test says what the server does. */
-class FakeSocket {
-  static opened = [];
-
-  constructor(url, protocols) {
-    this.url = url;
-    this.protocols = protocols;
-    this.readyState = 0;
-    this.sent = [];
-    FakeSocket.opened.push(this);
-  }
-
+class FacilitySocket extends FakeSocket {
   get resume() {
     return new URL(this.url).searchParams.get("resume");
   }
@@ -31,24 +21,12 @@ class FakeSocket {
     this.says("welcome", { subscribed: ["broadcast"], recovered: null, token: "TOKEN", ping: 30, ...more });
   }
 
-  /** The line ends. */
-  ends(code) {
-    this.readyState = 3;
-    this.onclose({ code });
-  }
-
   send(text) {
-    this.sent.push(JSON.parse(text));
-  }
-
-  close() {
-    this.readyState = 2;
+    super.send(JSON.parse(text));
   }
 }
 
 const HOUR = 3_600_000;
-const last = () => FakeSocket.opened.at(-1);
-const count = () => FakeSocket.opened.length;
 let clock;
 let messages;
 let states;
@@ -61,7 +39,7 @@ function start(options = {}, url = "ws://site.test/ws/news?subscribe-broadcast")
     onState: (state) => states.push(state),
     onLost: (loss) => losses.push(loss),
     onPresence: (...told) => presences.push(told),
-    WebSocket: FakeSocket,
+    WebSocket: FacilitySocket,
     random: () => 0.5,
     ...options,
   });
@@ -468,14 +446,7 @@ describe("a line that breaks", () => {
     assert.equal(count(), 2);
   });
 
-  for (const [code, why] of [
-    [1000, "nobody has asked for it"],
-    [1011, "the server failed"],
-    [1012, "the server restarts"],
-    [1013, "the server has too much to do"],
-    [4003, "other channels are allowed now"],
-    [4008, "too slow, or silent"],
-  ]) {
+  for (const [code, why] of [[1000, "nobody has asked for it"], ...COMES_BACK]) {
     test(`is opened again soon after code ${code}: ${why}`, () => {
       for (const random of [0, 0.5, 1]) {
         ready({ random: () => random });
@@ -610,10 +581,7 @@ describe("a goodbye", () => {
 });
 
 describe("the end", () => {
-  for (const [code, reason] of [
-    [1008, "not allowed"],
-    [4001, "signed out"],
-  ]) {
+  for (const [code, reason] of ENDS) {
     for (const before of [false, true]) {
       test(`comes with code ${code}: ${reason}${before ? ", after a goodbye" : ""}`, () => {
         ready();

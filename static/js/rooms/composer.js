@@ -8,18 +8,20 @@ import { counterText, lengthOf, newKey } from "./words.js";
 
 /** @typedef {Record<string, string[]>} Errors lists of sentences by field */
 /** @typedef {{key: string, text: string}} Draft */
+/** @typedef {import("./draft.js").Kept} Kept */
 
 const TYPING_INTERVAL = 3000; // milliseconds between two notes that somebody is typing
 
 /**
  * @param {HTMLFormElement} form
  * @param {object} line
+ * @param {Kept} line.draft where the text is kept that was not sent
  * @param {(draft: Draft) => Promise<Errors | null>} line.deliver fulfilled with null when the message is stored
  * @param {(draft: Draft) => void} line.onSend called at once
  * @param {(draft: Draft) => void} line.onFail called when it comes back
  * @param {() => void} line.onTyping
  */
-export function composerOf(form, { deliver, onSend, onFail, onTyping }) {
+export function composerOf(form, { draft: kept, deliver, onSend, onFail, onTyping }) {
   /** @param {string} selector @returns {HTMLElement} */
   const find = (selector) => /** @type {HTMLElement} */ (form.querySelector(selector));
   const field = /** @type {HTMLTextAreaElement} */ (find("[name=message]"));
@@ -37,6 +39,7 @@ export function composerOf(form, { deliver, onSend, onFail, onTyping }) {
 
   field.addEventListener("input", () => {
     count();
+    kept.put(field.value);
     if (field.value.trim() && performance.now() - typedAt >= TYPING_INTERVAL) {
       typedAt = performance.now();
       onTyping();
@@ -51,6 +54,7 @@ export function composerOf(form, { deliver, onSend, onFail, onTyping }) {
     event.preventDefault();
     submit();
   });
+  if (!field.value) field.value = kept.get();
   count();
 
   function submit() {
@@ -99,6 +103,7 @@ export function composerOf(form, { deliver, onSend, onFail, onTyping }) {
   /** @param {string} text */
   function put(text) {
     field.value = text;
+    kept.put(text);
     typedAt = -Infinity;
     count();
   }

@@ -1,6 +1,8 @@
 /**
  * The messages of a room on the page: in the order of their numbers, each once. The list is at its bottom and follows
  * what comes, or was scrolled up and stays where it is; what came unseen is counted, and where it begins is marked.
+ * What was unread at the opening may begin above: then the page says so, and nothing counts as seen until the reader has
+ * been there.
  * Texts and names are set as text, never as HTML.
  */
 
@@ -25,12 +27,14 @@ export function feedOf(page, me, onSeen) {
   const [scroll, list, pending] = ["[data-scroll]", "[data-talk]", "[data-pending]"].map(find);
   const [nothing, toNewest] = ["[data-nothing]", "[data-to-newest]"].map(find);
   const [earlier, earlierLink] = ["[data-earlier-box]", "[data-earlier]"].map(find);
+  const toNew = /** @type {HTMLElement | null} */ (page.querySelector("[data-to-new]"));
   const title = document.title;
   let last = Number(page.dataset.last);
   let seenTo = 0;
   let unseen = 0;
   /** @type {number | null} the number of the first message that is marked as new */
   let newFrom = list.querySelector("[data-new]") ? Number(page.dataset.read) + 1 : null;
+  let missed = toNew !== null; // the reader has not been where the new messages begin
   let loading = false; // earlier messages
 
   // The list's box is a reversed column: its scrollTop is 0 at the bottom, and negative above.
@@ -47,7 +51,7 @@ export function feedOf(page, me, onSeen) {
     const mine = fresh.some(({ author }) => author === me);
     const follow = atBottom();
     if (!watched() && !mine) {
-      if (unseen === 0) newFrom = fresh[0].number;
+      if (unseen === 0 && !missed) newFrom = fresh[0].number;
       unseen += fresh.length;
     }
     keepingPlace(!follow, () => {
@@ -106,14 +110,36 @@ export function feedOf(page, me, onSeen) {
 
   /** Notes that all was seen, if it is; and tells how much was not. */
   function seen() {
+    lookForNew();
     if (watched()) {
       unseen = 0;
-      seenTo = last;
+      if (!missed) seenTo = last;
       onSeen();
     }
     toNewest.hidden = unseen === 0 || atBottom();
     toNewest.textContent = newText(unseen);
     document.title = unseen > 0 ? `(${unseen}) ${title}` : title;
+  }
+
+  /** Notes whether the reader has come to where the new messages begin. */
+  function lookForNew() {
+    const marker = missed && !beginsAbove() && list.querySelector("[data-new]");
+    if (!marker || marker.getBoundingClientRect().bottom < scroll.getBoundingClientRect().top) return;
+    if (!atBottom() && newFrom !== null) unseen = last - newFrom + 1; // now they are below
+    reached();
+  }
+
+  /** Whether the first of the new messages is not loaded. */
+  function beginsAbove() {
+    const [first] = items();
+    return !earlier.hidden && newFrom !== null && first !== undefined && numberOf(first) > newFrom;
+  }
+
+  function reached() {
+    const focused = toNew?.contains(document.activeElement);
+    missed = false;
+    if (toNew) toNew.hidden = true;
+    if (focused) scroll.focus({ preventScroll: true });
   }
 
   function toBottom() {
@@ -141,9 +167,10 @@ export function feedOf(page, me, onSeen) {
     if (first) earlierLink.setAttribute("href", `?before=${numberOf(first)}`);
   }
 
-  earlierLink.addEventListener("click", async (event) => {
-    event.preventDefault();
-    if (loading) return;
+  /** @returns {Promise<boolean>} whether there are more messages than before */
+  async function loadEarlier() {
+    if (loading) return false;
+    let loaded = false;
     loading = true;
     earlierLink.setAttribute("aria-disabled", "true");
     const { href } = /** @type {HTMLAnchorElement} */ (earlierLink);
@@ -159,12 +186,38 @@ export function feedOf(page, me, onSeen) {
       offerEarlier(page.earlier);
       if (earlier.hidden) scroll.focus({ preventScroll: true });
       earlierLink.textContent = "Earlier messages";
+      loaded = true;
       setTimeout(() => scroll.removeAttribute("aria-live"), 1000);
     } catch {
       earlierLink.textContent = "Could not be loaded. Try again";
     }
     earlierLink.removeAttribute("aria-disabled");
     loading = false;
+    return loaded;
+  }
+
+  async function goToNew() {
+    while (beginsAbove()) if (!(await loadEarlier())) break;
+    list.querySelector("[data-new]")?.scrollIntoView({ block: "start" });
+    seen();
+  }
+
+  earlierLink.addEventListener("click", (event) => {
+    event.preventDefault();
+    loadEarlier();
+  });
+  toNew?.querySelector("a")?.addEventListener("click", (event) => {
+    if (newFrom === null || last - newFrom >= MOST) return; // too many for this page: the link leads to another one
+    event.preventDefault();
+    goToNew();
+  });
+  const allRead = /** @type {HTMLElement | null | undefined} */ (toNew?.querySelector("[data-all-read]"));
+  allRead?.addEventListener("click", () => {
+    reached();
+    unseen = 0;
+    seenTo = last;
+    onSeen();
+    seen();
   });
   toNewest.addEventListener("click", () => {
     toBottom();
@@ -174,6 +227,9 @@ export function feedOf(page, me, onSeen) {
   scroll.addEventListener("scroll", seen, { passive: true });
   document.addEventListener("visibilitychange", seen);
   tidy();
+  if (toNew) toNew.hidden = false;
+  if (allRead) allRead.hidden = false;
+  lookForNew();
 
   /** @param {Message} message @returns {HTMLElement} */
   function make({ number, author, text, sent_at: sentAt }) {

@@ -48,10 +48,17 @@ export function peopleOf(page, me) {
   const list = /** @type {HTMLElement} */ (page.querySelector("[data-people-list]"));
   const count = /** @type {HTMLElement} */ (page.querySelector("[data-people-count]"));
   const guests = /** @type {HTMLElement} */ (page.querySelector("[data-guests]"));
+  const asOf = /** @type {HTMLElement} */ (page.querySelector("[data-as-of]"));
   const typingLine = /** @type {HTMLElement} */ (page.querySelector("[data-typing]"));
   /** @type {Set<string>} */
   let users = new Set();
   let anonymous = 0;
+
+  /** @param {boolean} old whether what is shown is what was known before the line broke */
+  function mark(old) {
+    asOf.hidden = !old;
+    list.classList.toggle("old", old);
+  }
 
   function show() {
     list.replaceChildren(...[...users].sort().map(person));
@@ -80,6 +87,7 @@ export function peopleOf(page, me) {
       // Who reads this is here, even if the server has not heard of it yet.
       users = new Set(me === undefined ? names : [...names, me]);
       anonymous = me === undefined ? Math.max(number, 1) : number;
+      mark(false);
       show();
     },
     /** @param {PresenceChange} change */
@@ -89,8 +97,13 @@ export function peopleOf(page, me) {
       else users.delete(change.user);
       show();
     },
+    /** What is shown may be no longer so, until the server says who is there. */
+    lineIsBroken() {
+      mark(true);
+    },
     /** There is nobody any more who could tell. */
     forget() {
+      mark(false);
       list.replaceChildren();
       guests.textContent = "Who is here is not known any more.";
       count.textContent = "";

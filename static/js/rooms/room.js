@@ -7,6 +7,7 @@ import * as account from "../account.js";
 import { SIGNED_OUT, open } from "../reconnect.js";
 import { stateOf } from "../state.js";
 import { composerOf } from "./composer.js";
+import { draftOf } from "./draft.js";
 import { feedOf } from "./feed.js";
 import { peopleOf } from "./people.js";
 
@@ -28,7 +29,7 @@ export function start(page) {
   const showState = stateOf(lineElement);
   const people = peopleOf(page, me);
   const feed = feedOf(page, me, seen);
-  let marked = Number(page.dataset.last); // the server has noted that what it has rendered was read
+  let marked = Number(page.dataset.marked); // what the server has noted when it rendered the page
   /** @type {ReturnType<typeof setTimeout> | undefined} runs for a while after something was noted */
   let marking;
   /** @type {Map<string, (answer: {errors: Errors | null} | null) => void>} by key, for messages that were sent */
@@ -42,13 +43,14 @@ export function start(page) {
     },
     onOpen() {
       for (const note of page.querySelectorAll("[data-no-live]")) /** @type {HTMLElement} */ (note).hidden = true;
-      marked = Number(page.dataset.last); // what was noted last may have been lost with the line before
+      marked = Number(page.dataset.marked); // what was noted last may have been lost with the line before
       feed.seen();
     },
     onState(state) {
       showState(state);
       if (state.name === "connected") return;
       people.typists.clear();
+      if (state.name === "reconnecting") people.lineIsBroken();
       for (const answer of waiting.values()) answer(null);
       if (state.name !== "offline") return;
       people.forget();
@@ -60,6 +62,7 @@ export function start(page) {
   const composer =
     form &&
     composerOf(form, {
+      draft: draftOf(`${me ?? "a guest"} in ${location.pathname}`),
       deliver,
       onSend: ({ key, text }) => feed.pend(key, text),
       onFail: ({ key }) => feed.unpend(key),
