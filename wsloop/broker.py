@@ -28,7 +28,7 @@ import itertools
 import logging
 import random
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gevent
@@ -38,7 +38,7 @@ from redis.exceptions import RedisError
 
 from wsloop import conf, metrics, pool, store
 from wsloop.continuity import Continuity
-from wsloop.drain import Drain
+from wsloop.drain import Drain, batches
 from wsloop.messages import Message, Position, unwrap
 
 logger = logging.getLogger("wsloop.broker")
@@ -410,7 +410,8 @@ class Broker:
     def _send_messages(self, items: list[Publication]) -> None:
         # In a Redis Cluster what goes to one master must not fail with what goes to another.
         alone = store.is_cluster(pool.client())
-        for messages in ([item] for item in items) if alone else _batches(items):
+        groups = batches(items, BATCH, BATCH_BYTES, _size)
+        for messages in ([item] for item in items) if alone else groups:
             numbers: list[bytes] = []
             taken = False
             try:
@@ -436,16 +437,6 @@ class Broker:
         return store.Outgoing(message.channels, message.payload, message.expire, message.options, own=own)
 
 
-def _batches(items: list[Publication]) -> Iterator[list[Publication]]:
-    """Yield the messages in order, as many at once as go into one transaction."""
-    batch: list[Publication] = []
-    size = 0
-    for message in items:
-        more = len(message.payload) * len(message.channels)
-        if batch and (len(batch) == BATCH or size + more > BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(message)
-        size += more
-    if batch:
-        yield batch
+def _size(message: Publication) -> int:
+    """Return how many bytes a message has, over all its channels."""
+    return len(message.payload) * len(message.channels)

@@ -5,12 +5,34 @@ Event-loop callbacks must not block, so what needs Redis or a site's code is put
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 import gevent
 
 Item = TypeVar("Item")
+
+
+def batches(items: Iterable[Item], most: int, most_bytes: int, size: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Yield items in order, as many at once as are handled together.
+
+    Args:
+        items: any.
+        most: of them in one batch.
+        most_bytes: of them in one batch, unless one alone is larger.
+        size: returns the size of an item in bytes.
+    """
+    batch: list[Item] = []
+    total = 0
+    for item in items:
+        more = size(item)
+        if batch and (len(batch) == most or total + more > most_bytes):
+            yield batch
+            batch, total = [], 0
+        batch.append(item)
+        total += more
+    if batch:
+        yield batch
 
 
 class Drain(Generic[Item]):

@@ -36,6 +36,7 @@ HEADERS = (
 BOUNDED = ("HTTP_HOST", "HTTP_ORIGIN", *(f"HTTP_{name.upper().replace('-', '_')}" for name in HEADERS), "QUERY_STRING")
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 DEFLATE = DeflateFactory()
+RETRY_AFTER = 5  # seconds; the broker tries to reach Redis at least as often
 
 
 class Refused(Exception):
@@ -52,6 +53,11 @@ class Refused(Exception):
         self.status = status
         self.reason = reason
         self.headers = list(headers)
+
+
+def try_again(status: HTTPStatus, reason: str) -> Refused:
+    """Return a refusal for now only."""
+    return Refused(status, f"{reason} Try again in a few seconds.", [("Retry-After", str(RETRY_AFTER))])
 
 
 def check_sizes(environ: dict[str, Any], facility: str) -> None:

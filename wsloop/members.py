@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import logging
 import secrets
-from collections.abc import Iterator
 from typing import Any, Protocol, cast
 
 import gevent
@@ -20,10 +19,11 @@ import msgpack
 from gevent.event import AsyncResult
 from redis.exceptions import ConnectionError as RedisUnreachable
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from wsloop import layers, pool, store
 from wsloop.broker import Broker, Unavailable
-from wsloop.drain import Drain
+from wsloop.drain import Drain, batches
 
 logger = logging.getLogger("wsloop.members")
 
@@ -68,30 +68,29 @@ class WorkerLine(layers.RedisLine):
         return cast(int, reached.get())
 
     def _send_all(self, items: list[Publication]) -> None:
-        for batch in _batches(items):
-            try:
-                answers = store.publish_bare(pool.client(), [(channel, payload) for channel, payload, _ in batch])
-            except (RedisError, OSError) as exc:
-                answers = [exc] * len(batch)
+        failure: Exception | None = None
+        for batch in batches(items, BATCH, BATCH_BYTES, lambda each: len(each[1])):
+            answers: list[Any] = [failure] * len(batch)
+            if failure is None:
+                try:
+                    answers = store.publish_bare(pool.client(), [item[:2] for item in batch])
+                except Exception as exc:  # whatever it is, nobody must wait for ever
+                    answers = [exc] * len(batch)
+                # The rest has waited for the same line, and does not wait for it again.
+                failure = next((each for each in answers if isinstance(each, (RedisUnreachable, RedisTimeout))), None)
             for (_, _, reached), answer in zip(batch, answers, strict=True):
                 if isinstance(answer, Exception):
-                    # One for each: it would gather the frames of all whom it is raised to.
-                    reached.set_exception(copy.copy(answer))
+                    reached.set_exception(_another(answer))
                 else:
                     reached.set(answer)
 
 
-def _batches(items: list[Publication]) -> Iterator[list[Publication]]:
-    """Yield events in order, as many at once as go out together."""
-    batch: list[Publication] = []
-    size = 0
-    for item in items:
-        if batch and (len(batch) == BATCH or size + len(item[1]) > BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(item)
-        size += len(item[1])
-    yield batch
+def _another(error: Exception) -> Exception:
+    """Return an error like this one, which would gather the frames of all whom it is raised to."""
+    try:
+        return copy.copy(error)
+    except Exception:  # a constructor that wants more than ``args``
+        return error
 
 
 class Members:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import contextvars
 import enum
 import json
 import logging
@@ -42,7 +43,7 @@ from wsloop.access import close_databases
 from wsloop.connection import TOO_SLOW, Connection
 from wsloop.consumers import Event, SyncConsumer, check_sent, handler_name
 from wsloop.exceptions import Disconnected, StopConsumer
-from wsloop.handshake import Refused
+from wsloop.handshake import Refused, try_again
 from wsloop.hub import Hub
 from wsloop.members import Members
 
@@ -51,7 +52,6 @@ logger = logging.getLogger("wsloop.runner")
 MOST_MESSAGES = 16  # messages of the client that wait; at most 1 MiB with MAX_MESSAGE_SIZE as it is
 LOOK = 0.25  # seconds between two looks at a handler that goes on although its client has left
 LOOK_FULL = 1.0  # seconds between two looks at whether clients that are not read have hung up
-RETRY_AFTER = 5  # seconds, for a client whose handshake the end of the worker has interrupted
 BREATH = 1e-6  # seconds: with 0 gevent would go round some fifty times before it looks at sockets and timers
 SLEEP = gevent.sleep.__code__
 TURN = 8  # messages sent, or events handled, before other greenlets and sockets get their turn
@@ -377,16 +377,18 @@ class Runner:
         try:
             if self._hung_up or self._state is State.LEFT:
                 self._end_handler()
-            self._consumer.dispatch(event)
+            # What a handler sets, translation.activate() for example, is not there for the next one by chance.
+            contextvars.Context().run(self._consumer.dispatch, event)
             if event["type"] == "websocket.connect" and self._state is State.CONNECTING:
                 raise RuntimeError("connect() has called neither accept() nor close()")
         except StopConsumer:
             self._close(CloseCode.NORMAL_CLOSURE)
         except GreenletExit:  # Disconnected, the worker ends, or the site's own code has ended the greenlet
             if self._state is State.CONNECTING:
-                reason = "The server is restarting. Try again in a few seconds."
-                headers = [("Retry-After", str(RETRY_AFTER))]
-                self._refuse(Refused(HTTPStatus.SERVICE_UNAVAILABLE, reason, headers), CloseCode.SERVICE_RESTART)
+                refused = try_again(HTTPStatus.SERVICE_UNAVAILABLE, "The server is restarting.")
+                self._refuse(refused, CloseCode.SERVICE_RESTART)
+            elif event["type"] == "websocket.disconnect" and self._ends_at > 0:
+                logger.warning("disconnect() of %s ends early: it has sent to its socket", self._name())
             if not (self._hung_up or self._state is State.LEFT):  # else what the client sent before is handled yet
                 self._close(CloseCode.NORMAL_CLOSURE)
         except KeyboardInterrupt:  # no error of the handler: it only ran when somebody stopped the server

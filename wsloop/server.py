@@ -46,7 +46,7 @@ from wsloop.broker import Broker, Unavailable
 from wsloop.connection import Bounds, Connection
 from wsloop.dialects import BARE, DIALECTS, SILENT, Dialect
 from wsloop.handlers import Correspondent, CustomSpeaker, Listener, Speaker
-from wsloop.handshake import Refused
+from wsloop.handshake import Refused, try_again
 from wsloop.hub import Hub, Joining, Visitor
 from wsloop.members import Members, WorkerLine
 from wsloop.messages import Message
@@ -61,7 +61,6 @@ LEAVING_RATE = 200  # sockets closed a second when a worker ends: a worker does 
 LEAVING_TIME = 4.0  # seconds that it may take, however many there are: half of what uWSGI and init systems grant
 LEAVING_STEP = 0.05  # seconds
 LAST_WORDS = 2.0  # seconds for what consumers do when their sockets have been closed
-RETRY_AFTER = 5  # seconds; the broker tries to reach Redis at least as often
 
 
 class Engine:
@@ -275,7 +274,7 @@ def _deadline() -> Iterator[None]:
             raise RuntimeError("code of the site has let a gevent.Timeout out") from exc  # it is no Exception
         metrics.reached("HANDSHAKE_TIMEOUT")
         logger.warning("refused: a handshake took longer than %g s", deadline.seconds)
-        raise _try_again(HTTPStatus.SERVICE_UNAVAILABLE, "The WebSocket could not be set up in time.") from None
+        raise try_again(HTTPStatus.SERVICE_UNAVAILABLE, "The WebSocket could not be set up in time.") from None
 
 
 def _make_room(visitor: Visitor | None = None, joined: int = 0) -> None:
@@ -289,16 +288,12 @@ def _make_room(visitor: Visitor | None = None, joined: int = 0) -> None:
         return
     metrics.reached(setting)
     if setting == "MAX_CONNECTIONS":
-        raise _try_again(HTTPStatus.SERVICE_UNAVAILABLE, "This server has as many WebSockets as it can hold.")
+        raise try_again(HTTPStatus.SERVICE_UNAVAILABLE, "This server has as many WebSockets as it can hold.")
     if setting == "MAX_CONNECTIONS_PER_ADDRESS" and visitor is not None:
         logger.warning("refused: %s has too many WebSockets; if it is a proxy, see TRUSTED_PROXIES", visitor.address)
-    raise _try_again(
+    raise try_again(
         HTTPStatus.TOO_MANY_REQUESTS, "You have too many WebSockets open. Close some of them, perhaps in other windows."
     )
-
-
-def _try_again(status: HTTPStatus, reason: str) -> Refused:
-    return Refused(status, f"{reason} Try again in a few seconds.", [("Retry-After", str(RETRY_AFTER))])
 
 
 class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
@@ -502,6 +497,6 @@ def refusal(error: Exception) -> Refused:
         return Refused(HTTPStatus.NOT_IMPLEMENTED, str(error))
     if isinstance(error, (Unavailable, RedisError)):
         logger.warning("refused: %s", error)
-        return _try_again(HTTPStatus.SERVICE_UNAVAILABLE, "Messages cannot be delivered at the moment.")
+        return try_again(HTTPStatus.SERVICE_UNAVAILABLE, "Messages cannot be delivered at the moment.")
     logger.error("a WebSocket could not be set up", exc_info=error)
     return Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "The WebSocket could not be set up; the site's log says why.")

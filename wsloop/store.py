@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -219,14 +219,6 @@ def tell_all(client: Any, channel: bytes, payload: bytes) -> None:
         client.publish(channel, payload)
 
 
-def _result(command: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what a command answers, or the error of Redis."""
-    try:
-        return command(*arguments)
-    except RedisError as exc:
-        return exc
-
-
 def publish_bare(client: Any, messages: Sequence[tuple[bytes, bytes]]) -> list[Any]:
     """Publish pairs of channel and payload, which nothing keeps, in one round trip (in a Redis Cluster: one by one).
 
@@ -237,7 +229,14 @@ def publish_bare(client: Any, messages: Sequence[tuple[bytes, bytes]]) -> list[A
         redis.exceptions.RedisError: if Redis cannot be reached.
     """
     if is_cluster(client):
-        return [_result(client.publish, *message) for message in messages]
+        answers: list[Any] = []
+        for message in messages:
+            try:
+                answers.append(client.publish(*message))
+            except RedisError as exc:  # what came before is published, and what follows would wait for the same
+                answers += [exc] * (len(messages) - len(answers))
+                break
+        return answers
     with client.pipeline(transaction=False) as pipeline:
         for message in messages:
             pipeline.publish(*message)

@@ -15,6 +15,7 @@ from tests.unit.peer import WAIT, turn
 from wsloop import broker as module
 from wsloop import conf, history, pool, store
 from wsloop.broker import Broker, Publication, Unavailable
+from wsloop.drain import batches
 from wsloop.messages import Position
 
 A, B, C = b"unit:broadcast:a", b"unit:broadcast:b", b"unit:broadcast:c"
@@ -695,7 +696,7 @@ def test_messages_go_to_redis_in_batches_bounded_by_number_and_bytes_over_all_ch
         return Publication([b"c"] * channels, b"x" * size, 0, conf.PLAIN, None, lambda taken: None)
 
     def sizes(*messages):
-        return [len(batch) for batch in module._batches(list(messages))]
+        return [len(batch) for batch in batches(messages, module.BATCH, module.BATCH_BYTES, module._size)]
 
     assert sizes() == []
     assert sizes(*[message(1)] * (module.BATCH + 1)) == [module.BATCH, 1]
@@ -704,7 +705,7 @@ def test_messages_go_to_redis_in_batches_bounded_by_number_and_bytes_over_all_ch
     assert sizes(*[message(quarter, channels=2)] * 5) == [2, 2, 1]
     assert sizes(message(1), message(10 * module.BATCH_BYTES), message(1)) == [1, 1, 1], "however large it is alone"
     many = [message(number % 1000) for number in range(2000)]
-    assert [each for batch in module._batches(many) for each in batch] == many
+    assert [each for batch in batches(many, 500, 10**6, module._size) for each in batch] == many
 
 
 # Channels with a history.

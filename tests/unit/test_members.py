@@ -547,6 +547,16 @@ def test_one_that_is_ended_while_it_waits_does_not_disturb_the_others(line, own_
     assert [greenlets[0].value, greenlets[2].value] == [0, 0]
 
 
+def test_while_redis_does_not_answer_it_is_waited_for_once(line, own_redis, facility, round_trips):
+    own_redis.pause()
+    try:
+        errors = published(line, [(group_channel(facility), b"x")] * (2 * module.BATCH + 1))
+    finally:
+        own_redis.resume()
+    assert all(isinstance(each, RedisError) for each in errors)
+    assert round_trips == [module.BATCH], "the others fail with it, instead of one batch after the other"
+
+
 # A line that breaks.
 
 

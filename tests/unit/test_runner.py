@@ -18,6 +18,7 @@ import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import PermissionDenied
 from django.db import connections
+from django.utils import translation
 from gevent.event import Event
 from gevent.lock import Semaphore
 from prometheus_client import REGISTRY
@@ -226,6 +227,32 @@ def test_handlers_of_one_socket_run_one_after_the_other_in_the_order_of_what_cam
     go_on.set()
     wait_until(lambda: len(consumer.calls) == 9, what="all handlers")
     assert consumer.calls == [("connect",), *expected]
+
+
+def test_the_language_that_a_handler_activates_is_not_there_for_the_next_one_by_chance(world):
+    languages = []
+
+    def happened(consumer, number):
+        languages.append(translation.get_language())
+        translation.activate("de")
+        languages.append(translation.get_language())
+
+    opened = world.open(Recorded(happened=happened))
+    for number in range(2):  # in one greenlet
+        world.send(opened.name, number)
+    wait_until(lambda: len(languages) == 4, what="two handlers")
+    world.send(opened.name, 2)  # in another one
+    wait_until(lambda: len(languages) == 6, what="a third one")
+    assert languages == ["en-us", "de"] * 3
+
+
+def test_a_disconnect_that_sends_is_told_of(world, caplog):
+    consumer = Recorded(disconnect=lambda consumer, _: consumer.send("too late"))
+    opened = world.open(consumer)
+    opened.peer.send(close_frame(1000))
+    assert consumer.ended() == 1000
+    assert "disconnect() of Recorded at" in caplog.text
+    assert "ends early: it has sent to its socket" in caplog.text
 
 
 def test_text_and_bytes_arrive_as_what_they_are(world):
