@@ -16,6 +16,7 @@ from typing import Any, Protocol, cast
 
 import gevent
 import msgpack
+from gevent import monkey
 from gevent.event import AsyncResult
 from redis.exceptions import ConnectionError as RedisUnreachable
 from redis.exceptions import RedisError
@@ -26,6 +27,8 @@ from wsloop.broker import Broker, Unavailable
 from wsloop.drain import Drain, batches
 
 logger = logging.getLogger("wsloop.members")
+
+thread_id = monkey.get_original("_thread", "get_ident")  # of the operating system's thread; gevent's are greenlets
 
 BATCH, BATCH_BYTES = 100, 256 * 1024  # events published in one round trip, and bytes of them
 RETRY = 0.5  # seconds until it is asked again whether the subscription stands
@@ -60,9 +63,15 @@ class WorkerLine(layers.RedisLine):
     """
 
     def __init__(self) -> None:
+        self._thread = thread_id()
         self._outbox: Drain[Publication] = Drain(self._send_all)
 
     def publish(self, channel: bytes, payload: bytes) -> int:
+        if thread_id() != self._thread:  # its connections and greenlets are not for others, and would break
+            raise RuntimeError(
+                "the channel layer belongs to the worker's own thread: return what was found in another one, and send "
+                "it from the handler"
+            )
         reached: AsyncResult[int] = AsyncResult()
         self._outbox.put((channel, payload, reached))
         return cast(int, reached.get())

@@ -467,17 +467,27 @@ class Runner:
         frame = connection.frame(payload, text)
         most = connection.bounds.max_queued_bytes / 2
         while connection.queued_bytes and connection.queued_bytes + len(frame) > most and connection.open:
-            self._stuck = True
-            try:
-                self._consumers.hub.wait_until_clear(connection)
-            finally:
-                self._stuck = False
+            self._wait_for_reader(connection)
         if not connection.open:
             raise Disconnected
         self._consumers.hub.put(connection, frame)
         self._count += 1
         if not self._count % TURN:
             gevent.sleep(BREATH)  # a client that reads fast must not keep the others waiting
+
+    def _wait_for_reader(self, connection: Connection) -> None:
+        """Return when the client has read what waits for it, or has not read anything for too long."""
+        waiting, clear = connection.queued_bytes, False
+        self._stuck = True
+        try:
+            with gevent.Timeout(conf.option("PING_TIMEOUT"), False):  # type: ignore[arg-type]
+                self._consumers.hub.wait_until_clear(connection)
+                clear = True
+        finally:
+            self._stuck = False
+        if not clear and connection.open and connection.queued_bytes >= waiting:
+            metrics.reached("PING_TIMEOUT")
+            connection.close(TOO_SLOW, "too slow")
 
     def _close(self, code: int, reason: str = "") -> None:
         self._stopped = True
