@@ -313,9 +313,12 @@ function traffic({ messages, bytes }) {
 // --- what a person does ----------------------------------------------------------------------------------------------
 
 targetForm.addEventListener("input", showTarget);
-path.addEventListener("change", () => {
-  // Those of the sample choose no subprotocol.
-  if ([...consumers].some(({ value }) => value === path.value.trim())) protocol.value = "";
+path.addEventListener("input", () => {
+  if (![...consumers].some(({ value }) => value === path.value.trim())) return;
+  // Those of the sample choose no subprotocol, and subscribe to nothing. Not at "change": what moves when the field loses
+  // the focus takes the button away from its click.
+  protocol.value = "";
+  for (const box of boxes) box.checked = false;
 });
 targetForm.addEventListener("change", takeTarget);
 targetForm.addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
