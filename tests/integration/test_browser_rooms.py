@@ -499,14 +499,17 @@ def test_what_was_missed_is_offered_and_counts_as_read_when_it_was_seen(browser,
     browser.until(lambda: texts(browser)[-1] == "one more", "it comes")
     assert browser.driver.execute_script(FROM_BOTTOM) == 0
     assert unread_of(sample, "john", room) == 121
+    browser.driver.execute_script("document.querySelector('[data-scroll]').scrollTop = -600")
+    post(sample, sample.login("mary"), room, "and one")
+    browser.until(lambda: browser.text("[data-to-newest]") == "1 new message", "the way down to it")
     browser.press("[data-to-new] a")
     browser.until(lambda: not browser.find("[data-to-new]").is_displayed(), "the beginning of what is new")
     assert after_divider(browser) == "new 0"
     divider, box = browser.find("[data-new]").rect, browser.find("[data-scroll]").rect
     assert box["y"] <= divider["y"] < box["y"] + 100
     assert [text for text in texts(browser) if text.startswith("new ")] == [f"new {number}" for number in range(120)]
-    assert browser.text("[data-to-newest]") == "121 new messages"
-    assert unread_of(sample, "john", room) == 121
+    assert browser.text("[data-to-newest]") == "122 new messages"
+    assert unread_of(sample, "john", room) == 122
     browser.press("[data-to-newest]")
     wait_until(lambda: unread_of(sample, "john", room) == 0, what="the server knows")
     assert not browser.find("[data-to-newest]").is_displayed()
@@ -514,6 +517,7 @@ def test_what_was_missed_is_offered_and_counts_as_read_when_it_was_seen(browser,
 
 def test_what_was_missed_can_be_marked_as_read(browser, sample, room):
     unread_beyond_the_page(browser, sample, room)
+    browser.driver.execute_script("document.querySelector('[data-scroll]').scrollTop = -600")
     browser.tab_to("[data-all-read]")
     browser.keys(Keys.ENTER)
     wait_until(lambda: unread_of(sample, "john", room) == 0, what="the server knows")
@@ -550,6 +554,11 @@ def test_new_messages_on_the_page_but_out_of_sight_are_offered(browser, sample, 
     enter(browser, room)
     assert after_divider(browser) == "short"
     assert not browser.find("[data-to-new]").is_displayed()
+    browser.open("/rooms/")
+    fill_more(sample, room, ["short too"])
+    enter_without_sockets(browser, room)
+    assert not browser.find("[data-to-new]").is_displayed()
+    browser.console()  # Chromium's notes about the sockets
 
 
 def test_earlier_messages_are_put_before_and_nothing_moves(browser, sample, room):
