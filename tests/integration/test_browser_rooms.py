@@ -220,6 +220,15 @@ def test_a_message_while_the_socket_is_off_goes_as_a_form_and_what_others_wrote_
     browser.console()  # Chromium's notes about the sockets that were blocked
 
 
+def test_what_others_write_is_looked_up_while_no_socket_can_be_opened(browser, room, sample):
+    enter_without_sockets(browser, room)
+    for shown in (["one"], ["one", "two"]):
+        post(sample, sample.login("mary"), room, shown[-1])
+        browser.driver.execute_script("window.dispatchEvent(new Event('online'))")  # the next attempt, at once
+        shows(browser, *shown)
+    browser.console()  # Chromium's notes about the sockets that were blocked
+
+
 def test_a_message_that_cannot_be_sent_stays_and_is_stored_once(serve, browser, room):
     site = serve(processes=1)
     browser.reset(site)

@@ -34,6 +34,7 @@ export function start(page) {
   let marking;
   /** @type {Map<string, (answer: {errors: Errors | null} | null) => void>} by key, for messages that were sent */
   const waiting = new Map();
+  let isBroken = false; // the line, since it was open last
 
   addEventListener("pagehide", mark); // before the line is let go of
   const line = open(() => `${url}?after=${feed.last}`, {
@@ -48,9 +49,16 @@ export function start(page) {
     },
     onState(state) {
       showState(state);
-      if (state.name === "connected") return;
+      if (state.name === "connected") {
+        isBroken = false;
+        return;
+      }
       people.typists.clear();
-      if (state.name === "reconnecting") people.lineIsBroken();
+      if (state.name === "reconnecting") {
+        people.lineIsBroken();
+        if (isBroken) load(); // an attempt has failed, and it may be long until one does not
+        isBroken = true;
+      }
       for (const answer of waiting.values()) answer(null);
       if (state.name !== "offline") return;
       people.forget();
@@ -183,7 +191,7 @@ export function start(page) {
       const response = await fetch(address, { headers: { Accept: "application/json" } });
       show((await response.json()).messages);
     } catch {
-      // The message is stored all the same, and comes with the others when the line is back.
+      // It comes with the others when the line is back.
     }
   }
 }
