@@ -237,6 +237,11 @@ class Connection:
         return self._protocol.state is State.OPEN
 
     @property
+    def accepting(self) -> bool:
+        """Whether what is put down is sent; also while frames are handled that came before a fault, or the close."""
+        return self._accepting
+
+    @property
     def close_code(self) -> int:
         """The code that a connection which is closing ends with: 1006 without a close frame (RFC 6455, 7.1.5)."""
         close = self._protocol.close_rcvd or self._protocol.close_sent

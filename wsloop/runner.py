@@ -144,6 +144,7 @@ class Runner:
         "_messages",
         "_opening",
         "_presence",
+        "_started_at",
         "_state",
         "_stopped",
         "_stuck",
@@ -174,6 +175,7 @@ class Runner:
         self._decision: AsyncResult[str | None] | None = AsyncResult()
         self._opening: AsyncResult[None] | None = None
         self._timer: Any = None
+        self._started_at = 0.0  # when a handler was last run at once
         self._ends_at = 0.0  # when handlers have to end that go on without the client; 0: it is there
         self.greenlet: gevent.Greenlet[[], None] | None = None
         self.subscriptions: set[bytes] = set()
@@ -323,7 +325,15 @@ class Runner:
 
     def _start(self) -> None:
         self._consumers.running.add(self)
-        self.greenlet = gevent.spawn(self._run)
+        self.greenlet = gevent.Greenlet(self._run)
+        hub = gevent.get_hub()
+        now = hub.loop.now()  # the same during one round of the loop
+        if gevent.getcurrent() is hub and now != self._started_at:
+            # At once, up to where it blocks: what it answers goes out even if what comes next is a fault of the client.
+            self._started_at = now
+            self.greenlet.switch()
+        else:
+            self.greenlet.start()
 
     def _run(self) -> None:
         try:
@@ -468,7 +478,7 @@ class Runner:
         most = connection.bounds.max_queued_bytes / 2
         while connection.queued_bytes and connection.queued_bytes + len(frame) > most and connection.open:
             self._wait_for_reader(connection)
-        if not connection.open:
+        if not connection.accepting:
             raise Disconnected
         self._consumers.hub.put(connection, frame)
         self._count += 1
