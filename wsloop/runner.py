@@ -1,7 +1,7 @@
 """Runs consumers: hands each what happens to its socket, one event after the other, in a greenlet that ends with it.
 
 How it works. A :class:`Runner` is the handler of one connection. What the client sends, and what the channel layer
-brings, goes into its inbox. If no handler runs, a greenlet is spawned that takes the events out, calls the consumer
+brings, goes into its inbox. If no handler runs, a greenlet begins that takes the events out, calls the consumer
 with each, and ends when there are none; so an idle socket has none.
 
 ::
