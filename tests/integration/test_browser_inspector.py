@@ -458,7 +458,9 @@ def test_a_handshake_that_takes_too_long_can_be_given_up(serve, inspector):
 
 
 def test_what_waits_to_be_sent_is_shown(serve, inspector):
-    site = serve(processes=1, settings={"WSLOOP": {"RATE_LIMIT": None, "MAX_MESSAGE_SIZE": 1 << 25}})
+    # Compressed it would be so small that the kernel takes it at once.
+    options = {"RATE_LIMIT": None, "MAX_MESSAGE_SIZE": 1 << 25, "COMPRESS_FROM": None}
+    site = serve(processes=1, settings={"WSLOOP": options})
     browser = inspector.browser
     sign_in(browser, site, "admin")
     inspector.connect(LISTEN)
