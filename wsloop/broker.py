@@ -91,12 +91,11 @@ class Broker:
     ) -> None:
         self._continuity = Continuity(deliver, forgotten, failed, settle)
         self._failed = failed
-        self._control = control
         self._connected = connected
         self._control_channel = store.control_channel()
         self._own_channel = f"{conf.prefix()}wsloop:{uuid.uuid4().hex}".encode()
         self._counts: dict[bytes, int] = {self._control_channel: 1, self._own_channel: 1}
-        self._attached: dict[bytes, Callable[[bytes], None]] = {}
+        self._attached = {self._control_channel: control}  # what is called with the payloads of a channel
         self._acknowledged: set[bytes] = set()
         self._unanswered: collections.Counter[bytes] = collections.Counter()
         self._waiting: dict[bytes, list[AsyncResult[None]]] = {}
@@ -345,8 +344,6 @@ class Broker:
             _, channel, payload = response
             if channel == self._own_channel:
                 self._handle_own(payload)
-            elif channel == self._control_channel:
-                self._control(payload)
             elif channel in self._attached:
                 self._attached[channel](payload)
             else:

@@ -1,4 +1,4 @@
-"""The consumers of this process: which are in which group, and who gets what the channel layer brings.
+"""The consumers of this process: which are in which group, who gets what comes, and how what they publish goes out.
 
 How it works. A group is a Redis channel that the broker subscribes to for its first member here. What comes on it is
 put into the inbox of each member, and what comes on the worker's own channel into that of the one it names. Nothing of
@@ -33,7 +33,6 @@ thread_id = monkey.get_original("_thread", "get_ident")  # of the operating syst
 BATCH, BATCH_BYTES = 100, 256 * 1024  # events published in one round trip, and bytes of them
 RETRY = 0.5  # seconds until it is asked again whether the subscription stands
 FULL_TTL = 10  # seconds; who sends to a consumer whose worker was killed while it was full finds out then
-
 
 Publication = tuple[bytes, bytes, Any]  # channel, payload, and the AsyncResult for how many have got it
 

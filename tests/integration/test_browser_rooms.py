@@ -36,6 +36,14 @@ window.WebSocket = class extends WebSocket {
     }
 };
 """
+LOSE_A_REPLY = """
+const { fetch } = window;
+window.fetch = async (...order) => {
+    window.fetch = fetch;
+    await fetch(...order);
+    throw new TypeError("lost");
+};
+"""
 FROM_BOTTOM = "return -document.querySelector('[data-scroll]').scrollTop"
 
 
@@ -262,13 +270,8 @@ def test_a_message_whose_answer_is_lost_is_not_written_twice(browser, room):
             this.onmessage = null;
             setTimeout(() => this.onclose({ code: 1006, reason: "" }), 300);
         };
-        const fetch = window.fetch;
-        window.fetch = async (...order) => {
-            window.fetch = fetch;
-            await fetch(...order);
-            throw new TypeError("lost");
-        };
     """)
+    browser.driver.execute_script(LOSE_A_REPLY)
     say(browser, "once")
     shows(browser, "once")
     browser.until(lambda: browser.find("[name=message]").get_property("value") == "", "the field is empty")
@@ -281,14 +284,7 @@ def test_a_message_whose_answer_is_lost_is_not_written_twice(browser, room):
 def test_a_message_whose_reply_is_lost_can_be_sent_again_and_is_not_written_twice(browser, room):
     browser.sign_in("john")
     enter_without_sockets(browser, room)
-    browser.driver.execute_script("""
-        const fetch = window.fetch;
-        window.fetch = async (...order) => {
-            window.fetch = fetch;
-            await fetch(...order);
-            throw new TypeError("lost");
-        };
-    """)
+    browser.driver.execute_script(LOSE_A_REPLY)
     say(browser, "once")
     browser.until(lambda: "The server cannot be reached." in browser.text("[data-errors]"), "an error at the field")
     assert browser.find("[name=message]").get_property("value") == "once"

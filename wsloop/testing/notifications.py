@@ -122,18 +122,10 @@ class Recorder:
     # What tests call.
 
     def assert_notified(
-        self,
-        *,
-        user: Any = None,
-        group: Any = None,
-        session: Any = None,
-        broadcast: bool = False,
-        facility: str | None = None,
-        message: Any = ANY,
-        count: int | None = None,
+        self, *, facility: str | None = None, message: Any = ANY, count: int | None = None, **whom: Any
     ) -> None:
         """See :meth:`NotificationsMixin.assertNotified`."""
-        audiences = _audiences(user, group, session, broadcast)
+        audiences = _audiences(**whom)
         found = len(self._found(facility, message, lambda sent: audiences <= sent))
         if (found > 0) if count is None else (found == count):
             return
@@ -144,18 +136,9 @@ class Recorder:
             text = f"{_messages(found)} published {wanted}, and not {count}."
         raise AssertionError(text + self._instead())
 
-    def assert_not_notified(
-        self,
-        *,
-        user: Any = None,
-        group: Any = None,
-        session: Any = None,
-        broadcast: bool = False,
-        facility: str | None = None,
-        message: Any = ANY,
-    ) -> None:
+    def assert_not_notified(self, *, facility: str | None = None, message: Any = ANY, **whom: Any) -> None:
         """See :meth:`NotificationsMixin.assertNotNotified`."""
-        audiences = _audiences(user, group, session, broadcast)
+        audiences = _audiences(**whom)
         found = self._found(facility, message, lambda sent: not audiences or bool(audiences & sent))
         if found:
             text = f"{_messages(len(found))} published {_wanted(audiences, facility, message, 'or')}."
@@ -265,7 +248,9 @@ def _parse(channel: str) -> tuple[str, str, str]:
     return facility, audience, name
 
 
-def _audiences(user: Any, group: Any, session: Any, broadcast: bool) -> set[tuple[str, str]]:
+def _audiences(
+    *, user: Any = None, group: Any = None, session: Any = None, broadcast: bool = False
+) -> set[tuple[str, str]]:
     audiences = set()
     if user is not None:
         audiences.add(("user", user.get_username() if isinstance(user, AbstractBaseUser) else user))
