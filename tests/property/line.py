@@ -30,7 +30,7 @@ class Watched(Connection):
 class Counting(Transport):
     """Counts how often the event loop calls for input, and for room for output."""
 
-    __slots__ = ("reads", "writes")
+    __slots__ = ("reads", "watcher", "writes")
 
     def __init__(self, descriptor):
         super().__init__(descriptor)
@@ -43,6 +43,7 @@ class Counting(Transport):
             ready(events)
 
         super().start(counted)
+        self.watcher = self._watcher
 
 
 class Echo(Recorder):
@@ -125,8 +126,8 @@ class Line:
 
     def __enter__(self):
         self._errors.__enter__()
-        self._active = gevent.get_hub().loop.activecnt
         self.connection.start()
+        assert self.transport.watcher.active
         return self
 
     def __exit__(self, *exc_info):
@@ -178,7 +179,7 @@ class Line:
         assert self.handler.largest <= self.max_size, f"a message of {self.handler.largest} bytes"
         assert self.transport.reads <= self._chunks + 1, f"{self.transport.reads} calls for {self._chunks} chunks"
         assert self.transport.writes <= reads + 1
-        assert gevent.get_hub().loop.activecnt <= self._active, "the descriptor is still watched"
+        assert not self.transport.watcher.active, "the descriptor is still watched"
         assert self.transport._socket.fileno() == -1
         self.connection = None
         if self.reference() is not None:

@@ -265,9 +265,6 @@ def interleaved(streams, order, compression=False):
         for number, rest in enumerate(waiting):
             for chunk in rest:
                 lines[number].write(chunk)
-        # What is watched is counted for the whole process.
-        for line in lines:
-            line._active += len(lines)
         return [line.finish() for line in lines]
     finally:
         for line in lines:

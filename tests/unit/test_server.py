@@ -84,6 +84,7 @@ def fresh(monkeypatch):
         for connection in [*engine.hub.connections, *engine.hub._closing]:
             connection.abort()
         engine.broker.stop()
+        engine.presence._timer.stop()
     module.engine.cache_clear()
     module.listener.cache_clear()
     layers.LAYER.local, layers.LAYER.line = None, layers.RedisLine()
