@@ -195,6 +195,8 @@ class Continuity:
             gevent.sleep(0)
 
     def _again(self, channels: list[bytes]) -> None:
+        if self._checking is None:  # stopped
+            return
         for channel in channels:
             line = self._lines.get(channel)
             if line is not None and line.waiting is not None:

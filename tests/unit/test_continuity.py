@@ -482,14 +482,17 @@ def test_a_question_that_fails_is_put_again(line, reads, caplog, error):
     assert caplog.text.count("what is missing cannot be read, trying again: gone") == 2
 
 
-def test_a_question_that_fails_for_a_channel_that_is_forgotten_meanwhile(line, reads, monkeypatch):
+@pytest.mark.parametrize(
+    "end", [lambda continuity: continuity.forget(A), Continuity.stop], ids=["forgotten", "stopped"]
+)
+def test_a_question_that_fails_for_a_channel_that_nobody_waits_for_any_more(line, reads, monkeypatch, end):
     monkeypatch.setattr(module, "RETRY", 0.3)
     line.watch(A)
     messages = line.publish("1", "2")
     reads.errors.append(OSError("gone"))
     line.arrive(messages[1])
     wait_until(lambda: not reads.errors, what="the error")
-    line.continuity.forget(A)
+    end(line.continuity)
     gevent.sleep(0.5)  # longer than until the question would be put again
     assert len(reads.questions) == 2
     assert line.told == []
