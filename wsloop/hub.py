@@ -216,6 +216,7 @@ class Hub:
         self.sessions: Index[str] = Index()
         self._addresses: Index[str] = Index()
         self._joining: set[Joining] = set()
+        self._working: collections.Counter[Visitor] = collections.Counter()
         self._portions: list[set[Connection]] = [set() for _ in range(conf.option("PING_INTERVAL"))]
         self._closing: dict[Connection, float] = {}
         self._dirty: list[Connection] = []
@@ -244,7 +245,8 @@ class Hub:
             visitor: who wants to connect; without one only the number of all connections is looked at.
             joined: 1 if it is among those that are being set up already.
         """
-        if len(self) + len(self._joining) - joined >= _most_connections():
+        others = [joining.visitor for joining in self._joining] + [*self._working.elements()]
+        if len(self) + len(others) - joined >= _most_connections():
             return "MAX_CONNECTIONS"
         if visitor is not None:
             for setting, index, attribute in (
@@ -253,8 +255,8 @@ class Hub:
             ):
                 most, value = conf.option(setting), getattr(visitor, attribute)
                 if most is not None and value is not None:
-                    coming = sum(getattr(joining.visitor, attribute) == value for joining in self._joining)
-                    if len(index[value]) + coming - joined >= most:
+                    more = sum(getattr(other, attribute) == value for other in others)
+                    if len(index[value]) + more - joined >= most:
                         return setting
         return None
 
@@ -267,6 +269,16 @@ class Hub:
     def cancel(self, joining: Joining) -> None:
         """Stop keeping; the socket was not opened."""
         self._joining.discard(joining)
+
+    def working(self, visitor: Visitor) -> None:
+        """Count a socket that has ended for its visitor: the site's code still works for it, until :meth:`worked`."""
+        self._working[visitor] += 1
+
+    def worked(self, visitor: Visitor) -> None:
+        """Take back one :meth:`working`."""
+        self._working[visitor] -= 1
+        if not self._working[visitor]:
+            del self._working[visitor]
 
     def complete(self, joining: Joining, connection: Connection, news: Callable[[], Iterable[bytes]]) -> None:
         """Make ``connection`` a member of the channels, after writing ``news()`` to it. In one step: nothing yields."""

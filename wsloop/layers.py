@@ -40,6 +40,9 @@ class Local(Protocol):
 
     worker: str
 
+    def check_thread(self) -> None:
+        """Raise RuntimeError in a thread that must not use them."""
+
     def has(self, channel: str) -> bool:
         """Tell whether a channel is that of one of them."""
 
@@ -168,6 +171,7 @@ class ChannelLayer:
             TypeError, ValueError, MessageTooLarge: if the message or the name cannot be sent.
             redis.exceptions.RedisError: if Redis did not take it.
         """
+        self._check_thread()
         self.line.publish(group_channel(group), encode(message))
 
     def send(self, channel: str, message: Event) -> None:
@@ -178,6 +182,7 @@ class ChannelLayer:
             TypeError, ValueError, MessageTooLarge: if the message or the name cannot be sent.
             redis.exceptions.RedisError: if Redis did not take it.
         """
+        self._check_thread()
         worker, payload = _worker(channel), encode(message)
         if self.local is not None and self.local.has(channel):
             taken = self.local.put(channel, payload)
@@ -199,7 +204,12 @@ class ChannelLayer:
         """Take a consumer out of a group; raises what :meth:`group_add` raises."""
         self._change("discard", group, channel)
 
+    def _check_thread(self) -> None:
+        if self.local is not None:
+            self.local.check_thread()
+
     def _change(self, verb: str, group: str, channel: str) -> None:
+        self._check_thread()
         group_channel(group)
         worker = _worker(channel)
         if self.local is not None and self.local.has(channel):

@@ -62,15 +62,9 @@ class WorkerLine(layers.RedisLine):
     """
 
     def __init__(self) -> None:
-        self._thread = thread_id()
         self._outbox: Drain[Publication] = Drain(self._send_all)
 
     def publish(self, channel: bytes, payload: bytes) -> int:
-        if thread_id() != self._thread:  # its connections and greenlets are not for others, and would break
-            raise RuntimeError(
-                "the channel layer belongs to the worker's own thread: return what was found in another one, and send "
-                "it from the handler"
-            )
         reached: AsyncResult[int] = AsyncResult()
         self._outbox.put((channel, payload, reached))
         return cast(int, reached.get())
@@ -110,6 +104,7 @@ class Members:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
+        self._thread = thread_id()
         self.worker = secrets.token_hex(8)
         self.channel = layers.worker_channel(self.worker)
         self._numbers = 0
@@ -122,6 +117,18 @@ class Members:
     def __len__(self) -> int:
         """Return how many consumers there are."""
         return len(self._consumers)
+
+    def check_thread(self) -> None:
+        """Refuse a thread of another one's: greenlets and connections of this one are not for it, and would hang.
+
+        Raises:
+            RuntimeError: in another thread than the worker's.
+        """
+        if thread_id() != self._thread:
+            raise RuntimeError(
+                "consumers and the channel layer belong to the worker's own thread: return what was found in another "
+                "one, and send it from the handler"
+            )
 
     def enter(self, member: Member) -> str:
         """Return the name of a new consumer's channel."""

@@ -44,7 +44,7 @@ from wsloop.connection import TOO_SLOW, Connection
 from wsloop.consumers import Event, SyncConsumer, check_sent, handler_name
 from wsloop.exceptions import Disconnected, StopConsumer
 from wsloop.handshake import Refused, try_again
-from wsloop.hub import Hub
+from wsloop.hub import NOBODY, Hub, Visitor
 from wsloop.members import Members
 
 logger = logging.getLogger("wsloop.runner")
@@ -106,6 +106,8 @@ class Consumers:
         for runner in self.running:
             runner.give_up()
         self._join(timeout / 2)
+        if self.running:
+            logger.warning("the worker ends while %d consumers still work: they are cut off", len(self.running))
 
     def _join(self, timeout: float) -> None:
         end = monotonic() + timeout
@@ -121,6 +123,7 @@ class Runner:
         consumer: just made.
         scope: of the socket.
         presence: the Redis channel on which it is told who comes and goes; None: nobody tells.
+        visitor: for whom the socket counts, until its handlers have ended.
 
     Attributes:
         channel_name: of the consumer.
@@ -149,13 +152,20 @@ class Runner:
         "_stopped",
         "_stuck",
         "_timer",
+        "_visitor",
+        "_working",
         "channel_name",
         "greenlet",
         "subscriptions",
     )
 
     def __init__(
-        self, consumers: Consumers, consumer: SyncConsumer, scope: dict[str, Any], presence: bytes | None = None
+        self,
+        consumers: Consumers,
+        consumer: SyncConsumer,
+        scope: dict[str, Any],
+        presence: bytes | None = None,
+        visitor: Visitor = NOBODY,
     ) -> None:
         self._consumers = consumers
         self._consumer: SyncConsumer | None = consumer
@@ -172,6 +182,8 @@ class Runner:
         self._stuck = False  # a handler waits for the client to read
         self._hung_up = False  # the client has gone, although there may be more to read
         self._count = 0
+        self._visitor = visitor
+        self._working = False  # although its socket has ended
         self._decision: AsyncResult[str | None] | None = AsyncResult()
         self._opening: AsyncResult[None] | None = None
         self._timer: Any = None
@@ -218,6 +230,7 @@ class Runner:
     def failed(self) -> None:
         """There will be no socket, whatever the consumer says."""
         self._leave(CloseCode.ABNORMAL_CLOSURE)
+        self._count_work()
 
     # What happens to the connection, in the event loop.
 
@@ -241,6 +254,7 @@ class Runner:
     def closed(self, connection: Connection) -> None:
         self._consumers.hub.closed(connection)
         self._leave(connection.close_code)
+        self._count_work()
 
     def look_for_peer(self) -> None:
         """Find out whether the client has hung up, while it is not read."""
@@ -256,7 +270,7 @@ class Runner:
             return True
         size = self._events_size + len(payload)
         too_large = size > self._consumers.most_bytes and self._events_size > 0
-        if too_large or len(self._inbox) - self._messages >= self._consumers.capacity:
+        if too_large or self._events >= self._consumers.capacity:
             metrics.lost("channel")
             if self._stuck and self._connection is not None:
                 self._connection.close(TOO_SLOW, "too slow")
@@ -265,9 +279,14 @@ class Runner:
         self._put(PRESENCE_CHANGED if channel == self._presence else EVENT, payload)
         return True
 
+    @property
+    def _events(self) -> int:
+        """How many of the channel layer wait."""
+        return len(self._inbox) - self._messages
+
     def resumed(self) -> None:
         """See :class:`wsloop.members.Member`."""
-        if self._state is not State.LEFT and hasattr(self._consumer, handler_name({"type": RESUMED})):
+        if self._begun and self._state is not State.LEFT and hasattr(self._consumer, handler_name({"type": RESUMED})):
             self._put(RESUMED, None)
 
     # The end.
@@ -284,11 +303,18 @@ class Runner:
         self._put("websocket.disconnect", int(code))
         self._end_handler()
 
+    def _count_work(self) -> None:
+        """Have it count for its visitor for as long as its handlers work: who comes and goes keeps no more at work."""
+        if self._consumer is not None and not self._working:
+            self._working = True
+            self._consumers.hub.working(self._visitor)
+
     def give_up(self) -> None:
         """There is no more time: end a handler that runs, wherever it waits, and call nothing but ``disconnect``."""
         self._ends_at = float("-inf")
-        if self.greenlet is not None and self._handling not in (None, "websocket.disconnect"):
-            self.greenlet.kill(Disconnected(), block=False)
+        if self._handling not in (None, "websocket.disconnect"):
+            self._stop_looking()
+            self._end_handler()
 
     def _end_handler(self) -> None:
         """Have a handler that runs be ended as soon as it sleeps, or when it has gone on for too long."""
@@ -326,6 +352,7 @@ class Runner:
     def _start(self) -> None:
         self._consumers.running.add(self)
         self.greenlet = gevent.Greenlet(self._run)
+        self.greenlet.runner = self  # type: ignore[attr-defined]
         hub = gevent.get_hub()
         now = hub.loop.now()  # the same during one round of the loop
         if gevent.getcurrent() is hub and now != self._started_at:
@@ -366,7 +393,7 @@ class Runner:
                 self._connection.release()
             if kind == "websocket.disconnect":
                 self._end()
-            elif not self._inbox:
+            elif self._events_size <= self._consumers.most_bytes / 2 and self._events <= self._consumers.capacity / 2:
                 self._consumers.members.has_room(self.channel_name)
 
     def _wants(self, kind: str) -> bool:
@@ -442,10 +469,14 @@ class Runner:
         self._consumers.members.leave(self.channel_name)
         self._inbox.clear()
         self._consumer = self._connection = None
+        if self._working:
+            self._working = False
+            self._consumers.hub.worked(self._visitor)
 
     # What the consumer does, in its greenlet or in one that it has spawned.
 
     def _do(self, event: Event) -> None:
+        self._consumers.members.check_thread()
         consumer = self._consumer
         check_sent(event, () if consumer is None else consumer.scope["subprotocols"])
         if event["type"] == "websocket.accept":
@@ -471,7 +502,8 @@ class Runner:
     def _send(self, payload: bytes, text: bool) -> None:
         connection = self._connection
         if self._state is State.LEFT or self._hung_up:
-            raise Disconnected
+            self._gone()
+            return
         if connection is None:
             raise RuntimeError("send() comes after accept()")
         frame = connection.frame(payload, text)
@@ -479,11 +511,22 @@ class Runner:
         while connection.queued_bytes and connection.queued_bytes + len(frame) > most and connection.open:
             self._wait_for_reader(connection)
         if not connection.accepting:
-            raise Disconnected
+            self._gone()
+            return
         self._consumers.hub.put(connection, frame)
         self._count += 1
         if not self._count % TURN:
             gevent.sleep(BREATH)  # a client that reads fast must not keep the others waiting
+
+    def _gone(self) -> None:
+        """Tell who sends that the client has left; not a handler of another consumer, which has its own client.
+
+        Raises:
+            Disconnected: to end a handler of this one, and what it has spawned.
+        """
+        if getattr(gevent.getcurrent(), "runner", self) is self:
+            gevent.sleep(BREATH)  # one that goes on all the same must not keep the others waiting
+            raise Disconnected
 
     def _wait_for_reader(self, connection: Connection) -> None:
         """Return when the client has read what waits for it, or has not read anything for too long."""

@@ -398,7 +398,9 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
             broker.ready()
         opening.dialect = SILENT
         presence = presence_channel(subscriptions.facility(request)).encode() if opening.place else None
-        runner = opening.runner = Runner(engine().consumers, match.make(), routing.scope(request, match), presence)
+        scope = routing.scope(request, match)
+        close_databases()  # not kept while the consumer decides, which has its own
+        runner = opening.runner = Runner(engine().consumers, match.make(), scope, presence, visitor)
         try:
             opening.join((), visitor, runner)
             subprotocol = runner.connect()

@@ -9,6 +9,7 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import PermissionDenied
 from django.db import connection, transaction
 from django.urls import path, re_path
+from django.utils import translation
 
 from wsloop.consumers import JsonWebsocketConsumer, SyncConsumer, WebsocketConsumer
 from wsloop.exceptions import AcceptConnection, ChannelFull, DenyConnection, StopConsumer
@@ -611,7 +612,33 @@ def test_a_test_may_be_interrupted_in_a_handler(opened):
         socket.send_to("stop")
 
 
+def test_handlers_do_not_speak_the_language_of_the_test(opened):
+    class Speaking(Traced):
+        def do_tell(self, argument):
+            self.send(translation.get_language())
+            translation.activate("fr")
+
+    socket = opened(Speaking)
+    with translation.override("de"):
+        for _ in range(2):
+            socket.send_to("tell")
+            assert socket.receive_from() == "en-us"
+        assert translation.get_language() == "de"
+
+
 # Several, and the channel layer.
+
+
+def test_sending_to_another_one_that_has_left_is_no_end_of_ones_own(opened):
+    class Player(Traced):
+        def do_tell(self, argument):
+            gone.consumer.send(argument)
+            self.send(argument)
+
+    gone, player = opened(Traced), opened(Player)
+    gone.disconnect()
+    player.send_to("tell hello")
+    assert player.receive_from() == "hello"
 
 
 class Chat(WebsocketConsumer):

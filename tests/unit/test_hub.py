@@ -567,6 +567,14 @@ def test_there_is_room_for_so_many_of_a_kind_and_for_others(hub, visit, with_set
     assert hub.crowded(same) == setting, "closing and not hanging up makes no room"
     first.abort()
     assert hub.crowded(same) is None
+    hub.working(same)
+    hub.working(same)
+    hub.worked(same)
+    assert hub.crowded(same) == setting, "nor does ending, while the site's code goes on"
+    assert hub.crowded(other) is None
+    hub.worked(same)
+    assert hub.crowded(same) is None
+    assert not hub._working
     with_settings(WSLOOP={setting: None})
     for _ in range(3):
         visit(same)

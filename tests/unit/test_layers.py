@@ -63,6 +63,9 @@ class Local:
     def __init__(self, *names, room=True):
         self.names, self.room, self.asked = names, room, []
 
+    def check_thread(self):
+        pass
+
     def has(self, channel):
         return channel in self.names
 

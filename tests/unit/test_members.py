@@ -6,7 +6,6 @@ import weakref
 import gevent
 import msgpack
 import pytest
-from gevent.threadpool import ThreadPool
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 
@@ -546,14 +545,6 @@ def test_one_that_is_ended_while_it_waits_does_not_disturb_the_others(line, own_
         own_redis.resume()
     gevent.joinall(greenlets, timeout=WAIT)
     assert [greenlets[0].value, greenlets[2].value] == [0, 0]
-
-
-def test_a_thread_of_the_operating_system_is_told_to_leave_it_to_the_handler(line, own_redis, facility):
-    pool = ThreadPool(1)
-    with pytest.raises(RuntimeError, match="belongs to the worker's own thread"):
-        pool.apply(line.publish, [group_channel(facility), b"x"])
-    pool.kill()
-    assert line.publish(group_channel(facility), b"x") == 0, "and nothing is broken by it"
 
 
 def test_while_redis_does_not_answer_it_is_waited_for_once(line, own_redis, facility, round_trips):

@@ -21,13 +21,14 @@ from django.db import connections
 from django.utils import translation
 from gevent.event import Event
 from gevent.lock import Semaphore
+from gevent.threadpool import ThreadPool
 from prometheus_client import REGISTRY
 from redis.exceptions import RedisError
 from websockets.frames import Close, Frame, Opcode
 
 from tests.integration.harness import wait_until
 from tests.unit.peer import WAIT, close_frame, masked, turn
-from wsloop import layers
+from wsloop import layers, members
 from wsloop import runner as module
 from wsloop.broker import Broker
 from wsloop.connection import Bounds, Connection
@@ -35,7 +36,7 @@ from wsloop.consumers import SyncConsumer, WebsocketConsumer
 from wsloop.dialects import SILENT
 from wsloop.exceptions import ChannelFull, DenyConnection, Disconnected, StopConsumer
 from wsloop.handshake import Refused
-from wsloop.hub import Hub
+from wsloop.hub import NOBODY, Hub, Visitor
 from wsloop.members import Members
 from wsloop.runner import Consumers, Runner, State
 
@@ -114,10 +115,10 @@ class World:
         self.layer.local = self.members
         self._pair = pair
 
-    def runner(self, consumer, presence=None, **scope):
+    def runner(self, consumer, presence=None, visitor=NOBODY, **scope):
         known = {"path": "/ws/room/", "query_string": b"", "subprotocols": [], "user": AnonymousUser()}
         known |= {"session": None, "url_route": {"args": (), "kwargs": {}}}
-        return Runner(self.consumers, consumer, known | scope, presence)
+        return Runner(self.consumers, consumer, known | scope, presence, visitor)
 
     def open(self, consumer, max_message_size=65536, max_queued_bytes=1024 * 1024, runner=None, **options):
         """Open the socket of a consumer, as ``server`` does."""
@@ -149,6 +150,7 @@ class World:
             and not self.members._subscribed
             and not self.members._full
             and not self.members._resuming
+            and not self.hub._working
             and set(self.broker._counts) == own
             and set(self.broker._counts.values()) == {1}
         )
@@ -783,6 +785,36 @@ def test_when_the_worker_ends_a_handler_is_ended_in_time_for_its_disconnect(worl
     assert consumer.ended() == 1012
 
 
+def test_a_handler_that_ends_by_itself_just_then_leaves_its_disconnect_in_peace(world):
+    go_on, slept = Event(), []
+
+    def disconnect(consumer, code):
+        time.sleep(0.05)
+        slept.append(code)
+
+    consumer = Recorded(receive=lambda *_: go_on.wait(), disconnect=disconnect)
+    opened = world.open(consumer)
+    opened.peer.text("go")
+    wait_until(lambda: consumer.got("receive"), what="the handler")
+    opened.connection.close(1012)
+    turn(5)
+    go_on.set()  # it goes on in the next turn
+    opened.runner.give_up()
+    assert consumer.ended() == 1012
+    wait_until(lambda: slept == [1012], what="the end of disconnect()")
+
+
+def test_those_that_are_cut_off_are_told_of(world, caplog):
+    go_on = Event()
+    consumer = Recorded(disconnect=lambda *_: go_on.wait())
+    opened = world.open(consumer)
+    opened.connection.close(1012)
+    wait_until(lambda: consumer.got("disconnect"), what="disconnect()")
+    world.consumers.wait(0.05)
+    assert "the worker ends while 1 consumers still work: they are cut off" in caplog.text
+    go_on.set()
+
+
 def test_what_waits_then_gives_way_to_disconnect(world):
     consumer = Recorded(receive=lambda *_: Event().wait())
     opened = world.open(consumer)
@@ -878,6 +910,75 @@ def test_send_raises_disconnected_after_ones_own_close(world):
     world.open(consumer).peer.text("go")
     assert consumer.ended() == 4000
     assert raised == ["Disconnected"]
+
+
+def test_a_handler_of_another_consumer_is_not_ended_by_sending_to_one_that_has_left(world):
+    """It has a client of its own."""
+    go_on = Event()
+    gone = Recorded(receive=lambda *_: go_on.wait())
+    at_gone = world.open(gone)
+    at_gone.peer.text("work")
+    wait_until(lambda: gone.got("receive"), what="the handler")
+    at_gone.peer.close()
+    wait_until(lambda: at_gone.runner._state is State.LEFT, what="the end of the line")
+
+    def receive(consumer, message):
+        gone.send(message)
+        consumer.send(message)
+
+    other = world.open(Recorded(receive=receive))
+    other.peer.text("hello")
+    assert other.peer.message() == "hello"
+    assert other.connection.open
+    go_on.set()
+    assert gone.ended() == 1006
+
+
+def test_a_loop_that_ignores_that_the_client_has_left_lets_others_go_on(world):
+    tries = []
+
+    def receive(consumer, message):
+        while len(tries) < 100_000:
+            try:
+                consumer.send("tick")
+            except Disconnected:
+                tries.append("nobody")
+
+    opened = world.open(Recorded(receive=receive))
+    other = world.open(Recorded(receive=lambda consumer, message: consumer.send(message)))
+    opened.peer.text("go")
+    opened.peer.close()
+    wait_until(lambda: tries, what="the loop going on")
+    other.peer.text("hello")
+    assert other.peer.message() == "hello"
+    assert len(tries) < 100_000
+    tries += ["enough"] * 100_000
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda consumer, layer: consumer.send("hello"),
+        lambda consumer, layer: consumer.close(),
+        lambda consumer, layer: layer.send(consumer.channel_name, {"type": "happened", "number": 1}),
+        lambda consumer, layer: layer.group_send("group", {"type": "happened", "number": 1}),
+        lambda consumer, layer: layer.group_add("group", consumer.channel_name),
+        lambda consumer, layer: layer.group_discard("group", consumer.channel_name),
+    ],
+)
+def test_a_thread_of_the_operating_system_is_told_to_leave_it_to_the_handler(world, use):
+    """It would begin a greenlet that never runs."""
+    consumer = Recorded(receive=lambda consumer, message: consumer.send(message))
+    opened = world.open(consumer)
+    pool = ThreadPool(1)
+    try:
+        with pytest.raises(RuntimeError, match="belong to the worker's own thread"):
+            pool.apply(use, [consumer, world.layer])
+    finally:
+        pool.kill()
+    opened.peer.text("nothing is broken by it")
+    assert opened.peer.message() == "nothing is broken by it"
+    assert consumer.got("happened") == []
 
 
 def test_a_thread_that_a_handler_has_started_may_send_and_is_told_of_the_end(world):
@@ -1291,6 +1392,31 @@ def test_who_sends_from_elsewhere_is_told_while_there_is_no_room(world, small, s
     wait_until(lambda: consumer.got("happened") == [*range(10), 11], what="the events")
 
 
+def test_one_that_is_kept_busy_is_not_full_for_that(world, small, shared_redis, redis_client, monkeypatch):
+    monkeypatch.setattr(members, "FULL_TTL", LONG)
+    steps, elsewhere = Semaphore(0), layers.ChannelLayer()
+    consumer = Recorded(receive=lambda *_: steps.acquire(), happened=lambda *_: steps.acquire())
+    opened = world.open(consumer)
+    world.broker.ready()
+    opened.peer.text("go")
+    wait_until(lambda: consumer.got("receive"), what="the handler")
+    for number in range(11):
+        elsewhere.send(opened.name, {"type": "happened", "number": number})
+    wait_until(lambda: redis_client.exists(layers.full_key(opened.name)), what="the note")
+    for _ in range(4):
+        steps.release()
+    wait_until(lambda: len(consumer.got("happened")) == 4, what="less than half of them")
+    turn(20)
+    assert redis_client.exists(layers.full_key(opened.name))
+    for _ in range(4):
+        steps.release()
+    wait_until(lambda: not redis_client.exists(layers.full_key(opened.name)), what="the end of the note")
+    elsewhere.send(opened.name, {"type": "happened", "number": 11})
+    for _ in range(10):
+        steps.release()
+    wait_until(lambda: consumer.got("happened") == [*range(10), 11], what="the events")
+
+
 def test_events_that_wait_are_bounded_in_bytes_too(world, monkeypatch, dropped):
     monkeypatch.setattr(world.consumers, "most_bytes", 10_000)
     go_on = Event()
@@ -1528,6 +1654,21 @@ def test_one_that_is_in_no_group_is_told_too_for_it_may_have_been_sent_to(world,
     wait_until(lambda: consumer.got("resumed"), what="the word that it stands again")
 
 
+def test_nothing_is_told_before_connect(world, gate, facility):
+    """The line comes back while a new one waits for it."""
+    world.broker.ready()
+    consumer = Told()
+    gate.hold("SUBSCRIBE")
+    opening = gevent.spawn(world.open, consumer, runner=world.runner(consumer, b"unit:presence:" + facility.encode()))
+    gate.wait_for(1)
+    world.members.resumed()
+    turn(30)
+    gate.hold()
+    gate.let_through()
+    opening.get(timeout=WAIT)
+    assert consumer.calls[0] == ("connect",)
+
+
 def test_presence_is_told_to_who_has_a_method_for_it(world, shared_redis, redis_client, facility):
     watching, other = Told(), Recorded()
     channel = f"unit:presence:{facility}".encode()
@@ -1705,6 +1846,53 @@ def test_database_connections_are_given_back_after_each_handler(world, database)
     wait_until(world.nothing_is_left, what="the end")
     assert len(used) == 4
     assert [each.connection for each in used] == [None] * 4
+
+
+# For whom it counts.
+
+
+@pytest.fixture
+def two(world, with_settings):
+    """A user who may have two sockets; whether there is room for another one."""
+    with_settings(WSLOOP={"MAX_CONNECTIONS_PER_USER": 2})
+    user = Visitor(user=1)
+    return user, lambda: world.hub.crowded(user) is None
+
+
+def test_a_socket_that_has_ended_counts_until_its_handlers_have(world, two):
+    user, room = two
+    go_on = Event()
+    consumers = [Recorded(receive=lambda *_: go_on.wait()) for _ in range(2)]
+    for consumer in consumers:
+        opened = world.open(consumer, runner=world.runner(consumer, visitor=user))
+        opened.peer.text("go")
+        wait_until(lambda consumer=consumer: consumer.got("receive"), what="the handler")
+        opened.peer.close()
+        wait_until(lambda opened=opened: not len(world.hub), what="the end of the line")
+    assert not room()
+    assert world.hub.crowded(Visitor(user=2)) is None
+    go_on.set()
+    for consumer in consumers:
+        assert consumer.ended() == 1006
+    wait_until(room, what="room for another one")
+
+
+def test_so_does_a_handshake_that_was_called_off(world, two):
+    user, room = two
+    go_on = Event()
+    runners = []
+    for _ in range(2):
+        consumer = Recorded(connect=lambda *_: go_on.wait())
+        runners.append(world.runner(consumer, visitor=user))
+        opening = gevent.spawn(runners[-1].connect)
+        wait_until(lambda consumer=consumer: consumer.calls, what="connect()")
+        opening.kill()
+        runners[-1].failed()
+        runners[-1].failed()
+    assert not room()
+    go_on.set()
+    wait_until(room, what="room for another one")
+    wait_until(world.nothing_is_left, what="the end")
 
 
 # What the log says.

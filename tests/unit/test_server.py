@@ -992,6 +992,28 @@ def test_a_consumer_gets_the_messages_of_its_sockets_without_redis(front, with_s
     assert sorted(site.names()) == ["connect", "connect", "disconnect", "disconnect", "receive", "receive"]
 
 
+def test_while_a_consumer_decides_its_handshake_keeps_no_database_connection(
+    front, shared_redis, signed_in, monkeypatch
+):
+    asked, kept = [], []
+    process_request = WebsocketServer.process_request
+
+    def remembering(server, request):
+        process_request(server, request)
+        assert request.user.username == "john"
+        asked.append(connections["default"])
+        assert asked[-1].connection is not None
+
+    class Slow(Seen):
+        def connect(self):
+            kept.append(asked[-1].connection)
+            super().connect()
+
+    monkeypatch.setattr(WebsocketServer, "process_request", remembering)
+    assert front.connect("shout/a/", app=Site(Slow).app, HTTP_COOKIE=signed_in.cookie)
+    assert kept == [None]
+
+
 def test_a_path_that_no_pattern_matches_is_a_facility(front, publish, facility):
     site = Site()
     peer = front.connect(f"{facility}?subscribe-broadcast", app=site.app)

@@ -8,6 +8,7 @@ gathers in ``output``. This module must not know gevent.
 from __future__ import annotations
 
 import collections
+import contextvars
 import enum
 import functools
 import sys
@@ -170,7 +171,7 @@ class Socket:
         return kind == "websocket.disconnect" or not self.left  # others need not know yet that it has left
 
     def _dispatch(self, event: Event) -> None:
-        self._consumer.dispatch(event)
+        contextvars.Context().run(self._consumer.dispatch, event)
         if event["type"] == "websocket.connect" and self._state is State.CONNECTING:
             raise RuntimeError("connect() has called neither accept() nor close()")
 
@@ -234,11 +235,13 @@ class Socket:
         self.answer = (True, subprotocol)
 
     def _send(self, kind: str, message: str | bytes) -> None:
+        handler = self._scheduler.current()
         if self.left:
-            self._refuse()
+            if handler is None or handler is self._handler:
+                self._refuse()
+            return
         if self._state is State.CONNECTING:
             raise RuntimeError("send() comes after accept()")
-        handler = self._scheduler.current()
         while len(self.output) >= MOST_UNREAD and handler is not None:
             self._stuck = handler
             try:
