@@ -22,7 +22,7 @@ VENV := .venv
 .PHONY: run install test conformance fuzz lint bench bench-leaks bench-attacks bench-drops soak dev python
 
 run: install
-	@DEMO=1 HTTP='$(HTTP)' $(VENV)/bin/python -m project
+	@DEMO=1 HTTP='$(HTTP)' exec $(VENV)/bin/python -m project
 
 install: python
 	@$(PYTHON) project/install.py $(VENV) requirements.txt

@@ -38,8 +38,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-# Seconds that Redis outlives its last user: a worker that is replaced loads its site anew well within them.
-GRACE = 5.0
+# Seconds that Redis outlives its last user: after a full reload the site is loaded anew well within them.
+GRACE = 10.0
 # Seconds until Redis must answer: loading the data of a demo takes milliseconds.
 START_TIMEOUT = 15.0
 # Bytes of the longest path a unix socket may have: 107 on Linux, 103 on macOS.

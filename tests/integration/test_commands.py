@@ -229,6 +229,16 @@ def test_make_run_serves_the_site_and_ctrl_c_ends_all_of_it(checkout):
     assert not Path(f"/proc/{redis_pid}").exists() or sys.platform != "linux"
 
 
+def test_who_ends_make_ends_all_of_it(checkout):
+    running = checkout.start("make", "run", f"HTTP={checkout.address}")
+    running.wait_for_output("Ctrl-C stops the site.")
+    wait_until(checkout.answers, 30, "an answer")
+    running.process.terminate()
+    running.process.wait(30)
+    wait_until(lambda: not checkout.answers(), 30, "the end of uWSGI")
+    wait_until(lambda: checkout.redis_pid() is None, 30, "the end of Redis")
+
+
 @pytest.mark.parametrize("checkout", ["it's my site-"], indirect=True)
 def test_make_run_in_a_path_with_a_space_and_an_apostrophe(checkout):
     checkout.var.mkdir()
