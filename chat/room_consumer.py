@@ -23,6 +23,8 @@ typing      ``user``
 pong
 =========== ======================== ==================================================================================
 
+A page that names its user as ``?as=`` is closed with 4001 when somebody else has signed in meanwhile, or nobody has.
+
 Order and completeness are made here, not in the page: an announcement whose number is not the next one is answered by a
 look into the database. Redis may therefore lose some, or bring those of two writers the other way round.
 """
@@ -41,6 +43,7 @@ logger = logging.getLogger(__name__)
 TYPING_INTERVAL = 2.0  # seconds between two messages to all that somebody is typing; more are dropped
 GENERAL = "__all__"  # Django's name for what concerns no single field
 TRY_AGAIN = 1013  # close code
+SIGNED_OUT = 4001  # close code; as when the session ends
 
 
 class RoomConsumer(JsonWebsocketConsumer):
@@ -58,6 +61,11 @@ class RoomConsumer(JsonWebsocketConsumer):
             return
         if self.slug != self.slug.lower():  # not lowered here: who is there is known by the path of the socket
             self.close(reason="There is no such room: its name has capital letters.")
+            return
+        # A page may outlive its sign-in, kept by the browser for example: nothing is written under another name.
+        if self.query.get("as") and self.query["as"] != self.user.get_username():
+            self.accept()
+            self.close(SIGNED_OUT, "this page is another user's")
             return
         self.sent = self.marked = 0
         self.typed_at = float("-inf")

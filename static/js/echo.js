@@ -6,6 +6,10 @@ const form = page.querySelector("form");
 const list = page.querySelector("[data-feed]");
 const socket = new WebSocket(line.dataset.socket);
 
+// A browser may keep a page that is left, to show it again: not with a line that nobody listens to.
+addEventListener("pagehide", () => socket.close());
+addEventListener("pageshow", ({ persisted }) => persisted && location.reload());
+
 socket.onopen = () => showState("connected");
 socket.onclose = () => showState("offline");
 

@@ -96,6 +96,18 @@ def test_a_socket_that_names_no_number_begins_with_what_is_new(opened, write, af
     assert texts(socket) == ["new"]
 
 
+def test_a_page_of_somebody_else_is_told_so(john):
+    """It may be older than the sign-in; what is written there would be stored under another name."""
+    for user, page, code in ((john, "mary", 4001), (None, "john", 4001), (john, "john", None), (john, "", None)):
+        with WebsocketCommunicator(websocket_urlpatterns, f"/ws/rooms/tea/?after=0&as={page}", user=user) as socket:
+            assert socket.connect() == (True, None)
+            if code is None:
+                socket.send_json_to({"type": "ping"})
+                assert socket.receive_json_from() == {"type": "pong"}
+            else:
+                assert socket.receive_output()["code"] == code
+
+
 def test_a_message_reaches_everybody_in_the_room_once(john, mary, opened):
     sender, other_window, reader, guest, elsewhere = (
         opened(john),

@@ -94,7 +94,10 @@ export function peopleOf(page, me) {
     change(change) {
       if (change.event === "anonymous") anonymous = change.count;
       else if (change.event === "join") users.add(change.user);
-      else users.delete(change.user);
+      else {
+        users.delete(change.user);
+        typists.stop(change.user);
+      }
       show();
     },
     /** What is shown may be no longer so, until the server says who is there. */

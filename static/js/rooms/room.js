@@ -37,7 +37,7 @@ export function start(page) {
   let isBroken = false; // the line, since it was open last
 
   addEventListener("pagehide", mark); // before the line is let go of
-  const line = open(() => `${url}?after=${feed.last}`, {
+  const line = open(() => `${url}?after=${feed.last}&as=${encodeURIComponent(me ?? "")}`, {
     patience: LINE_PATIENCE,
     onMessage(data) {
       if (typeof data === "string") receive(JSON.parse(data));
