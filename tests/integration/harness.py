@@ -33,10 +33,11 @@ DEMO_ACCOUNTS = {"john": "secret", "mary": "secret", "admin": "admin"}
 
 
 def free_port():
-    """A TCP port of the loopback that nobody listens on, chosen by the kernel."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A TCP port of the loopback that nobody listens on, and that the kernel gives to no connection meanwhile."""
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", 10_000 + secrets.randbelow(22_768)))
+            return probe.getsockname()[1]
 
 
 def wait_until(condition, timeout=15.0, what="the condition"):
@@ -398,6 +399,9 @@ class Site:
         command = [self.binary, "--need-app", "--gevent", str(gevent), "--module", "wsgi", *map(str, options)]
         if self._master:
             command += ["--master", "--die-on-term", "--processes", str(processes), "--stats", self._stats]
+            # as uwsgi.ini has it: no signal is lost on workers that load, or between a crash and the next worker
+            command += ["--hook-post-fork", "unix_signal:1 _exit", "--hook-post-fork", "unix_signal:2 _exit"]
+            command += ["--forkbomb-delay", "0"]
         if Path(self.binary).parent != Path(sys.executable).parent and is_elf(self.binary):
             command += ["--home", sys.prefix]  # a compiled uWSGI from elsewhere: with the packages of this environment
         return command

@@ -462,6 +462,31 @@ def test_uwsgi_ini_survives_its_reloads_from_a_virtual_environment(checkout, bin
     wait_until(lambda: checkout.redis_pid() is None, 30, "the end of Redis")
 
 
+@binaries
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["stop", "reload"])
+def test_uwsgi_ini_does_not_wait_for_a_worker_that_loads(checkout, binary, number):
+    checkout.with_accounts()
+    touch = checkout.var / "reload"
+    touch.touch()
+    running = checkout.start(binary, "uwsgi.ini", DEMO="1", HTTP=checkout.address)
+    wait_until(checkout.answers, 30, "an answer")
+    later = time.time() + 60
+    os.utime(touch, (later, later))
+
+    def loads():
+        _, respawned, after = running.output().partition("Respawned uWSGI worker")
+        return respawned and "(post-fork)" in after.rpartition("unix_signal:2")[2]
+
+    wait_until(loads, 30, "a worker that loads")
+    running.process.send_signal(number)
+    if number == signal.SIGHUP:
+        wait_until(lambda: running.output().count("spawned uWSGI master process") == 2, 60, "the next server")
+        wait_until(checkout.answers, 30, "an answer")
+        running.process.terminate()
+    running.process.wait(60)
+    assert "NO MERCY" not in running.output()
+
+
 # What every page carries
 
 
