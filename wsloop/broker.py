@@ -29,6 +29,7 @@ import logging
 import random
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from time import monotonic
 from typing import Any, NamedTuple
 
 import gevent
@@ -40,6 +41,7 @@ from wsloop import conf, metrics, pool, store
 from wsloop.continuity import Continuity
 from wsloop.drain import Drain, batches
 from wsloop.messages import Message, Position, unwrap
+from wsloop.turns import BREATH, SLICE
 
 logger = logging.getLogger("wsloop.broker")
 
@@ -329,10 +331,11 @@ class Broker:
                 # While there is always something to read gevent's socket would never let others run; and sockets
                 # must be written to before more has gathered for them than they may hold.
                 size = count = 0
-                while count < BATCH and size < BATCH_BYTES:
+                end = monotonic() + SLICE
+                while count < BATCH and size < BATCH_BYTES and monotonic() < end:
                     size += self._handle(connection.read_response(disable_decoding=True))
                     count += 1
-                gevent.sleep(0)
+                gevent.sleep(BREATH)
         finally:
             probe.stop()
             probe.close()

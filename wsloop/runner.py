@@ -46,15 +46,15 @@ from wsloop.exceptions import Disconnected, StopConsumer
 from wsloop.handshake import Refused, try_again
 from wsloop.hub import NOBODY, Hub, Visitor
 from wsloop.members import Members
+from wsloop.turns import BREATH, Turns
 
 logger = logging.getLogger("wsloop.runner")
 
 MOST_MESSAGES = 16  # messages of the client that wait; at most 1 MiB with MAX_MESSAGE_SIZE as it is
 LOOK = 0.25  # seconds between two looks at a handler that goes on although its client has left
 LOOK_FULL = 1.0  # seconds between two looks at whether clients that are not read have hung up
-BREATH = 1e-6  # seconds: with 0 gevent would go round some fifty times before it looks at sockets and timers
 SLEEP = gevent.sleep.__code__
-TURN = 8  # messages sent, or events handled, before other greenlets and sockets get their turn
+TURN = 8  # messages that a handler sends, or events handled, before other consumers get their turn
 EVENT, PRESENCE_CHANGED, RESUMED = "event", "presence.changed", "channel_layer.resumed"
 
 
@@ -79,6 +79,7 @@ class Consumers:
     def __init__(self, hub: Hub, members: Members) -> None:
         self.hub = hub
         self.members = members
+        self.turns = Turns()
         self.capacity, self.most_bytes = conf.option("CHANNEL_CAPACITY"), conf.option("MAX_QUEUED_BYTES")
         self.running: set[Runner] = set()  # those whose greenlet runs
         self.full: set[Runner] = set()  # those whose connection is held
@@ -112,7 +113,7 @@ class Consumers:
     def _join(self, timeout: float) -> None:
         end = monotonic() + timeout
         while self.running and monotonic() < end:
-            gevent.joinall([each.greenlet for each in self.running if each.greenlet], timeout=end - monotonic())
+            gevent.sleep(0.01)  # not joined: those that stand in line have not begun
 
 
 class Runner:
@@ -360,7 +361,7 @@ class Runner:
             self._started_at = now
             self.greenlet.switch()
         else:
-            self.greenlet.start()
+            self._consumers.turns.stand_in_line(self.greenlet.switch)
 
     def _run(self) -> None:
         try:
@@ -370,7 +371,7 @@ class Runner:
                 self._handle(kind, content)
                 done += 1
                 if not done % TURN:
-                    gevent.sleep(BREATH)
+                    self._consumers.turns.take()
         finally:
             self.greenlet = None
             self._consumers.running.discard(self)
@@ -411,6 +412,7 @@ class Runner:
         """Call the consumer with an event, and see to what it raises."""
         assert self._consumer is not None
         self._handling = event["type"]
+        self._count = 0
         try:
             if self._hung_up or self._state is State.LEFT:
                 self._end_handler()
@@ -516,7 +518,7 @@ class Runner:
         self._consumers.hub.put(connection, frame)
         self._count += 1
         if not self._count % TURN:
-            gevent.sleep(BREATH)  # a client that reads fast must not keep the others waiting
+            self._consumers.turns.take()  # a client that reads fast must not keep the others waiting
 
     def _gone(self) -> None:
         """Tell who sends that the client has left; not a handler of another consumer, which has its own client.

@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "cluster": set(),
     "conf": {"sentinel"},
     "drain": set(),
+    "turns": set(),
     "transport": set(),
     "metrics": set(),
     "deflate": set(),
@@ -40,7 +41,7 @@ MAY_IMPORT = {
     "presence": {"conf", "drain", "pool", "signals", "store"},
     "tokens": {"conf", "handshake"},
     "continuity": {"drain", "history", "messages", "metrics", "pool", "replay"},
-    "broker": {"conf", "continuity", "drain", "messages", "metrics", "pool", "store"},
+    "broker": {"conf", "continuity", "drain", "messages", "metrics", "pool", "store", "turns"},
     "recovery": {
         "broker",
         "conf",
@@ -71,6 +72,7 @@ MAY_IMPORT = {
         "layers",
         "members",
         "metrics",
+        "turns",
     },
     "handlers": {"access", "broker", "conf", "connection", "dialects", "drain", "hub", "store", "subscriptions"},
     "server": {
@@ -130,6 +132,7 @@ MUST_NOT_KNOW = {
     "sentinel": SOCKETS | GEVENT | {"websockets", "django", "ws4redis"},
     "cluster": SOCKETS | GEVENT | {"websockets", "django", "ws4redis"},
     "drain": SOCKETS | {"redis", "django", "websockets"},
+    "turns": SOCKETS | {"redis", "django", "websockets"},
     "transport": {"redis", "django", "websockets", "ws4redis"},
     "handshake": SOCKETS | GEVENT | {"redis", "ws4redis"},
     "checks": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},

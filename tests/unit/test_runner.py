@@ -1121,13 +1121,14 @@ def test_one_that_waits_for_redis_when_its_time_is_over_leaves_nothing(world, ga
 
 def test_a_greenlet_that_is_killed_between_two_handlers_is_replaced(world, monkeypatch):
     """By a ``gevent.Timeout`` that a handler has forgotten, for example."""
-    monkeypatch.setattr(module, "BREATH", LONG)
+    monkeypatch.setattr(world.consumers.turns, "take", Event().wait)
     monkeypatch.setattr(gevent.get_hub(), "print_exception", lambda *_: None)
     consumer = Recorded()
     opened = world.open(consumer)
     for number in range(module.TURN + 1):
         world.send(opened.name, number)
     wait_until(lambda: len(consumer.got("happened")) == module.TURN, what="the pause between two")
+    monkeypatch.undo()
     opened.runner.greenlet.kill(gevent.Timeout(1))
     wait_until(lambda: consumer.got("happened") == list(range(module.TURN + 1)), what="the rest")
     opened.peer.close()
