@@ -1375,43 +1375,53 @@ def test_only_so_many_events_wait_and_who_sends_more_is_told(world, small, dropp
     assert opened.connection.open
 
 
-def test_who_sends_from_elsewhere_is_told_while_there_is_no_room(world, small, shared_redis, redis_client):
-    go_on, elsewhere = Event(), layers.ChannelLayer()
+@pytest.fixture
+def full(world, small, shared_redis, redis_client):
+    """Fill a consumer from elsewhere while its first handler runs; returns it, who sends, and whether that is noted."""
+
+    def fill(consumer):
+        elsewhere = layers.ChannelLayer()
+        opened = world.open(consumer)
+        world.broker.ready()
+        opened.peer.text("go")
+        wait_until(lambda: consumer.got("receive"), what="the handler")
+        for number in range(11):
+            elsewhere.send(opened.name, {"type": "happened", "number": number})
+
+        def noted():
+            return redis_client.exists(layers.full_key(opened.name))
+
+        wait_until(noted, what="the note")
+        return opened, elsewhere, noted
+
+    return fill
+
+
+def test_who_sends_from_elsewhere_is_told_while_there_is_no_room(full):
+    go_on = Event()
     consumer = Recorded(receive=lambda *_: go_on.wait())
-    opened = world.open(consumer)
-    world.broker.ready()
-    opened.peer.text("go")
-    wait_until(lambda: consumer.got("receive"), what="the handler")
-    for number in range(11):
-        elsewhere.send(opened.name, {"type": "happened", "number": number})
-    wait_until(lambda: redis_client.exists(layers.full_key(opened.name)), what="the note")
+    opened, elsewhere, noted = full(consumer)
     with pytest.raises(ChannelFull):
         elsewhere.send(opened.name, {"type": "happened", "number": 99})
     go_on.set()
-    wait_until(lambda: not redis_client.exists(layers.full_key(opened.name)), what="the end of the note")
+    wait_until(lambda: not noted(), what="the end of the note")
     elsewhere.send(opened.name, {"type": "happened", "number": 11})
     wait_until(lambda: consumer.got("happened") == [*range(10), 11], what="the events")
 
 
-def test_one_that_is_kept_busy_is_not_full_for_that(world, small, shared_redis, redis_client, monkeypatch):
+def test_one_that_is_kept_busy_is_not_full_for_that(full, monkeypatch):
     monkeypatch.setattr(members, "FULL_TTL", LONG)
-    steps, elsewhere = Semaphore(0), layers.ChannelLayer()
+    steps = Semaphore(0)
     consumer = Recorded(receive=lambda *_: steps.acquire(), happened=lambda *_: steps.acquire())
-    opened = world.open(consumer)
-    world.broker.ready()
-    opened.peer.text("go")
-    wait_until(lambda: consumer.got("receive"), what="the handler")
-    for number in range(11):
-        elsewhere.send(opened.name, {"type": "happened", "number": number})
-    wait_until(lambda: redis_client.exists(layers.full_key(opened.name)), what="the note")
+    opened, elsewhere, noted = full(consumer)
     for _ in range(4):
         steps.release()
     wait_until(lambda: len(consumer.got("happened")) == 4, what="less than half of them")
     turn(20)
-    assert redis_client.exists(layers.full_key(opened.name))
+    assert noted()
     for _ in range(4):
         steps.release()
-    wait_until(lambda: not redis_client.exists(layers.full_key(opened.name)), what="the end of the note")
+    wait_until(lambda: not noted(), what="the end of the note")
     elsewhere.send(opened.name, {"type": "happened", "number": 11})
     for _ in range(10):
         steps.release()
