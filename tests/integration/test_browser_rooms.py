@@ -634,7 +634,7 @@ def test_a_page_that_was_offline_gets_exactly_what_it_has_missed(browser, other,
     fill_more(sample, room, missed)
     browser.driver.execute_script("window.dispatchEvent(new PageTransitionEvent('pageshow'))")
     shows(browser, "before", *missed)
-    assert f"GET /ws/rooms/{room}/?after=1 " in sample.log()
+    assert f"GET /ws/rooms/{room}/?after=1&" in sample.log()
     post(sample, mary, room, "after")
     shows(browser, "before", *missed, "after")
     browser.console()
