@@ -91,11 +91,12 @@ def arrived(redis_client, facility):
 
 def daemons_of(pid):
     """Process ids of the command among the children of a process."""
-    return [
-        int(child)
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        if b"wsloop_outbox" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-    ]
+    daemons = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
+            if b"wsloop_outbox" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
+                daemons.append(int(child))
+    return daemons
 
 
 def alive(pid):
