@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import itertools
 import resource
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -245,8 +246,7 @@ class Hub:
             visitor: who wants to connect; without one only the number of all connections is looked at.
             joined: 1 if it is among those that are being set up already.
         """
-        others = [joining.visitor for joining in self._joining] + [*self._working.elements()]
-        if len(self) + len(others) - joined >= _most_connections():
+        if len(self) + len(self._joining) + self._working.total() - joined >= _most_connections():
             return "MAX_CONNECTIONS"
         if visitor is not None:
             for setting, index, attribute in (
@@ -255,6 +255,7 @@ class Hub:
             ):
                 most, value = conf.option(setting), getattr(visitor, attribute)
                 if most is not None and value is not None:
+                    others = itertools.chain((each.visitor for each in self._joining), self._working.elements())
                     more = sum(getattr(other, attribute) == value for other in others)
                     if len(index[value]) + more - joined >= most:
                         return setting

@@ -224,6 +224,8 @@ def test_part_2_ticker(reader, windows):
         browser.driver.close()
         browser.driver.switch_to.window(browser.driver.window_handles[0])
         wait_until(lambda: ended() == 2, what="the loop of the closed window ending")
+        for code in (1005, 1001):
+            assert str(code) in page
         browser = windows(site, 0, "/ticker/")
         browser.press("#toggle")
         browser.until(lambda: int(browser.text("#count")) >= 1, "a number")

@@ -27,6 +27,8 @@ from urllib.parse import quote, urlencode
 import redis
 import websocket
 
+from bench.servers import as_in_uwsgi_ini
+
 ROOT = Path(__file__).resolve().parents[2]
 HEARTBEAT = "--heartbeat--"
 DEMO_ACCOUNTS = {"john": "secret", "mary": "secret", "admin": "admin"}
@@ -399,9 +401,8 @@ class Site:
         command = [self.binary, "--need-app", "--gevent", str(gevent), "--module", "wsgi", *map(str, options)]
         if self._master:
             command += ["--master", "--die-on-term", "--processes", str(processes), "--stats", self._stats]
-            # as uwsgi.ini has it: no signal is lost on workers that load, or between a crash and the next worker
-            command += ["--hook-post-fork", "unix_signal:1 _exit", "--hook-post-fork", "unix_signal:2 _exit"]
-            command += ["--forkbomb-delay", "0"]
+            # No signal is lost on workers that load, or between a crash and the next worker.
+            command += as_in_uwsgi_ini("hook-post-fork", "forkbomb-delay")
         if Path(self.binary).parent != Path(sys.executable).parent and is_elf(self.binary):
             command += ["--home", sys.prefix]  # a compiled uWSGI from elsewhere: with the packages of this environment
         return command

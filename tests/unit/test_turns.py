@@ -17,13 +17,19 @@ def turns():
     wait_until(lambda: not turns._line and not turns._timer.active, what="the end of all turns")
 
 
+@pytest.fixture
+def long(monkeypatch):
+    """A slice that is not over, however slow the machine is."""
+    monkeypatch.setattr(module, "SLICE", 3600)
+
+
 def work(seconds):
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         pass
 
 
-def test_who_has_time_goes_on_at_once(turns):
+def test_who_has_time_goes_on_at_once(turns, long):
     seen = []
     gevent.get_hub().loop.run_callback(seen.append, "another round")
     for _ in range(10):
@@ -71,7 +77,7 @@ def test_nobody_passes_those_that_stand_in_line(turns):
     assert seen == ["first", "second"]
 
 
-def test_much_that_is_short_is_done_in_one_go(turns):
+def test_much_that_is_short_is_done_in_one_go(turns, long):
     seen = []
     for number in range(50):
         turns.stand_in_line(lambda number=number: seen.append(number))
