@@ -3,17 +3,16 @@
 import inspect
 import re
 import uuid
-from datetime import timedelta
+from datetime import date, datetime, timedelta, timezone
 from html import unescape
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.db import connection
-from django.template.defaultfilters import date
 from django.test import Client, TestCase
 from django.test.utils import CaptureQueriesContext
-from django.utils import timezone
+from django.utils.timezone import localdate, localtime
 
 from chat import rooms
 from chat.models import Message, Room
@@ -22,7 +21,9 @@ from chat.room_forms import NAMING, RoomMessageForm, to_slug
 from chat.room_views import face
 from tests.chat.test_views import JSON, text
 
-NOW = timezone.now().replace(hour=12, minute=0, second=0, microsecond=0)
+# When the newest of the messages was said that tests date themselves. It is a fixed moment, not one of today: messages
+# that rooms.write() dates come after it whatever the hour, and no time zone has its midnight in the minutes behind it.
+NOON = datetime(2026, 1, 15, 12, tzinfo=timezone.utc)
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +41,7 @@ def kitchen(john, mary):
             number=number,
             author=(mary, john)[number % 2],
             text=f"message {number}",
-            sent_at=NOW + timedelta(minutes=number - 120),
+            sent_at=NOON + timedelta(minutes=number - 120),
         )
         for number in range(1, 121)
     )
@@ -50,6 +51,18 @@ def kitchen(john, mary):
 def numbers(response):
     """The numbers of the messages that a page shows."""
     return [int(number) for number in re.findall(r'data-number="(\d+)"', text(response))]
+
+
+def write(author, sent_at, said="hello"):
+    """Write to the room ``tea`` as if it had been at another time."""
+    message = rooms.write("tea", author, said)
+    Message.objects.filter(pk=message.pk).update(sent_at=sent_at)
+
+
+def days(response):
+    """The days that begin on a page, by the number of their first message."""
+    found = re.findall(r'data-day><time datetime="([^"]+)".*?data-number="(\d+)"', text(response), re.DOTALL)
+    return {int(number): date.fromisoformat(day) for day, number in found}
 
 
 def announced(work):
@@ -133,7 +146,7 @@ def test_scripts_read_earlier_and_later_messages_as_json(client, kitchen):
         "number": 119,
         "author": "john",
         "text": "message 119",
-        "sent_at": (NOW - timedelta(minutes=1)).isoformat(),
+        "sent_at": (NOON - timedelta(minutes=1)).isoformat(),
         "key": None,
     }
     assert len(later["messages"]) == 2
@@ -153,7 +166,7 @@ def test_names_texts_and_times_are_shown_and_what_others_write_is_no_html(client
     html = text(client.get("/rooms/tea/"))
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert '<span class="sender">&lt;i&gt;&quot;john</span>' in html
-    assert f'<time datetime="{date(message.sent_at, "c")}">' in html
+    assert f'<time datetime="{localtime(message.sent_at).isoformat()}">' in html
     assert "<script>" not in html
     assert "<i>" not in html
 
@@ -165,18 +178,15 @@ def test_ones_own_messages_are_marked(sign_in, kitchen):
 
 def test_messages_of_one_author_within_five_minutes_stand_together(client, john, mary):
     for author, minutes in ((john, 0), (john, 4), (john, 10), (mary, 11), (john, 12)):
-        rooms.write("tea", author, "hello")
-        Message.objects.filter(number=rooms.last_number("tea")).update(sent_at=NOW + timedelta(minutes=minutes))
+        write(author, NOON + timedelta(minutes=minutes))
     shown = re.findall(r'class="said( continued)?"', text(client.get("/rooms/tea/")))
     assert shown == ["", " continued", "", "", ""]
 
 
 def test_each_day_begins_with_its_date(client, john):
-    for days in (0, 0, 1):
-        rooms.write("tea", john, "hello")
-        Message.objects.filter(number=rooms.last_number("tea")).update(sent_at=NOW + timedelta(days=days))
-    days = re.findall(r'data-day><time datetime="([^"]+)"', text(client.get("/rooms/tea/")))
-    assert days == [str(NOW.date()), str(NOW.date() + timedelta(days=1))]
+    for later in (0, 0, 1):
+        write(john, NOON + timedelta(days=later))
+    assert days(client.get("/rooms/tea/")) == {1: localdate(NOON), 3: localdate(NOON) + timedelta(days=1)}
 
 
 @pytest.mark.parametrize(
@@ -210,11 +220,11 @@ def test_a_page_asks_the_database_the_same_number_of_questions_for_one_message_a
 
 def test_new_messages_are_marked_where_they_begin(sign_in, john, mary):
     browser = sign_in("john")
-    rooms.write("tea", mary, "seen")
+    write(mary, NOON, "seen")  # all at one time: no day may end in between
     browser.get("/rooms/tea/")
     assert "data-new" not in text(browser.get("/rooms/tea/"))
-    rooms.write("tea", mary, "new 1")
-    rooms.write("tea", mary, "new 2")
+    write(mary, NOON, "new 1")
+    write(mary, NOON, "new 2")
     html = text(browser.get("/rooms/tea/"))
     assert html.count("data-new>") == 1
     assert html.index("seen") < html.index("data-new>") < html.index("new 1")
