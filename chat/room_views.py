@@ -12,6 +12,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from django.utils.functional import cached_property
+from django.utils.timezone import localdate
 from django.views.generic import FormView, ListView
 
 from chat import rooms
@@ -173,7 +174,7 @@ def rows(messages, user, read):
         own = user.is_authenticated and message.author_id == user.pk
         new = not new_shown and read is not None and message.number > read
         new_shown = new_shown or new
-        same_day = previous is not None and previous.sent_at.date() == message.sent_at.date()
+        same_day = previous is not None and localdate(previous.sent_at) == localdate(message.sent_at)
         continued = (
             same_day
             and not new

@@ -5,12 +5,13 @@ import re
 import uuid
 from datetime import date, datetime, timedelta, timezone
 from html import unescape
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.db import connection
-from django.test import Client, TestCase
+from django.test import Client, TestCase, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils.timezone import localdate, localtime
 
@@ -187,6 +188,20 @@ def test_each_day_begins_with_its_date(client, john):
     for later in (0, 0, 1):
         write(john, NOON + timedelta(days=later))
     assert days(client.get("/rooms/tea/")) == {1: localdate(NOON), 3: localdate(NOON) + timedelta(days=1)}
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kathmandu", "America/St_Johns", "Pacific/Kiritimati"])
+def test_a_day_begins_at_the_midnight_of_the_time_zone_in_which_times_are_shown(client, john, zone):
+    """Not at that of UTC, in which the database gives times: something is said a minute before and after each."""
+    midnight = datetime(2026, 1, 15, tzinfo=ZoneInfo(zone))
+    midnights = sorted({midnight, datetime(2026, 1, 15, tzinfo=timezone.utc)})
+    moments = [each + timedelta(minutes=minutes) for each in midnights for minutes in (-1, 1)]
+    for moment in moments:
+        write(john, moment)
+    with override_settings(TIME_ZONE=zone):
+        response = client.get("/rooms/tea/")
+    first = [moment > midnight for moment in moments].index(True)
+    assert days(response) == {1: date(2026, 1, 14), first + 1: date(2026, 1, 15)}
 
 
 @pytest.mark.parametrize(
