@@ -293,6 +293,9 @@ def read_note(text):
     """Return what :class:`Send` published as a dictionary, and what others published there as ``text``."""
     try:
         note = json.loads(text)
-        return {"text": note["text"], "sender": note["sender"], "sent": parse_datetime(note["sent"])}
-    except (ValueError, TypeError, KeyError):
+        sent = parse_datetime(note["sent"])
+        if sent and timezone.is_aware(sent):
+            sent = timezone.localtime(sent)  # here, not in the template: the calendar may have no such date
+        return {"text": note["text"], "sender": note["sender"], "sent": sent}
+    except (ValueError, TypeError, KeyError, OverflowError):
         return {"text": text}

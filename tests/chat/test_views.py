@@ -10,6 +10,7 @@ from django.contrib.auth import get_user_model
 from django.template.library import SimpleNode
 from django.test import Client, override_settings
 from django.urls import reverse
+from django.utils.timezone import localtime
 
 from wsloop.publisher import RedisPublisher
 from wsloop.templatetags.wsloop import websocket_token
@@ -230,11 +231,21 @@ def test_the_inbox_shows_what_was_kept(sign_in, listen):
     assert '<p class="message-text">for &lt;john&gt;</p>' in text(response)
     notes = response.context["notes"]
     assert [(note["audience"], note["text"]) for note in notes] == [("broadcast", "for all"), ("user", "for <john>")]
-    assert f'<time datetime="{notes[0]["sent"].isoformat()[:19]}' in text(response)
+    assert f'<time datetime="{localtime(notes[0]["sent"]).isoformat()}">' in text(response)
 
 
 @pytest.mark.parametrize(
-    "stray", ["not JSON", '"text"', "{}", "[1]", '{"text": "no sender"}', '{"text": "", "sender": "", "sent": 1}']
+    "stray",
+    [
+        "not JSON",
+        '"text"',
+        "{}",
+        "[1]",
+        '{"text": "no sender"}',
+        '{"text": "", "sender": "", "sent": 1}',
+        '{"text": "", "sender": "", "sent": "0001-01-01T00:00:00+23:59"}',  # no date in the zone of the site
+        '{"text": "", "sender": "", "sent": "9999-12-31T23:59:59-23:59"}',
+    ],
 )
 def test_the_inbox_shows_what_others_published_there_as_it_is(sign_in, listen, private_redis, stray):
     private_redis.client().set("ws:broadcast:inbox", stray)
