@@ -8,8 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from tests import clock
 from tests.integration.harness import RedisServer, Sites, StockPublisher, make_site_files
 from tests.requires import need
+
+clock.travel()  # here, before modules of tests are imported: they may look at it as well
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "real_clock(reason): this test cannot be run with a TEST_CLOCK, and why not")
+
+
+def pytest_report_header():
+    return f"clock: {clock.shown()}"
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -27,6 +38,19 @@ def pytest_runtest_makereport(item, call):
 def pytest_runtest_setup(item):
     for site in Sites.running:
         site.mark_log()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _time_zone():
+    with clock.time_zone():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _real_clock(request):
+    """A test may need the real clock, because something compares it with that of another process or of the kernel."""
+    with clock.real() if request.node.get_closest_marker("real_clock") else contextlib.nullcontext():
+        yield
 
 
 @pytest.fixture(scope="session")
