@@ -27,6 +27,7 @@ from wsloop.handlers import Listener
 from wsloop.hub import NOBODY, Hub, Visitor
 
 SIGNED_OUT, RIGHTS_CHANGED = 4001, 4003
+DATED_FILE = pytest.param(file, marks=pytest.mark.real_clock("the kernel tells when the file was written"))
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +159,9 @@ def test_the_end_of_a_session_is_the_stored_one_however_old_it_is(john):
     assert visitor(request(john, session)).expires == end.timestamp()
 
 
-@pytest.mark.parametrize("engine", [db, cached_db, cache, file, signed_cookies], ids=lambda engine: engine.__name__)
+@pytest.mark.parametrize(
+    "engine", [db, cached_db, cache, DATED_FILE, signed_cookies], ids=lambda engine: engine.__name__
+)
 def test_every_session_store_tells_when_a_session_ends(john, with_settings, tmp_path, engine):
     with_settings(SESSION_ENGINE=engine.__name__, SESSION_FILE_PATH=str(tmp_path))
     before = timezone.now()
@@ -181,7 +184,7 @@ def test_a_fixed_end_is_kept_by_other_stores(john, with_settings, tmp_path, engi
     assert visitor(request(john, engine.SessionStore(made.session_key))).expires == end.timestamp()
 
 
-@pytest.mark.parametrize("engine", [cache, file], ids=lambda engine: engine.__name__)
+@pytest.mark.parametrize("engine", [cache, DATED_FILE], ids=lambda engine: engine.__name__)
 def test_an_empty_session_is_there(database, with_settings, tmp_path, engine):
     with_settings(SESSION_ENGINE=engine.__name__, SESSION_FILE_PATH=str(tmp_path))
     made = engine.SessionStore()

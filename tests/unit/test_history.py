@@ -87,6 +87,7 @@ def test_without_a_position_only_the_top_is_read(channel):
     assert page.top.offset == 2
 
 
+@pytest.mark.real_clock("Redis says when, by its own clock")
 def test_entries_know_when_they_were_published(channel):
     since = top(channel)
     before = time.time()
