@@ -356,7 +356,7 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
             logger.debug("the client has gone before the 101: %s", exc.__cause__)
             return []
         except Exception as exc:
-            return self._refuse(exc, start_response)
+            return self._refuse(exc, environ, start_response)
         finally:
             close_databases()
         return opening.takeover.finish(taken) if taken else []
@@ -473,13 +473,14 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
             return listener(dialect)
         return Correspondent(hub, speaker) if dialect.tells else speaker
 
-    def _refuse(self, error: Exception, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def _refuse(self, error: Exception, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         refused = refusal(error)
         body = f"{refused.reason}\n".encode()
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
         headers += [("Cache-Control", "no-store"), *refused.headers]
         start_response(f"{refused.status.value} {refused.status.phrase}", headers)
-        return [body]
+        # Servers send what they get: behind the answer to a HEAD it would be read as the next answer (RFC 9110, 9.3.2).
+        return [] if environ.get("REQUEST_METHOD") == "HEAD" else [body]
 
 
 def refusal(error: Exception) -> Refused:

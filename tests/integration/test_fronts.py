@@ -9,6 +9,7 @@ import websocket
 from websockets.sync.client import connect as websockets_connect
 
 from tests.integration.harness import FRONTS, Sites, uwsgi_binaries
+from tests.integration.test_refusals import assert_has_headers_only
 from tests.requires import need
 
 COMBINATIONS = [(binary, front) for binary in uwsgi_binaries() for front in FRONTS]
@@ -102,3 +103,4 @@ def test_refusals_arrive_as_http(any_site, facility):
     with pytest.raises(websocket.WebSocketBadStatusException) as refusal:
         any_site.connect(f"{facility}?subscribe-broadcast", origin="http://evil.example")
     assert refusal.value.status_code == 403
+    assert_has_headers_only(any_site, f"/ws/{facility}", {})

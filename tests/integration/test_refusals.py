@@ -1,5 +1,6 @@
 """Refused handshakes: the status, a body that a person can act on, no internals, a connection that stays sane."""
 
+import contextlib
 import http.client
 import io
 import re
@@ -45,7 +46,10 @@ def assert_actionable(answer, status, *words):
 REFUSALS = [
     ("POST", UPGRADE, 405, ["GET"]),
     ("PUT", UPGRADE, 405, ["GET"]),
+    ("OPTIONS", UPGRADE, 405, ["GET"]),
     ("HEAD", UPGRADE, 405, []),
+    ("HEAD", {}, 405, []),
+    ("HEAD", {**UPGRADE, "Host": "evil.example"}, 405, []),
     ("GET", {}, 426, ["websocket"]),
     ("GET", {**UPGRADE, "Upgrade": "h2c"}, 426, ["websocket"]),
     ("GET", without("Upgrade"), 426, ["websocket"]),
@@ -72,15 +76,44 @@ REFUSALS = [
 def test_refusals(request, which, facility, method, headers, status, words):
     site = request.getfixturevalue(which)
     headers = {name: value.format(url=site.url, host=site.host) for name, value in headers.items()}
-    answer = site.request(method, f"/ws/{facility}?subscribe-broadcast", headers=headers)
+    path = f"/ws/{facility}?subscribe-broadcast"
     if method == "HEAD":
-        assert (answer.status, answer.content) == (status, b"")
+        assert_has_headers_only(site, path, headers)
         return
+    answer = site.request(method, path, headers=headers)
     assert_actionable(answer, status, *words)
     if status == 426:
         assert answer.headers["Sec-WebSocket-Version"] == "13"
     if status == 405:
         assert answer.headers["Allow"] == "GET"
+
+
+def assert_has_headers_only(site, path, headers):
+    """The answer to a HEAD is that to any other wrong method without its body, which http.client would not show."""
+    lines = [f"HEAD {path} HTTP/1.1", *(f"{name}: {value}" for name, value in {"Host": site.host, **headers}.items())]
+    received = b""
+    with socket.create_connection(("127.0.0.1", site.port), timeout=10) as connection:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        while b"\r\n\r\n" not in received:
+            chunk = connection.recv(65536)
+            assert chunk, received
+            received += chunk
+        head, _, behind = received.partition(b"\r\n\r\n")
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):  # the server may close it instead
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {site.host}\r\n\r\n".encode())
+            while len(behind) < 5 and (chunk := connection.recv(65536)):
+                behind += chunk
+    assert behind[:5] in (b"", b"HTTP/"), "what comes next is the next answer"
+    status, _, rest = head.partition(b"\r\n")
+    assert status.split()[1] == b"405"
+    answered = http.client.parse_headers(io.BytesIO(rest + b"\r\n\r\n"))
+    other = site.request("POST", path)
+    assert {name: answered[name] for name in ("Allow", "Content-Type", "Content-Length", "Cache-Control")} == {
+        "Allow": "GET",
+        "Content-Type": "text/plain; charset=utf-8",
+        "Content-Length": str(len(other.content)),
+        "Cache-Control": "no-store",
+    }
 
 
 def test_http_1_0_is_refused(direct, facility):
@@ -181,13 +214,18 @@ def test_the_connection_after_a_refusal(serve, facility, front):
     application.
     """
     site = serve(front=front)
-    for headers in (without("Upgrade"), {**UPGRADE, "Origin": "http://evil.example"}, {**UPGRADE, "Host": "evil"}):
+    for method, status, headers in (
+        ("GET", 426, without("Upgrade")),
+        ("GET", 403, {**UPGRADE, "Origin": "http://evil.example"}),
+        ("GET", 400, {**UPGRADE, "Host": "evil"}),
+        ("HEAD", 405, UPGRADE),
+    ):
         connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
-        connection.request("GET", f"/ws/{facility}", headers=headers)
+        connection.request(method, f"/ws/{facility}", headers=headers)
         refusal = connection.getresponse()
-        assert refusal.status in (400, 403, 426)
+        assert refusal.status == status
         length = int(refusal.headers["Content-Length"])
-        assert len(refusal.read()) == length
+        assert len(refusal.read()) == (0 if method == "HEAD" else length)
         raw = connection.sock
         if raw is None:  # closed by http.client: the server said Connection: close, or meant it
             continue

@@ -452,6 +452,13 @@ def test_refusals_before_the_101(front, shared_redis, request_, status, words):
     assert module.engine().broker._reader is None, "no Redis is needed to refuse it"
 
 
+def test_the_answer_to_head_has_the_headers_of_a_refusal_and_no_body(front, shared_redis):
+    refusals = [front.call("news", method=method) for method in ("HEAD", "POST")]
+    assert [each.status for each in refusals] == [405, 405]
+    assert refusals[0].headers == refusals[1].headers
+    assert [len(each.body) for each in refusals] == [0, int(refusals[0].headers["Content-Length"])]
+
+
 def test_a_refusal_for_the_protocol_keeps_its_headers(front, shared_redis):
     assert front.call("news", HTTP_UPGRADE="").headers["Sec-WebSocket-Version"] == "13"
     assert front.call("news", method="POST").headers["Allow"] == "GET"
