@@ -178,10 +178,12 @@ def _check_rate(name: str, value: Any) -> None:
 
 def _check_origins(name: str, value: Any) -> None:
     if not isinstance(value, (list, tuple)) or not all(
-        isinstance(each, str) and (each == "*" or ORIGIN.fullmatch(each)) for each in value
+        isinstance(each, str) and (each in ("*", *NAMELESS_ORIGINS) or ORIGIN.fullmatch(each)) for each in value
     ):
         raise ImproperlyConfigured(
-            f'{name} must be a list of origins, "https://example.com", "https://*.example.com" or "*", not {value!r}'
+            f'{name} must be a list of origins, "https://example.com", "https://*.example.com", "null", "file://" or '
+            f'"*", written as browsers send them (no path, no slash at the end, "xn--…" for names that are not ASCII), '
+            f"not {value!r}"
         )
 
 
@@ -217,8 +219,10 @@ def _check_facilities(name: str, value: Any) -> None:
                 _check_integer(where, given)
 
 
-# Scheme, host with perhaps a wildcard for its subdomains, and perhaps a port.
-ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\*\.)?([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.IGNORECASE)
+# What browsers send for pages without an origin of their own: sandboxed frames, data: URLs and local files.
+NAMELESS_ORIGINS = ("null", "file://")
+# Scheme, host with perhaps a wildcard for its subdomains, and perhaps a port. A file has no host.
+ORIGIN = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://(\*\.)?([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.IGNORECASE)
 
 KINDS: dict[str, Callable[[str, Any], None]] = {
     "RATE_LIMIT": _check_rate,

@@ -489,17 +489,17 @@ def refusal(error: Exception) -> Refused:
         return error
     if isinstance(error, PermissionDenied):
         return Refused(HTTPStatus.FORBIDDEN, "This site does not allow you to open this WebSocket. Sign in, perhaps.")
-    if isinstance(error, DisallowedHost):
-        logger.warning("refused: %s", error)
+    if isinstance(error, DisallowedHost):  # of the site's own code
+        handshake.refusals.log(logging.WARNING, "Host", "%s", handshake.shown(str(error)))
         return Refused(HTTPStatus.BAD_REQUEST, "The Host of the request is not one of the site's; see ALLOWED_HOSTS.")
     if isinstance(error, SuspiciousOperation):
-        logger.warning("refused: %s", error)
+        handshake.refusals.log(logging.WARNING, type(error).__name__, "%s", handshake.shown(str(error)))
         return Refused(HTTPStatus.BAD_REQUEST, "The request is not acceptable; perhaps it has too many parameters.")
     if isinstance(error, transport.Unsupported):
-        logger.error("refused: %s", error)
+        handshake.refusals.log(logging.ERROR, "server", "%s", error)
         return Refused(HTTPStatus.NOT_IMPLEMENTED, str(error))
     if isinstance(error, (Unavailable, RedisError)):
-        logger.warning("refused: %s", error)
+        handshake.refusals.log(logging.WARNING, "Redis", "%s", error)
         return try_again(HTTPStatus.SERVICE_UNAVAILABLE, "Messages cannot be delivered at the moment.")
     logger.error("a WebSocket could not be set up", exc_info=error)
     return Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "The WebSocket could not be set up; the site's log says why.")
