@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+from django.core.management import find_commands
 
 from wsloop import conf
 
@@ -57,6 +59,43 @@ def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
     return []
 
 
+def check_runserver(**kwargs: Any) -> list[checks.CheckMessage]:
+    """``manage.py check``, and ``runserver`` before it serves, say that ``runserver`` is not the command of wsloop.
+
+    Django's own would run the site on threads, in a process that the site's ``wsgi.py`` patches while they run.
+    """
+    owner = _owner_of_runserver()
+    # Another application's command may be a subclass. Django's are none: no process shall import gevent for them.
+    if owner == "wsloop" or (not owner.startswith("django.") and _extends_runserver(owner)):
+        return []
+    return [
+        checks.Error(
+            f'runserver is the command of {owner}, which stands before "wsloop" in INSTALLED_APPS: it cannot serve '
+            "WebSockets, and may end in `cannot release un-acquired lock`.",
+            hint=f'Put "wsloop" before "{owner}" in INSTALLED_APPS. Where nobody uses runserver, name wsloop.E002 in '
+            "SILENCED_SYSTEM_CHECKS.",
+            id="wsloop.E002",
+        )
+    ]
+
+
+def _owner_of_runserver() -> str:
+    """Return the first application that has a command ``runserver``: its command is the one that runs."""
+    for application in apps.get_app_configs():
+        if "runserver" in find_commands(os.path.join(application.path, "management")):
+            return application.name
+    return "wsloop"  # not installed: nothing to say
+
+
+def _extends_runserver(application: str) -> bool:
+    """Tell whether the ``runserver`` of an application is the one of wsloop with something added."""
+    try:
+        command = importlib.import_module(f"{application}.management.commands.runserver").Command
+    except Exception:
+        return False  # whoever runs it will see why
+    return any(each.__module__ == "wsloop.management.commands.runserver" for each in command.__mro__)
+
+
 def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
     """``manage.py check --deploy`` names what is open to everybody, and what would cut sockets."""
     if check_settings():
@@ -68,6 +107,7 @@ def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
 def register() -> None:
     """Have Django run these checks."""
     checks.register(check_settings)
+    checks.register(check_runserver)
     checks.register(check_deployment, checks.Tags.security, deploy=True)
 
 
@@ -119,7 +159,18 @@ def _policy_problems() -> Iterator[Problem]:
 
 
 def _origin_problems() -> Iterator[Problem]:
-    if "*" in conf.option("ALLOWED_ORIGINS"):
+    allowed = conf.option("ALLOWED_ORIGINS")
+    nameless = [each for each in conf.NAMELESS_ORIGINS if each in allowed]
+    if nameless:
+        yield Problem(
+            f"ALLOWED_ORIGINS has {' and '.join(map(repr, nameless))}, the Origin of pages that have none of their "
+            "own: not only of an app's, but of any sandboxed frame, data: URL or local file, which so can open sockets "
+            "here in the name of a visitor, wherever the browser sends the visitor's cookies.",
+            "Let the app's pages have an origin of their own and name that, or open its sockets outside of the page; "
+            "sign them in with tokens, not with cookies.",
+            "W013",
+        )
+    if "*" in allowed:
         yield Problem(
             'ALLOWED_ORIGINS has "*": the page of any other site can open sockets here in the name of its visitors, '
             "with their cookies, and read what is meant for them.",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from django.conf import settings
 from django.core.checks import Tags, run_checks
 from django.core.exceptions import PermissionDenied
 
@@ -111,6 +112,82 @@ def test_no_restriction_of_the_origin(site, with_settings):
     assert "any other site" in the_one("W004")
     with_settings(WSLOOP={"ALLOWED_ORIGINS": ["https://*.example.com"]})
     assert found() == []
+
+
+@pytest.mark.parametrize("names", [["null"], ["file://"], ["null", "file://"]])
+def test_pages_without_an_origin_of_their_own(site, with_settings, names):
+    with_settings(WSLOOP={"ALLOWED_ORIGINS": ["capacitor://localhost", *names]})
+    message = the_one("W013")
+    assert f"ALLOWED_ORIGINS has {' and '.join(map(repr, names))}, " in message
+    assert "any sandboxed frame" in message
+
+
+# The command runserver.
+
+
+RUNSERVERS = {
+    "derived": "from wsloop.management.commands.runserver import Command as Theirs\n\nclass Command(Theirs): pass",
+    "another": "from django.core.management.commands.runserver import Command",
+    "broken": "import no_such_module",
+}
+
+
+@pytest.fixture
+def with_applications(site, with_settings):
+    """Install these before and behind ``"wsloop"``: Django's, or one of ``RUNSERVERS``."""
+    for name, code in RUNSERVERS.items():
+        commands = site / f"site_{name}" / "management" / "commands"
+        commands.mkdir(parents=True)
+        for directory in (commands, commands.parent, commands.parent.parent):
+            (directory / "__init__.py").touch()
+        (commands / "runserver.py").write_text(code)
+    others = [each for each in settings.INSTALLED_APPS if each != "wsloop"]
+    return lambda before, behind: with_settings(INSTALLED_APPS=[*before, "wsloop", *behind, *others])
+
+
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [
+        ([], ["django.contrib.staticfiles", "site_another"]),
+        (["django.contrib.messages"], ["django.contrib.staticfiles"]),
+        (["site_derived"], ["django.contrib.staticfiles"]),
+    ],
+)
+def test_runserver_is_the_one_of_wsloop(with_applications, before, behind):
+    with_applications(before, behind)
+    assert found() == []
+
+
+@pytest.mark.parametrize("owner", ["django.contrib.staticfiles", "site_another", "site_broken"])
+def test_runserver_is_somebody_elses(with_applications, owner):
+    with_applications(["django.contrib.messages", owner], ["site_derived"])
+    (error,) = found()
+    assert (error.id, error.is_serious()) == ("wsloop.E002", True)
+    assert error.msg.startswith(f'runserver is the command of {owner}, which stands before "wsloop" in INSTALLED_APPS')
+    assert error.hint.startswith(f'Put "wsloop" before "{owner}" in INSTALLED_APPS.')
+
+
+def test_a_process_that_checks_does_not_import_gevent():
+    """It is every process that manage.py starts, with threads of its own perhaps."""
+    code = """
+import sys
+import django
+from django.conf import settings
+from django.core.checks import run_checks
+from django.test.utils import override_settings
+applications = ["wsloop", "django.contrib.auth", "django.contrib.contenttypes"]
+settings.configure(INSTALLED_APPS=applications, STATIC_URL="static/")
+django.setup()
+assert not run_checks(), run_checks()
+with override_settings(INSTALLED_APPS=["django.contrib.staticfiles", *applications]):
+    (error,) = run_checks()
+assert error.id == "wsloop.E002"
+assert "gevent" not in sys.modules
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DJANGO_")}
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 # Gevent.

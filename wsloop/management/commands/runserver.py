@@ -1,7 +1,8 @@
 """``manage.py runserver`` that serves the site and its WebSockets, with gevent's WSGI server.
 
-Django's auto-reload, options and static files stay as they are. The process is patched by gevent before anything else,
-so the command starts itself again under ``python -m gevent.monkey`` where manage.py has not done that.
+Django's auto-reload, options and static files stay as they are. The process that serves is patched by gevent before
+anything else, so the command starts itself again, patched, where manage.py has not done that. The process that only
+watches it for Django's auto-reload stays as it was started: Django starts the next server with the same command line.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 from django.apps import apps
+from django.core.management.base import CommandError
 from django.core.management.commands.runserver import Command as RunserverCommand
+from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
 from gevent import monkey
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
@@ -21,6 +24,34 @@ from wsloop.redaction import printable, redact
 
 if apps.is_installed("django.contrib.staticfiles"):
     from django.contrib.staticfiles.management.commands.runserver import Command as RunserverCommand
+
+# What the command starts itself again with. Not `python -m gevent.monkey`, which looks for modules where it is started:
+# a file there with the name of a standard module would be imported first.
+PATCHED = """
+import sys
+_, sys.path[0], how, *sys.argv = sys.argv
+from gevent import monkey
+monkey.patch_all()
+import runpy
+if how == "module":
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+else:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+# Options of Python that have a letter, by their names in sys.flags.
+LETTERS = {
+    "bytes_warning": "b",
+    "debug": "d",
+    "dont_write_bytecode": "B",
+    "ignore_environment": "E",
+    "isolated": "I",
+    "no_site": "S",
+    "no_user_site": "s",
+    "optimize": "O",
+    "quiet": "q",
+    "safe_path": "P",
+    "verbose": "v",
+}
 
 
 class Handler(WSGIHandler):
@@ -65,11 +96,40 @@ class Command(RunserverCommand):
     server_cls = Server  # type: ignore[assignment]  # has what the command calls
 
     def execute(self, *args: Any, **options: Any) -> Any:
-        if not monkey.is_module_patched("socket"):
-            warnings = [f"-W{option}" for option in sys.warnoptions]
-            # With -m Python looks for modules where it was started, not where manage.py is.
-            paths = filter(None, [sys.path[0], os.environ.get("PYTHONPATH")])
-            environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-            os.execve(sys.executable, [sys.executable, *warnings, "-m", "gevent.monkey", *sys.argv], environment)
+        watches = options["use_reloader"] and os.environ.get(DJANGO_AUTORELOAD_ENV) != "true"
+        if not watches and not monkey.is_module_patched("socket"):
+            command = patched_command()
+            os.execv(command[0], command)
         options["use_threading"] = False  # a greenlet serves each connection
         return super().execute(*args, **options)
+
+
+def patched_command() -> list[str]:
+    """Return the command line that does what this process does, in one that gevent has patched.
+
+    Raises:
+        CommandError: if the process was started by something else than a script or a module (``python -c``).
+    """
+    options = [f"-W{each}" for each in sys.warnoptions]
+    options += [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in sys._xoptions.items()]
+    letters = "".join(letter * int(getattr(sys.flags, name, 0)) for name, letter in LETTERS.items())
+    if getattr(sys.stdout, "write_through", False):
+        letters += "u"
+    if letters:
+        options.append(f"-{letters}")
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    name = spec.name.removesuffix("__main__").removesuffix(".") if spec is not None else ""
+    if name:  # python -m
+        how, program, directory = "module", name, os.getcwd()
+    else:
+        how, program = "script", sys.argv[0]
+        if not os.path.exists(program):
+            raise CommandError(
+                "runserver cannot start itself again with gevent, because this process was started by neither a script "
+                "nor a module. Begin it with `from gevent import monkey` and `monkey.patch_all()`, before any other "
+                "import."
+            )
+        directory = os.path.dirname(os.path.realpath(program))
+    if getattr(sys.flags, "safe_path", False) or sys.flags.isolated:
+        directory = sys.path[0]  # Python has put no directory there
+    return [sys.executable, *options, "-c", PATCHED, directory, how, program, *sys.argv[1:]]
