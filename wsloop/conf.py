@@ -237,6 +237,11 @@ def websocket_url() -> str:
     return getattr(settings, "WEBSOCKET_URL", "/ws/")
 
 
+def uses_forwarded_host() -> bool:
+    """Return whether Django takes a request's host from ``X-Forwarded-Host``: its setting ``USE_X_FORWARDED_HOST``."""
+    return bool(settings.USE_X_FORWARDED_HOST)
+
+
 def prefix() -> str:
     """Return what precedes every Redis key and channel: ``WS4REDIS_PREFIX`` and a colon, or nothing."""
     value = getattr(settings, "WS4REDIS_PREFIX", None)

@@ -15,7 +15,6 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
-from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest
 from websockets.datastructures import Headers
@@ -278,7 +277,7 @@ def check_origin(request: HttpRequest) -> None:
 def _host(request: HttpRequest) -> tuple[str, str, str]:
     """Return what Django takes the host of a request from, what that says, and how nginx would set it rightly."""
     meta = request.META
-    if settings.USE_X_FORWARDED_HOST and "HTTP_X_FORWARDED_HOST" in meta:
+    if conf.uses_forwarded_host() and "HTTP_X_FORWARDED_HOST" in meta:
         header = "X-Forwarded-Host"
     elif "HTTP_HOST" in meta:
         header = "Host"
@@ -308,7 +307,7 @@ def _advice(request: HttpRequest, origin: str, line: str) -> str:
         return "a browser sends no empty Origin: a proxy has emptied it, and must hand it on"
     if origin in conf.NAMELESS_ORIGINS:
         return "a local file or a sandboxed frame has no origin of its own; see ALLOWED_ORIGINS in WSLOOP"
-    if forwarded and not settings.USE_X_FORWARDED_HOST and _is_of(origin, forwarded, False):
+    if forwarded and not conf.uses_forwarded_host() and _is_of(origin, forwarded, False):
         return (
             f"X-Forwarded-Host names the page's host: set USE_X_FORWARDED_HOST = True if your proxy writes that "
             f"header whatever the client sends, or let it hand on the Host as well; {line}"

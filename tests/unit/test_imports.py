@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "transport": set(),
     "metrics": set(),
     "deflate": set(),
-    "handshake": {"conf", "deflate", "metrics"},
+    "handshake": {"conf", "deflate", "metrics", "redaction"},
     "redaction": set(),
     "checks": {"conf"},
     "pool": {"cluster", "conf"},
