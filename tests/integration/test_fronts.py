@@ -1,6 +1,10 @@
 """The core of the contract with every uWSGI and behind every front: what a router or a proxy could break."""
 
+import contextlib
 import json
+import os
+import re
+import socket
 import threading
 from pathlib import Path
 
@@ -8,7 +12,19 @@ import pytest
 import websocket
 from websockets.sync.client import connect as websockets_connect
 
-from tests.integration.harness import FRONTS, Sites, uwsgi_binaries
+from tests.docs.test_docs import code_blocks
+from tests.integration.harness import (
+    FRONTS,
+    NGINX,
+    NGINX_UWSGI,
+    ROOT,
+    Client,
+    Process,
+    Sites,
+    free_port,
+    uwsgi_binaries,
+    wait_until,
+)
 from tests.integration.test_refusals import assert_has_headers_only
 from tests.requires import need
 
@@ -104,3 +120,89 @@ def test_refusals_arrive_as_http(any_site, facility):
         any_site.connect(f"{facility}?subscribe-broadcast", origin="http://evil.example")
     assert refusal.value.status_code == 403
     assert_has_headers_only(any_site, f"/ws/{facility}", {})
+
+
+# --- what nginx may be told ------------------------------------------------------------------------------------------
+
+PRODUCTION = ROOT / "docs/how-to/run-in-production.rst"
+# As Debian's packages have them since the $http_host in them is thought to be unsafe.
+DEBIANS_PARAMS = f"{NGINX_UWSGI.partition(';')[2]} uwsgi_param HTTP_HOST $host;"
+UWSGI_PASS = "include uwsgi_params; {} uwsgi_pass unix:/run/site/uwsgi.sock;"
+# As ws4redis documents it, with a name instead of a unix socket in proxy_pass, which is what the Host is then.
+WS4REDIS = """
+proxy_pass http://127.0.0.1:8000; proxy_http_version 1.1;
+proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade"; {}
+"""
+PROXY_LINE, UWSGI_LINE = "`proxy_set_header Host $http_host;`", "`uwsgi_param HTTP_HOST $http_host;`"
+# The location, the status of a page's socket, the line that the refusal names, and the host that the log names.
+NGINX_LOCATIONS = {
+    "nginx-uwsgi": [
+        (UWSGI_PASS.format(""), 403, UWSGI_LINE, '"127.0.0.1" (Host)'),
+        (UWSGI_PASS.format("uwsgi_param HTTP_HOST upstream.internal;"), 400, UWSGI_LINE, '"upstream.internal" (Host)'),
+        (UWSGI_PASS.format(UWSGI_LINE.strip("`")), 101, None, None),
+    ],
+    "nginx-http": [
+        (WS4REDIS.format(""), 403, PROXY_LINE, '"localhost" (Host)'),
+        (WS4REDIS.format("proxy_set_header Host upstream.internal;"), 400, PROXY_LINE, '"upstream.internal" (Host)'),
+        (WS4REDIS.format("proxy_set_header Host $host;"), 403, PROXY_LINE, '"127.0.0.1" (Host)'),
+        (WS4REDIS.format(PROXY_LINE.strip("`")), 101, None, None),
+    ],
+}
+
+
+def documented(front):
+    """The block of the page about production that is for this front."""
+    word = {"nginx-uwsgi": "uwsgi_pass", "nginx-http": "proxy_pass"}[front]
+    (block,) = [each for each in code_blocks(PRODUCTION, "nginx") if word in each]
+    return re.fullmatch(r"location / \{(.*)\}", block.strip(), re.DOTALL)[1]
+
+
+@pytest.mark.parametrize(
+    "any_site",
+    [combination for combination in COMBINATIONS if combination[1] in NGINX_LOCATIONS],
+    ids=name_of,
+    indirect=True,
+)
+def test_pages_are_let_in_behind_the_documented_nginx_and_others_say_what_to_set(any_site, facility, tmp_path):
+    locations = [*NGINX_LOCATIONS[any_site.front], (documented(any_site.front), 101, None, None)]
+    ports = [free_port() for _ in locations]
+    (tmp_path / "uwsgi_params").write_text(DEBIANS_PARAMS)
+    ours = f"unix:{any_site.directory}/uwsgi.sock"
+    text = "".join(
+        f" }} }} server {{ listen 127.0.0.1:{port}; location / {{ {location}"
+        for port, (location, *_) in zip(ports, locations, strict=True)
+    )
+    text = text.replace("unix:/run/site/uwsgi.sock", ours).replace("http://127.0.0.1:8000", f"http://{ours}")
+    config = tmp_path / "nginx.conf"
+    user = "user root;" if os.geteuid() == 0 else ""
+    config.write_text(NGINX.format(directory=tmp_path, port=free_port(), user=user, location=text))
+    nginx = Process([need("nginx"), "-c", str(config), "-e", str(tmp_path / "nginx.log")], tmp_path / "nginx.out")
+    try:
+        for port, (location, status, line, host) in zip(ports, locations, strict=True):
+            page = f"http://127.0.0.1:{port}"
+            wait_until(lambda port=port: listens(port, nginx), what="nginx listening")
+            any_site.mark_log()
+            url = f"ws://127.0.0.1:{port}/ws/{facility}?subscribe-broadcast"
+            if status == 101:
+                client = websocket.create_connection(url, origin=page, timeout=10, class_=Client)
+                any_site.clients.append(client)
+                assert client.round_trip() == b"round trip"
+                assert "refused" not in any_site.log_since_mark()
+                continue
+            with pytest.raises(websocket.WebSocketBadStatusException) as refusal:
+                websocket.create_connection(url, origin=page, timeout=10)
+            assert refusal.value.status_code == status, location
+            assert line in refusal.value.resp_body.decode()
+            assert "internal" not in refusal.value.resp_body.decode()
+            log = any_site.log_since_mark()
+            assert host in log
+            assert line in log
+            assert f'"{page}"' in log or status == 400
+    finally:
+        nginx.stop()
+
+
+def listens(port, nginx):
+    assert nginx.returncode is None, nginx.log()
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True

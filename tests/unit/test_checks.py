@@ -151,6 +151,7 @@ def with_applications(site, with_settings):
         ([], ["django.contrib.staticfiles", "site_another"]),
         (["django.contrib.messages"], ["django.contrib.staticfiles"]),
         (["site_derived"], ["django.contrib.staticfiles"]),
+        (["whitenoise.runserver_nostatic"], ["django.contrib.staticfiles"]),  # a subclass of whatever comes next
     ],
 )
 def test_runserver_is_the_one_of_wsloop(with_applications, before, behind):
