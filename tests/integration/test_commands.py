@@ -2,9 +2,11 @@
 
 import contextlib
 import fcntl
+import http.client
 import http.cookiejar
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,7 +22,8 @@ import redis
 import websocket
 
 from project import embedded_redis
-from tests.integration.harness import free_port, uwsgi_binaries, wait_until
+from tests.docs.test_docs import code_blocks
+from tests.integration.harness import Client, Process, free_port, is_elf, site_environment, uwsgi_binaries, wait_until
 from tests.requires import missing, need
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -485,6 +488,60 @@ def test_uwsgi_ini_does_not_wait_for_a_worker_that_loads(checkout, binary, numbe
         running.process.terminate()
     running.process.wait(60)
     assert "NO MERCY" not in running.output()
+
+
+@binaries
+def test_a_vassal_of_the_emperor_that_loads_changed_code(binary, tmp_path, redis_server, site_files):
+    """Both as docs/how-to/run-in-production.rst has them, whose commands are the ones that run here."""
+    page = ROOT / "docs/how-to/run-in-production.rst"
+    (command,) = [each for each in code_blocks(page, "console") if "--emperor " in each]
+    (options,) = [each for each in code_blocks(page, "ini") if "py-autoreload" in each]
+    port = free_port()
+    if is_elf(binary):
+        options += f"\nhome = {sys.prefix}"
+    (tmp_path / "vassals").mkdir()
+    (tmp_path / "vassals" / "site.ini").write_text(
+        f"[uwsgi]\nchdir = {tmp_path}\npythonpath = {ROOT}\nmodule = changing\nhttp-socket = 127.0.0.1:{port}\n"
+        f"gevent = 100\nmaster = true\n{options}\n"
+    )
+    shutil.copy(site_files / "db.sqlite3", tmp_path / "db.sqlite3")
+    code = "from wsgi import application as site\n\ndef application(environ, start_response):\n"
+    code += "    start = lambda status, headers: start_response(status, [*headers, ('X-Version', '{}')])\n"
+    code += "    return site(environ, start)\n"
+    changing = tmp_path / "changing.py"
+    changing.write_text(code.format(1))
+    command = command.removeprefix("$ ").replace(".venv/bin/uwsgi --emperor ", f"{binary} --emperor ")
+    command = command.replace("/srv/site/.venv/bin/uwsgi", binary).replace("/srv/vassals", f"{tmp_path}/vassals")
+    process = Process(shlex.split(command), tmp_path / "log", site_environment(tmp_path, site_files, redis_server.url))
+
+    def version():
+        assert process.returncode is None, process.log()
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as line:
+            try:
+                line.request("GET", "/accounts/login/")
+                return line.getresponse().headers["X-Version"]
+            except (OSError, http.client.HTTPException):  # it is not there yet, or reloads
+                return None
+
+    try:
+        wait_until(lambda: version() == "1", 30, "an answer")
+        client = websocket.create_connection(f"ws://127.0.0.1:{port}/ws/news", timeout=30, class_=Client)
+        try:
+            changing.write_text(code.format(2))
+
+            def reloaded():
+                later = time.time() + 60  # a change before uWSGI has looked for the first time is none
+                os.utime(changing, (later, later))
+                return version() == "2"
+
+            wait_until(reloaded, 30, "the reload")
+            assert client.closing() == 1012
+        finally:
+            client.shutdown()
+    finally:
+        clean = process.stop(signal.SIGINT)
+        print(process.log())  # shown by pytest if the test failed
+    assert clean
 
 
 # What every page carries
