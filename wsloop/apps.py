@@ -4,7 +4,7 @@ from typing import Any
 
 from django.apps import AppConfig, apps
 
-from wsloop import conf
+from wsloop import redis_options
 
 
 class WsloopConfig(AppConfig):
@@ -13,7 +13,7 @@ class WsloopConfig(AppConfig):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         # Now, before any application's models: they may import ws4redis.publisher, which reads it once and for all.
-        conf.adapt_ws4redis()
+        redis_options.adapt_ws4redis()
 
     def ready(self) -> None:
         # Its signal handler notes a user's groups in the session at login: sites may read them there, as with ws4redis.

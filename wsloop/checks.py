@@ -22,7 +22,7 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.core.management import find_commands
 
-from wsloop import conf
+from wsloop import conf, kinds, redis_options
 
 logger = logging.getLogger("wsloop.checks")
 
@@ -50,13 +50,40 @@ class Problem(NamedTuple):
     number: str
 
 
+def wrong_settings() -> Iterator[str]:
+    """Yield what is wrong with the settings of wsloop, each that cannot be used."""
+    yield from conf.problems()
+    readers: list[Callable[[], Any]] = [redis_options.connection, redis_options.nodes, _subscriber_class]
+    for read in readers:
+        try:
+            read()
+        except ImproperlyConfigured as exc:
+            yield str(exc)
+
+
+def _subscriber_class() -> Any:
+    from wsloop import subscriptions  # here, for it loads models, which are not there yet when this module is
+
+    return subscriptions.subscriber_class(conf.subscriber_path())
+
+
+def validate() -> None:
+    """Read every setting once.
+
+    Raises:
+        ImproperlyConfigured: with all that is wrong.
+    """
+    found = list(dict.fromkeys(wrong_settings()))
+    if found:
+        raise ImproperlyConfigured("\n".join(found))
+
+
 def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
-    """``manage.py check`` names the first setting of wsloop that is wrong."""
-    try:
-        conf.validate()
-    except ImproperlyConfigured as exc:
-        return [checks.Error(str(exc), id="wsloop.E001")]
-    return []
+    """``manage.py check`` names the settings of wsloop that are wrong, or do not go together."""
+    wrong = list(dict.fromkeys(wrong_settings()))
+    if wrong:
+        return [checks.Error(each, id="wsloop.E001") for each in wrong]
+    return [checks.Warning(message, hint=hint, id="wsloop.W014") for message, hint in conf.contradictions()]
 
 
 def check_runserver(**kwargs: Any) -> list[checks.CheckMessage]:
@@ -98,7 +125,7 @@ def _extends_runserver(application: str) -> bool:
 
 def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
     """``manage.py check --deploy`` names what is open to everybody, and what would cut sockets."""
-    if check_settings():
+    if any(wrong_settings()):
         return []  # said already; nothing can be read from settings that are wrong
     problems = [*_policy_problems(), *_origin_problems(), *_session_problems(), *_gevent_problems(), *_ini_problems()]
     return [checks.Warning(each.message, hint=each.hint, id=f"wsloop.{each.number}") for each in problems]
@@ -160,7 +187,7 @@ def _policy_problems() -> Iterator[Problem]:
 
 def _origin_problems() -> Iterator[Problem]:
     allowed = conf.option("ALLOWED_ORIGINS")
-    nameless = [each for each in conf.NAMELESS_ORIGINS if each in allowed]
+    nameless = [each for each in kinds.NAMELESS_ORIGINS if each in allowed]
     if nameless:
         yield Problem(
             f"ALLOWED_ORIGINS has {' and '.join(map(repr, nameless))}, the Origin of pages that have none of their "

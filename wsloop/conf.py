@@ -1,80 +1,32 @@
-"""The settings of wsloop: the only module that reads them, each default beside its reason.
+"""The settings of wsloop: the only module that reads them, but for where Redis is (:mod:`wsloop.redis_options`).
 
 The names are those of django-websocket-redis, so that a site which moves over keeps its settings; what is new lives in
-the dictionary ``WSLOOP``. Values are read when they are asked for, so ``override_settings`` works in tests. This module
-must not know Redis commands, sockets or gevent.
+the dictionary ``WSLOOP``. Each setting has a kind, which checks it, and a default beside its reason. A setting is read
+and checked once, and again when Django says that it has changed (``override_settings`` in tests). This module must not
+know Redis, sockets or gevent.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import functools
 import importlib
-import ipaddress
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.utils.module_loading import import_string
-from redis.connection import SSLConnection, UnixDomainSocketConnection, parse_url
+from django.core.signals import setting_changed
 
-from wsloop import sentinel
+from wsloop import kinds
+from wsloop.kinds import Kind, or_none, seconds, whole
 
-DEFAULTS: dict[str, Any] = {
-    # What a client sends.
-    # Largest message taken from a client, in bytes, over all of its fragments, decompressed: that of Centrifugo and
-    # AnyCable.
-    "MAX_MESSAGE_SIZE": 64 * 1024,
-    # Frames a second taken from a client in the long run, and at once: a drawing page sends one for each animation
-    # frame, 60 a second. None: any number.
-    "RATE_LIMIT": (100, 200),
-    # Largest header of a handshake, and largest query string, in bytes: the longest real ones have some hundred, with
-    # a token in it.
-    "MAX_HEADER_SIZE": 4096,
-    # Longest facility, in bytes: it is part of the names of up to four channels, kept as long as the socket is open.
-    "MAX_FACILITY_SIZE": 255,
-    # What waits for a client.
-    # Output that may wait for one client, in bytes, before it is closed as too slow: 1 MiB bounds 1,000 stuck clients
-    # to 1 GiB, and holds some thousand notifications.
-    "MAX_QUEUED_BYTES": 1024 * 1024,
-    # Events of the channel layer that wait for one consumer, before more are dropped: ten times what Channels holds,
-    # for a burst reaches all of a worker's consumers before the first of them can run. Not more than MAX_QUEUED_BYTES.
-    "CHANNEL_CAPACITY": 1000,
-    # How many there may be. All are counted by each worker for itself; None: any number.
-    # Sockets of one worker, closing ones included. Three quarters of its descriptors are the limit where that is less,
-    # so that the site goes on answering.
-    "MAX_CONNECTIONS": 25_000,
-    # Sockets of one user: many tabs on many devices.
-    "MAX_CONNECTIONS_PER_USER": 100,
-    # Sockets of one address: an office, a school, or many phones behind one gateway.
-    "MAX_CONNECTIONS_PER_ADDRESS": 500,
-    # Addresses and networks whose X-Forwarded-For is believed: none, for a client can send that header too.
-    "TRUSTED_PROXIES": (),
-    # How long things may take, in seconds.
-    # From the request to the 101: above REDIS_TIMEOUT, below the patience of proxies and people.
-    "HANDSHAKE_TIMEOUT": 10,
-    # Between two pings to a socket: half of the 60 s after which uWSGI's http router, nginx and most load balancers cut
-    # a silent line. More often costs more: the pings of 15,000 idle sockets are nearly all that these cost.
-    "PING_INTERVAL": 30,
-    # For the answer to a ping: as much as Socket.IO grants; phones that wake up need some.
-    "PING_TIMEOUT": 20,
-    # For the answer to a close frame and the end of the line: slow phones manage, and stuck ones do not pile up.
-    "CLOSE_TIMEOUT": 10,
-    # Until Redis must have answered, for a handshake as for a view that publishes.
-    "REDIS_TIMEOUT": 5,
-    # For a handler of a consumer to go on after its client has left: as much as Channels' daphne grants.
-    "HANDLER_TIMEOUT": 10,
-    # What is sent.
-    # Smallest message that is compressed for clients which can take it, in bytes: below, compressing costs more than a
-    # packet saves. None: nothing is compressed in either direction.
-    "COMPRESS_FROM": 1024,
-    # Who may open sockets.
-    # Pages of other sites: none, for a browser sends the user's cookies with whatever a page opens.
-    "ALLOWED_ORIGINS": (),
-    # Options of facilities: patterns of their names, as in shells, to dictionaries; the first that matches counts.
-    "FACILITIES": {},
-}
+
+class Option(NamedTuple):
+    """One key of ``WSLOOP``: its default, and what values it may have."""
+
+    default: Any
+    kind: Kind
 
 
 class Facility(NamedTuple):
@@ -105,16 +57,97 @@ class Facility(NamedTuple):
         return self.size > 0 and self.recover
 
 
-FACILITY_DEFAULTS: dict[str, Any] = Facility()._asdict()
+PLAIN = Facility()
 
-WHOLE = ("MAX_", "PING_", "COMPRESS_", "CHANNEL_")  # numbers of things, bytes, and turns of the hub's timer
-MAY_BE_NONE = {
-    "RATE_LIMIT",
-    "MAX_CONNECTIONS",
-    "MAX_CONNECTIONS_PER_USER",
-    "MAX_CONNECTIONS_PER_ADDRESS",
-    "COMPRESS_FROM",
+_facility_options = kinds.dictionary(
+    {
+        "size": whole(0, kinds.LONGEST),
+        "ttl": whole(1, kinds.LONGEST),
+        **dict.fromkeys(("recover", "latest_only", "presence", "compression"), kinds.yes_or_no),
+    }
+)
+
+
+def _facilities(name: str, value: Any) -> dict[str, Facility]:
+    if not isinstance(value, dict) or not all(
+        isinstance(pattern, str) and isinstance(options, dict) for pattern, options in value.items()
+    ):
+        raise kinds.wrong(name, "a dictionary of patterns to dictionaries", value)
+    for pattern in value:
+        if pattern.startswith("/"):
+            raise ImproperlyConfigured(
+                f"{name} has the pattern {pattern!r}, which no facility matches: the name of a facility is what "
+                f"comes behind WEBSOCKET_URL. Write {pattern.lstrip('/')!r}."
+            )
+    return {
+        pattern: Facility(**_facility_options(f"{name}[{pattern!r}]", options)) for pattern, options in value.items()
+    }
+
+
+OPTIONS: dict[str, Option] = {
+    # What a client sends.
+    # Largest message taken from a client, in bytes, over all of its fragments, decompressed: that of Centrifugo and
+    # AnyCable. Redis takes 512 MiB.
+    "MAX_MESSAGE_SIZE": Option(64 * 1024, whole(most=512 * 1024 * 1024)),
+    # Frames a second taken from a client in the long run, and at once: a drawing page sends one for each animation
+    # frame, 60 a second. None: any number.
+    "RATE_LIMIT": Option((100, 200), or_none(kinds.rate)),
+    # Largest header of a handshake, and largest query string, in bytes: the longest real ones have some hundred, with
+    # a token in it.
+    "MAX_HEADER_SIZE": Option(4096, whole()),
+    # Longest facility, in bytes: it is part of the names of up to four channels, kept as long as the socket is open.
+    "MAX_FACILITY_SIZE": Option(255, whole()),
+    # What waits for a client.
+    # Output that may wait for one client, in bytes, before it is closed as too slow: 1 MiB bounds 1,000 stuck clients
+    # to 1 GiB, and holds some thousand notifications.
+    "MAX_QUEUED_BYTES": Option(1024 * 1024, whole()),
+    # Events of the channel layer that wait for one consumer, before more are dropped: ten times what Channels holds,
+    # for a burst reaches all of a worker's consumers before the first of them can run. Not more than MAX_QUEUED_BYTES.
+    "CHANNEL_CAPACITY": Option(1000, whole()),
+    # How many there may be. All are counted by each worker for itself; None: any number.
+    # Sockets of one worker, closing ones included. Three quarters of its descriptors are the limit where that is less,
+    # so that the site goes on answering.
+    "MAX_CONNECTIONS": Option(25_000, or_none(whole())),
+    # Sockets of one user: many tabs on many devices.
+    "MAX_CONNECTIONS_PER_USER": Option(100, or_none(whole())),
+    # Sockets of one address: an office, a school, or many phones behind one gateway.
+    "MAX_CONNECTIONS_PER_ADDRESS": Option(500, or_none(whole())),
+    # Addresses and networks whose X-Forwarded-For is believed: none, for a client can send that header too.
+    "TRUSTED_PROXIES": Option((), kinds.networks),
+    # How long things may take, in seconds.
+    # From the request to the 101: above REDIS_TIMEOUT, below the patience of proxies and people.
+    "HANDSHAKE_TIMEOUT": Option(10, seconds),
+    # Between two pings to a socket: half of the 60 s after which uWSGI's http router, nginx and most load balancers cut
+    # a silent line. More often costs more: the pings of 15,000 idle sockets are nearly all that these cost. Connections
+    # are parted into as many portions.
+    "PING_INTERVAL": Option(30, whole(most=3600)),
+    # For the answer to a ping: as much as Socket.IO grants; phones that wake up need some.
+    "PING_TIMEOUT": Option(20, whole(most=3600)),
+    # For the answer to a close frame and the end of the line: slow phones manage, and stuck ones do not pile up.
+    "CLOSE_TIMEOUT": Option(10, seconds),
+    # Until Redis must have answered, for a handshake as for a view that publishes.
+    "REDIS_TIMEOUT": Option(5, seconds),
+    # For a handler of a consumer to go on after its client has left: as much as Channels' daphne grants.
+    "HANDLER_TIMEOUT": Option(10, seconds),
+    # What is sent.
+    # Smallest message that is compressed for clients which can take it, in bytes: below, compressing costs more than a
+    # packet saves. None: nothing is compressed in either direction.
+    "COMPRESS_FROM": Option(1024, or_none(whole())),
+    # Who may open sockets.
+    # Pages of other sites: none, for a browser sends the user's cookies with whatever a page opens.
+    "ALLOWED_ORIGINS": Option((), kinds.origins),
+    # Options of facilities: patterns of their names, as in shells, to dictionaries; the first that matches counts.
+    "FACILITIES": Option({}, _facilities),
 }
+DEFAULTS: dict[str, Any] = {name: option.default for name, option in OPTIONS.items()}
+
+_options_kind = kinds.dictionary({name: option.kind for name, option in OPTIONS.items()})
+
+
+@functools.cache
+def _options() -> dict[str, Any]:
+    given: dict[str, Any] = _options_kind("WSLOOP", getattr(settings, "WSLOOP", {}))
+    return DEFAULTS | given
 
 
 def option(name: str) -> Any:
@@ -123,19 +156,7 @@ def option(name: str) -> Any:
     Raises:
         ImproperlyConfigured: if ``WSLOOP`` has a key that does not exist, or a value of the wrong kind.
     """
-    given: dict[str, Any] = getattr(settings, "WSLOOP", {})
-    if not isinstance(given, dict):
-        raise ImproperlyConfigured(f"WSLOOP must be a dictionary, not {given!r}")
-    if not given:
-        return DEFAULTS[name]
-    unknown = set(given) - set(DEFAULTS)
-    if unknown:
-        raise ImproperlyConfigured(f"WSLOOP has no option {sorted(unknown)}; there are {list(DEFAULTS)}")
-    value = given.get(name, DEFAULTS[name])
-    if not (value is None and name in MAY_BE_NONE):
-        check = KINDS.get(name) or (_check_integer if name.startswith(WHOLE) else _check_number)
-        check(f"WSLOOP[{name!r}]", value)
-    return value
+    return _options()[name]
 
 
 def compress_from() -> float:
@@ -148,93 +169,53 @@ def facility(name: str) -> Facility:
     """Return the options of one facility, from the first pattern in ``WSLOOP["FACILITIES"]`` that matches it."""
     for pattern, options in option("FACILITIES").items():
         if fnmatch.fnmatchcase(name, pattern):
-            return Facility(**options)
+            return options  # type: ignore[no-any-return]
     return PLAIN
 
 
-PLAIN = Facility()
+# The settings of ws4redis.
 
 
-def _check_number(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise ImproperlyConfigured(f"{name} must be a positive number, not {value!r}")
+def _heartbeat(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise kinds.wrong(name, 'text such as "--heartbeat--", or None', value)
+    return kinds.text(name, value)
 
 
-def _check_integer(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        raise ImproperlyConfigured(f"{name} must be a positive whole number, not {value!r}")
+def _subscriber(name: str, value: Any) -> str:
+    if not isinstance(value, str) or "." not in value:
+        raise kinds.wrong(name, 'the dotted path of a class, such as "mysite.sockets.Subscriber"', value)
+    return value
 
 
-def _check_rate(name: str, value: Any) -> None:
+def _session_engine(name: str, value: Any) -> Any:
     try:
-        rate, burst = value
-        _check_number(name, rate)
-        _check_number(name, burst)
-    except (TypeError, ValueError, ImproperlyConfigured):
-        raise ImproperlyConfigured(
-            f"{name} must be two positive numbers, frames a second and at once, or None, not {value!r}"
-        ) from None
+        return importlib.import_module(value).SessionStore
+    except (ImportError, AttributeError, TypeError, ValueError) as exc:
+        raise ImproperlyConfigured(f"{name} = {value!r} is no module with a SessionStore: {exc}") from exc
 
 
-def _check_origins(name: str, value: Any) -> None:
-    if not isinstance(value, (list, tuple)) or not all(
-        isinstance(each, str) and (each in ("*", *NAMELESS_ORIGINS) or ORIGIN.fullmatch(each)) for each in value
-    ):
-        raise ImproperlyConfigured(
-            f'{name} must be a list of origins, "https://example.com", "https://*.example.com", "null", "file://" or '
-            f'"*", written as browsers send them (no path, no slash at the end, "xn--…" for names that are not ASCII), '
-            f"not {value!r}"
-        )
-
-
-def _check_proxies(name: str, value: Any) -> None:
-    try:
-        if isinstance(value, str) or not all(isinstance(each, str) for each in value):
-            raise ValueError
-        for each in value:
-            ipaddress.ip_network(each)
-    except (TypeError, ValueError):
-        raise ImproperlyConfigured(
-            f'{name} must be a list of addresses and networks such as "10.0.0.0/8", not {value!r}'
-        ) from None
-
-
-def _check_facilities(name: str, value: Any) -> None:
-    if not isinstance(value, dict) or not all(
-        isinstance(pattern, str) and isinstance(options, dict) for pattern, options in value.items()
-    ):
-        raise ImproperlyConfigured(f"{name} must be a dictionary of patterns to dictionaries, not {value!r}")
-    for pattern, options in value.items():
-        unknown = set(options) - set(FACILITY_DEFAULTS)
-        if unknown:
-            raise ImproperlyConfigured(
-                f"{name}[{pattern!r}] has no option {sorted(unknown)}; there are {list(FACILITY_DEFAULTS)}"
-            )
-        for key, given in options.items():
-            where = f"{name}[{pattern!r}][{key!r}]"
-            if type(FACILITY_DEFAULTS[key]) is bool:
-                if type(given) is not bool:
-                    raise ImproperlyConfigured(f"{where} must be True or False, not {given!r}")
-            elif not (key == "size" and type(given) is int and given == 0):
-                _check_integer(where, given)
-
-
-# What browsers send for pages without an origin of their own: sandboxed frames, data: URLs and local files.
-NAMELESS_ORIGINS = ("null", "file://")
-# Scheme, host with perhaps a wildcard for its subdomains, and perhaps a port. A file has no host.
-ORIGIN = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://(\*\.)?([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.IGNORECASE)
-
-KINDS: dict[str, Callable[[str, Any], None]] = {
-    "RATE_LIMIT": _check_rate,
-    "TRUSTED_PROXIES": _check_proxies,
-    "ALLOWED_ORIGINS": _check_origins,
-    "FACILITIES": _check_facilities,
+SETTINGS: dict[str, Option] = {
+    "WEBSOCKET_URL": Option("/ws/", kinds.path),
+    "WS4REDIS_PREFIX": Option(None, or_none(kinds.text)),
+    "WS4REDIS_EXPIRE": Option(3600, whole(0, kinds.LONGEST)),
+    "WS4REDIS_HEARTBEAT": Option(None, or_none(_heartbeat)),
+    "WS4REDIS_SUBSCRIBER": Option("ws4redis.subscriber.RedisSubscriber", _subscriber),
+    "WS4REDIS_ALLOWED_CHANNELS": Option(None, or_none(kinds.function("request", "channels"))),
+    "WS4REDIS_PROCESS_REQUEST": Option(None, or_none(kinds.function("request"))),
+    "SESSION_ENGINE": Option("django.contrib.sessions.backends.db", _session_engine),
 }
+
+
+@functools.cache
+def _setting(name: str) -> Any:
+    default, kind = SETTINGS[name]
+    return kind(name, getattr(settings, name, default))
 
 
 def websocket_url() -> str:
     """Return the path below which sockets live, ``WEBSOCKET_URL`` (default ``/ws/``, as in ws4redis)."""
-    return getattr(settings, "WEBSOCKET_URL", "/ws/")
+    return _setting("WEBSOCKET_URL")  # type: ignore[no-any-return]
 
 
 def uses_forwarded_host() -> bool:
@@ -244,29 +225,29 @@ def uses_forwarded_host() -> bool:
 
 def prefix() -> str:
     """Return what precedes every Redis key and channel: ``WS4REDIS_PREFIX`` and a colon, or nothing."""
-    value = getattr(settings, "WS4REDIS_PREFIX", None)
+    value = _setting("WS4REDIS_PREFIX")
     return f"{value}:" if value else ""
 
 
 def expire() -> int:
     """Return how long a published message is kept as the last one, in seconds; 0 keeps none. Default: an hour."""
-    return getattr(settings, "WS4REDIS_EXPIRE", 3600)
+    return _setting("WS4REDIS_EXPIRE")  # type: ignore[no-any-return]
 
 
 def heartbeat() -> bytes | None:
     """Return the text sent to every socket every 4 s, or None: ``WS4REDIS_HEARTBEAT``."""
-    value = getattr(settings, "WS4REDIS_HEARTBEAT", None)
+    value = _setting("WS4REDIS_HEARTBEAT")
     return value.encode() if value else None
 
 
 def subscriber_path() -> str:
     """Return the dotted path of the subscriber class, ``WS4REDIS_SUBSCRIBER``."""
-    return str(getattr(settings, "WS4REDIS_SUBSCRIBER", "ws4redis.subscriber.RedisSubscriber"))
+    return _setting("WS4REDIS_SUBSCRIBER")  # type: ignore[no-any-return]
 
 
 def session_store() -> Any:
     """Return the class of the site's sessions, that of ``SESSION_ENGINE``."""
-    return importlib.import_module(settings.SESSION_ENGINE).SessionStore
+    return _setting("SESSION_ENGINE")
 
 
 def callback(name: str) -> Callable[..., Any] | None:
@@ -275,136 +256,79 @@ def callback(name: str) -> Callable[..., Any] | None:
     Raises:
         ImproperlyConfigured: if it cannot be imported or called. (ws4redis went on without the policy then.)
     """
-    value = getattr(settings, name, None)
-    if value is None:
-        return None
-    if isinstance(value, str):
+    return _setting(name)  # type: ignore[no-any-return]
+
+
+def _forget(**kwargs: Any) -> None:
+    _options.cache_clear()
+    _setting.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="wsloop.conf")
+
+
+# All of them.
+
+
+def problems() -> Iterator[str]:
+    """Yield what is wrong with each setting of this module that cannot be used."""
+    given = getattr(settings, "WSLOOP", {})
+    # Each key by itself, so that one that is wrong does not hide the others.
+    for part in [{key: value} for key, value in given.items()] if isinstance(given, dict) else [given]:
         try:
-            value = import_string(value)
-        except ImportError as exc:
-            raise ImproperlyConfigured(f"{name} = {value!r} cannot be imported: {exc}") from exc
-    if not callable(value):
-        raise ImproperlyConfigured(f"{name} must be a function or the dotted path of one, not {value!r}")
-    return value  # type: ignore[no-any-return]
-
-
-def redis_options() -> dict[str, Any]:
-    """Return ``WS4REDIS_CONNECTION`` as keyword arguments of a redis-py connection pool.
-
-    The setting may be a URL (``redis://``, ``rediss://`` or ``unix://``) or a dictionary as ws4redis takes it:
-    ``host``, ``port``, ``db``, ``password``, or ``unix_socket_path``, and ``ssl`` beside them. Instead of an address
-    there may be ``sentinels`` and ``service_name``, or ``cluster`` with one; see :func:`redis_nodes`.
-
-    Raises:
-        ImproperlyConfigured: if it is neither, or the URL is not one of Redis.
-    """
-    given = getattr(settings, "WS4REDIS_CONNECTION", {"host": "localhost", "port": 6379, "db": 0})
-    if isinstance(given, str):
+            _options_kind("WSLOOP", part)
+        except ImproperlyConfigured as exc:
+            yield str(exc)
+    for name in SETTINGS:
         try:
-            return dict(parse_url(given))
-        except ValueError as exc:
-            # The URL may hold a password: say what is wrong with it without showing it.
-            raise ImproperlyConfigured(
-                "WS4REDIS_CONNECTION is no URL of Redis; write redis://host:port/db, rediss://… (TLS) or unix:///path?db=0"
-            ) from exc
-    if not isinstance(given, dict):
-        raise ImproperlyConfigured("WS4REDIS_CONNECTION must be a dictionary or a URL")
-    options = dict(given)
-    nodes = redis_nodes()
-    for name in ("cluster", "startup_nodes"):
-        options.pop(name, None)
-    if nodes:
-        options["host"], options["port"] = nodes[0]
-        options.pop("db", None)
-    if "unix_socket_path" in options:
-        options["path"] = options.pop("unix_socket_path")
-        options["connection_class"] = UnixDomainSocketConnection
-    tls = options.pop("ssl", False)
-    if tls:
-        options["connection_class"] = SSLConnection
-    if "sentinels" in options or "service_name" in options:
-        _check_sentinels(options)
-        sentinels = [tuple(each) for each in options.pop("sentinels")]
-        kwargs = options.pop("sentinel_kwargs", None) or {}
-        timeout = option("REDIS_TIMEOUT")
-        options |= sentinel.connection_options(sentinels, options.pop("service_name"), timeout, kwargs, tls)
-    return options
+            _setting(name)
+        except ImproperlyConfigured as exc:
+            yield str(exc)
 
 
-def redis_nodes() -> list[tuple[str, int]]:
-    """Return host and port of the nodes of a Redis Cluster; none where ``WS4REDIS_CONNECTION`` is of no cluster.
-
-    The setting has ``"cluster": True`` beside ``host`` and ``port``, or ``startup_nodes``: a list of such pairs.
-
-    Raises:
-        ImproperlyConfigured: if it has anything that a cluster does not have.
-    """
-    given = getattr(settings, "WS4REDIS_CONNECTION", None)
-    if not isinstance(given, dict) or not (given.get("cluster") or "startup_nodes" in given):
-        return []
-    if given.get("cluster", True) is not True:
-        raise ImproperlyConfigured('WS4REDIS_CONNECTION["cluster"] must be True, or be left out without a cluster')
-    for name in ("sentinels", "service_name", "unix_socket_path"):
-        if name in given:
-            raise ImproperlyConfigured(f'WS4REDIS_CONNECTION is of a cluster; leave out "{name}"')
-    if given.get("db"):
-        raise ImproperlyConfigured('WS4REDIS_CONNECTION is of a cluster, which has database 0 only; leave out "db"')
-    if "startup_nodes" not in given:
-        return [(given.get("host", "localhost"), given.get("port", 6379))]
-    _check_addresses("startup_nodes", given)
-    return [(host, port) for host, port in given["startup_nodes"]]
-
-
-def _check_sentinels(given: dict[str, Any]) -> None:
-    _check_addresses("sentinels", given)
-    name = given.get("service_name")
-    if not isinstance(name, str) or not name:
-        raise ImproperlyConfigured(
-            'WS4REDIS_CONNECTION has sentinels; write the name they know the master by: "service_name": "mymaster"'
+def contradictions() -> Iterator[tuple[str, str]]:
+    """Yield which settings, each of them valid, do not go together, as pairs of what happens and what to do."""
+    if option("PING_TIMEOUT") > option("PING_INTERVAL"):
+        yield (
+            f"PING_TIMEOUT ({option('PING_TIMEOUT')} s) is longer than PING_INTERVAL ({option('PING_INTERVAL')} s): a "
+            "client must have answered before it is asked again, so PING_INTERVAL is what counts.",
+            "Set PING_TIMEOUT of WSLOOP to PING_INTERVAL or less.",
         )
-    if not isinstance(given.get("sentinel_kwargs") or {}, dict):
-        raise ImproperlyConfigured(
-            'WS4REDIS_CONNECTION["sentinel_kwargs"] must be a dictionary, as {"password": …} of the sentinels'
+    if option("HANDSHAKE_TIMEOUT") <= option("REDIS_TIMEOUT"):
+        yield (
+            f"HANDSHAKE_TIMEOUT ({option('HANDSHAKE_TIMEOUT')} s) is not longer than REDIS_TIMEOUT "
+            f"({option('REDIS_TIMEOUT')} s): handshakes that wait for Redis are given up before Redis is.",
+            "Set HANDSHAKE_TIMEOUT of WSLOOP to twice REDIS_TIMEOUT.",
         )
-    if "path" in given:
-        raise ImproperlyConfigured('WS4REDIS_CONNECTION has sentinels; leave out "unix_socket_path"')
-
-
-def _check_addresses(name: str, given: dict[str, Any]) -> None:
-    addresses = given.get(name)
-    for other in ("host", "port"):
-        if other in given:
-            raise ImproperlyConfigured(f'WS4REDIS_CONNECTION has "{other}" and "{name}"; leave out one of them')
-    if (
-        not isinstance(addresses, (list, tuple))
-        or not addresses
-        or not all(
-            isinstance(each, (list, tuple)) and [type(part) for part in each] == [str, int] for each in addresses
+    if option("MAX_MESSAGE_SIZE") > option("MAX_QUEUED_BYTES"):
+        yield (
+            f"MAX_MESSAGE_SIZE ({option('MAX_MESSAGE_SIZE')} bytes) is larger than MAX_QUEUED_BYTES "
+            f"({option('MAX_QUEUED_BYTES')} bytes): two such messages, one right behind the other, close every socket "
+            "that gets them with 4008.",
+            "Set MAX_QUEUED_BYTES of WSLOOP to twice MAX_MESSAGE_SIZE or more: so much memory a client that does not "
+            "read may take.",
         )
-    ):
-        raise ImproperlyConfigured(
-            f'WS4REDIS_CONNECTION["{name}"] must be a list of pairs of host and port: [("10.0.0.1", 6379), …]'
-        )
+    yield from _facilities_in_vain()
 
 
-def validate() -> None:
-    """Read every setting once.
+def _facilities_in_vain() -> Iterator[tuple[str, str]]:
+    given = getattr(settings, "WSLOOP", {}).get("FACILITIES", {})
+    for number, (pattern, options) in enumerate(given.items()):
+        before = next((each for each in list(given)[:number] if _covers(each, pattern)), None)
+        if before is not None:
+            yield (
+                f"FACILITIES has {pattern!r} behind {before!r}, which matches the same names: the first that matches "
+                f"counts, so the options of {pattern!r} never do.",
+                f"Write {pattern!r} before {before!r}.",
+            )
+        vain = [name for name in ("ttl", "recover") if name in options and not options.get("size")]
+        if vain:
+            yield (
+                f"FACILITIES[{pattern!r}] has {' and '.join(vain)} but no size: no messages are kept.",
+                f'Add "size", the number of messages to keep of each channel, or remove {" and ".join(vain)}.',
+            )
 
-    Raises:
-        ImproperlyConfigured: for the first one that is wrong.
-    """
-    for name in DEFAULTS:
-        option(name)
-    redis_options()
-    for name in ("WS4REDIS_ALLOWED_CHANNELS", "WS4REDIS_PROCESS_REQUEST"):
-        callback(name)
 
-
-def adapt_ws4redis() -> None:
-    """Let the stock ``ws4redis.publisher`` understand the forms of ``WS4REDIS_CONNECTION`` that only wsloop knows.
-
-    It unpacks the setting into a connection pool while it is imported, which fails on a URL and on ``ssl``.
-    """
-    from ws4redis import settings as stock
-
-    stock.WS4REDIS_CONNECTION = redis_options()
+def _covers(pattern: str, other: str) -> bool:
+    """Tell whether all names that ``other`` matches are matched by ``pattern``, as far as that can be told simply."""
+    return pattern.strip("*") == "" or (not set("*?[") & set(other) and fnmatch.fnmatchcase(other, pattern))

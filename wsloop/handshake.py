@@ -24,7 +24,7 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from wsloop import conf, metrics
+from wsloop import conf, kinds, metrics
 from wsloop.deflate import DeflateFactory
 from wsloop.redaction import redact
 
@@ -161,7 +161,7 @@ def client_address(environ: dict[str, Any]) -> str | None:
     (``X-Forwarded-For``, read from its end, where they write), and addresses that are not global are not counted: the
     loopback, unix sockets, private networks. An IPv6 client has a network of its own, /64 at the least.
     """
-    proxies = [ipaddress.ip_network(each) for each in conf.option("TRUSTED_PROXIES")]
+    proxies = conf.option("TRUSTED_PROXIES")
     chain = [each.strip() for each in environ.get("HTTP_X_FORWARDED_FOR", "").split(",")] if proxies else []
     text = environ.get("REMOTE_ADDR", "")
     if text == "0.0.0.0":  # what uWSGI's http-socket says of a peer at a unix socket
@@ -305,7 +305,7 @@ def _advice(request: HttpRequest, origin: str, line: str) -> str:
     forwarded = request.META.get("HTTP_X_FORWARDED_HOST", "")
     if not origin:
         return "a browser sends no empty Origin: a proxy has emptied it, and must hand it on"
-    if origin in conf.NAMELESS_ORIGINS:
+    if origin in kinds.NAMELESS_ORIGINS:
         return "a local file or a sandboxed frame has no origin of its own; see ALLOWED_ORIGINS in WSLOOP"
     if forwarded and not conf.uses_forwarded_host() and _is_of(origin, forwarded, False):
         return (
@@ -336,7 +336,7 @@ def _matches(origin: str, pattern: str) -> bool:
     """Tell whether an Origin is meant by an entry of ``ALLOWED_ORIGINS``; a wildcard stands for any subdomains."""
     if pattern == "*":
         return True
-    if pattern in conf.NAMELESS_ORIGINS:
+    if pattern in kinds.NAMELESS_ORIGINS:
         return origin == pattern
     scheme, _, rest = origin.lower().partition("://")
     wanted_scheme, _, wanted = pattern.lower().partition("://")

@@ -80,11 +80,11 @@ def mary(database):
 @contextlib.contextmanager
 def connected_to(url):
     """Let wsloop use another Redis meanwhile, with a client of its own."""
-    pool.client.cache_clear()
+    pool.forget()
     with override_settings(WS4REDIS_CONNECTION=url):
         yield
         pool.client().close()
-    pool.client.cache_clear()
+    pool.forget()
 
 
 @pytest.fixture

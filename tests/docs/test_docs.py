@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import types
 from http import HTTPStatus
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import docutils.nodes
 import docutils.utils
 import pytest
 import websocket
+from django.test import override_settings
 from websockets.frames import CloseCode
 
 from tests.integration.cutting_proxy import CuttingProxy
@@ -192,16 +192,21 @@ def test_settings_are_documented_with_their_defaults():
     assert said == MAY_BE_NONE
 
 
-def test_forms_of_the_connection_are_understood(monkeypatch):
-    from wsloop import conf
+def test_forms_of_the_connection_are_understood():
+    from wsloop import redis_options
 
     forms = [row[0] for row in rows(ROOT / "docs/reference/settings.rst", "Form")]
     assert len(forms) == 6
     for form in forms:
-        value = eval(form.replace(", …]", "]").replace("…", "'x'"), {"host": "host", "port": 1})
-        monkeypatch.setattr(conf, "settings", types.SimpleNamespace(WS4REDIS_CONNECTION=value))
-        assert conf.redis_options()
-        assert bool(conf.redis_nodes()) == ("cluster" in form or "nodes" in form)
+        text = (
+            form.replace(", …]", "]")
+            .replace('"port": …', '"port": 1')
+            .replace('"db": …', '"db": 0')
+            .replace("…", "'x'")
+        )
+        with override_settings(WS4REDIS_CONNECTION=eval(text, {"host": "host", "port": 1})):
+            assert redis_options.connection()
+            assert bool(redis_options.nodes()) == ("cluster" in form or "nodes" in form)
 
 
 def test_bounds_are_documented_with_what_a_client_gets():

@@ -59,17 +59,15 @@ def with_settings():
 @pytest.fixture
 def use_redis(with_settings):
     """Let wsloop use a server: ``use_redis(private_redis)``."""
-    pool.client.cache_clear()
+    pool.forget()
 
     def use(server):
-        pool.client.cache_clear()
+        pool.forget()
         with_settings(WS4REDIS_CONNECTION={"unix_socket_path": server.socket_path})
         return server
 
     yield use
-    if pool.client.cache_info().currsize:
-        pool.client().close()
-    pool.client.cache_clear()
+    pool.forget()
 
 
 @pytest.fixture

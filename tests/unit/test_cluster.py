@@ -24,13 +24,13 @@ def nodes():
 @pytest.fixture
 def client(nodes, with_settings):
     with_settings(WS4REDIS_CONNECTION=nodes.connection(client_name="tested"))
-    pool.client.cache_clear()
+    pool.forget()
     for node in nodes.nodes:
         node.ask("FLUSHALL")
         node.ask("CONFIG", "RESETSTAT")
     yield pool.client()
     pool.client().close()
-    pool.client.cache_clear()
+    pool.forget()
 
 
 def clients(node):
@@ -79,7 +79,7 @@ def test_each_node_has_two_connections_at_most_and_the_nodes_are_asked_for_once(
 
 def test_one_node_that_is_silent_keeps_nobody_from_the_others(nodes, client, with_settings):
     with_settings(WSLOOP={"REDIS_TIMEOUT": 0.5})
-    pool.client.cache_clear()
+    pool.forget()
     client = pool.client()
     silent, other = nodes.nodes[:2]
     keys = key_of(nodes, silent), key_of(nodes, other)

@@ -1,127 +1,28 @@
 """The settings: every form they may have, and what is said about those they may not have."""
 
-import json
+import fnmatch
+import functools
 import os
 import subprocess
 import sys
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from redis import ConnectionPool, Redis
-from redis.connection import SSLConnection, UnixDomainSocketConnection
-from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
 from tests.integration.harness import ROOT
-from tests.integration.redis_topologies import SentinelSetup
-from tests.requires import need
-from wsloop import conf
+from wsloop import checks, conf
 
-PASSWORD = "pa:ss/wo@rd"
-
-
-# WS4REDIS_CONNECTION.
-
-
-def forms(server):
-    """Every way to write the address of a server in the setting."""
-    yield server.connection()
-    yield server.url
-    if server.certificate is None:
-        password = {"password": server.password} if server.password else {}
-        yield {"unix_socket_path": server.socket_path, "db": 0, **password}
-        if not server.password:
-            yield f"unix://{server.socket_path}?db=0"
-            yield {"unix_socket_path": server.socket_path, "ssl": False}
-
-
-@pytest.mark.parametrize("options", [{}, {"password": PASSWORD}, {"tls": True}], ids=["plain", "password", "tls"])
-def test_wsloop_connects_with_every_form(start_redis, with_settings, options):
-    if "tls" in options:
-        need("openssl")
-    server = start_redis(**options)
-    for form in forms(server):
-        with_settings(WS4REDIS_CONNECTION=form)
-        before = json.dumps(form)
-        with Redis(connection_pool=ConnectionPool(**conf.redis_options())) as client:
-            assert client.info("server")["process_id"] == server._process.pid
-            client.connection_pool.disconnect()
-        assert json.dumps(form) == before, "the setting itself is left alone"
-
-
-STOCK = """
-import json, sys
-import django
-from django.conf import settings
-settings.configure(INSTALLED_APPS=["wsloop", "ws4redis"], WS4REDIS_CONNECTION=json.loads(sys.argv[1]), USE_TZ=True)
-django.setup()
-from ws4redis.publisher import RedisPublisher
-from ws4redis.redis_store import RedisMessage
-RedisPublisher(facility="stock", broadcast=True).publish_message(RedisMessage(sys.argv[1]))
-"""
-
-
-@pytest.mark.parametrize("options", [{}, {"password": PASSWORD}, {"tls": True}], ids=["plain", "password", "tls"])
-def test_the_stock_publisher_connects_with_every_form(start_redis, options):
-    if "tls" in options:
-        need("openssl")
-    server = start_redis(**options)
-    with server.client() as client:
-        for form in forms(server):
-            command = [sys.executable, "-W", "ignore", "-c", STOCK, json.dumps(form)]
-            done = subprocess.run(command, cwd=ROOT, env=plain_environment(), capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr
-            assert client.get("broadcast:stock") == json.dumps(form)
+MAY_BE_NONE = {
+    "RATE_LIMIT",
+    "MAX_CONNECTIONS",
+    "MAX_CONNECTIONS_PER_USER",
+    "MAX_CONNECTIONS_PER_ADDRESS",
+    "COMPRESS_FROM",
+}
 
 
 def plain_environment():
     return {name: value for name, value in os.environ.items() if not name.startswith("DJANGO_")}
-
-
-@pytest.mark.parametrize(
-    ("setting", "options"),
-    [
-        ("redis://example.org:6380/3", {"host": "example.org", "port": 6380, "db": 3}),
-        (
-            "rediss://:secret@example.org/1",
-            {"host": "example.org", "db": 1, "password": "secret", "connection_class": SSLConnection},
-        ),
-        ("unix:///run/redis.sock?db=2", {"path": "/run/redis.sock", "db": 2, "cls": UnixDomainSocketConnection}),
-        (
-            {"unix_socket_path": "/run/redis.sock", "db": 2},
-            {"path": "/run/redis.sock", "db": 2, "cls": UnixDomainSocketConnection},
-        ),
-        ({"host": "example.org", "ssl": True}, {"host": "example.org", "connection_class": SSLConnection}),
-        ({"host": "example.org", "ssl": False}, {"host": "example.org"}),
-        ({"host": "example.org", "password": None}, {"host": "example.org", "password": None}),
-    ],
-)
-def test_forms_of_the_connection(with_settings, setting, options):
-    with_settings(WS4REDIS_CONNECTION=setting)
-    if "cls" in options:
-        options["connection_class"] = options.pop("cls")
-    assert conf.redis_options() == options
-
-
-def test_without_the_setting_redis_is_where_ws4redis_looks_for_it():
-    assert conf.redis_options() == {"host": "localhost", "port": 6379, "db": 0}
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [f"http://:{PASSWORD}@example.org", f"redis://:secret-{PASSWORD}@example.org:port/0", "", "example.org:6379"],
-)
-def test_what_is_no_url_is_refused_without_showing_the_password(with_settings, setting):
-    with_settings(WS4REDIS_CONNECTION=setting)
-    with pytest.raises(ImproperlyConfigured, match="WS4REDIS_CONNECTION is no URL of Redis; write redis://") as caught:
-        conf.redis_options()
-    assert "wo@rd" not in str(caught.value)
-
-
-@pytest.mark.parametrize("setting", [None, 6379, ("localhost", 6379), ["redis://localhost"]])
-def test_what_is_neither_dictionary_nor_url_is_refused(with_settings, setting):
-    with_settings(WS4REDIS_CONNECTION=setting)
-    with pytest.raises(ImproperlyConfigured, match="must be a dictionary or a URL"):
-        conf.redis_options()
 
 
 # WSLOOP.
@@ -145,7 +46,7 @@ def test_an_unknown_option_is_refused_with_those_there_are(with_settings):
 @pytest.mark.parametrize("value", [0, -1, "5", None, True])
 def test_an_option_that_is_no_positive_number_is_refused(with_settings, value):
     with_settings(WSLOOP={"CLOSE_TIMEOUT": value})
-    with pytest.raises(ImproperlyConfigured, match=r"WSLOOP\['CLOSE_TIMEOUT'\] must be a positive number, not"):
+    with pytest.raises(ImproperlyConfigured, match=r"'CLOSE_TIMEOUT'\] must be a positive number of seconds, not"):
         conf.option("CLOSE_TIMEOUT")
 
 
@@ -153,16 +54,16 @@ def test_an_option_that_is_no_positive_number_is_refused(with_settings, value):
 def test_what_is_no_dictionary_is_refused(with_settings, value):
     with_settings(WSLOOP=value)
     with pytest.raises(ImproperlyConfigured, match="WSLOOP must be a dictionary, not"):
-        conf.validate()
+        checks.validate()
 
 
-@pytest.mark.parametrize("name", sorted(conf.MAY_BE_NONE))
+@pytest.mark.parametrize("name", sorted(MAY_BE_NONE))
 def test_some_bounds_can_be_switched_off(with_settings, name):
     with_settings(WSLOOP={name: None})
     assert conf.option(name) is None
 
 
-@pytest.mark.parametrize("name", sorted(set(conf.DEFAULTS) - conf.MAY_BE_NONE))
+@pytest.mark.parametrize("name", sorted(set(conf.DEFAULTS) - MAY_BE_NONE))
 def test_others_cannot(with_settings, name):
     with_settings(WSLOOP={name: None})
     with pytest.raises(ImproperlyConfigured, match=f"'{name}'"):
@@ -176,12 +77,25 @@ def test_others_cannot(with_settings, name):
         ("PING_TIMEOUT", 0, "a positive whole number"),
         ("MAX_CONNECTIONS", True, "a positive whole number"),
         ("MAX_MESSAGE_SIZE", float("nan"), "a positive whole number"),
-        ("HANDSHAKE_TIMEOUT", float("inf"), "a positive number"),
-        ("HANDSHAKE_TIMEOUT", float("nan"), "a positive number"),
+        ("HANDSHAKE_TIMEOUT", float("inf"), "a positive number of seconds"),
+        ("HANDSHAKE_TIMEOUT", float("nan"), "a positive number of seconds"),
         ("TRUSTED_PROXIES", [10], "a list of addresses and networks"),
         ("FACILITIES", {1: {}}, "a dictionary of patterns to dictionaries"),
-        ("RATE_LIMIT", 100, "two positive numbers, frames a second and at once, or None"),
+        ("RATE_LIMIT", 100, "two positive numbers, frames a second and at once"),
         ("RATE_LIMIT", (100,), "two positive numbers"),
+        ("RATE_LIMIT", (100, 0.5), r"frames a second and at once \(at least 1\)"),
+        ("RATE_LIMIT", (float("nan"), 10), "two positive numbers"),
+        ("RATE_LIMIT", {1: 2, 3: 4}, "two positive numbers"),
+        ("PING_INTERVAL", 3601, "a positive whole number, and not more than 3600"),
+        ("MAX_MESSAGE_SIZE", 2**30, "and not more than 536870912"),
+        ("REDIS_TIMEOUT", 1e10, "a positive number of seconds, and not more than 1000000000"),
+        ("PING_INTERVAL", "30", r"not '30', which is text: write int\(…\) or float\(…\) around what comes from the"),
+        ("CLOSE_TIMEOUT", "2.5", "which is text: write int"),
+        ("MAX_CONNECTIONS", "", "a positive whole number, not ''$"),
+        ("TRUSTED_PROXIES", ["10.0.0.1/8"], "has host bits set"),
+        ("FACILITIES", {"/orders": {"size": 1}}, "no facility matches: .* Write 'orders'"),
+        ("FACILITIES", {"orders": {"ttl": 2**40}}, "and not more than 1000000000"),
+        ("FACILITIES", {"orders": {"size": 10**30}}, "and not more than 1000000000"),
         ("RATE_LIMIT", (100, 0), "two positive numbers"),
         ("RATE_LIMIT", ("100", "200"), "two positive numbers"),
         ("ALLOWED_ORIGINS", "https://example.com", "a list of origins"),
@@ -205,10 +119,10 @@ def test_others_cannot(with_settings, name):
         (
             "FACILITIES",
             {"secrets": {"size": True}},
-            r"\['size'\] must be a positive whole number, not True",
+            r"\['size'\] must be a whole number, 0 or more, not True",
         ),
-        ("FACILITIES", {"secrets": {"size": -1}}, "must be a positive whole number, not -1"),
-        ("FACILITIES", {"secrets": {"size": 10.0}}, "must be a positive whole number, not 10.0"),
+        ("FACILITIES", {"secrets": {"size": -1}}, "must be a whole number, 0 or more, not -1"),
+        ("FACILITIES", {"secrets": {"size": 10.0}}, "must be a whole number, 0 or more, not 10.0"),
         ("FACILITIES", {"secrets": {"ttl": 0}}, "must be a positive whole number, not 0"),
         ("FACILITIES", {"secrets": {"ttl": None}}, "must be a positive whole number, not None"),
     ],
@@ -216,7 +130,7 @@ def test_others_cannot(with_settings, name):
 def test_an_option_of_the_wrong_kind_is_refused_with_what_it_must_be(with_settings, name, value, words):
     with_settings(WSLOOP={name: value})
     with pytest.raises(ImproperlyConfigured, match=words) as caught:
-        conf.validate()
+        checks.validate()
     assert f"WSLOOP['{name}']" in str(caught.value)
 
 
@@ -234,8 +148,15 @@ def test_an_option_of_the_wrong_kind_is_refused_with_what_it_must_be(with_settin
 )
 def test_other_forms_of_options(with_settings, name, value):
     with_settings(WSLOOP={name: value})
-    conf.validate()
-    assert conf.option(name) == value
+    checks.validate()
+    read = {
+        "TRUSTED_PROXIES": lambda: [str(each).removesuffix("/32").removesuffix("/128") for each in conf.option(name)],
+        "FACILITIES": lambda: {
+            pattern: {key: getattr(facility, key) for key in value[pattern]}
+            for pattern, facility in conf.option(name).items()
+        },
+    }.get(name, lambda: type(value)(conf.option(name)))
+    assert read() == value
 
 
 def test_the_first_pattern_that_matches_a_facility_counts(with_settings):
@@ -288,10 +209,10 @@ def test_settings_are_read_when_they_are_asked_for(with_settings):
     assert conf.heartbeat() is None
 
 
-@pytest.mark.parametrize("setting", [json.dumps, "json.dumps"])
+@pytest.mark.parametrize("setting", [fnmatch.fnmatch, "fnmatch.fnmatch"])
 def test_a_callback_is_a_function_or_its_path(with_settings, setting):
     with_settings(WS4REDIS_ALLOWED_CHANNELS=setting)
-    assert conf.callback("WS4REDIS_ALLOWED_CHANNELS") is json.dumps
+    assert conf.callback("WS4REDIS_ALLOWED_CHANNELS") is fnmatch.fnmatch
 
 
 @pytest.mark.parametrize("setting", ["nowhere.policy", "json.nothing", "json", ""])
@@ -304,84 +225,131 @@ def test_a_callback_that_cannot_be_imported_is_refused(with_settings, setting):
 @pytest.mark.parametrize("setting", [7, ["json.dumps"], "json.__name__"])
 def test_a_callback_that_cannot_be_called_is_refused(with_settings, setting):
     with_settings(WS4REDIS_PROCESS_REQUEST=setting)
-    with pytest.raises(ImproperlyConfigured, match="WS4REDIS_PROCESS_REQUEST must be a function or the dotted path"):
+    with pytest.raises(
+        ImproperlyConfigured, match=r"_PROCESS_REQUEST must be a function \(request\) or the dotted path"
+    ):
         conf.callback("WS4REDIS_PROCESS_REQUEST")
 
 
-# WS4REDIS_CONNECTION of Sentinels, and of a Cluster. Connecting: test_sentinel, test_cluster, test_topologies.
+async def asynchronous(request, channels):
+    return channels
 
-ADDRESSES = [("10.0.0.1", 26379), ["sentinel.example.org", 26379]]
 
-
-@pytest.mark.parametrize("tls", [False, True])
-def test_a_master_behind_sentinels_is_a_kind_of_connection(with_settings, tls):
-    given = {"sentinels": ADDRESSES, "service_name": "main", "db": 2, "password": "secret", "ssl": tls}
-    with_settings(WS4REDIS_CONNECTION={**given, "sentinel_kwargs": {"password": "another"}})
-    options = conf.redis_options()
-    assert options.pop("connection_pool").service_name == "main"
-    kind = SentinelManagedSSLConnection if tls else SentinelManagedConnection
-    assert options == {"db": 2, "password": "secret", "connection_class": kind}
-    assert conf.redis_nodes() == []
-    conf.validate()
+class Asynchronous:
+    async def __call__(self, request, channels):
+        return channels
 
 
 @pytest.mark.parametrize(
-    ("setting", "nodes"),
+    ("name", "value", "words"),
     [
-        ({"cluster": True}, [("localhost", 6379)]),
-        ({"cluster": True, "host": "10.0.0.1", "port": 7000, "db": 0}, [("10.0.0.1", 7000)]),
-        ({"startup_nodes": ADDRESSES}, [tuple(each) for each in ADDRESSES]),
-        ({"cluster": True, "startup_nodes": ADDRESSES}, [tuple(each) for each in ADDRESSES]),
-        ({"cluster": False, "host": "10.0.0.1"}, []),
+        ("WEBSOCKET_URL", "/ws", "a path that begins and ends with a slash, such as \"/ws/\", not '/ws'$"),
+        ("WEBSOCKET_URL", "ws/", "begins and ends with a slash"),
+        ("WEBSOCKET_URL", "", "begins and ends with a slash"),
+        ("WEBSOCKET_URL", None, "begins and ends with a slash"),
+        ("WEBSOCKET_URL", b"/ws/", "begins and ends with a slash"),
+        ("WEBSOCKET_URL", "wss://example.com/ws/", "begins and ends with a slash"),
+        ("WEBSOCKET_URL", "//example.com/ws/", "without host, query, blanks and empty parts"),
+        ("WEBSOCKET_URL", "/ws//", "without host, query"),
+        ("WEBSOCKET_URL", "/w s/", "without host, query"),
+        ("WEBSOCKET_URL", "/ws?x/", "without host, query"),
+        ("WEBSOCKET_URL", "/ws\n/", "without host, query"),
+        ("WEBSOCKET_URL", "/w%73/", "without host, query"),
+        ("WS4REDIS_PREFIX", 7, r"text \(str\), not 7"),
+        ("WS4REDIS_PREFIX", b"ws", r"text \(str\), not b'ws'"),
+        ("WS4REDIS_PREFIX", "\ud800", "text that can be encoded as UTF-8"),
+        ("WS4REDIS_EXPIRE", "3600", "a whole number, 0 or more, not '3600', which is text: write int"),
+        ("WS4REDIS_EXPIRE", -1, "a whole number, 0 or more"),
+        ("WS4REDIS_EXPIRE", None, "a whole number, 0 or more"),
+        ("WS4REDIS_EXPIRE", True, "a whole number, 0 or more"),
+        ("WS4REDIS_EXPIRE", 60.5, "a whole number, 0 or more"),
+        ("WS4REDIS_EXPIRE", 10**10, "and not more than 1000000000"),
+        ("WS4REDIS_HEARTBEAT", True, 'text such as "--heartbeat--", or None, not True'),
+        ("WS4REDIS_HEARTBEAT", b"--heartbeat--", 'text such as "--heartbeat--", or None'),
+        ("WS4REDIS_HEARTBEAT", 4, 'text such as "--heartbeat--", or None'),
+        ("WS4REDIS_HEARTBEAT", "\udfff", "text that can be encoded as UTF-8"),
+        ("WS4REDIS_SUBSCRIBER", "Subscriber", "the dotted path of a class"),
+        ("WS4REDIS_SUBSCRIBER", None, "the dotted path of a class"),
+        ("WS4REDIS_SUBSCRIBER", "nowhere.Subscriber", "cannot be imported"),
+        ("WS4REDIS_SUBSCRIBER", "os.path", "is no subclass of ws4redis's RedisSubscriber"),
+        ("WS4REDIS_ALLOWED_CHANNELS", asynchronous, "a plain function .* write `def` for `async def`"),
+        ("WS4REDIS_ALLOWED_CHANNELS", Asynchronous(), "a plain function .* write `def` for `async def`"),
+        ("WS4REDIS_ALLOWED_CHANNELS", lambda request: [], r"can be called with \(request, channels\)"),
+        ("WS4REDIS_PROCESS_REQUEST", lambda request, channels: None, r"can be called with \(request\)"),
+        ("SESSION_ENGINE", "nowhere.sessions", "is no module with a SessionStore: No module named 'nowhere'"),
+        ("SESSION_ENGINE", "os.path", "is no module with a SessionStore"),
+        ("WS4REDIS_CONNECTION", {"pasword": "x"}, "an option that redis-py does not know: 'pasword'"),
     ],
 )
-def test_nodes_of_a_cluster(with_settings, setting, nodes):
-    with_settings(WS4REDIS_CONNECTION={**setting, "password": "secret"})
-    assert conf.redis_nodes() == nodes
-    host = {"host": nodes[0][0], "port": nodes[0][1]} if nodes else {"host": "10.0.0.1"}
-    assert conf.redis_options() == {**host, "password": "secret"}
-    conf.validate()
-
-
-@pytest.mark.parametrize(
-    ("setting", "words"),
-    [
-        ({"sentinels": ADDRESSES}, 'write the name they know the master by: "service_name": "mymaster"'),
-        ({"sentinels": ADDRESSES, "service_name": b"main"}, '"service_name": "mymaster"'),
-        ({"service_name": "main"}, r'"sentinels"\] must be a list of pairs of host and port: \[\("10.0.0.1", 6379\)'),
-        ({"sentinels": [], "service_name": "main"}, "a list of pairs"),
-        ({"sentinels": "10.0.0.1:26379", "service_name": "main"}, "a list of pairs"),
-        ({"sentinels": ["10.0.0.1:26379"], "service_name": "main"}, "a list of pairs"),
-        ({"sentinels": [("10.0.0.1", "26379")], "service_name": "main"}, "a list of pairs"),
-        ({"sentinels": ADDRESSES, "service_name": "main", "host": "10.0.0.1"}, '"host" and "sentinels"; leave out one'),
-        ({"sentinels": ADDRESSES, "service_name": "main", "port": 6379}, '"port" and "sentinels"; leave out one'),
-        ({"sentinels": ADDRESSES, "service_name": "main", "unix_socket_path": "/run/r"}, "leave out .unix_socket_path"),
-        ({"sentinels": ADDRESSES, "service_name": "main", "sentinel_kwargs": "secret"}, "must be a dictionary"),
-        ({"cluster": "yes", "host": "10.0.0.1"}, r'"cluster"\] must be True'),
-        ({"cluster": True, "db": 1}, 'has database 0 only; leave out "db"'),
-        ({"cluster": True, "unix_socket_path": "/run/redis.sock"}, 'leave out "unix_socket_path"'),
-        ({"cluster": True, "sentinels": ADDRESSES, "service_name": "main"}, 'leave out "sentinels"'),
-        ({"startup_nodes": ADDRESSES, "host": "10.0.0.1"}, '"host" and "startup_nodes"; leave out one'),
-        ({"startup_nodes": ["10.0.0.1"]}, r'"startup_nodes"\] must be a list of pairs'),
-    ],
-)
-def test_other_forms_of_sentinels_and_clusters_are_refused_without_showing_the_password(with_settings, setting, words):
-    with_settings(WS4REDIS_CONNECTION={"password": "secret", **setting})
+def test_a_setting_that_is_wrong_is_refused_by_name_at_the_start_and_by_check(with_settings, name, value, words):
+    with_settings(**{name: value})
     with pytest.raises(ImproperlyConfigured, match=words) as caught:
-        conf.validate()
-    assert "WS4REDIS_CONNECTION" in str(caught.value)
-    assert "secret" not in str(caught.value)
+        checks.validate()
+    (text,) = str(caught.value).splitlines()
+    assert text.startswith(name)
+    assert [(each.id, each.msg) for each in checks.check_settings()] == [("wsloop.E001", text)]
 
 
-def test_the_stock_publisher_finds_the_master_by_sentinel():
-    need("redis-server")
-    sentinels = SentinelSetup(sentinels=1, password="secret")
-    try:
-        sentinels.start()
-        form = json.dumps(sentinels.connection())
-        command = [sys.executable, "-W", "ignore", "-c", STOCK, form]
-        done = subprocess.run(command, cwd=ROOT, env=plain_environment(), capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert sentinels.master.ask("GET", "broadcast:stock") == form
-    finally:
-        sentinels.close()
+def test_all_that_is_wrong_is_named_at_once(with_settings):
+    with_settings(
+        WSLOOP={"PING_INTERVAL": 0, "CLOSE_TIMOUT": 5, "RATE_LIMIT": None}, WS4REDIS_EXPIRE=-1, WS4REDIS_CONNECTION=7
+    )
+    names = ["WSLOOP['PING_INTERVAL'] must", "WSLOOP has no option", "WS4REDIS_EXPIRE must", "WS4REDIS_CONNECTION must"]
+    found = list(checks.wrong_settings())
+    assert [name for name, text in zip(names, found, strict=True) if text.startswith(name)] == names
+
+
+def test_a_long_value_is_not_shown_whole(with_settings):
+    with_settings(WS4REDIS_PREFIX=["x" * 100_000])
+    (text,) = checks.wrong_settings()
+    assert len(text) < 300
+
+
+@pytest.mark.parametrize("value", ["/ws/", "/", "/a/b/", "/wś/", "/a-b_c.d/"])
+def test_paths_that_sockets_may_live_below(with_settings, value):
+    with_settings(WEBSOCKET_URL=value)
+    assert list(checks.wrong_settings()) == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [lambda request, channels, more=None: [], lambda *all: [], functools.partial(print, sep=""), dict.get],
+)
+def test_functions_that_can_be_called_so_are_taken(with_settings, value):
+    with_settings(WS4REDIS_ALLOWED_CHANNELS=value)
+    assert conf.callback("WS4REDIS_ALLOWED_CHANNELS") is value
+
+
+# What does not go together.
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"PING_TIMEOUT": 40}, ["PING_TIMEOUT (40 s) is longer than PING_INTERVAL (30 s)"]),
+        ({"HANDSHAKE_TIMEOUT": 5}, ["HANDSHAKE_TIMEOUT (5 s) is not longer than REDIS_TIMEOUT (5 s)"]),
+        ({"MAX_MESSAGE_SIZE": 2**22}, ["MAX_MESSAGE_SIZE (4194304 bytes) is larger than MAX_QUEUED_BYTES (1048576"]),
+        ({"FACILITIES": {"*": {}, "orders": {"size": 1}}}, ["has 'orders' behind '*', which matches the same names"]),
+        ({"FACILITIES": {"a/*": {}, "b": {}, "a/b": {}}}, ["has 'a/b' behind 'a/*'"]),
+        ({"FACILITIES": {"a/*": {}, "a/b*": {}, "b/*": {}}}, []),
+        (
+            {"FACILITIES": {"orders": {"ttl": 60, "recover": False}}},
+            ["['orders'] has ttl and recover but no size"],
+        ),
+        ({"MAX_MESSAGE_SIZE": 2**22, "MAX_QUEUED_BYTES": 2**23, "FACILITIES": {"*": {"size": 1, "ttl": 60}}}, []),
+    ],
+)
+def test_settings_that_contradict_each_other_are_a_warning(with_settings, options, words):
+    with_settings(WSLOOP=options)
+    found = checks.check_settings()
+    assert [each.id for each in found] == ["wsloop.W014"] * len(words)
+    for each, text in zip(found, words, strict=True):
+        assert text in each.msg
+        assert len(each.hint) > 20
+    assert list(checks.wrong_settings()) == []
+
+
+def test_a_changed_setting_is_read_anew(with_settings):
+    assert conf.option("PING_INTERVAL") == 30
+    with_settings(WSLOOP={"PING_INTERVAL": 7}, WS4REDIS_PREFIX="another")
+    assert (conf.option("PING_INTERVAL"), conf.prefix()) == (7, "another:")

@@ -382,7 +382,7 @@ def test_a_consumer_is_added_and_taken_out_from_elsewhere(worker, shell, shared_
 
 def test_a_worker_that_has_gone_need_not_answer(worker, shell, shared_redis, redis_client, facility, with_settings):
     with_settings(WSLOOP={"REDIS_TIMEOUT": 30})
-    pool.client.cache_clear()
+    pool.forget()
     here = worker()
     one = here.consumer()
     here.broker.ready()
@@ -396,7 +396,7 @@ def test_a_worker_that_has_gone_need_not_answer(worker, shell, shared_redis, red
 
 def test_a_worker_that_is_slow_is_an_error_of_redis_and_leaves_nothing(worker, shell, gate, facility, with_settings):
     with_settings(WSLOOP={"REDIS_TIMEOUT": 2})
-    pool.client.cache_clear()
+    pool.forget()
     here = worker()
     one = here.consumer()
     here.broker.ready()
@@ -605,7 +605,7 @@ def test_a_redis_cluster(worker, shell, use_redis, with_settings):
     try:
         cluster.start()
         with_settings(WS4REDIS_CONNECTION=cluster.connection())
-        pool.client.cache_clear()
+        pool.forget()
         here, there = worker(), worker()
         for each in (here, there):
             each.broker.ready()

@@ -23,10 +23,10 @@ from wsloop.testing.notifications import Recorder, record
 @pytest.fixture(autouse=True)
 def no_redis(with_settings):
     """Whoever tries to reach Redis fails."""
-    pool.client.cache_clear()
+    pool.forget()
     with_settings(WS4REDIS_CONNECTION={"unix_socket_path": "/nowhere/redis.sock"})
     yield
-    pool.client.cache_clear()
+    pool.forget()
 
 
 @pytest.fixture

@@ -1,11 +1,18 @@
 """The process's Redis connections besides the subscription."""
 
+import subprocess
+import sys
+
 import gevent
 import pytest
 import redis.exceptions
+from gevent.threadpool import ThreadPool
 
+from tests.integration.harness import ROOT
 from tests.unit.peer import WAIT
 from wsloop import pool
+from wsloop.presence import who
+from wsloop.publisher import RedisPublisher
 
 
 def test_there_is_one_client_and_making_it_opens_no_connection(own_redis):
@@ -65,7 +72,7 @@ def test_a_connection_that_broke_while_it_lay_idle_is_replaced(own_redis):
 
 def test_timeouts_of_the_setting_go_first(own_redis, with_settings):
     with_settings(WS4REDIS_CONNECTION={"unix_socket_path": own_redis.socket_path, "socket_timeout": 1.5})
-    pool.client.cache_clear()
+    pool.forget()
     assert pool.client().connection_pool.connection_kwargs["socket_timeout"] == 1.5
 
 
@@ -83,3 +90,90 @@ def test_a_subscription_that_cannot_connect_raises_what_redis_py_raises(own_redi
     own_redis.kill()
     with pytest.raises(redis.exceptions.ConnectionError):
         pool.subscription_connection()
+
+
+# Threads of the operating system, beside greenlets.
+
+
+def work(facility, number):
+    """All that a thread may do with Redis."""
+    publisher = RedisPublisher(facility=facility, broadcast=True)
+    for _ in range(20):
+        publisher.publish_message({"number": number}, key=f"{number}")
+        assert publisher.fetch_message(None, facility)
+        assert publisher.history(1)
+        assert publisher.token()
+        assert who(facility) == ([], 0)
+    return pool.client()
+
+
+def in_a_thread(threads, function, *arguments):
+    """Call a function in a thread of a pool; in the end the connections of the thread are closed."""
+
+    def call():
+        try:
+            return function(*arguments)
+        finally:
+            pool.forget()
+
+    return threads.spawn(call)
+
+
+def test_threads_and_greenlets_publish_side_by_side(own_redis, with_settings, facility):
+    with_settings(WSLOOP={"FACILITIES": {"*": {"size": 1000, "presence": True}}})
+    threads = ThreadPool(4)
+    try:
+        jobs = [in_a_thread(threads, work, facility, number) for number in range(8)]
+        greenlets = [gevent.spawn(work, facility, number) for number in range(8, 16)]
+        gevent.joinall(greenlets, timeout=WAIT, raise_error=True)
+        clients = {job.get(timeout=WAIT) for job in jobs}
+        assert {greenlet.value for greenlet in greenlets} == {pool.client()}
+        assert pool.client() not in clients
+        published = [entry.message.payload for entry in RedisPublisher(facility=facility, broadcast=True).history(1000)]
+        assert sorted(published) == sorted(b'{"number": %d}' % number for number in range(16))
+    finally:
+        threads.kill()
+
+
+def test_a_thread_that_waits_for_redis_keeps_nobody_waiting(gate, facility):
+    pool.client().ping()
+    threads = ThreadPool(1)
+    try:
+        gate.hold("INCRBY")
+        job = in_a_thread(threads, lambda: pool.client().incr("count"))
+        gate.wait_for(1)
+        with gevent.Timeout(WAIT):
+            assert pool.client().ping()
+        gate.hold()
+        gate.let_through(1)
+        assert job.get(timeout=WAIT) == 1
+    finally:
+        threads.kill()
+
+
+def test_in_a_process_without_gevent_all_threads_share_the_client(own_redis):
+    code = """
+import sys, threading
+from django.conf import settings
+settings.configure(WS4REDIS_CONNECTION=sys.argv[1])
+from wsloop import pool
+found = []
+threads = [threading.Thread(target=lambda: found.append((pool.client().ping(), pool.client()))) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert found == [(True, pool.client())] * 8
+assert "gevent" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, own_redis.url], cwd=ROOT, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_clients_that_are_forgotten_are_closed(own_redis):
+    with own_redis.client() as redis:
+        before = len(redis.client_list())
+        client = pool.client()
+        client.ping()
+        pool.forget()
+        pool.forget()
+        assert len(redis.client_list()) == before
+        assert pool.client() is not client

@@ -498,7 +498,7 @@ def test_a_redis_cluster(make_worker, use_redis, with_settings, signalled):
     try:
         cluster.start()
         with_settings(WS4REDIS_CONNECTION=cluster.connection())
-        pool.client.cache_clear()
+        pool.forget()
         first, second = make_worker(), make_worker()
         for name in NAMES:  # of facilities, too
             first.entered(name, name)

@@ -48,12 +48,10 @@ def use(with_settings):
         with_settings(
             WS4REDIS_CONNECTION={"sentinels": addresses, "service_name": NAME, "client_name": "tested", **more}
         )
-        pool.client.cache_clear()
+        pool.forget()
 
     yield use
-    if pool.client.cache_info().currsize:
-        pool.client().close()
-    pool.client.cache_clear()
+    pool.forget()
 
 
 def clients(server):

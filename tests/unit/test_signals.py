@@ -263,7 +263,7 @@ def test_without_redis_users_are_saved_and_it_is_logged(own_redis, database, cap
 
 def test_no_other_error_hinders_saving_a_user(database, with_settings, use_redis, caplog):
     john = User.objects.create_user("john")
-    pool.client.cache_clear()
+    pool.forget()
     with_settings(WS4REDIS_CONNECTION=7)
     john.save()
     with transaction.atomic():

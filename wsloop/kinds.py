@@ -1,0 +1,173 @@
+"""The kinds of values that settings have: each function takes a value of the settings, and returns it checked.
+
+A wrong value raises :class:`ImproperlyConfigured` with the name of the setting, what it must be, and what it is. This
+module must not read settings; :mod:`wsloop.conf` says which setting is of which kind.
+"""
+
+from __future__ import annotations
+
+import inspect
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+Kind = Callable[[str, Any], Any]  # takes the name of the setting and the value; returns the value
+
+# Redis takes no expiry beyond 64 bits of milliseconds, sockets no timeout beyond some centuries. 30 years will do.
+LONGEST = 10**9  # seconds
+MOST = 10**12  # of anything that is counted
+SHOWN = 200  # characters of a wrong value that an error shows
+
+# What browsers send for pages without an origin of their own: sandboxed frames, data: URLs and local files.
+NAMELESS_ORIGINS = ("null", "file://")
+# Scheme, host with perhaps a wildcard for its subdomains, and perhaps a port. A file has no host.
+ORIGIN = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://(\*\.)?([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.IGNORECASE)
+
+
+def wrong(name: str, wanted: str, value: Any) -> ImproperlyConfigured:
+    """Return the error that says what a setting must be, and what it is."""
+    shown = repr(value)
+    shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}…"
+    hint = ""
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+(\.\d+)?\s*", value):
+        hint = ", which is text: write int(…) or float(…) around what comes from the environment"
+    return ImproperlyConfigured(f"{name} must be {wanted}, not {shown}{hint}")
+
+
+def whole(least: int = 1, most: int = MOST) -> Kind:
+    """Return the kind of whole numbers from ``least`` to ``most``."""
+    wanted = "a positive whole number" if least == 1 else f"a whole number, {least} or more"
+
+    def check(name: str, value: Any) -> int:
+        if type(value) is not int or value < least:
+            raise wrong(name, wanted, value)
+        if value > most:
+            raise wrong(name, f"{wanted}, and not more than {most}", value)
+        return value
+
+    return check
+
+
+def seconds(name: str, value: Any) -> float:
+    """A duration; fractions count."""
+    if type(value) not in (int, float) or not value > 0:
+        raise wrong(name, "a positive number of seconds", value)
+    if value > LONGEST:
+        raise wrong(name, f"a positive number of seconds, and not more than {LONGEST}", value)
+    return value  # type: ignore[no-any-return]
+
+
+def yes_or_no(name: str, value: Any) -> bool:
+    if type(value) is not bool:
+        raise wrong(name, "True or False", value)
+    return value
+
+
+def or_none(kind: Kind) -> Kind:
+    """Return the kind of values that may also be None."""
+    return lambda name, value: None if value is None else kind(name, value)
+
+
+def text(name: str, value: Any) -> str:
+    """Text that can be encoded as UTF-8."""
+    if not isinstance(value, str):
+        raise wrong(name, "text (str)", value)
+    if not is_utf8(value):
+        raise wrong(name, "text that can be encoded as UTF-8", value)
+    return value
+
+
+def is_utf8(value: str) -> bool:
+    """Tell whether text can be encoded: half of a surrogate pair cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def path(name: str, value: Any) -> str:
+    """The path of a URL below which other paths live."""
+    wanted = 'a path that begins and ends with a slash, such as "/ws/"'
+    if not isinstance(value, str) or not (value.startswith("/") and value.endswith("/")):
+        raise wrong(name, wanted, value)
+    if "//" in value or not value.isprintable() or re.search(r"[\s?#%\\]", value):
+        raise wrong(name, f"{wanted}, without host, query, blanks and empty parts", value)
+    return value
+
+
+def rate(name: str, value: Any) -> tuple[float, float]:
+    wanted = "two positive numbers, frames a second and at once (at least 1), or None"
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise wrong(name, wanted, value)
+    a_second, at_once = value
+    if any(type(each) not in (int, float) or not 0 < each <= MOST for each in value) or at_once < 1:
+        raise wrong(name, wanted, value)
+    return a_second, at_once
+
+
+def origins(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(
+        isinstance(each, str) and (each in ("*", *NAMELESS_ORIGINS) or ORIGIN.fullmatch(each)) for each in value
+    ):
+        raise wrong(
+            name,
+            'a list of origins, "https://example.com", "https://*.example.com", "null", "file://" or "*", written as '
+            'browsers send them (no path, no slash at the end, "xn--…" for names that are not ASCII)',
+            value,
+        )
+    return tuple(value)
+
+
+def networks(name: str, value: Any) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    wanted = 'a list of addresses and networks such as "10.0.0.0/8"'
+    if not isinstance(value, (list, tuple)) or not all(isinstance(each, str) for each in value):
+        raise wrong(name, wanted, value)
+    try:
+        return tuple(ipaddress.ip_network(each) for each in value)
+    except ValueError as exc:
+        raise wrong(name, f"{wanted} ({exc})", value) from None
+
+
+def dictionary(kinds: Mapping[str, Kind]) -> Kind:
+    """Return the kind of dictionaries that may have these keys, with values of these kinds."""
+
+    def check(name: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise wrong(name, "a dictionary", value)
+        unknown = [key for key in value if key not in kinds]
+        if unknown:
+            raise ImproperlyConfigured(f"{name} has no option {unknown}; there are {list(kinds)}")
+        return {key: kinds[key](f"{name}[{key!r}]", given) for key, given in value.items()}
+
+    return check
+
+
+def function(*parameters: str) -> Kind:
+    """Return the kind of plain functions, or dotted paths of such, that can be called with these parameters."""
+    signature = f"({', '.join(parameters)})"
+
+    def check(name: str, value: Any) -> Callable[..., Any]:
+        found = value
+        if isinstance(value, str):
+            try:
+                found = import_string(value)
+            except ImportError as exc:
+                raise ImproperlyConfigured(f"{name} = {value!r} cannot be imported: {exc}") from exc
+        if not callable(found):
+            raise wrong(name, f"a function {signature} or the dotted path of one", value)
+        if inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(type(found).__call__):
+            raise wrong(name, f"a plain function {signature}: write `def` for `async def`", value)
+        try:
+            inspect.signature(found).bind(*parameters)
+        except TypeError as exc:
+            raise wrong(name, f"a function that can be called with {signature} ({exc})", value) from None
+        except ValueError:
+            pass  # it does not tell, as some written in C
+        return found  # type: ignore[no-any-return]
+
+    return check
