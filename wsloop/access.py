@@ -33,7 +33,7 @@ from django.db.models import Prefetch
 from django.http import HttpRequest
 from django.utils import timezone
 
-from wsloop import conf, store
+from wsloop import addressees, conf, greenlets
 from wsloop.connection import Connection
 from wsloop.drain import Drain
 from wsloop.hub import NOBODY, Hub, Visitor
@@ -89,7 +89,7 @@ def proof(user: Any) -> int:
 
 def rights(user: Any) -> int:
     """Return a hash of what decides about the channels of a user: groups, by their names too, staff and superuser."""
-    groups = sorted((str(group.pk), group.name) for group in store.user_groups(user) or ())
+    groups = sorted((str(group.pk), getattr(group, "name", "")) for group in addressees.user_groups(user) or ())
     return hash((tuple(groups), getattr(user, "is_staff", None), getattr(user, "is_superuser", None)))
 
 
@@ -163,14 +163,14 @@ class Access:
             # The notice comes just before the session ends: somebody may have used it once more, in a handshake that
             # is open by the end of HANDSHAKE_TIMEOUT.
             for delay in (1, 1 + conf.option("HANDSHAKE_TIMEOUT")):
-                gevent.spawn_later(delay, self._end, session)
+                greenlets.spawn_later(delay, self._end, session)
 
     def connected(self) -> None:
         """Look at all sockets soon: notices may have been missed. Never blocks."""
         self._mark += 1
         connections = self._hub.connections  # others that are being opened are looked at because of the mark
         if connections:
-            gevent.spawn_later(random.uniform(0, SPREAD), self._put, connections)
+            greenlets.spawn_later(random.uniform(0, SPREAD), self._put, connections)
 
     def expired(self, connections: Iterable[Connection]) -> None:
         """Close connections whose session or token has ended, unless it has been prolonged. Never blocks."""
@@ -216,7 +216,7 @@ class Access:
             gevent.sleep(PAUSE)
         _give_databases_back()
         if failed:
-            gevent.spawn_later(RETRY, self._again, failed)
+            greenlets.spawn_later(RETRY, self._again, failed)
         gevent.sleep(ROUND)
 
     def _again(self, failed: dict[Connection, bool]) -> None:
@@ -255,7 +255,7 @@ def _users(pks: Collection[Any]) -> dict[Any, tuple[int, int]]:
         return {}
     model = get_user_model()
     users = model._default_manager.using(router.db_for_write(model))
-    field = store.groups_field(model)
+    field = addressees.groups_field(model)
     if field is not None:
         groups = field.related_model._default_manager
         users = users.prefetch_related(Prefetch("groups", groups.using(router.db_for_write(groups.model))))

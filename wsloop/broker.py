@@ -40,6 +40,7 @@ from redis.exceptions import RedisError
 from wsloop import conf, metrics, pool, store
 from wsloop.continuity import Continuity
 from wsloop.drain import Drain, batches
+from wsloop.greenlets import log, logged
 from wsloop.messages import Message, Position, unwrap
 from wsloop.turns import BREATH, SLICE
 
@@ -182,7 +183,6 @@ class Broker:
         """Have ``control`` be called, as soon as Redis can be reached. Never blocks."""
         if self._reader is None or self._reader.dead:
             self._reader = gevent.spawn(self._run)
-            self._reader.link_exception(lambda _: self._failed())
 
     def unsubscribe(self, channels: Iterable[bytes]) -> None:
         """Take back a :meth:`subscribe`. Never blocks."""
@@ -290,6 +290,9 @@ class Broker:
             current.send_packed_command(packed, check_health=False)
         except (RedisError, OSError) as exc:
             logger.debug("subscription: cannot send: %s", exc)  # the reader sees the broken line and reports it
+        except Exception:
+            current.disconnect()  # so that the reader subscribes to everything anew
+            raise
 
     def _run(self) -> None:
         """Hold the subscription: connect, read, and after a failure do so again."""
@@ -307,9 +310,15 @@ class Broker:
                     logger.error("Redis cannot be reached, trying again until it can: %s", exc)
                     reported = True
                 self._disconnected(Unavailable("Redis cannot be reached"))
+            except Exception as exc:
+                # A fault of this program: what has come is not delivered, and whoever listens must find that out.
+                log(self._run, exc)
+                self._disconnected(Unavailable("the subscription has failed"))
+                self._down = None  # the line may be whole: whoever subscribes waits for the next attempt
+                logged(self._failed)
             except BaseException:
                 self._disconnected(Unavailable("the subscription ended"))
-                self._down = None  # this was no fault of the line: the next socket starts a new reader
+                self._down = None  # it was told to end: the next socket starts a new reader
                 raise
             gevent.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -402,10 +411,12 @@ class Broker:
         # Apart from the outbox: a socket that opens need not wait for what others are about to publish.
         try:
             store.tell_all(pool.client(), self._own_channel, b"sync " + b" ".join(numbers))
-        except (RedisError, OSError):
+        except Exception as exc:
             for number in numbers:
                 for waiter in self._syncs.get(number, ())[:1]:
                     waiter.set_exception(Unavailable("Redis cannot be reached"))
+            if not isinstance(exc, (RedisError, OSError)):
+                raise
 
     def _send_messages(self, items: list[Publication]) -> None:
         # In a Redis Cluster what goes to one master must not fail with what goes to another.
@@ -417,13 +428,15 @@ class Broker:
             try:
                 store.publish(pool.client(), [self._outgoing(message, numbers) for message in messages])
                 taken = True
-            except (RedisError, OSError) as exc:
+            except Exception as exc:
                 metrics.lost("publication", len(messages))
                 for number in numbers:
                     self._origins.pop(number, None)
                 logger.error("%d messages of sockets are lost, Redis did not take them: %s", len(messages), exc)
+                if not isinstance(exc, (RedisError, OSError)):
+                    log(self._send_messages, exc)
             for message in messages:
-                message.done(taken)
+                logged(message.done, taken)
             # The reader must keep up: Redis ends a subscription for which 8 MB wait for a minute, or 32 MB at once.
             gevent.sleep(0)
 

@@ -27,7 +27,7 @@ import gevent
 from gevent.event import Event
 from redis.exceptions import RedisError
 
-from wsloop import history, metrics, pool
+from wsloop import greenlets, history, metrics, pool
 from wsloop.drain import Drain
 from wsloop.history import PAGE_BYTES
 from wsloop.messages import Message, Position
@@ -187,7 +187,7 @@ class Continuity:
             except (RedisError, OSError) as exc:
                 # When the subscription breaks as well, they are looked at as soon as it stands again.
                 logger.warning("what is missing cannot be read, trying again: %s", exc)
-                gevent.spawn_later(RETRY * random.uniform(0.5, 1.5), self._again, list(group))
+                greenlets.spawn_later(RETRY * random.uniform(0.5, 1.5), self._again, list(group))
             except Exception:
                 logger.exception("what is missing cannot be delivered")
                 self._failed()
@@ -220,13 +220,16 @@ class Continuity:
         """Compare all lines with what Redis has, until there are none."""
         while self._lines:
             gevent.sleep(CHECK_INTERVAL * random.uniform(0.8, 1.2))
-            suspects = self._differing({each: line for each, line in self._lines.items() if line.waiting is None})
-            if suspects:
-                gevent.sleep(IN_FLIGHT)
-                for channel, (line, position) in suspects.items():
-                    if self._lines.get(channel) is line and line.waiting is None and line.position == position:
-                        self.read_on(channel, line)
+            greenlets.logged(self._compare)
         self._checking = None
+
+    def _compare(self) -> None:
+        suspects = self._differing({each: line for each, line in self._lines.items() if line.waiting is None})
+        if suspects:
+            gevent.sleep(IN_FLIGHT)
+            for channel, (line, position) in suspects.items():
+                if self._lines.get(channel) is line and line.waiting is None and line.position == position:
+                    self.read_on(channel, line)
 
     def _differing(self, lines: dict[bytes, Line]) -> dict[bytes, tuple[Line, Position | None]]:
         """Return those lines that do not stand where Redis says, with where they stand."""

@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 
 import gevent
 
+from wsloop.greenlets import logged
+
 Item = TypeVar("Item")
 
 
@@ -38,7 +40,8 @@ def batches(items: Iterable[Item], most: int, most_bytes: int, size: Callable[[I
 class Drain(Generic[Item]):
     """An ordered queue whose items a greenlet of its own hands to ``handle``, as many at once as have gathered.
 
-    ``handle`` must not raise: the greenlet would end with its items, and the hub would print a trace.
+    What ``handle`` raises is logged, and those items are gone. Where somebody waits for an item, ``handle`` must tell
+    them, whatever happens.
     """
 
     __slots__ = ("_handle", "_items", "_running")
@@ -63,6 +66,6 @@ class Drain(Generic[Item]):
         try:
             while self._items:
                 items, self._items = self._items, []
-                self._handle(items)
+                logged(self._handle, items)
         finally:
             self._running = False

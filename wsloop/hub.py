@@ -29,6 +29,7 @@ from gevent.event import Event
 from wsloop import conf, metrics
 from wsloop.connection import PING, TOO_SLOW, Bucket, Connection, encode
 from wsloop.dialects import DIALECTS, Dialect
+from wsloop.greenlets import log, logged
 from wsloop.messages import Message, Position
 
 TICK = 1.0  # seconds between two turns of the timer
@@ -285,7 +286,7 @@ class Hub:
         """Make ``connection`` a member of the channels, after writing ``news()`` to it. In one step: nothing yields."""
         connection.visitor = joining.visitor
         if not self:
-            self._timer.start(self._tick)
+            self._timer.start(logged, self._tick)
         self._portion(connection).add(connection)
         connection.shared = self._shared_bucket(joining.visitor)
         for index, key in self._keys(connection):
@@ -389,7 +390,15 @@ class Hub:
     def _flush(self) -> None:
         dirty, self._dirty = self._dirty, []
         for connection in dirty:
+            self._flush_one(connection)
+
+    def _flush_one(self, connection: Connection) -> None:
+        """Flush a connection; one that fails is ended, and keeps no other from its messages."""
+        try:
             connection.flush()
+        except Exception as exc:
+            log(connection.flush, exc)
+            connection.abort()
 
     def put(self, connection: Connection, frame: bytes) -> None:
         """Put a frame down for one connection; it leaves with what else this turn of the loop brings."""
@@ -440,7 +449,7 @@ class Hub:
         """Release a connection that has held itself, after a moment in which more gathers in the kernel."""
         self._paused.append(connection)
         if len(self._paused) == 1:
-            self._resume_timer.start(self._resume, update=True)
+            self._resume_timer.start(logged, self._resume, update=True)
 
     def _resume(self) -> None:
         for _ in range(min(RESUMED, len(self._paused))):
@@ -496,15 +505,21 @@ class Hub:
 
     def _tick(self) -> None:
         self._ticks += 1
-        self._beat()
+        # Each by itself: where one cannot be done, the others protect the server, and its users, all the same.
+        for part in (self._beat, self._end_silent, self._ping, self._expire, self._end_closing):
+            logged(part)
+
+    def _end_silent(self) -> None:
+        """End connections whose answer to a ping is due."""
         for connection in self._pinged.pop(self._ticks, ()):
             # One that is held is not read, so it cannot be heard.
             if not connection.heard and not connection.held and connection.open:
                 metrics.reached("PING_TIMEOUT")
                 connection.close(TOO_SLOW, "no answer to a ping")
                 connection.abort()
-        self._ping(self._portions[self._ticks % len(self._portions)])
-        self._expire()
+
+    def _end_closing(self) -> None:
+        """End connections whose clients do not finish closing."""
         now = self._loop.now()
         for connection in [each for each, deadline in self._closing.items() if deadline <= now]:
             metrics.reached("CLOSE_TIMEOUT")
@@ -519,8 +534,9 @@ class Hub:
             if number % HEARTBEAT_INTERVAL == self._ticks % HEARTBEAT_INTERVAL:  # in turn, not all at once
                 self._send(frame, [each for each in portion if each.dialect.heartbeat])
 
-    def _ping(self, portion: Collection[Connection]) -> None:
-        connections = list(portion)
+    def _ping(self) -> None:
+        """Ping the portion whose turn it is."""
+        connections = list(self._portions[self._ticks % len(self._portions)])
         if not connections:
             return
         for connection in connections:
@@ -548,7 +564,7 @@ class Hub:
     def _send(self, frame: bytes, connections: Iterable[Connection]) -> None:
         for connection in connections:
             if connection.enqueue(frame):
-                connection.flush()
+                self._flush_one(connection)
 
 
 def _most_connections() -> float:

@@ -22,7 +22,7 @@ from redis.exceptions import ConnectionError as RedisUnreachable
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from wsloop import layers, pool, store
+from wsloop import greenlets, layers, pool, store
 from wsloop.broker import Broker, Unavailable
 from wsloop.drain import Drain, batches
 
@@ -213,7 +213,7 @@ class Members:
                     self._full.add(channel)
                     self._notes.put((channel, True))
             case [("add" | "discard") as verb, str(channel), str(group), str(reply)]:
-                gevent.spawn(self._change, verb, channel, group, reply)
+                greenlets.spawn(self._change, verb, channel, group, reply)
             case _:
                 logger.warning("not understood: a message of %d bytes on the channel of this worker", len(payload))
 
@@ -245,20 +245,22 @@ class Members:
         """Tell all consumers that the subscription stands again, as soon as it does. Never blocks."""
         if self._consumers and not self._resuming:
             self._resuming = True
-            gevent.spawn(self._resume)
+            greenlets.spawn(self._resume)
 
     def _resume(self) -> None:
-        while self._consumers:
-            channels = list(self._subscribed)
-            try:
-                self._broker.ready()
-                self._broker.subscribe(channels)  # returns when Redis has acknowledged all of them
-            except Unavailable:
-                gevent.sleep(RETRY)
-            else:
-                self._broker.unsubscribe(channels)
-                break
-        self._resuming = False
+        try:
+            while self._consumers:
+                channels = list(self._subscribed)
+                try:
+                    self._broker.ready()
+                    self._broker.subscribe(channels)  # returns when Redis has acknowledged all of them
+                except Unavailable:
+                    gevent.sleep(RETRY)
+                else:
+                    self._broker.unsubscribe(channels)
+                    break
+        finally:
+            self._resuming = False
         for member in list(self._consumers.values()):
             member.resumed()
 

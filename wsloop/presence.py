@@ -29,7 +29,9 @@ from django.dispatch import Signal
 from redis.exceptions import RedisError
 
 from wsloop import conf, pool, signals, store
+from wsloop.addressees import facility_name
 from wsloop.drain import Drain
+from wsloop.greenlets import log, logged
 
 logger = logging.getLogger("wsloop.presence")
 
@@ -63,9 +65,10 @@ def who(facility: str) -> Who:
     """Return who is on a facility that has the option ``presence``.
 
     Raises:
+        TypeError, ValueError: if that is no name of a facility.
         redis.exceptions.RedisError: if Redis did not answer.
     """
-    return _read(facility)
+    return _read(facility_name(facility))
 
 
 def online() -> list[str]:
@@ -152,7 +155,7 @@ class Presence:
         if not self._timer.active:
             now = time.monotonic()
             self._refresh_at, self._steady_since = now + REFRESH, now
-            self._timer.start(self._tick)
+            self._timer.start(logged, self._tick)
         if user is None:
             self._members(facility).anonymous += 1
             self._unsaid.add(facility)
@@ -220,8 +223,10 @@ class Presence:
                 answers = store.call(
                     pool.client(), [("presence_update", _keys(call.place), call.arguments) for call in batch], False
                 )
-            except (RedisError, OSError) as exc:
+            except Exception as exc:
                 self._failed(batch, exc)
+                if not isinstance(exc, (RedisError, OSError)):
+                    log(self._tell, exc)
             else:
                 self._failing = False
                 for call, answer in zip(batch, answers, strict=True):

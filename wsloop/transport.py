@@ -221,7 +221,7 @@ def claim(environ: dict[str, Any]) -> Takeover:
     raise Unsupported("This server cannot serve WebSockets; run the site with uWSGI, or `manage.py runserver`.")
 
 
-def at_exit(callback: Callable[[], None]) -> None:
+def at_exit(callback: Callable[[], object]) -> None:
     """Call ``callback`` when uWSGI ends or reloads this worker, before a handler that the site has set."""
     if uwsgi is None:
         return

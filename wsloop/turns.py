@@ -15,6 +15,8 @@ from typing import Any
 import gevent
 from gevent.hub import Waiter
 
+from wsloop.greenlets import logged
+
 SLICE = 0.005  # seconds
 BREATH = 1e-6  # seconds: with 0 gevent would go round some fifty times before it looks at sockets and timers
 
@@ -31,13 +33,13 @@ class Turns:
         """Have ``go_on`` be called from the event loop when it is its turn. Never blocks."""
         self._line.append(go_on)
         if not self._timer.active:
-            self._timer.start(self._next)
+            self._timer.start(logged, self._next)
 
     def take(self) -> None:
         """Return at once if there is time left in this round and nobody waits, else when it is this greenlet's turn."""
         if not self._timer.active:
             self._over_at = monotonic() + SLICE
-            self._timer.start(self._next)
+            self._timer.start(logged, self._next)
         elif self._line or monotonic() >= self._over_at:
             waiter: Waiter[None] = Waiter()
             self.stand_in_line(functools.partial(waiter.switch, None))
@@ -46,6 +48,6 @@ class Turns:
     def _next(self) -> None:
         self._over_at = monotonic() + SLICE
         if self._line:
-            self._timer.start(self._next)
+            self._timer.start(logged, self._next)
         while self._line and monotonic() < self._over_at:
             self._line.popleft()()

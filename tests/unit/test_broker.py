@@ -13,7 +13,7 @@ from gevent.queue import Queue
 from tests.integration.harness import wait_until
 from tests.unit.peer import WAIT, turn
 from wsloop import broker as module
-from wsloop import conf, history, pool, store
+from wsloop import conf, greenlets, history, pool, store
 from wsloop.broker import Broker, Publication, Unavailable
 from wsloop.drain import batches
 from wsloop.messages import Position
@@ -615,6 +615,68 @@ def test_an_error_of_the_receiver_is_told_and_the_next_subscriber_starts_anew(ow
     redis.publish(B, "good too")
     assert [seen.get(timeout=WAIT) for _ in range(2)] == [b"good", b"good too"]
     assert broker.failures.empty()
+
+
+@pytest.mark.parametrize("fails", ["connect", "deliver"])
+def test_what_is_unforeseen_is_logged_with_its_trace_and_the_subscription_stands_again_by_itself(
+    own_redis, make_broker, redis, monkeypatch, caplog, fails
+):
+    monkeypatch.setattr(greenlets, "_failures", {})
+    delivered, failing = Queue(), [fails == "connect"]
+    connect = pool.subscription_connection
+
+    def unforeseen(**options):
+        if failing[0]:
+            raise TypeError("an option that nobody knows")
+        return connect(**options)
+
+    def deliver(channel, message, origin):
+        if message.payload == b"bad":
+            raise TypeError("a message that nobody knows")
+        delivered.put(message.payload)
+
+    monkeypatch.setattr(pool, "subscription_connection", unforeseen)
+    broker = make_broker(deliver)
+    if fails == "connect":
+        with pytest.raises(Unavailable):
+            broker.subscribe([A])
+    broker_subscribes = gevent.spawn(broker.subscribe, [A])
+    failing[0] = False
+    broker_subscribes.get(timeout=WAIT)
+    if fails == "deliver":
+        redis.publish(A, "bad")
+    assert broker.failures.get(timeout=WAIT) == "failed", "those who listen are told"
+    wait_until(lambda: subscribers(redis, A) == 1, what="the subscription standing again")
+    wait_until(lambda: redis.publish(A, "good") and not delivered.empty(), what="a message")
+    assert delivered.get(timeout=WAIT) == b"good"
+    assert "wsloop.broker.Broker._run has failed" in caplog.text
+    assert "that nobody knows" in caplog.text
+
+
+def test_a_message_that_fails_in_an_unforeseen_way_is_answered(
+    own_redis, make_broker, redis, monkeypatch, caplog, lost
+):
+    broker = make_broker()
+    broker.subscribe([A])
+    answers = Queue()
+    publish = store.publish
+    monkeypatch.setattr(store, "publish", lambda *arguments: 1 / 0)
+    broker.publish([A], b"lost", 10, done=answers.put)
+    assert answers.get(timeout=WAIT) is False
+    assert lost("publication") == 1
+    assert "ZeroDivisionError" in caplog.text
+    monkeypatch.setattr(store, "publish", publish)
+    broker.publish([A], b"taken", 10, done=answers.put)
+    assert answers.get(timeout=WAIT) is True
+
+
+def test_a_marker_that_fails_in_an_unforeseen_way_is_answered(own_redis, make_broker, monkeypatch, caplog):
+    broker = make_broker()
+    broker.subscribe([A])
+    monkeypatch.setattr(store, "tell_all", lambda *arguments: 1 / 0)
+    with gevent.Timeout(WAIT), pytest.raises(Unavailable):
+        broker.sync()
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_a_burst_does_not_starve_others(own_redis, make_broker, redis):

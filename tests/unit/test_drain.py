@@ -96,3 +96,20 @@ def test_no_greenlet_and_no_item_is_kept_without_work():
         assert reference() is None
     finally:
         gc.enable()
+
+
+def test_what_fails_is_logged_and_what_comes_next_is_handled(caplog):
+    handled = []
+
+    def handle(items):
+        handled.extend(items)
+        if "bad" in items:
+            raise ZeroDivisionError("by zero")
+
+    drain = Drain(handle)
+    drain.put("bad")
+    turn()
+    drain.put("good")
+    turn()
+    assert handled == ["bad", "good"]
+    assert "ZeroDivisionError: by zero" in caplog.text

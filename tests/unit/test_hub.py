@@ -13,6 +13,7 @@ import pytest
 from websockets.frames import Close, Frame, Opcode
 
 from tests.unit.peer import close_frame, masked, turn
+from wsloop import greenlets
 from wsloop import hub as module
 from wsloop.connection import Bounds, Connection, encode
 from wsloop.deflate import Deflate
@@ -1029,3 +1030,56 @@ def test_who_does_not_read_what_is_put_down_is_closed_as_too_slow(hub, member):
     while (frame := peer.frame()).opcode is Opcode.BINARY:
         pass
     assert Close.parse(frame.data).code == 4008
+
+
+# What fails stops nothing else.
+
+
+@pytest.mark.parametrize("part", ["_beat", "_end_silent", "_expire", "_end_closing"])
+def test_a_part_of_the_timer_that_fails_is_logged_and_the_others_go_on(
+    hub, member, monkeypatch, with_settings, caplog, part
+):
+    def fail():
+        raise ZeroDivisionError("by zero")
+
+    fail.__qualname__ = part
+    with_settings(WS4REDIS_HEARTBEAT=None)
+    monkeypatch.setattr(greenlets, "_failures", {})
+    monkeypatch.setattr(hub, part, fail)
+    _, peer = member(NEWS)
+    for _ in range(len(hub._portions)):
+        hub._tick()
+    assert peer.frame().opcode is Opcode.PING
+    assert f"{part} has failed" in caplog.text
+    assert "ZeroDivisionError: by zero" in caplog.text
+    assert len(caplog.records) == 1, "not each second"
+
+
+def test_a_ping_that_fails_keeps_no_session_from_ending(hub, member, monkeypatch, caplog):
+    expired = []
+    monkeypatch.setattr(hub, "_ping", lambda: 1 / 0)
+    monkeypatch.setattr(hub, "_expired", expired.extend)
+    connection, _ = member(NEWS, joining=hub.join([NEWS], Visitor(user=1, expires=1.0)))
+    hub._tick()
+    assert expired == [connection]
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_connection_that_fails_is_ended_and_others_get_their_messages(hub, member, monkeypatch, caplog):
+    monkeypatch.setattr(greenlets, "_failures", {})
+    broken, _ = member(NEWS)
+    _, one = member(NEWS)
+    _, another = member(NEWS)
+
+    def flush(self):
+        if self is broken:
+            raise ZeroDivisionError("by zero")
+        return original(self)
+
+    original = Connection.flush
+    monkeypatch.setattr(Connection, "flush", flush)
+    hub.deliver(NEWS, Message(b"hello"))
+    assert [one.messages(1), another.messages(1)] == [["hello"], ["hello"]]
+    assert not broken.open
+    assert broken not in hub.connections
+    assert "ZeroDivisionError: by zero" in caplog.text
