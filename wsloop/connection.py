@@ -42,7 +42,7 @@ TOO_MANY = 4029  # the client sent more frames than RATE_LIMIT allows
 JOIN = 256 * 1024  # bytes joined into one write; more than the kernel takes at once would only be copied in vain
 SLICE = 2048  # bytes parsed before the frames in them are counted: not more than 341, about a millisecond of work
 COMPRESSED_SLICE = 256  # likewise where they may be compressed: not more than four messages of 64 KiB each
-WORTH = 4096  # bytes of a message, decompressed, that count as another frame
+WORTH = 4096  # bytes of a message, decompressed, that count as another frame, at the least
 SHARED = 20  # times the rate of one connection is taken from all connections of a user, or of an address, together
 TRICKLE = 1024  # bytes; a read that brings less, and completes no frame, is fruitless
 PATIENCE = 4  # fruitless reads in a row without a pause: many clients send header and payload of a frame apart
@@ -98,6 +98,23 @@ class Bounds(NamedTuple):
     compress_from: float = 0
     latest_only: bool = False
 
+    @property
+    def worth(self) -> float:
+        """Bytes that count as another frame: as many that the largest message counts as half of ``burst`` at most."""
+        return max(WORTH, 2 * self.max_message_size / self.burst if self.burst else 0)
+
+
+def weight(frame: Frame, worth: float) -> float:
+    """Return as how many frames a frame counts, whose bytes take work as well.
+
+    The parts of a message that is cut into pieces of :data:`WORTH` bytes and more count by their bytes alone: a large
+    message counts the same in whatever pieces it comes, unless they are small.
+    """
+    size = len(frame.data)
+    if frame.opcode is Opcode.CONT and size >= WORTH:
+        return size / worth
+    return 1 + size // worth
+
 
 def encode(payload: bytes, text: bool, window_bits: int = 0) -> bytes:
     """Return the frame of a server that carries ``payload``, as text or binary (RFC 6455, section 5.2).
@@ -124,7 +141,7 @@ class Bucket:
     def __init__(self) -> None:
         self._used_until = 0.0
 
-    def add(self, count: int, rate: float, now: float) -> None:
+    def add(self, count: float, rate: float, now: float) -> None:
         """Count frames of which ``rate`` a second may come."""
         self._used_until = max(self._used_until, now) + count / rate
 
@@ -446,8 +463,9 @@ class Connection:
         protocol.receive_data(data)
         frames = cast("list[Frame]", protocol.events_received())  # one that starts OPEN has no other events
         answers = iter(protocol.data_to_send())
-        # Of large messages each WORTH bytes count as a frame: the work grows with them, and compressed they come cheap.
-        if self._too_many(sum(1 + len(frame.data) // WORTH for frame in frames)):
+        # The bytes of large messages count, too: the work grows with them, and compressed they come cheap.
+        worth = self.bounds.worth
+        if self._too_many(sum([weight(frame, worth) for frame in frames])):
             if not self._deaf:
                 metrics.reached("RATE_LIMIT")
             if not protocol.eof_sent:
@@ -473,7 +491,7 @@ class Connection:
             self.flush()
         return len(frames)
 
-    def _too_many(self, count: int) -> bool:
+    def _too_many(self, count: float) -> bool:
         """Count frames, and tell whether they are more than the bound."""
         rate = self.bounds.rate
         if rate is None:

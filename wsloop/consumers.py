@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +16,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import QueryDict
 from websockets.frames import Close, CloseCode
 
+from wsloop import strict_json
 from wsloop.exceptions import AcceptConnection, DenyConnection, StopConsumer
+from wsloop.strict_json import NotJson
 
 Event = dict[str, Any]
 
@@ -82,6 +83,28 @@ def check_sent(event: Event, subprotocols: Sequence[str]) -> None:
         raise ValueError(f"a consumer can send websocket.accept, websocket.send and websocket.close, not {kind!r}")
 
 
+def begin(
+    consumer: SyncConsumer, scope: dict[str, Any], send: Callable[[Event], None], layer: Any, channel_name: str
+) -> None:
+    """Let a consumer know its socket. Called once, before the first event. (No method: a site's may have any name.)"""
+    consumer.scope = scope
+    consumer.channel_layer = layer
+    consumer.channel_name = channel_name
+    consumer.base_send = send
+
+
+def encode_text(text: str) -> bytes:
+    """Return a message as it goes over the wire.
+
+    Raises:
+        ValueError: if it cannot be encoded as UTF-8.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("text that is sent must be such as UTF-8 encodes: half of a surrogate pair is not") from None
+
+
 class SyncConsumer:
     """Calls a method for each event of its socket.
 
@@ -111,13 +134,6 @@ class SyncConsumer:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
-
-    def begin(self, scope: dict[str, Any], send: Callable[[Event], None], layer: Any, channel_name: str) -> None:
-        """Get to know the socket. Called once, before the first event."""
-        self.scope = scope
-        self.channel_layer = layer
-        self.channel_name = channel_name
-        self.base_send = send
 
     # Not properties: consumers that were written for Channels assign to these names.
 
@@ -150,7 +166,7 @@ class SyncConsumer:
         """
         name = handler_name(message)
         handler = getattr(self, name, None)
-        if not callable(handler):
+        if not callable(handler) or name == "dispatch":  # which would call itself
             raise ValueError(f"{type(self).__name__} has no method {name}() for events of type {message['type']!r}")
         handler(message)
 
@@ -189,7 +205,7 @@ class WebsocketConsumer(SyncConsumer):
     """
 
     groups: Sequence[str] | None = None
-    _asked = True  # connect() was called, unless the groups could not be joined before
+    _wsloop_asked = True  # connect() was called, unless the groups could not be joined before
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -197,10 +213,10 @@ class WebsocketConsumer(SyncConsumer):
 
     def websocket_connect(self, message: Event) -> None:
         """Join the groups, and ask :meth:`connect`."""
-        self._asked = False
+        self._wsloop_asked = False
         for group in self.groups or ():
             self.channel_layer.group_add(group, self.channel_name)
-        self._asked = True
+        self._wsloop_asked = True
         try:
             self.connect()
         except AcceptConnection:
@@ -267,7 +283,8 @@ class WebsocketConsumer(SyncConsumer):
         """Leave the groups, and call :meth:`disconnect`."""
         for group in self.groups or ():
             self.channel_layer.group_discard(group, self.channel_name)
-        if self._asked:
+        if self._wsloop_asked:
+            self._wsloop_asked = False
             self.disconnect(message["code"])
         raise StopConsumer
 
@@ -286,7 +303,10 @@ class JsonWebsocketConsumer(WebsocketConsumer):
         """
         try:
             content = self.decode_json(text_data or "")
-        except (ValueError, RecursionError):
+        except NotJson as exc:
+            self.close(CloseCode.INVALID_DATA, f"JSON is expected: {exc}")
+            return
+        except (ValueError, RecursionError):  # of a decode_json() of the site's own, whose words may be secret
             self.close(CloseCode.INVALID_DATA, "JSON is expected")
             return
         self.receive_json(content, **kwargs)
@@ -295,7 +315,11 @@ class JsonWebsocketConsumer(WebsocketConsumer):
         """Handle a message of the client."""
 
     def send_json(self, content: Any, close: bool | int = False) -> None:
-        """Encode ``content`` and send it; otherwise as :meth:`send`."""
+        """Encode ``content`` and send it; otherwise as :meth:`send`.
+
+        Raises:
+            TypeError, ValueError: if it cannot be written as JSON; see :meth:`encode_json`.
+        """
         super().send(text_data=self.encode_json(content), close=close)
 
     @classmethod
@@ -303,14 +327,20 @@ class JsonWebsocketConsumer(WebsocketConsumer):
         """Return what a message of the client says.
 
         Raises:
-            ValueError: if it is no JSON.
+            ValueError: if it is no JSON (RFC 8259). ``NaN``, ``1e999``, whole numbers of more than 64 bits and half of
+                a surrogate pair, all of which Python's module takes, are refused.
         """
-        return json.loads(text_data)
+        return strict_json.decode(text_data)
 
     @classmethod
     def encode_json(cls, content: Any) -> str:
-        """Return the message for ``content``."""
-        return json.dumps(content)
+        """Return the message for ``content``.
+
+        Raises:
+            TypeError: if it has something that JSON cannot carry.
+            ValueError: if it has ``nan``, ``inf`` or half of a surrogate pair, which no browser could read.
+        """
+        return strict_json.encode(content)
 
 
 def __getattr__(name: str) -> Any:

@@ -8,14 +8,12 @@ know Redis, sockets or gevent.
 from __future__ import annotations
 
 import base64
-import json
-import math
 import random
 import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from wsloop import resume
+from wsloop import resume, strict_json
 from wsloop.messages import Message, Position, audience
 
 FINAL = {1008, 4001}  # close codes after which the client must not come back
@@ -170,9 +168,9 @@ def parse(payload: bytes, text: bool) -> Published:
     if not text:
         return Published(payload)
     try:
-        frame = json.loads(payload)
-    except (ValueError, RecursionError):
-        raise Misunderstood("A frame must be JSON, or binary.") from None
+        frame = strict_json.decode(payload, surrogates=True)  # so that the answer has the frame's id
+    except ValueError as exc:
+        raise Misunderstood(f"A frame must be JSON, or binary: {exc}.") from None
     if not isinstance(frame, dict):
         raise Misunderstood("A frame must be a JSON object.")
     id = frame.get("id")
@@ -195,22 +193,20 @@ def parse(payload: bytes, text: bool) -> Published:
 def _event(payload: bytes) -> dict[str, Any] | None:
     """Return what is told of presence; None for what somebody else has published on that channel."""
     try:
-        event = json.loads(payload)
+        event = strict_json.decode(payload)
         return {name: event[name] for name in ("event", "user", "count") if name in event} if "event" in event else None
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError):
         return None
 
 
 def _is_id(id: Any) -> bool:
     if isinstance(id, str):
         return len(id) <= MOST_ID and not SURROGATE.search(id)  # half of a pair could not be sent back
-    if isinstance(id, bool) or not isinstance(id, (int, float, type(None))):
-        return False
-    return id is None or (math.isfinite(id) if isinstance(id, float) else abs(id) < 2**63)
+    return isinstance(id, (int, float, type(None))) and not isinstance(id, bool)
 
 
 def _frame(kind: str, **content: Any) -> bytes:
-    return json.dumps({"type": kind, **content}, ensure_ascii=False).encode()
+    return strict_json.encode({"type": kind, **content}).encode()
 
 
 __all__ = ["BARE", "DIALECTS", "SILENT", "Dialect", "Misunderstood", "Published", "ack", "error", "parse", "welcome"]

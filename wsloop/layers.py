@@ -20,14 +20,13 @@ import msgpack
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from wsloop import conf, pool, store
-from wsloop.consumers import Event, JsonWebsocketConsumer, SyncConsumer, handler_name
+from wsloop.consumers import Event, handler_name
 from wsloop.exceptions import ChannelFull, MessageTooLarge
 
 MAX_SIZE = 1024 * 1024  # bytes of an event, as all layers of Channels carry
 MAX_NAME = 100  # characters of the name of a group, as in Channels
 REPLY_TTL = 60  # seconds
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.1  # seconds between two looks at whether a worker has answered, doubled each time
-OWN = {*dir(JsonWebsocketConsumer), *SyncConsumer.__annotations__}  # names of consumers' own methods and attributes
 CHANNEL = re.compile(r"specific\.([0-9a-f]+)![0-9a-f]+")
 
 
@@ -79,9 +78,7 @@ def encode(message: Any) -> bytes:
     """
     if not isinstance(message, dict):
         raise TypeError(f"a message of the channel layer must be a dictionary, not {message!r}")
-    if handler_name(message) in OWN:
-        # It would be called as if the socket had done it, by whoever can choose the type.
-        raise ValueError(f"an event of the channel layer must not be named like a consumer's own: {message['type']!r}")
+    handler_name(message)
     try:
         payload: bytes = msgpack.packb(message)
         decode(payload)  # keys may be packed that cannot be unpacked

@@ -25,7 +25,6 @@ import collections
 import contextlib
 import contextvars
 import enum
-import json
 import logging
 from http import HTTPStatus
 from time import monotonic
@@ -38,11 +37,12 @@ from greenlet import GreenletExit
 from redis.exceptions import RedisError
 from websockets.frames import CloseCode
 
-from wsloop import conf, layers, metrics
+from wsloop import conf, layers, metrics, strict_json
 from wsloop.access import close_databases
 from wsloop.connection import TOO_SLOW, Connection
-from wsloop.consumers import Event, SyncConsumer, check_sent, handler_name
+from wsloop.consumers import Event, SyncConsumer, begin, check_sent, encode_text, handler_name
 from wsloop.exceptions import Disconnected, StopConsumer
+from wsloop.greenlets import logged
 from wsloop.handshake import Refused, try_again
 from wsloop.hub import NOBODY, Hub, Visitor
 from wsloop.members import Members
@@ -88,7 +88,7 @@ class Consumers:
     def hold(self, runner: Runner) -> None:
         """Look at a connection that is not read: the end of the line would not be noticed otherwise."""
         if not self.full:
-            self._timer.start(self._look)
+            self._timer.start(logged, self._look)
         self.full.add(runner)
 
     def release(self, runner: Runner) -> None:
@@ -179,7 +179,7 @@ class Runner:
         self._inbox: collections.deque[tuple[str, Any]] = collections.deque()
         self._messages = 0  # of the client, in the inbox
         self._events_size = 0  # bytes, of events in the inbox
-        self._handling: str | None = None  # type of the event that the consumer is called with
+        self._handling: str | None = None  # what kind of event the consumer is called with, see _put()
         self._stuck = False  # a handler waits for the client to read
         self._hung_up = False  # the client has gone, although there may be more to read
         self._count = 0
@@ -194,7 +194,7 @@ class Runner:
         self.subscriptions: set[bytes] = set()
         self.channel_name = consumers.members.enter(self)
         try:
-            consumer.begin(scope, self._do, layers.get_channel_layer(), self.channel_name)
+            begin(consumer, scope, self._do, layers.get_channel_layer(), self.channel_name)
         except BaseException:
             consumers.members.leave(self.channel_name)
             raise
@@ -323,7 +323,7 @@ class Runner:
             if not self._ends_at or self._handling == "websocket.disconnect":
                 self._ends_at = monotonic() + conf.option("HANDLER_TIMEOUT")
             self._timer = gevent.get_hub().loop.timer(0, LOOK)
-            self._timer.start(self._look_at_handler)
+            self._timer.start(logged, self._look_at_handler)
 
     def _look_at_handler(self) -> None:
         greenlet = self.greenlet
@@ -385,7 +385,7 @@ class Runner:
             self._events_size -= len(content)
         try:
             if self._wants(kind):
-                self._dispatch(_event(kind, content))
+                self._dispatch(kind, _event(kind, content))
         except NotUnderstood:
             logger.warning("not understood: an event of %d bytes for %s", len(content), self._name())
         finally:
@@ -408,17 +408,22 @@ class Runner:
             return not (self._stopped or (self._ends_at and monotonic() >= self._ends_at))
         return self._state is not State.LEFT  # of others, who need not know yet that it has left
 
-    def _dispatch(self, event: Event) -> None:
-        """Call the consumer with an event, and see to what it raises."""
+    def _dispatch(self, kind: str, event: Event) -> None:
+        """Call the consumer with an event, and see to what it raises.
+
+        Args:
+            kind: what was put into the inbox; an event of the channel layer may have any type, those of sockets too.
+            event: that is handled.
+        """
         assert self._consumer is not None
-        self._handling = event["type"]
+        self._handling = kind
         self._count = 0
         try:
             if self._hung_up or self._state is State.LEFT:
                 self._end_handler()
             # What a handler sets, translation.activate() for example, is not there for the next one by chance.
             contextvars.Context().run(self._consumer.dispatch, event)
-            if event["type"] == "websocket.connect" and self._state is State.CONNECTING:
+            if kind == "websocket.connect" and self._state is State.CONNECTING:
                 raise RuntimeError("connect() has called neither accept() nor close()")
         except StopConsumer:
             self._close(CloseCode.NORMAL_CLOSURE)
@@ -426,7 +431,7 @@ class Runner:
             if self._state is State.CONNECTING:
                 refused = try_again(HTTPStatus.SERVICE_UNAVAILABLE, "The server is restarting.")
                 self._refuse(refused, CloseCode.SERVICE_RESTART)
-            elif event["type"] == "websocket.disconnect" and self._ends_at > 0:
+            elif kind == "websocket.disconnect" and self._ends_at > 0:
                 logger.warning("disconnect() of %s ends early: it has sent to its socket", self._name())
             if not (self._hung_up or self._state is State.LEFT):  # else what the client sent before is handled yet
                 self._close(CloseCode.NORMAL_CLOSURE)
@@ -487,7 +492,7 @@ class Runner:
             code = event.get("code")
             self._close(CloseCode.NORMAL_CLOSURE if code is None else code, event.get("reason") or "")
         elif event.get("text") is not None:
-            self._send(event["text"].encode(), True)
+            self._send(encode_text(event["text"]), True)
         else:
             self._send(bytes(event["bytes"]), False)
 
@@ -571,7 +576,7 @@ def _event(kind: str, content: Any) -> Event:
             handler_name(event)
             return event
         if kind == PRESENCE_CHANGED:
-            return {**json.loads(content), "type": PRESENCE_CHANGED}
+            return {**strict_json.decode(content), "type": PRESENCE_CHANGED}
     except Exception:  # whatever they make of what somebody else has published
         raise NotUnderstood from None
     if kind == "websocket.disconnect":

@@ -35,6 +35,7 @@ from wsloop import (
     metrics,
     pool,
     redaction,
+    redis_options,
     resume,
     routing,
     subscriptions,
@@ -45,6 +46,7 @@ from wsloop.access import Access, close_databases
 from wsloop.broker import Broker, Unavailable
 from wsloop.connection import Bounds, Connection
 from wsloop.dialects import BARE, DIALECTS, SILENT, Dialect
+from wsloop.greenlets import logged, spawn
 from wsloop.handlers import Correspondent, CustomSpeaker, Listener, Speaker
 from wsloop.handshake import Refused, try_again
 from wsloop.hub import Hub, Joining, Visitor
@@ -88,7 +90,7 @@ class Engine:
         self.presence = Presence(close_databases)
         if transport.inside_uwsgi():
             checks.warn_about_uwsgi(transport.uwsgi_option)
-        transport.at_exit(self._take_leave)
+        transport.at_exit(lambda: logged(self._take_leave))
 
     def _deliver(self, channel: bytes, message: Message, origin: Any = None) -> None:
         self.hub.deliver(channel, message, origin)
@@ -219,7 +221,7 @@ class Opening:
             if self.runner is not None:
                 self.runner.opened(connection)
             if self.recovery is not None:
-                gevent.spawn(self.recovery.go_on, connection)  # which gives the channels back in the end
+                spawn(self.recovery.go_on, connection)  # which gives the channels back in the end
         except Exception:
             # The 101 is out, so there is no response to tell it with.
             logger.exception("a WebSocket could not be opened")
@@ -320,8 +322,8 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
             raise ImproperlyConfigured(
                 "wsgi.py must begin with `from gevent import monkey; monkey.patch_all()`, before any other import"
             )
-        conf.validate()
-        conf.adapt_ws4redis()
+        checks.validate()
+        redis_options.adapt_ws4redis()
         super().__init__(redis_connection or pool.client())
         self.Subscriber = subscriptions.subscriber_class(conf.subscriber_path())
         self._policy = conf.callback("WS4REDIS_ALLOWED_CHANNELS")
@@ -421,7 +423,7 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         """Subscribe and read what is kept. When this returns all that is published will reach the socket."""
         asked, echo = self.process_subscriptions(request)
         if self._policy is not None:
-            asked = list(self._policy(request, asked))
+            asked = subscriptions.allowed(self._policy(request, asked))
         subscriptions.check_facility(request, asked)
         subscriber = self.Subscriber(subscriptions.Client())
         subscriber.set_pubsub_channels(request, asked)

@@ -178,6 +178,21 @@ def requested(request: HttpRequest, possible: Iterable[str]) -> tuple[list[str],
     return [name for name in dict.fromkeys(names) if name in possible], "echo" in names
 
 
+def allowed(answer: Any) -> list[str]:
+    """Return what the site's policy, ``WS4REDIS_ALLOWED_CHANNELS``, has answered.
+
+    Raises:
+        TypeError: if that is no list of names.
+    """
+    found = list(answer) if isinstance(answer, Iterable) and not isinstance(answer, (str, bytes)) else None
+    if found is None or not all(isinstance(each, str) for each in found):
+        raise TypeError(
+            'WS4REDIS_ALLOWED_CHANNELS must return a list of those names that it allows, such as ["subscribe-user"], '
+            f"not {answer!r}"
+        )
+    return found
+
+
 def check_facility(request: HttpRequest, channels: Iterable[str]) -> None:
     """Refuse a facility with which one group or user could read what is meant for another.
 

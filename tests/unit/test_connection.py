@@ -11,11 +11,12 @@ import types
 import weakref
 import zlib
 
+import gevent
 import pytest
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Close, Frame, Opcode
 
-from tests.unit.peer import Recorder, close_frame, masked, turn
+from tests.unit.peer import WAIT, Recorder, close_frame, masked, turn
 from wsloop import connection as module
 from wsloop.connection import TOO_SLOW, Bounds, Connection, encode
 from wsloop.deflate import Deflate
@@ -954,20 +955,59 @@ def test_replies_and_pongs_leave_in_the_order_of_what_they_answer(pair):
 
 def test_large_messages_count_by_their_size(connect, clock):
     connection, peer, handler = connect(rate=10, burst=20)
-    peer.send(masked(BINARY, bytes(65_535)))
-    assert len(handler.next()) == 65_535
-    assert connection.open, "16 frames' worth"
+    peer.send(masked(BINARY, bytes(65_536)))
+    assert len(handler.next()) == 65_536
+    assert connection.open, "the largest message takes half of what may come at once, and a frame more"
+    peer.send(masked(BINARY, bytes(65_536)), masked(BINARY, bytes(8192)))
+    assert peer.closing() == 4029
+
+
+def test_with_room_for_more_4_kib_count_as_a_frame(connect, clock):
+    connection, peer, handler = connect(rate=10, burst=100)
+    for _ in range(6):
+        peer.send(masked(BINARY, bytes(65_535)))
+        assert len(handler.next()) == 65_535
+    assert connection.open, "16 each"
     peer.send(masked(BINARY, bytes(5 * 4096)))
+    assert peer.closing() == 4029
+
+
+LARGE = 4 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("piece", "burst"), [(LARGE, 1), (LARGE, 4), (LARGE, 200), (65_536, 4), (65_536, 200), (4096, 4), (4096, 200)]
+)
+def test_a_message_that_the_size_allows_is_never_too_much_by_itself(connect, clock, burst, piece):
+    connection, peer, handler = connect(max_message_size=LARGE, rate=0.5, burst=burst)
+    pieces = range(0, LARGE, piece)
+    frames = [masked(BINARY if start == 0 else CONT, bytes(piece), fin=start + piece == LARGE) for start in pieces]
+    sender = gevent.spawn(peer.send, b"".join(frames))
+    assert len(handler.next()) == LARGE
+    sender.get(timeout=WAIT)
+    assert connection.open
+
+
+def test_nor_is_one_that_comes_compressed(connect, clock, deflate):
+    connection, peer, handler = connect(max_message_size=LARGE, rate=0.5, burst=10, extensions=deflate())
+    peer.send(compressed(BINARY, bytes(LARGE)))
+    assert len(handler.next()) == LARGE
+    assert connection.open
+
+
+def test_small_pieces_count_as_frames(connect, clock):
+    _, peer, _ = connect(max_message_size=LARGE, rate=0.5, burst=20)
+    peer.send(masked(BINARY, bytes(4095), fin=False) + masked(CONT, bytes(4095), fin=False) * 20)
     assert peer.closing() == 4029
 
 
 def test_small_frames_that_decompress_to_much_count_as_much(connect, clock, deflate):
     _, peer, handler = connect(rate=10, burst=20, extensions=deflate())
-    frame = compressed(BINARY, bytes(60_000))
+    frame = compressed(BINARY, bytes(65_536))
     assert len(frame) < 100
     peer.send(frame)
-    assert len(handler.next()) == 60_000
-    peer.send(frame)
+    assert len(handler.next()) == 65_536
+    peer.send(frame + frame)
     assert peer.closing() == 4029
 
 

@@ -32,7 +32,7 @@ def begin(consumer, **scope):
     """Let a consumer begin; what it sends is put into ``sent``."""
     consumer.sent = []
     known = {"query_string": b"", "user": "john", "session": {}, "url_route": {"args": (), "kwargs": {"room": "lobby"}}}
-    consumer.begin(known | scope, consumer.sent.append, Layer(), "specific.1!1")
+    module.begin(consumer, known | scope, consumer.sent.append, Layer(), "specific.1!1")
     return consumer
 
 
@@ -333,13 +333,39 @@ def test_json_is_decoded_and_encoded(content):
 
 
 @pytest.mark.parametrize(
-    "event", [{"text": "no JSON"}, {"text": ""}, {"text": "{"}, {"bytes": b"{}"}, {"bytes": b""}, {"bytes": b"\xff"}]
+    ("event", "words"),
+    [
+        ({"text": "no JSON"}, "it ends, or goes on otherwise, at character 0"),
+        ({"text": ""}, "at character 0"),
+        ({"text": "{"}, "at character 1"),
+        ({"bytes": b"{}"}, "at character 0"),
+        ({"bytes": b""}, "at character 0"),
+        ({"bytes": b"\xff"}, "at character 0"),
+        ({"text": '{"text": NaN}'}, "NaN is no number of JSON"),
+        ({"text": '{"text": 1e999}'}, "a number that is too large"),
+        ({"text": '{"text": "\\ud800"}'}, "half of a surrogate pair is no character"),
+        ({"text": str(2**64)}, "a number of more than 64 bits"),
+    ],
 )
-def test_what_is_no_json_closes_with_1007_and_is_no_error_of_the_consumer(event):
+def test_what_is_no_json_closes_with_1007_and_is_no_error_of_the_consumer(event, words):
     consumer = begin(Json())
     consumer.dispatch({"type": "websocket.receive", **event})
-    assert consumer.sent == [CLOSE | {"code": 1007, "reason": "JSON is expected"}]
+    (sent,) = consumer.sent
+    assert sent == CLOSE | {"code": 1007, "reason": sent["reason"]}
+    assert sent["reason"].startswith("JSON is expected: ")
+    assert sent["reason"].endswith(words)
     assert not hasattr(consumer, "content")
+
+
+def test_what_a_decoder_of_the_site_says_is_not_told():
+    class Secret(Json):
+        @classmethod
+        def decode_json(cls, text_data):
+            raise ValueError("the key is 1234")
+
+    consumer = begin(Secret())
+    consumer.dispatch({"type": "websocket.receive", "text": "{}"})
+    assert consumer.sent == [CLOSE | {"code": 1007, "reason": "JSON is expected"}]
 
 
 def test_json_that_is_nested_too_deeply_closes_with_1007():
@@ -357,11 +383,64 @@ def test_an_error_while_json_is_handled_is_one_of_the_consumer():
         begin(Broken()).dispatch({"type": "websocket.receive", "text": "1"})
 
 
-def test_what_json_cannot_carry_raises_and_is_not_sent():
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        ({"a": object()}, TypeError),
+        ({"a": float("nan")}, ValueError),
+        ([float("inf")], ValueError),
+        ("\ud800", ValueError),
+    ],
+)
+def test_what_json_cannot_carry_raises_and_is_not_sent(content, error):
     consumer = begin(Json())
-    with pytest.raises(TypeError):
-        consumer.send_json({"a": object()})
+    with pytest.raises(error):
+        consumer.send_json(content)
     assert consumer.sent == []
+
+
+# Names of methods that a site may have, and types of events that it may send.
+
+
+@pytest.mark.parametrize("name", ["begin", "query", "user", "session", "kwargs", "asked", "worked", "runner"])
+def test_a_handler_may_have_any_name(name):
+    seen = []
+    made = type("Made", (WebsocketConsumer,), {name: lambda self, event: seen.append(event)})
+    consumer = begin(made())
+    consumer.dispatch({"type": "websocket.connect"})
+    consumer.dispatch({"type": name})
+    assert consumer.sent == [ACCEPT]
+    assert seen == [{"type": name}]
+
+
+def test_an_event_may_be_named_like_a_method_as_in_channels():
+    consumer = begin(Json())
+    consumer.dispatch({"type": "send.json", "n": 1})
+    consumer.dispatch({"type": "websocket.receive", "text": '{"n": 2}'})
+    assert [json.loads(each["text"]) for each in consumer.sent] == [{"type": "send.json", "n": 1}]
+    assert consumer.content == {"n": 2}
+
+
+@pytest.mark.parametrize("kind", ["scope", "groups", "channel.name", "dispatch", "nothing"])
+def test_an_event_that_names_no_method(kind):
+    consumer = begin(Json())
+    with pytest.raises(ValueError, match=rf"Json has no method {kind.replace('.', '_')}\(\) for events"):
+        consumer.dispatch({"type": kind})
+
+
+def test_disconnect_is_called_once_even_if_somebody_sends_that_event():
+    codes = []
+
+    class Leaving(WebsocketConsumer):
+        def disconnect(self, close_code):
+            codes.append(close_code)
+
+    consumer = begin(Leaving())
+    consumer.dispatch({"type": "websocket.connect"})
+    for code in (4000, 1006):
+        with pytest.raises(StopConsumer):
+            consumer.dispatch({"type": "websocket.disconnect", "code": code})
+    assert codes == [4000]
 
 
 def test_send_json_may_close():

@@ -43,7 +43,8 @@ def test_without_a_speaker_whoever_publishes_is_told_that_it_may_not():
     handler.received(client, b'{"type": "publish", "data": "x", "id": 7}', True)
     handler.received(client, b"no JSON", True)
     refused = dialects.error("refused", "This socket may not publish.", 7)
-    assert client.replies == [(refused, True), (dialects.error("frame", "A frame must be JSON, or binary."), True)]
+    words = "A frame must be JSON, or binary: it ends, or goes on otherwise, at character 0."
+    assert client.replies == [(refused, True), (dialects.error("frame", words), True)]
 
 
 @pytest.mark.parametrize(("id", "taken", "sent"), [(None, True, []), (7, True, [dialects.ack(7)])])

@@ -769,7 +769,7 @@ def test_inside_uwsgi_a_process_that_is_not_patched_is_refused(monkeypatch):
 
 
 def test_making_it_needs_no_redis(use_redis):
-    pool.client.cache_clear()
+    pool.forget()
     WebsocketServer()
 
 
@@ -1149,8 +1149,12 @@ class Broken(Seen):
 
 
 class Late(Seen):
-    def begin(self, *arguments):
-        super().begin(*arguments)
+    @property
+    def base_send(self):
+        return None
+
+    @base_send.setter
+    def base_send(self, value):
         raise ZeroDivisionError("a secret")
 
 

@@ -13,7 +13,7 @@ from ws4redis.subscriber import RedisSubscriber
 
 from wsloop import pool, subscriptions
 from wsloop.handshake import Refused
-from wsloop.subscriptions import Client, Recorder, Subscriber, Subscription, subscriber_class
+from wsloop.subscriptions import Client, Recorder, Subscriber, Subscription, allowed, subscriber_class
 
 POSSIBLE = Subscriber.subscription_channels + Subscriber.publish_channels
 
@@ -288,7 +288,7 @@ def test_without_channels_redis_is_not_asked(use_redis):
     recorder = Recorder()
     subscriber.send_persisted_messages(recorder)
     assert recorder.sent == []
-    assert not pool.client.cache_info().currsize
+    assert not hasattr(pool._holder(), "client")
 
 
 def test_kept_messages_of_a_class_that_calls_its_base_by_name(news):
@@ -345,5 +345,16 @@ def test_every_other_command_of_the_client_is_that_of_the_process(shared_redis, 
 
 
 def test_the_mended_methods_are_those_of_the_store():
-    assert Subscriber._get_message_channels(Subscriber(None), users="john") == ["unit:user:john:{facility}"]
-    assert Subscriber._get_message_channels(Subscriber(None), users=[SELF]) == []
+    assert Subscriber._get_message_channels(Subscriber(None), None, "news", users="john") == ["unit:user:john:news"]
+    assert Subscriber._get_message_channels(Subscriber(None), facility="news", users=[SELF]) == []
+
+
+@pytest.mark.parametrize("answer", [None, "subscribe-user", b"subscribe-user", 7, [7], [None], {"a": 1}.items()])
+def test_a_policy_that_answers_with_no_list_of_names_is_an_error(answer):
+    with pytest.raises(TypeError, match="WS4REDIS_ALLOWED_CHANNELS must return a list of those names that it allows"):
+        allowed(answer)
+
+
+@pytest.mark.parametrize("answer", [[], ["a"], ("a",), {"a"}, {"a": 1}, (each for each in ["a"]), iter([])])
+def test_a_policy_may_answer_with_any_collection_of_names(answer):
+    assert set(allowed(answer)) <= {"a"}

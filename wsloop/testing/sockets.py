@@ -20,7 +20,7 @@ from greenlet import GreenletExit
 from redis.exceptions import RedisError
 
 from wsloop import conf, layers
-from wsloop.consumers import Event, SyncConsumer, check_sent
+from wsloop.consumers import Event, SyncConsumer, begin, check_sent, encode_text
 from wsloop.exceptions import Disconnected, StopConsumer
 from wsloop.testing.memory import Memory
 from wsloop.testing.scheduler import FOREVER, Handler
@@ -67,14 +67,14 @@ class Socket:
         self._inbox: collections.deque[tuple[str, Any]] = collections.deque()
         self._messages = 0  # of the client, in the inbox
         self._handler: Handler | None = None
-        self._handling = ""
+        self._kind = self._handling = ""
         self._stuck: Handler | None = None  # it waits for the test to receive
         self._modules = [
             sys.modules[each.__module__] for each in type(consumer).__mro__ if each.__module__ in sys.modules
         ]
         self.channel_name = memory.enter(self)
         try:
-            consumer.begin(scope, self._do, layers.get_channel_layer(), self.channel_name)
+            begin(consumer, scope, self._do, layers.get_channel_layer(), self.channel_name)
         except BaseException:
             memory.leave(self.channel_name)
             raise
@@ -159,7 +159,7 @@ class Socket:
             if kind == "websocket.disconnect":
                 ends_at += conf.option("HANDLER_TIMEOUT")
         event = _event(kind, content)
-        self._handling = event["type"]
+        self._kind, self._handling = kind, event["type"]
         call = functools.partial(self._dispatch, event)
         self._handler = Handler(call, self._handled, self._modules, ends_at)
         self._scheduler.start(self._handler)
@@ -172,7 +172,7 @@ class Socket:
 
     def _dispatch(self, event: Event) -> None:
         contextvars.Context().run(self._consumer.dispatch, event)
-        if event["type"] == "websocket.connect" and self._state is State.CONNECTING:
+        if self._kind == "websocket.connect" and self._state is State.CONNECTING:
             raise RuntimeError("connect() has called neither accept() nor close()")
 
     def _handled(self, error: BaseException | None) -> None:
@@ -184,7 +184,7 @@ class Socket:
             self._close(NORMAL)
         elif error is not None:
             self._failed(error)
-        if self._handling == "websocket.disconnect":
+        if self._kind == "websocket.disconnect":
             self.ended = True
             self._memory.leave(self.channel_name)
             self._when_ended()
@@ -221,7 +221,7 @@ class Socket:
             code = event.get("code")
             self._close(NORMAL if code is None else code, event.get("reason") or "")
         elif event.get("text") is not None:
-            event["text"].encode()  # as it would be on the wire, and not all text can
+            encode_text(event["text"])  # as it would be on the wire, and not all text can
             self._send("text", event["text"])
         else:
             self._send("bytes", bytes(event["bytes"]))
