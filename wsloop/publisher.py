@@ -12,13 +12,13 @@ from typing import Any
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
-from django.db import transaction
 from ws4redis.publisher import RedisPublisher as StockPublisher
 from ws4redis.redis_store import RedisStore
 
-from wsloop import conf, pool, resume
+from wsloop import commits, conf, pool, resume
+from wsloop.addressees import as_list, facility_name
 from wsloop.history import Entry, latest, read
-from wsloop.store import SELF, Outgoing, RedisMessage, Store, as_list, last_messages, publish
+from wsloop.store import SELF, Outgoing, RedisMessage, Store, last_messages, publish
 
 
 class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
@@ -48,13 +48,19 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
     def __init__(self, **kwargs: Any) -> None:
         # Not the stock initializer: its pool of connections grows with the requests.
         RedisStore.__init__(self, pool.client())
+        groups = kwargs["groups"] = as_list(kwargs.get("groups"), "groups")  # it may be read only once
         self._publishers = self._get_message_channels(**kwargs)
-        self._facility = kwargs.get("facility", "")
-        self._own_groups = any(each is SELF for each in as_list(kwargs.get("groups"), "groups"))
+        self._facility = facility_name(kwargs["facility"])
+        self._own_groups = any(each is SELF for each in groups)
         self._batch: list[Outgoing] | None = None
 
     def publish_message(
-        self, message: Any, expire: int | None = None, on_commit: bool = False, key: str = "", outbox: bool = False
+        self,
+        message: Any,
+        expire: int | None = None,
+        on_commit: bool | str = False,
+        key: str = "",
+        outbox: bool | str = False,
     ) -> None:
         """Publish ``message`` to all audiences of this publisher, in one round trip.
 
@@ -63,21 +69,28 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
             expire: seconds for which it is also kept as each channel's last message, for those who connect later;
                 0 keeps nothing; None takes ``WS4REDIS_EXPIRE``.
             on_commit: wait until the database transaction is committed, and forget the message if it is rolled back.
+                Where transactions are open in several databases it waits for all of them, and one that is rolled back
+                is enough to forget it; the alias of a database (``on_commit="orders"``) waits for that one alone.
             key: idempotency key: of messages with the same one each audience gets the first, for 24 hours. So a view
                 or task that does not know whether Redis took a message can publish it again.
             outbox: write the message into the database, in the transaction that is open, and publish it once that is
-                committed, now or when Redis can be reached again. See ``wsloop.outbox``.
+                committed, now or when Redis can be reached again. See ``wsloop.outbox``. The table is in the database
+                that the router names for ``wsloop_outbox``; the alias of a database writes into the table there.
 
         Raises:
             TypeError: if the message cannot be written as JSON.
-            ImproperlyConfigured: for ``outbox``, if the site has not installed it.
+            ValueError: if it has a number that JSON does not know (``nan``), or there is no such database.
+            ImproperlyConfigured: for ``outbox``, if the site has not installed it, or if a transaction is open in
+                another database than that of the table, so that the message would not depend on it.
             redis.exceptions.RedisError: if Redis did not take it. With ``on_commit`` it is raised by the commit.
         """
         item = self._outgoing(message, expire, key)
         if outbox:
-            _outbox().put(self._publishers, item.payload, item.expire, self._facility, key)
+            using = None if outbox is True else commits.alias(outbox, "outbox")
+            _outbox().put(self._publishers, item.payload, item.expire, self._facility, key, using)
         elif on_commit:
-            transaction.on_commit(lambda: publish(self._connection, [item]))
+            using = None if on_commit is True else commits.alias(on_commit, "on_commit")
+            commits.on_commit(lambda: publish(pool.client(), [item]), using)
         elif self._batch is not None:
             self._batch.append(item)
         else:
@@ -130,8 +143,8 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
             ValueError: if the limit is not positive.
             redis.exceptions.RedisError: if Redis does not answer.
         """
-        if limit <= 0:
-            raise ValueError(f"limit must be positive, not {limit!r}")
+        if type(limit) is not int or limit <= 0:
+            raise ValueError(f"limit must be a positive whole number, not {limit!r}")
         found = [latest(self._connection, channel, limit) for channel in self._publishers]
         merged = {entry.message.id: entry for entry in heapq.merge(*found, key=lambda entry: entry.time)}
         return list(merged.values())[-limit:]

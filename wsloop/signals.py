@@ -19,12 +19,13 @@ from django.apps import apps
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.signals import user_logged_in, user_logged_out
-from django.db import models, router, transaction
+from django.core.exceptions import ValidationError
+from django.db import router, transaction
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 from django.dispatch import Signal
 from redis.exceptions import RedisError
 
-from wsloop import pool, store
+from wsloop import addressees, pool, store
 
 logger = logging.getLogger("wsloop.signals")
 
@@ -47,9 +48,31 @@ def recheck(*users: Any) -> None:
 
     Args:
         users: user objects, or their primary keys.
+
+    Raises:
+        TypeError: if one of them is neither.
+        ValueError: if one of them is not saved, or nobody.
     """
     model = get_user_model()
-    _tell_users((user.pk if isinstance(user, models.Model) else user for user in users), router.db_for_write(model))
+    _tell_users([_primary_key(user) for user in users], router.db_for_write(model))
+
+
+def _primary_key(user: Any) -> Any:
+    model = get_user_model()
+    if isinstance(user, model):
+        key = user.pk
+    elif hasattr(user, "is_authenticated") or user is None:
+        key = None
+    else:
+        try:
+            if isinstance(user, bool):
+                raise TypeError
+            key = model._meta.pk.to_python(user)
+        except (TypeError, ValueError, ValidationError):
+            raise TypeError(f"recheck() takes user objects and their primary keys, not {user!r}") from None
+    if key is None:
+        raise ValueError(f"recheck() takes users who are in the database, not {user!r}")
+    return key
 
 
 def connect() -> None:
@@ -62,7 +85,7 @@ def connect() -> None:
             post_delete.connect(_user_deleted, sender=each, dispatch_uid="wsloop")
     user_logged_in.connect(_logged_in, dispatch_uid="wsloop")
     user_logged_out.connect(_logged_out, dispatch_uid="wsloop")
-    field = store.groups_field(model)
+    field = addressees.groups_field(model)
     if field is not None:
         m2m_changed.connect(_groups_changed, sender=field.remote_field.through, dispatch_uid="wsloop")
         post_save.connect(_group_saved, sender=field.related_model, dispatch_uid="wsloop")

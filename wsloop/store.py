@@ -10,22 +10,20 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from django.contrib.auth.models import AbstractBaseUser, Group
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db.models import prefetch_related_objects
 from django.utils.functional import Promise  # what gettext_lazy() returns
 from redis import Redis, RedisCluster
 from redis.crc import key_slot
 from redis.exceptions import NoScriptError, RedisError
-from ws4redis.redis_store import SELF, RedisMessage, RedisStore
+from ws4redis.redis_store import RedisMessage, RedisStore
 
-from wsloop import conf
+from wsloop import addressees, conf, redis_options, strict_json
+from wsloop.addressees import SELF
 from wsloop.messages import HEAD, new_id
 
 META_TTL = 30 * 86400  # seconds for which it is remembered where a history stands, longer than the history itself
@@ -49,12 +47,16 @@ def encode(message: Any) -> bytes:
 
     Raises:
         TypeError: if the message is neither of these nor can be written as JSON.
+        ValueError: if it has a number that JSON does not know (``nan``, ``inf``), or half of a surrogate pair.
     """
     if isinstance(message, (bytes, bytearray, memoryview)):  # RedisMessage is a subclass of bytes
         return bytes(message)
     if isinstance(message, (str, Promise)):
-        return str(message).encode()
-    return json.dumps(message, cls=DjangoJSONEncoder, ensure_ascii=False).encode()
+        try:
+            return str(message).encode()
+        except UnicodeEncodeError:
+            raise ValueError("half of a surrogate pair cannot be encoded as UTF-8") from None
+    return strict_json.encode(message, DjangoJSONEncoder).encode()
 
 
 class Outgoing(NamedTuple):
@@ -95,7 +97,7 @@ def _tagged(name: bytes) -> bytes:
     """Return a name with a hash tag that puts keys with it into the slot of the name itself, in a Redis Cluster."""
     if TAG.match(name):
         return name
-    if b"}" not in name or not conf.redis_nodes():
+    if b"}" not in name or not redis_options.nodes():
         return b"{%b}" % name
     slot = key_slot(name)  # of a name that would end the tag too early: any other tag of that slot
     return b"{%d}:%b" % (next(number for number in itertools.count() if key_slot(b"%d" % number) == slot), name)
@@ -265,61 +267,6 @@ def last_messages(client: Redis, channels: Sequence[bytes | str]) -> list[bytes 
     return list(client.mget(channels))  # type: ignore[arg-type]
 
 
-def as_list(value: Any, default_attribute: str) -> list[Any]:
-    """Return ``value`` as a list: one name, object or SELF, or any iterable of them."""
-    if value is None or value is False:
-        return []
-    if value is True:
-        return [SELF]
-    if isinstance(value, (str, AbstractBaseUser, Group)) or value is SELF:
-        return [value]
-    try:
-        return list(value)
-    except TypeError:
-        raise ValueError(f"`{default_attribute}` must be a name, SELF, or a list of them, not {value!r}") from None
-
-
-def _own_user(request: Any) -> list[str]:
-    user = getattr(request, "user", None)
-    return [user.get_username()] if user and user.is_authenticated else []
-
-
-def _own_groups(request: Any) -> list[str]:
-    if not _own_user(request):
-        return []
-    groups = user_groups(request.user)
-    if groups is not None:
-        return [group.name for group in groups]
-    # No user of the database: what ws4redis.models noted at login, or the site itself.
-    session = getattr(request, "session", None)
-    return list(session.get("ws4redis:memberof", [])) if session else []
-
-
-def user_groups(user: Any) -> list[Any] | None:
-    """Return a user's groups as the database has them, asked once for each user object.
-
-    (ws4redis goes by the groups that the session has noted at login: who is removed from one would listen on.)
-
-    Returns:
-        None if the user is not in the database, or its model has no groups.
-    """
-    if getattr(user, "pk", None) is None or groups_field(user) is None:
-        return None
-    prefetch_related_objects([user], "groups")
-    return list(user.groups.all())
-
-
-def groups_field(user: Any) -> Any:
-    """Return the field ``groups`` of a user, or of a user model; None if there is none that leads to many groups."""
-    meta = getattr(user, "_meta", None)
-    return next((field for field in getattr(meta, "many_to_many", ()) if field.name == "groups"), None)
-
-
-def _own_session(request: Any) -> list[str]:
-    session = getattr(request, "session", None)
-    return [session.session_key] if session and session.session_key else []
-
-
 class Store(RedisStore):  # type: ignore[misc]
     """Overrides the broken methods of ws4redis's ``RedisStore``; subclasses of both inherit the mended ones."""
 
@@ -328,31 +275,20 @@ class Store(RedisStore):  # type: ignore[misc]
     def _get_message_channels(
         self,
         request: Any = None,
-        facility: str = "{facility}",
+        facility: Any = None,
         broadcast: bool = False,
         groups: Any = (),
         users: Any = (),
         sessions: Any = (),
     ) -> list[str]:
-        """Return the channels of a message, each once, in a fixed order.
+        """Return the channels of a message, see :func:`wsloop.addressees.channels`.
 
         ws4redis crashes on a single name (``basestring``) and makes a channel of the object SELF or of the session key
         ``None`` for a visitor who has none, which all such visitors would share.
         """
-        own = {"user": _own_user, "group": _own_groups, "session": _own_session}
-        channels = [f"{conf.prefix()}broadcast:{facility}"] if broadcast else []
-        for audience, value in (("group", groups), ("user", users), ("session", sessions)):
-            for name in as_list(value, f"{audience}s"):
-                if name is SELF:
-                    names = own[audience](request)
-                elif isinstance(name, AbstractBaseUser):
-                    names = [name.get_username()]
-                elif isinstance(name, Group):
-                    names = [name.name]
-                else:
-                    names = [name]
-                channels.extend(f"{conf.prefix()}{audience}:{each}:{facility}" for each in names)
-        return list(dict.fromkeys(channels))
+        return addressees.channels(
+            request, facility=facility, broadcast=broadcast, groups=groups, users=users, sessions=sessions
+        )
 
     def publish_message(self, message: Any, expire: int | None = None) -> None:
         """Publish ``message`` on all channels of this store, in one transaction and one round trip.
@@ -373,4 +309,4 @@ class Store(RedisStore):  # type: ignore[misc]
         return Outgoing(list(self._publishers), encode(message), kept, conf.facility(self._facility), key)
 
 
-__all__ = ["SELF", "Outgoing", "RedisMessage", "Store", "as_list", "call", "encode", "publish"]
+__all__ = ["SELF", "Outgoing", "RedisMessage", "Store", "call", "encode", "publish"]

@@ -21,11 +21,13 @@ from django.http import HttpRequest
 from django.utils.crypto import constant_time_compare
 
 from wsloop import conf
+from wsloop.addressees import facility_name
 from wsloop.handshake import Refused
 
 PARAMETER = "token"
 SUBPROTOCOL = "wsloop.token."
 SALT = "wsloop.tokens"
+LONGEST_LIFE = 10**9  # seconds, 30 years
 LONGEST = 2048  # bytes; one with the longest facility and a UUID as primary key has less than 1,400
 
 
@@ -42,11 +44,14 @@ def make(user: Any, max_age: float = 3600, facility: str | None = None) -> str:
 
     Raises:
         ValueError: for another kind of user, or an age that is not positive.
+        TypeError, ValueError: if ``facility`` is no name of one.
     """
     if not isinstance(user, get_user_model()) or user.pk is None:
         raise ValueError("a token is made for a saved user of the model AUTH_USER_MODEL")
-    if not max_age > 0:
-        raise ValueError(f"max_age must be a positive number of seconds, not {max_age!r}")
+    if type(max_age) not in (int, float) or not 0 < max_age <= LONGEST_LIFE:
+        raise ValueError(f"max_age must be a positive number of seconds, up to {LONGEST_LIFE}, not {max_age!r}")
+    if facility is not None:
+        facility = facility_name(facility)
     current, *_ = _proofs(user)
     return _signer().sign_object([str(user.pk), current, round(time.time() + max_age, 3), facility])
 

@@ -79,7 +79,7 @@ def test_a_message_that_is_no_json_is_refused_before_anything_is_sent(listener, 
 
 
 def test_a_wrong_audience_is_refused(shared_redis):
-    with pytest.raises(ValueError, match="`users` must be a name"):
+    with pytest.raises(TypeError, match="users must be a name"):
         RedisPublisher(facility="news", users=7)
 
 
@@ -291,7 +291,7 @@ def test_there_is_none_where_none_is_kept_and_one_for_views_alone(keeping, facil
 
 @pytest.mark.parametrize("limit", [0, -1])
 def test_a_limit_must_be_positive(keeping, facility, limit):
-    with pytest.raises(ValueError, match=f"limit must be positive, not {limit}"):
+    with pytest.raises(ValueError, match=f"limit must be a positive whole number, not {limit}"):
         RedisPublisher(facility=facility, broadcast=True).history(limit)
 
 

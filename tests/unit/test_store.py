@@ -72,6 +72,12 @@ def test_payloads(message, payload):
     assert type(store.encode(message)) is bytes
 
 
+@pytest.mark.parametrize("message", [{"x": float("nan")}, [float("-inf")], "\ud800", {"text": "\ud800"}])
+def test_what_no_browser_could_read_is_refused(message):
+    with pytest.raises(ValueError, match=r"JSON|UTF-8"):
+        store.encode(message)
+
+
 @pytest.mark.parametrize("message", [object(), {1, 2}, {"user": object()}])
 def test_what_cannot_be_written_as_json_is_refused(message):
     with pytest.raises(TypeError, match="not JSON serializable"):
@@ -163,7 +169,7 @@ def test_groups_of_a_user_are_those_of_the_database_asked_for_once(database):
 
 @pytest.mark.parametrize("audience", ["users", "groups", "sessions"])
 def test_an_audience_of_another_type_is_refused(audience):
-    with pytest.raises(ValueError, match=f"`{audience}` must be a name, SELF, or a list of them, not 7"):
+    with pytest.raises(TypeError, match=f"{audience} must be a name, an object, SELF, or a list of them, not 7"):
         channels(**{audience: 7})
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def put(channels: Sequence[str], payload: bytes, expire: int, facility: str, key: str = "") -> None:
+def put(
+    channels: Sequence[str], payload: bytes, expire: int, facility: str, key: str = "", using: str | None = None
+) -> None:
     """Write a message into the outbox, which is published when the caller's transaction is committed.
 
     See :func:`wsloop.outbox.delivery.put`.
     """
     from wsloop.outbox import delivery
 
-    delivery.put(channels, payload, expire, facility, key)
+    delivery.put(channels, payload, expire, facility, key, using)

@@ -26,11 +26,12 @@ import logging
 import secrets
 from collections.abc import Sequence
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DatabaseError
 from django.db import models, router, transaction
 from redis.exceptions import RedisError, ResponseError
 
-from wsloop import conf, pool, store
+from wsloop import commits, conf, pool, store
 from wsloop.outbox.models import Message
 
 logger = logging.getLogger("wsloop.outbox")
@@ -39,7 +40,9 @@ BATCH = 100  # rows published in one round trip
 AFTER_COMMIT = 1000  # rows that one request publishes at most: a backlog is the command's work
 
 
-def put(channels: Sequence[str], payload: bytes, expire: int, facility: str, key: str = "") -> None:
+def put(
+    channels: Sequence[str], payload: bytes, expire: int, facility: str, key: str = "", using: str | None = None
+) -> None:
     """Write a message as a row, and try to publish it when the transaction is committed, or at once if there is none.
 
     Args:
@@ -48,29 +51,42 @@ def put(channels: Sequence[str], payload: bytes, expire: int, facility: str, key
         expire: seconds for which it is kept as the last message of each channel; 0 keeps nothing.
         facility: whose options apply.
         key: idempotency key; by default a random one.
+        using: alias of the database whose table gets the row; None: that which the router names.
 
     Raises:
+        ImproperlyConfigured: if a transaction is open in another database only, on which the row would not depend.
         django.db.Error: if the row could not be written. That Redis is away is logged, and the row stays.
     """
     if not channels:
         return
     row = Message(channels=list(channels), payload=payload, expire=expire, facility=facility)
     row.key = key or secrets.token_hex(16)
-    row.save(force_insert=True)
-    connection = transaction.get_connection(row._state.db)
+    database = using or router.db_for_write(Message)
+    others = commits.open_transactions()
+    if others and database not in others:
+        raise ImproperlyConfigured(
+            f"The outbox's table is in the database {database!r}, but the transaction that is open is in "
+            f"{', '.join(map(repr, others))}: the message would be published even if that is rolled back. Let the "
+            f"database router name {others[0]!r} for wsloop_outbox, or migrate the table there as well and write "
+            f"outbox={others[0]!r}."
+        )
+    row.save(force_insert=True, using=database)
+    connection = transaction.get_connection(database)
     for _, function, _ in reversed(connection.run_on_commit):
         commit = getattr(function, "__self__", None)
         if isinstance(commit, _Commit) and not commit.done:
             break
     else:
-        commit = _Commit()
+        commit = _Commit(database)
     connection.on_commit(commit.publish, robust=True)
 
 
 class _Commit:
     """What is to be done after a commit, once for all rows that were written in the transaction."""
 
-    done = False
+    def __init__(self, database: str) -> None:
+        self._database = database
+        self.done = False
 
     def publish(self) -> None:
         """Publish what has been committed. Raises nothing: the caller's work is done, and the rows are there."""
@@ -78,16 +94,17 @@ class _Commit:
             return
         self.done = True
         try:
-            drain(AFTER_COMMIT)
+            drain(AFTER_COMMIT, self._database)
         except (RedisError, DatabaseError) as exc:
             logger.warning("The messages of the outbox wait: %s", describe(exc))
 
 
-def drain(limit: int) -> int:
+def drain(limit: int, using: str | None = None) -> int:
     """Publish what waits in the outbox, the oldest first.
 
     Args:
         limit: rows to publish at most.
+        using: alias of the database with the table; None: that which the router names.
 
     Returns:
         how many were published or set aside; less than ``limit`` if nothing waits any more.
@@ -99,19 +116,19 @@ def drain(limit: int) -> int:
     """
     done = 0
     while done < limit:
-        rows = _oldest(min(BATCH, limit - done))
+        rows = _oldest(min(BATCH, limit - done), using)
         if not rows:
             break
         taken = _publish(rows)
-        Message.objects.filter(pk__in=[row.pk for row in taken]).delete()
+        _table(using).filter(pk__in=[row.pk for row in taken]).delete()
         done += len(rows)
     return done
 
 
-def _oldest(count: int) -> list[Message]:
+def _oldest(count: int, using: str | None) -> list[Message]:
     # Durable: in a transaction of the caller it would see, and publish, what may yet be rolled back.
-    with transaction.atomic(using=router.db_for_write(Message), durable=True):
-        return list(waiting().order_by("pk")[:count])
+    with transaction.atomic(using=using or router.db_for_write(Message), durable=True):
+        return list(waiting(using).order_by("pk")[:count])
 
 
 def _publish(rows: Sequence[Message]) -> list[Message]:
@@ -144,13 +161,17 @@ def _outgoing(row: Message) -> store.Outgoing:
 
 def _set_aside(row: Message, words: str) -> None:
     row.refused = words
-    if Message.objects.filter(pk=row.pk).update(refused=words):
+    if _table(row._state.db).filter(pk=row.pk).update(refused=words):
         logger.error("Redis refuses message %s of the outbox, which is set aside: %s", row.pk, words)
 
 
-def waiting() -> models.QuerySet[Message]:
+def waiting(using: str | None = None) -> models.QuerySet[Message]:
     """Return the rows that are to be published: all but those that were set aside."""
-    return Message.objects.using(router.db_for_write(Message)).filter(refused="")
+    return _table(using).filter(refused="")
+
+
+def _table(using: str | None) -> models.QuerySet[Message]:
+    return Message.objects.using(using or router.db_for_write(Message))
 
 
 def describe(exc: Exception) -> str:

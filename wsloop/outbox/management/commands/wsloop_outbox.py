@@ -15,7 +15,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error as DatabaseError
-from django.db import close_old_connections
+from django.db import close_old_connections, connections
 from redis.exceptions import RedisError
 
 from wsloop.outbox.delivery import BATCH, describe, drain, waiting
@@ -72,9 +72,16 @@ class Command(BaseCommand):
             "--interval", type=float, default=1.0, help="Seconds between two looks into the outbox (default: 1)."
         )
 
-    def handle(self, *args: Any, once: bool, interval: float, **options: Any) -> None:
+        parser.add_argument(
+            "--database", help="Alias of the database with the table (default: that which the database router names)."
+        )
+
+    def handle(self, *args: Any, once: bool, interval: float, database: str | None, **options: Any) -> None:
         if not 0 < interval < float("inf"):
             raise CommandError(f"--interval must be a positive number of seconds, not {interval:g}")
+        if database is not None and database not in connections.settings:
+            raise CommandError(f"--database must be one of {sorted(connections.settings)}, not {database!r}")
+        self._database = database
         self._told = time.monotonic()
         if once:
             self._once()
@@ -83,11 +90,13 @@ class Command(BaseCommand):
 
     def _once(self) -> None:
         try:
-            left = waiting().count()  # what comes meanwhile is for the next run, or this one might never end
-            while left > 0 and (done := drain(min(BATCH, left))):
+            # What comes meanwhile is for the next run, or this one might never end.
+            left = waiting(self._database).count()
+            while left > 0 and (done := drain(min(BATCH, left), self._database)):
                 left -= done
                 self._tell_progress()
-            remain, refused = Message.objects.count(), Message.objects.exclude(refused="").count()
+            rows = Message.objects.using(self._database)
+            remain, refused = rows.count(), rows.exclude(refused="").count()
         except (RedisError, DatabaseError) as exc:
             raise CommandError(f"The messages of the outbox wait: {describe(exc)}") from exc
         if remain:
@@ -100,7 +109,7 @@ class Command(BaseCommand):
             while True:
                 close_old_connections()  # broken ones, and those older than CONN_MAX_AGE
                 try:
-                    done = drain(BATCH)
+                    done = drain(BATCH, self._database)
                     if done == BATCH:
                         self._tell_progress()
                     else:
@@ -120,7 +129,7 @@ class Command(BaseCommand):
     def _tell_progress(self) -> None:
         if time.monotonic() - self._told >= PROGRESS:
             self._told = time.monotonic()
-            self._say(f"Messages that wait in the outbox: {waiting().count()}")
+            self._say(f"Messages that wait in the outbox: {waiting(self._database).count()}")
 
     def _say(self, text: str) -> None:
         self.stdout.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")

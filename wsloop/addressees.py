@@ -1,0 +1,218 @@
+"""Whom a message is for: from what a view names, objects or names of users, groups and sessions, to channels.
+
+The name is all that Redis knows of an addressee. So what is no name must be found out here: the text that Python makes
+of any object is a name, too, and whoever has registered under it would read what was meant for somebody else. This
+module must not know Redis.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AbstractBaseUser, Group
+from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.base_session import AbstractBaseSession
+from django.db.models import Model, prefetch_related_objects
+from django.utils.functional import Promise  # what gettext_lazy() returns
+from ws4redis.redis_store import SELF
+
+from wsloop import conf
+from wsloop.kinds import is_utf8
+
+SHOWN = 100  # characters of what was given that an error shows
+
+
+def facility_name(facility: Any) -> str:
+    """Return the name of a facility, with which sockets name it behind ``WEBSOCKET_URL``.
+
+    Raises:
+        TypeError: if it is no text.
+        ValueError: if no socket could name it.
+    """
+    name = _text(facility, "facility", 'the name of a facility, text such as "orders"')
+    most = conf.option("MAX_FACILITY_SIZE")
+    if len(name.encode()) > most:
+        raise ValueError(f"facility is longer than MAX_FACILITY_SIZE, {most} bytes, so no socket can listen to it")
+    return name
+
+
+def user_name(user: Any) -> str:
+    """Return the name of a user, given as an object or by name.
+
+    Raises:
+        TypeError: if it is neither: a primary key, for example.
+        ValueError: if it is the user object of a visitor who has not signed in, or an empty name.
+    """
+    if isinstance(user, (AbstractBaseUser, get_user_model())):
+        return _text(str(user.get_username()), "users", "a user with a name")
+    if hasattr(user, "is_authenticated") and not user.is_authenticated:
+        raise ValueError(
+            "users has the user object of a visitor who has not signed in, which is nobody. Ask for is_authenticated "
+            "first, or write users=[SELF] with request=request, which then addresses nobody."
+        )
+    return _text(user, "users", "user names, user objects or SELF")
+
+
+def group_name(group: Any) -> str:
+    """Return the name of a group, given as an object (of the model that users' ``groups`` lead to) or by name.
+
+    Raises:
+        TypeError: if it is neither.
+        ValueError: if the name is empty.
+    """
+    field = groups_field(get_user_model())
+    if isinstance(group, (Group, field.related_model) if field is not None else Group):
+        return _text(getattr(group, "name", None), "groups", "a group with a name")
+    return _text(group, "groups", "names of groups, group objects or SELF")
+
+
+def session_key(session: Any) -> str:
+    """Return the key of a session, given as ``request.session``, as a row of the table of sessions, or as a key.
+
+    Raises:
+        TypeError: if it is neither.
+        ValueError: if the session has no key yet.
+    """
+    if isinstance(session, (SessionBase, AbstractBaseSession)):
+        if not session.session_key:
+            raise ValueError("sessions has a session without a key: nothing was stored in it yet. Save it first.")
+        return _text(session.session_key, "sessions", "a session with a key")
+    return _text(session, "sessions", "keys of sessions, session objects or SELF")
+
+
+def _text(value: Any, where: str, wanted: str) -> str:
+    """Return a name as plain text: of a lazy translation or an enumeration's member what it stands for."""
+    if isinstance(value, enum.Enum):
+        value = value.value
+    if isinstance(value, Promise):
+        value = str(value)
+    if not isinstance(value, str):
+        shown = f"the {type(value).__name__} {value.pk!r}" if isinstance(value, Model) else _shown(value)
+        raise TypeError(f"{where} must be {wanted}, not {shown}")
+    if not value and where != "facility":  # the facility of a socket at WEBSOCKET_URL itself has no name
+        raise ValueError(f"{where} must be {wanted}, not an empty text")
+    if not is_utf8(value):
+        raise ValueError(f"{where} must be {wanted}, in text that can be encoded as UTF-8, not {_shown(value)}")
+    return str.__str__(value)
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}…"
+
+
+def as_list(value: Any, where: str) -> list[Any]:
+    """Return ``value`` as a list: one name, object or SELF, or any iterable of them. True is SELF, as in ws4redis.
+
+    Raises:
+        TypeError: if it is neither.
+    """
+    if value is None or value is False:
+        return []
+    if value is True:
+        return [SELF]
+    if value is SELF or isinstance(value, (str, Promise, enum.Enum, Model, SessionBase)):
+        return [value]
+    if hasattr(value, "is_authenticated"):  # AnonymousUser, lazy ones too
+        return [value]
+    if isinstance(value, (bytes, bytearray, memoryview, Mapping)) or not isinstance(value, Iterable):
+        raise TypeError(f"{where} must be a name, an object, SELF, or a list of them, not {_shown(value)}")
+    return list(value)
+
+
+def channels(
+    request: Any = None, *, facility: Any, broadcast: Any = False, groups: Any = (), users: Any = (), sessions: Any = ()
+) -> list[str]:
+    """Return the names of the channels of a message, each once, in a fixed order: everybody, groups, users, sessions.
+
+    Args:
+        request: whom SELF means. For a visitor without user or session SELF is nobody.
+        facility: its name.
+        broadcast: whether it is for everybody who listens to the facility.
+        groups, users, sessions: names or objects, one or several, or SELF.
+
+    Raises:
+        TypeError: if one of them is of another type.
+        ValueError: if one of them is nobody, or the facility could be taken for another one.
+    """
+    name = facility_name(facility)
+    if not isinstance(broadcast, bool):
+        raise TypeError(f"broadcast must be True or False, not {_shown(broadcast)}")
+    found = [f"{conf.prefix()}broadcast:{name}"] if broadcast else []
+    for audience, value, own, read in (
+        ("group", groups, own_groups, group_name),
+        ("user", users, own_user, user_name),
+        ("session", sessions, own_session, session_key),
+    ):
+        names = _names(as_list(value, f"{audience}s"), request, own, read)
+        if names and audience != "session" and ":" in name:
+            # In ws4redis's keys "group:team:admins:news" is the facility "news" of the group "team:admins" as well.
+            raise ValueError(
+                f"the facility {_shown(name)} has a colon, so it cannot have the audiences users and groups: its "
+                "channels would be those of others, too"
+            )
+        found.extend(f"{conf.prefix()}{audience}:{each}:{name}" for each in names)
+    return list(dict.fromkeys(found))
+
+
+def _names(
+    given: list[Any], request: Any, own: Callable[[Any], list[str]], read: Callable[[Any], str]
+) -> Iterable[str]:
+    names: list[str] = []
+    for each in given:
+        names.extend(own(request) if each is SELF else [read(each)])
+    return names
+
+
+# Who made a request.
+
+
+def own_user(request: Any) -> list[str]:
+    """Return the name of the user who made a request; none if nobody has signed in."""
+    user = getattr(request, "user", None)
+    name = str(user.get_username()) if user and user.is_authenticated else ""
+    return [name] if name else []
+
+
+def own_groups(request: Any) -> list[str]:
+    """Return the names of the groups of the user who made a request."""
+    if not own_user(request):
+        return []
+    groups = user_groups(request.user)
+    if groups is not None:
+        return [group_name(group) for group in groups if getattr(group, "name", "")]
+    # No user of the database: what ws4redis.models noted at login, or the site itself.
+    session = getattr(request, "session", None)
+    return list(session.get("ws4redis:memberof", [])) if session else []
+
+
+def own_session(request: Any) -> list[str]:
+    """Return the key of the session of a request; none if it has none."""
+    session = getattr(request, "session", None)
+    return [session.session_key] if session and session.session_key else []
+
+
+def user_groups(user: Any) -> list[Any] | None:
+    """Return a user's groups as the database has them, asked once for each user object.
+
+    (ws4redis goes by the groups that the session has noted at login: who is removed from one would listen on.)
+
+    Returns:
+        None if the user is not in the database, or its model has no groups.
+    """
+    if getattr(user, "pk", None) is None or groups_field(user) is None:
+        return None
+    prefetch_related_objects([user], "groups")
+    return list(user.groups.all())
+
+
+def groups_field(user: Any) -> Any:
+    """Return the field ``groups`` of a user, or of a user model; None if there is none that leads to many groups."""
+    meta = getattr(user, "_meta", None)
+    return next((field for field in getattr(meta, "many_to_many", ()) if field.name == "groups"), None)
+
+
+__all__ = ["SELF", "as_list", "channels", "facility_name", "group_name", "session_key", "user_name"]
