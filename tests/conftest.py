@@ -1,6 +1,8 @@
 """Fixtures of every suite: real servers, started once or for one test, whose logs are shown when a test fails."""
 
 import contextlib
+import fcntl
+import os
 import shutil
 import tempfile
 import uuid
@@ -94,6 +96,14 @@ def start_redis():
 @pytest.fixture(scope="session")
 def site_files():
     """Directory with a migrated database, demo accounts included, and the collected static files."""
+    if shared := os.environ.get("TEST_SHARED"):  # of processes that run tests side by side: the first makes them
+        directory = Path(shared, "site-files")
+        with Path(shared, "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not directory.exists():
+                make_site_files(Path(tempfile.mkdtemp(dir=shared))).rename(directory)
+        yield directory
+        return
     directory = Path(tempfile.mkdtemp(prefix="site-files-"))
     try:
         yield make_site_files(directory)

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlencode
@@ -32,13 +33,16 @@ from bench.servers import as_in_uwsgi_ini
 ROOT = Path(__file__).resolve().parents[2]
 HEARTBEAT = "--heartbeat--"
 DEMO_ACCOUNTS = {"john": "secret", "mary": "secret", "admin": "admin"}
+# Below those that the kernel gives to connections. Processes that run tests side by side have a part of them each: a
+# port stays its test's own before its server listens on it, and while that is killed.
+FIRST_PORT, LAST_PORT = map(int, os.environ.get("TEST_PORTS", "10000-32767").split("-"))
 
 
 def free_port():
     """A TCP port of the loopback that nobody listens on, and that the kernel gives to no connection meanwhile."""
     while True:
         with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", 10_000 + secrets.randbelow(22_768)))
+            probe.bind(("127.0.0.1", FIRST_PORT + secrets.randbelow(LAST_PORT - FIRST_PORT + 1)))
             return probe.getsockname()[1]
 
 
@@ -76,7 +80,10 @@ def has_ssl(binary):
 class Process:
     """One server process and its children: a log file, a process group, an orderly end."""
 
+    started = Counter()  # how many of each program there have been: most of the time that tests take
+
     def __init__(self, command, log, env=None):
+        self.started[Path(command[0]).name] += 1
         self.log_path = Path(log)
         with self.log_path.open("ab") as output:
             self._popen = subprocess.Popen(

@@ -1,0 +1,272 @@
+"""Several pytest processes at once: which of them runs which module next, and what came of it all.
+
+Most tests wait most of the time, for servers that start and for what must not come, so there are more processes than
+cores. Each is a pytest with the plugin ``worker.py``, which asks here for the next module: the longest first, as
+``durations.txt`` has them. What is marked ``alone`` comes when all the others are through, with nothing beside it.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+DURATIONS = Path(__file__).with_name("durations.txt")
+UNKNOWN = 5.0  # seconds, where that file does not have them
+PORTS = range(10_000, 32_768)  # above, the kernel gives them to connections
+INSIST = 30.0  # seconds that a process has to end its servers
+
+
+def durations():
+    lines = (line.split(maxsplit=1) for line in DURATIONS.read_text().splitlines() if not line.startswith("#"))
+    return {unit.strip(): float(seconds) for seconds, unit in lines}
+
+
+def name_of(unit):
+    module, alone = unit
+    return f"{module} (alone)" if alone else module
+
+
+def in_words(counts):
+    """``3 failed, 20 passed``, as pytest's closing line has it."""
+    order = ("failed", "passed", "skipped", "deselected", "xfailed", "xpassed", "warnings", "error")
+    words = [*order, *sorted(set(counts) - set(order))]
+    return ", ".join(f"{counts[word]} {word}" for word in words if counts.get(word)) or "no tests ran"
+
+
+class Process:
+    """A pytest that runs modules for a ``Run``, and the thread that talks to it."""
+
+    def __init__(self, run, kind, command, env):
+        self._run, self.kind = run, kind
+        self._line, theirs = socket.socketpair()
+        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when it has ended
+        self.unit = self.test = None  # what it runs just now
+        self.has_collected = False
+        self.code = None
+        with theirs:
+            self._popen = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=subprocess.STDOUT,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, **env, "TEST_WORKER": str(theirs.fileno())},
+                start_new_session=True,  # an interrupt from the terminal comes through interrupt(), and once
+            )
+        self._thread = threading.Thread(target=self._talk)
+        self._thread.start()
+
+    def _talk(self):
+        with self._line, self._line.makefile("rw") as line:
+            for message in map(json.loads, line):
+                what = message.pop("what")
+                if what == "next":
+                    self.unit = self._run.next(self)
+                    with contextlib.suppress(BrokenPipeError):
+                        line.write(json.dumps(self.unit) + "\n")
+                        line.flush()
+                elif what == "begins":
+                    self.test = message["test"]
+                elif what == "ran":
+                    unit, self.unit, self.test = self.unit, None, None
+                    self._run.ran(unit, **message)
+                elif what == "collected":
+                    self.has_collected = True
+                    self._run.collected(self, **message)
+                else:
+                    self._run.report(**message)
+        self.code = self._popen.wait()
+        self._output.seek(0)
+        self._run.ended(self, self._output.read())
+        self._output.close()
+
+    def interrupt(self):
+        """Let it end what it has started, as after Ctrl-C."""
+        with contextlib.suppress(ProcessLookupError):
+            self._popen.send_signal(signal.SIGINT)
+
+    def kill(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+
+    def join(self, until=None):
+        """Wait for its end, or until a time of the monotonic clock; tell whether it has ended."""
+        self._thread.join(None if until is None else max(until - time.monotonic(), 0))
+        return not self._thread.is_alive()
+
+
+class Run:
+    """What several pytests have to run.
+
+    Args:
+        commands: kind and command of each process; those of a kind share what they collect.
+        env: more environment.
+        limit: seconds after which they are ended, which is a failure.
+    """
+
+    def __init__(self, commands, env, limit=None):
+        self.counts = Counter()
+        self.units = {}  # what came of each
+        self.parts = []  # (seconds, phase, test) of every setup, call and teardown
+        self.failures = []  # (category, test, text)
+        self.skips = Counter()  # by module and reason
+        self.problems = []  # what is wrong with the run itself
+        self.processes = []
+        self._commands = commands
+        self._env = env
+        self._limit = limit
+        self._durations = durations()
+        self._changed = threading.Condition()
+        self._left = {}  # by kind: units that nobody runs yet; a kind is missing until its first process has collected
+        self._alive = Counter(kind for kind, _ in self._commands)
+        self._busy = len(self._commands)  # processes that are not waiting for their turn alone
+        self._stopped = False
+
+    def run(self):
+        began = time.monotonic()
+        share = len(PORTS) // len(self._commands)
+        try:
+            for number, (kind, command) in enumerate(self._commands):
+                ports = PORTS[number * share : (number + 1) * share]
+                env = {**self._env, "TEST_PORTS": f"{ports[0]}-{ports[-1]}"}
+                self.processes.append(Process(self, kind, command, env))
+            until = None if self._limit is None else began + self._limit
+            if not all([process.join(until) for process in self.processes]):
+                self.problems.append(f"The tests have taken longer than {self._limit / 60:g} minutes: ended")
+                self._stop()
+        except BaseException:
+            self._stop()
+            raise
+        if left := [name_of(unit) for units in self._left.values() for unit in units]:
+            self.problems.append(f"Nobody has run {', '.join(left)}")
+
+    def _stop(self):
+        """End all processes with all that they have started."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        for process in self.processes:
+            if process.test:
+                self.problems.append(f"Interrupted: {process.test}")
+            process.interrupt()
+        until = time.monotonic() + INSIST
+        for process in self.processes:
+            if not process.join(until):
+                process.kill()
+                process.join()
+
+    # --- what the processes ask and tell ------------------------------------------------------------------------------
+
+    def next(self, process):
+        """The unit that this process runs next; None if there is nothing left for it."""
+        with self._changed:
+            if unit := self._take(process.kind, alone=False):
+                return unit
+            if self._alive[process.kind] == 1 and self._left[process.kind]:
+                # The last of its kind stays for what runs alone.
+                self._busy -= 1
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._busy == 0 or self._stopped)
+                self._busy += 1
+                if unit := self._take(process.kind, alone=True):
+                    return unit
+            self._alive[process.kind] -= 1
+            return None
+
+    def _take(self, kind, alone):
+        units = [unit for unit in self._left[kind] if unit[1] == alone]
+        if not units or self._stopped:
+            return None
+        unit = max(units, key=lambda unit: self._durations.get(name_of(unit), UNKNOWN))
+        self._left[kind].remove(unit)
+        return unit
+
+    def collected(self, process, units, deselected, skipped):
+        with self._changed:
+            if process.kind in self._left:
+                return  # all of a kind collect the same
+            self._left[process.kind] = [tuple(unit) for unit in units]
+            self.counts.update(deselected=deselected, skipped=len(skipped))
+            self.skips.update((path, reason) for path, reason in skipped)
+
+    def report(self, test, category, text, phase=None, seconds=0.0):
+        with self._changed:
+            if phase:
+                self.parts.append((seconds, phase, test))
+            if category in ("failed", "error"):
+                self.failures.append((category, test, text))
+                print(f"{f' {category}: {test} ':_^120}\n{text}\n{'_' * 120}", flush=True)
+            elif category == "skipped":
+                self.skips[test.partition("::")[0], text] += 1
+            elif category == "warnings":
+                print(f"Warning of {test}: {text}", flush=True)
+
+    def ran(self, unit, counts, seconds, cpu, servers):
+        with self._changed:
+            self.counts.update(counts)
+            self.units[unit] = {"counts": Counter(counts), "seconds": seconds, "cpu": cpu, "servers": Counter(servers)}
+            print(f"{seconds:7.1f} s  {name_of(unit)}: {in_words(counts)}", flush=True)
+
+    def ended(self, process, output):
+        with self._changed:
+            self._busy -= 1
+            if process.unit or not process.has_collected:
+                self._alive[process.kind] -= 1
+            self._changed.notify_all()
+            if self._stopped:
+                return
+            if process.unit:
+                self.problems.append(f"A process ended with {process.code} in {process.test or name_of(process.unit)}")
+            if process.code not in (0, 1) and not (process.has_collected and process.code == 5):
+                self.problems.append(f"A process of pytest ended with {process.code}")
+                print(output, flush=True)
+
+    # --- what there is to say at the end ------------------------------------------------------------------------------
+
+    def print_report(self, durations=None):
+        """Where the time has gone, what was skipped, and once more what has failed.
+
+        ``durations``: how many of the slowest parts of tests are named; 0 for all, as pytest's option has it.
+        """
+        if durations is not None:
+            print(" slowest durations ".center(80, "="))
+            for seconds, phase, test in sorted(self.parts, reverse=True)[: durations or None]:
+                print(f"{seconds:.2f}s {phase:8} {test}")
+        print(" where the time went ".center(80, "="))
+        print(f"{'suite':18} {'tests':>6} {'seconds':>8} {'of a core':>10}  servers started")
+        suites = {}
+        for (module, _), unit in self.units.items():
+            suites.setdefault("/".join(module.split("/")[:2]), []).append(unit)
+        for name, units in sorted(suites.items()):
+            counts = sum((unit["counts"] for unit in units), Counter())
+            servers = sum((unit["servers"] for unit in units), Counter())
+            tests = sum(number for word, number in counts.items() if word not in ("warnings", "error"))
+            seconds, cpu = (sum(unit[what] for unit in units) for what in ("seconds", "cpu"))
+            started = ", ".join(f"{number} {server}" for server, number in servers.most_common())
+            print(f"{name:18} {tests:6} {seconds:8.0f} {cpu:10.0f}  {started}")
+        for (module, reason), number in sorted(self.skips.items()):
+            print(f"SKIPPED [{number}] {module}: {reason}")
+        for category, test, text in self.failures:
+            print(f"{category.upper()} {test}{first_line(text)}")
+        for problem in self.problems:
+            print(f"ERROR {problem}")
+
+    def write_durations(self):
+        """Keep what matters for the order: how long the long units take."""
+        taken = {name_of(unit): result["seconds"] for unit, result in self.units.items()}
+        lines = [f"{seconds:.0f} {name}\n" for name, seconds in sorted(taken.items()) if seconds > UNKNOWN]
+        comment = "# Seconds that the longest modules take: python -m tests --write-durations\n"
+        DURATIONS.write_text(comment + "".join(lines))
+
+
+def first_line(text):
+    """`` - AssertionError: …``, of the report of a failure."""
+    lines = [line[1:].strip() for line in text.splitlines() if line.startswith("E ")] or text.splitlines()
+    return f" - {lines[0][:200]}" if lines else ""
