@@ -132,6 +132,8 @@ def interrupt(*_):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, interrupt)  # the servers of the tests are to end in this case, too
+    # A shell that is no terminal's has what it starts in the background ignore SIGINT, and servers would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:

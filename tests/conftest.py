@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import sys
 import tempfile
 import uuid
 from pathlib import Path
@@ -23,6 +24,49 @@ def pytest_configure(config):
 
 def pytest_report_header():
     return f"clock: {clock.shown()}"
+
+
+# What needs a process that gevent has patched from its first line on.
+PATCHED = [Path(__file__).with_name(name) for name in ("unit", "property")]
+
+
+def is_patched():
+    monkey = sys.modules.get("gevent.monkey")
+    return bool(monkey) and monkey.is_module_patched("socket")
+
+
+def wants_patched(config, name):
+    path = Path(config.invocation_params.dir, name.partition("::")[0]).resolve()
+    return any(path.is_relative_to(each) for each in PATCHED)
+
+
+def pytest_plugin_registered(plugin, plugin_name, manager):
+    """Begin anew in a patched process where all that is asked for needs one: ``pytest tests/unit``.
+
+    pytest calls this as soon as it has loaded this file, before those of the suites.
+    """
+    if plugin_name != "capturemanager" or is_patched():
+        return
+    config = manager.getplugin("pytestconfig")
+    paths = config.known_args_namespace.file_or_dir
+    if paths and all(wants_patched(config, path) for path in paths):
+        plugin.stop_global_capturing()
+        command = [sys.executable, "-m", "gevent.monkey", "--module", "pytest", *config.invocation_params.args]
+        os.execv(sys.executable, command)
+
+
+class Unpatched(pytest.File):
+    """A suite that has to be left out of this process; as a ``Directory`` its conftest.py would be loaded."""
+
+    def collect(self):
+        suite = self.path.relative_to(self.config.rootpath)
+        pytest.skip(f"{suite} needs a process of its own: pytest {suite}, or make test", allow_module_level=True)
+
+
+def pytest_collect_directory(path, parent):
+    if path in PATCHED and not is_patched():
+        return Unpatched.from_parent(parent, path=path)
+    return None
 
 
 @pytest.hookimpl(hookwrapper=True)

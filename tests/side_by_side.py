@@ -239,24 +239,29 @@ class Run:
             print(" slowest durations ".center(80, "="))
             for seconds, phase, test in sorted(self.parts, reverse=True)[: durations or None]:
                 print(f"{seconds:.2f}s {phase:8} {test}")
-        print(" where the time went ".center(80, "="))
-        print(f"{'suite':18} {'tests':>6} {'seconds':>8} {'of a core':>10}  servers started")
+            self._print_table({name_of(unit): [result] for unit, result in self.units.items()})
         suites = {}
-        for (module, _), unit in self.units.items():
-            suites.setdefault("/".join(module.split("/")[:2]), []).append(unit)
-        for name, units in sorted(suites.items()):
-            counts = sum((unit["counts"] for unit in units), Counter())
-            servers = sum((unit["servers"] for unit in units), Counter())
-            tests = sum(number for word, number in counts.items() if word not in ("warnings", "error"))
-            seconds, cpu = (sum(unit[what] for unit in units) for what in ("seconds", "cpu"))
-            started = ", ".join(f"{number} {server}" for server, number in servers.most_common())
-            print(f"{name:18} {tests:6} {seconds:8.0f} {cpu:10.0f}  {started}")
+        for (module, _), result in self.units.items():
+            suites.setdefault("/".join(module.split("/")[:2]), []).append(result)
+        self._print_table(suites)
         for (module, reason), number in sorted(self.skips.items()):
             print(f"SKIPPED [{number}] {module}: {reason}")
         for category, test, text in self.failures:
             print(f"{category.upper()} {test}{first_line(text)}")
         for problem in self.problems:
             print(f"ERROR {problem}")
+
+    @staticmethod
+    def _print_table(rows):
+        width = max(map(len, rows), default=0)
+        print(" where the time went ".center(80, "="))
+        print(f"{'':{width}} {'tests':>6} {'seconds':>8} {'of a core':>10}  servers started")
+        for name, results in sorted(rows.items()):
+            counts, servers = (sum((result[what] for result in results), Counter()) for what in ("counts", "servers"))
+            tests = sum(number for word, number in counts.items() if word not in ("warnings", "error"))
+            seconds, cpu = (sum(result[what] for result in results) for what in ("seconds", "cpu"))
+            started = ", ".join(f"{number} {server}" for server, number in servers.most_common())
+            print(f"{name:{width}} {tests:6} {seconds:8.0f} {cpu:10.0f}  {started}")
 
     def write_durations(self):
         """Keep what matters for the order: how long the long units take."""

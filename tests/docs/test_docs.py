@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import types
 from http import HTTPStatus
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import docutils.nodes
 import docutils.utils
 import pytest
 import websocket
-from django.test import override_settings
+from django.core.signals import setting_changed
 from websockets.frames import CloseCode
 
 from tests.integration.cutting_proxy import CuttingProxy
@@ -193,8 +194,8 @@ def test_settings_are_documented_with_their_defaults():
     assert said == MAY_BE_NONE
 
 
-def test_forms_of_the_connection_are_understood():
-    from wsloop import redis_options
+def test_forms_of_the_connection_are_understood(monkeypatch):
+    from wsloop import conf, redis_options
 
     forms = [row[0] for row in rows(ROOT / "docs/reference/settings.rst", "Form")]
     assert len(forms) == 6
@@ -205,9 +206,14 @@ def test_forms_of_the_connection_are_understood():
             .replace('"db": …', '"db": 0')
             .replace("…", "'x'")
         )
-        with override_settings(WS4REDIS_CONNECTION=eval(text, {"host": "host", "port": 1})):
-            assert redis_options.connection()
-            assert bool(redis_options.nodes()) == ("cluster" in form or "nodes" in form)
+        settings = types.SimpleNamespace(WS4REDIS_CONNECTION=eval(text, {"host": "host", "port": 1}))
+        for module in (conf, redis_options):
+            monkeypatch.setattr(module, "settings", settings)
+        setting_changed.send(None, setting="WS4REDIS_CONNECTION", value=None, enter=True)
+        assert redis_options.connection()
+        assert bool(redis_options.nodes()) == ("cluster" in form or "nodes" in form)
+    monkeypatch.undo()
+    setting_changed.send(None, setting="WS4REDIS_CONNECTION", value=None, enter=False)
 
 
 def test_bounds_are_documented_with_what_a_client_gets():
