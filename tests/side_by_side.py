@@ -1,7 +1,7 @@
-"""Several pytest processes at once: which of them runs which module next, and what came of it all.
+"""Several pytest processes at once: which of them runs what next, and what came of it all.
 
 Most tests wait most of the time, for servers that start and for what must not come, so there are more processes than
-cores. Each is a pytest with the plugin ``worker.py``, which asks here for the next module: the longest first, as
+cores. Each is a pytest with the plugin ``worker.py``, which asks here for the next unit of tests: the longest first, as
 ``durations.txt`` has them. What is marked ``alone`` comes when all the others are through, with nothing beside it.
 """
 
@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 DURATIONS = Path(__file__).with_name("durations.txt")
-UNKNOWN = 5.0  # seconds, where that file does not have them
+LONG = 8.0  # seconds; that file has the units which take longer
 PORTS = range(10_000, 32_768)  # above, the kernel gives them to connections
 INSIST = 30.0  # seconds that a process has to end its servers
 
@@ -29,8 +29,12 @@ def durations():
 
 
 def name_of(unit):
-    module, alone = unit
-    return f"{module} (alone)" if alone else module
+    name, alone = unit
+    return f"{name} (alone)" if alone else name
+
+
+def module_of(unit):
+    return unit[0].partition("::")[0], unit[1]
 
 
 def in_words(counts):
@@ -125,6 +129,7 @@ class Run:
         self._durations = durations()
         self._changed = threading.Condition()
         self._left = {}  # by kind: units that nobody runs yet; a kind is missing until its first process has collected
+        self._unfinished = Counter()  # units of each module
         self._alive = Counter(kind for kind, _ in self._commands)
         self._busy = len(self._commands)  # processes that are not waiting for their turn alone
         self._stopped = False
@@ -184,7 +189,7 @@ class Run:
         units = [unit for unit in self._left[kind] if unit[1] == alone]
         if not units or self._stopped:
             return None
-        unit = max(units, key=lambda unit: self._durations.get(name_of(unit), UNKNOWN))
+        unit = max(units, key=lambda unit: self._durations.get(name_of(unit), 0.0))
         self._left[kind].remove(unit)
         return unit
 
@@ -193,6 +198,7 @@ class Run:
             if process.kind in self._left:
                 return  # all of a kind collect the same
             self._left[process.kind] = [tuple(unit) for unit in units]
+            self._unfinished.update(module_of(unit) for unit in units)
             self.counts.update(deselected=deselected, skipped=len(skipped))
             self.skips.update((path, reason) for path, reason in skipped)
 
@@ -212,7 +218,13 @@ class Run:
         with self._changed:
             self.counts.update(counts)
             self.units[unit] = {"counts": Counter(counts), "seconds": seconds, "cpu": cpu, "servers": Counter(servers)}
-            print(f"{seconds:7.1f} s  {name_of(unit)}: {in_words(counts)}", flush=True)
+            module = module_of(unit)
+            self._unfinished[module] -= 1
+            if not self._unfinished[module]:
+                results = [result for unit, result in self.units.items() if module_of(unit) == module]
+                seconds = sum(result["seconds"] for result in results)
+                counts = sum((result["counts"] for result in results), Counter())
+                print(f"{seconds:7.1f} s  {name_of(module)}: {in_words(counts)}", flush=True)
 
     def ended(self, process, output):
         with self._changed:
@@ -239,11 +251,8 @@ class Run:
             print(" slowest durations ".center(80, "="))
             for seconds, phase, test in sorted(self.parts, reverse=True)[: durations or None]:
                 print(f"{seconds:.2f}s {phase:8} {test}")
-            self._print_table({name_of(unit): [result] for unit, result in self.units.items()})
-        suites = {}
-        for (module, _), result in self.units.items():
-            suites.setdefault("/".join(module.split("/")[:2]), []).append(result)
-        self._print_table(suites)
+            self._print_table(lambda unit: name_of(module_of(unit)))
+        self._print_table(lambda unit: "/".join(unit[0].split("/")[:2]))
         for (module, reason), number in sorted(self.skips.items()):
             print(f"SKIPPED [{number}] {module}: {reason}")
         for category, test, text in self.failures:
@@ -251,8 +260,10 @@ class Run:
         for problem in self.problems:
             print(f"ERROR {problem}")
 
-    @staticmethod
-    def _print_table(rows):
+    def _print_table(self, row_of):
+        rows = {}
+        for unit, result in self.units.items():
+            rows.setdefault(row_of(unit), []).append(result)
         width = max(map(len, rows), default=0)
         print(" where the time went ".center(80, "="))
         print(f"{'':{width}} {'tests':>6} {'seconds':>8} {'of a core':>10}  servers started")
@@ -266,8 +277,8 @@ class Run:
     def write_durations(self):
         """Keep what matters for the order: how long the long units take."""
         taken = {name_of(unit): result["seconds"] for unit, result in self.units.items()}
-        lines = [f"{seconds:.0f} {name}\n" for name, seconds in sorted(taken.items()) if seconds > UNKNOWN]
-        comment = "# Seconds that the longest modules take: python -m tests --write-durations\n"
+        lines = [f"{seconds:.0f} {name}\n" for name, seconds in sorted(taken.items()) if seconds > LONG]
+        comment = "# Seconds that the longest units of tests take: python -m tests --write-durations\n"
         DURATIONS.write_text(comment + "".join(lines))
 
 

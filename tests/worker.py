@@ -1,8 +1,11 @@
-"""A pytest plugin: this pytest runs the modules that it is told to, one after another, and tells what came of them.
+"""A pytest plugin: this pytest runs the tests that it is told to, unit by unit, and tells what came of them.
 
 ``python -m tests`` has several such processes side by side. What they say to it and it to them are lines of JSON on the
 socket ``TEST_WORKER``. A process collects all it might have to run and goes on until there is nothing left, so what is
-there for the whole session, the shared servers above all, is started once in each and not for each module.
+there for the whole session, the shared servers above all, is started once in each.
+
+A unit is what has to stay together: the tests of a module that need a fixture which is there for all of the module, or
+else all cases of one test.
 """
 
 import json
@@ -19,7 +22,7 @@ def pytest_configure(config):
     config.pluginmanager.register(Worker(int(os.environ.pop("TEST_WORKER"))))
 
 
-class AnotherModule:
+class NothingOfThis:
     """What runs next as far as pytest has to know it: something that has nothing but the session in common."""
 
     def __init__(self, session):
@@ -27,6 +30,14 @@ class AnotherModule:
 
     def listchain(self):
         return [self._session]
+
+
+def unit_of(item):
+    """The name of the unit that a test belongs to, and whether that runs alone."""
+    scopes = {each.scope for fixtures in item._fixtureinfo.name2fixturedefs.values() for each in fixtures[-1:]}
+    test = item.nodeid.partition("[")[0]
+    name = test if scopes <= {"function", "session"} else test.partition("::")[0]
+    return name, item.get_closest_marker("alone") is not None
 
 
 class Worker:
@@ -45,7 +56,7 @@ class Worker:
             data = data[os.write(self._line, data) :]
 
     def _ask(self):
-        """The next unit to run: module, and whether it is its tests that run alone; None at the end."""
+        """The next unit to run, as ``unit_of`` has it; None at the end."""
         self._tell(what="next")
         answer = b""
         while not answer.endswith(b"\n"):
@@ -68,23 +79,16 @@ class Worker:
             return None  # pytest's own says what could not be collected
         units = {}
         for item in session.items:
-            unit = (item.nodeid.partition("::")[0], item.get_closest_marker("alone") is not None)
-            units.setdefault(unit, []).append(item)
-        self._tell(
-            what="collected",
-            units=list(units),
-            deselected=self._deselected,
-            skipped=self._skipped,
-        )
-        another_module = AnotherModule(session)
+            units.setdefault(unit_of(item), []).append(item)
+        self._tell(what="collected", units=list(units), deselected=self._deselected, skipped=self._skipped)
         while unit := self._ask():
-            self._run(units[tuple(unit)], another_module)
+            self._run(units[tuple(unit)], NothingOfThis(session))
         return True
 
-    def _run(self, items, another_module):
-        began, cpu, started = time.monotonic(), sum(os.times()[:4]), Counter(Process.started)
+    def _run(self, items, last):
+        began, cpu, servers = time.monotonic(), sum(os.times()[:4]), Counter(Process.started)
         self._counts = Counter()
-        for item, following in zip(items, [*items[1:], another_module], strict=True):
+        for item, following in zip(items, [*items[1:], last], strict=True):
             self._tell(what="begins", test=item.nodeid)
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         self._tell(
@@ -92,7 +96,7 @@ class Worker:
             counts=self._counts,
             seconds=time.monotonic() - began,
             cpu=sum(os.times()[:4]) - cpu,
-            servers=Process.started - started,
+            servers=Process.started - servers,
         )
 
     def pytest_runtest_logreport(self, report):
