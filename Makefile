@@ -1,6 +1,7 @@
 # make run      the whole site on http://127.0.0.1:8000 (another address: make run HTTP=127.0.0.1:9000)
 # make install  only the virtual environment, .venv
-# make test     every test this machine can run
+# make test     every test this machine can run: ten minutes on two cores
+# make check    lint, and the unit and property tests, which need a Redis and no uWSGI: two minutes
 # make conformance  every case of Autobahn|Testsuite, and independent clients (tests/conformance/README.rst)
 # make fuzz     look for input that a connection does not stand, for FUZZ_SECONDS=60 (tests/README.rst)
 # make lint     ruff and mypy
@@ -19,7 +20,7 @@ BENCH ?=
 
 VENV := .venv
 
-.PHONY: run install test conformance fuzz lint bench bench-leaks bench-attacks bench-drops soak dev python
+.PHONY: run install test check conformance fuzz lint bench bench-leaks bench-attacks bench-drops soak dev python
 
 run: install
 	@DEMO=1 HTTP='$(HTTP)' exec $(VENV)/bin/python -m project
@@ -45,6 +46,9 @@ test: dev
 	@$(PYTHON) project/install.py --other-uwsgi=$(if $(filter true,$(CI)),required,optional) $(VENV)-uwsgi requirements.txt
 	@UWSGI_BINARIES="$$PWD/$(VENV)/bin/uwsgi$$(! [ -x $(VENV)-uwsgi/bin/uwsgi ] || echo ":$$PWD/$(VENV)-uwsgi/bin/uwsgi")" \
 		$(VENV)/bin/python -m tests $(TESTS)
+
+check: lint
+	@$(VENV)/bin/python -m tests tests/unit tests/property
 
 # `make test` runs a part of it; all of it takes half an hour.
 conformance: dev

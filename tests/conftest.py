@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import random
 import shutil
 import sys
 import tempfile
@@ -53,6 +54,18 @@ def pytest_plugin_registered(plugin, plugin_name, manager):
         plugin.stop_global_capturing()
         command = [sys.executable, "-m", "gevent.monkey", "--module", "pytest", *config.invocation_params.args]
         os.execv(sys.executable, command)
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest itself puts together what shares a fixture, behind this
+def pytest_collection_modifyitems(items):
+    """``TEST_ORDER=7`` shuffles modules, and the tests of each: none needs another one to have run before."""
+    if seed := os.environ.get("TEST_ORDER"):
+        modules = {}
+        for item in items:
+            modules.setdefault(item.nodeid.partition("::")[0], []).append(item)
+        dice = random.Random(seed)
+        order = dice.sample(list(modules), len(modules))
+        items[:] = [item for module in order for item in dice.sample(modules[module], len(modules[module]))]
 
 
 class Unpatched(pytest.File):

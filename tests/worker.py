@@ -5,7 +5,7 @@ socket ``TEST_WORKER``. A process collects all it might have to run and goes on 
 there for the whole session, the shared servers above all, is started once in each.
 
 A unit is what has to stay together: the tests of a module that need a fixture which is there for all of the module, or
-else all cases of one test.
+else a single one.
 """
 
 import json
@@ -35,8 +35,7 @@ class NothingOfThis:
 def unit_of(item):
     """The name of the unit that a test belongs to, and whether that runs alone."""
     scopes = {each.scope for fixtures in item._fixtureinfo.name2fixturedefs.values() for each in fixtures[-1:]}
-    test = item.nodeid.partition("[")[0]
-    name = test if scopes <= {"function", "session"} else test.partition("::")[0]
+    name = item.nodeid if scopes <= {"function", "session"} else item.nodeid.partition("::")[0]
     return name, item.get_closest_marker("alone") is not None
 
 

@@ -4,6 +4,7 @@ Each is installed when it is first asked for, into a directory of the checkout t
 wanted has changed. Where it cannot be had the test says why (``missing`` of ``tests.requires``).
 """
 
+import fcntl
 import functools
 import hashlib
 import os
@@ -28,12 +29,16 @@ def wstest():
     python = python27()
     wanted = hashlib.sha256(AUTOBAHN_REQUIREMENTS.read_bytes() + python.encode()).hexdigest()
     stamp = AUTOBAHN / "installed"
-    if not (stamp.exists() and stamp.read_text() == wanted):
-        with tempfile.TemporaryDirectory() as bootstrap:
-            run([python, "-m", "pip", "install", "--target", bootstrap, VIRTUALENV])
-            run([python, "-m", "virtualenv", "--clear", "--no-periodic-update", str(AUTOBAHN)], PYTHONPATH=bootstrap)
-        run([str(AUTOBAHN / "bin/python"), "-m", "pip", "install", "-r", str(AUTOBAHN_REQUIREMENTS)])
-        stamp.write_text(wanted)
+    (ROOT / "var").mkdir(exist_ok=True)
+    with (ROOT / "var/autobahn.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may want it at the same time
+        if not (stamp.exists() and stamp.read_text() == wanted):
+            with tempfile.TemporaryDirectory() as bootstrap:
+                run([python, "-m", "pip", "install", "--target", bootstrap, VIRTUALENV])
+                virtualenv = [python, "-m", "virtualenv", "--clear", "--no-periodic-update", str(AUTOBAHN)]
+                run(virtualenv, PYTHONPATH=bootstrap)
+            run([str(AUTOBAHN / "bin/python"), "-m", "pip", "install", "-r", str(AUTOBAHN_REQUIREMENTS)])
+            stamp.write_text(wanted)
     # Not by its own first line: that breaks if the path of the checkout has a space in it.
     return (str(AUTOBAHN / "bin/python"), "-W", "ignore", str(AUTOBAHN / "bin/wstest"))
 

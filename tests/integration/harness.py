@@ -71,6 +71,11 @@ def uwsgi_binaries():
     return named.split(":") if named else [str(Path(sys.executable).parent / "uwsgi")]
 
 
+def environment_of(binary):
+    """The name of the virtual environment that has this executable: the ids of tests have it, and no path."""
+    return Path(binary).absolute().parent.parent.name
+
+
 def has_ssl(binary):
     """Whether this uWSGI was built with OpenSSL (the pyuwsgi wheel is not)."""
     answer = subprocess.run([binary, "--help"], capture_output=True, text=True, timeout=30, check=False)

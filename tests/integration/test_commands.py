@@ -23,13 +23,24 @@ import websocket
 
 from project import embedded_redis
 from tests.docs.test_docs import code_blocks
-from tests.integration.harness import Client, Process, free_port, is_elf, site_environment, uwsgi_binaries, wait_until
+from tests.integration.harness import (
+    Client,
+    Process,
+    environment_of,
+    free_port,
+    is_elf,
+    site_environment,
+    uwsgi_binaries,
+    wait_until,
+)
 from tests.requires import missing, need
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = ("DJANGO_", "DATABASE_URL", "REDIS_URL", "DEMO", "HTTP", "PROCESSES", "UWSGI_", "MAKE", "MFLAGS")
 NO_KEY = "The site has no secret key: set DJANGO_SECRET_KEY"
-binaries = pytest.mark.parametrize("binary", [str(Path(binary).absolute()) for binary in uwsgi_binaries()])
+binaries = pytest.mark.parametrize(
+    "binary", [str(Path(binary).absolute()) for binary in uwsgi_binaries()], ids=environment_of
+)
 
 
 def environment(given):
@@ -111,11 +122,16 @@ class Checkout:
             check=False,
         )
 
-    def with_accounts(self):
+    def make_accounts(self):
+        """Make a database as the README does."""
         for arguments in (["migrate", "-v0"], ["demo_data", "-v0"]):
             answer = self.run(sys.executable, "manage.py", *arguments, DEMO="1")
             assert answer.returncode == 0, answer.stderr
-        return self
+
+    def copy_accounts(self, site_files):
+        """Have what these commands have made in another place."""
+        self.var.mkdir()
+        shutil.copy(site_files / "db.sqlite3", self.var)
 
     def redis_pid(self):
         """The process id of the embedded Redis, or None."""
@@ -232,7 +248,8 @@ def test_make_run_serves_the_site_and_ctrl_c_ends_all_of_it(checkout):
     assert not Path(f"/proc/{redis_pid}").exists() or sys.platform != "linux"
 
 
-def test_who_ends_make_ends_all_of_it(checkout):
+def test_who_ends_make_ends_all_of_it(checkout, site_files):
+    checkout.copy_accounts(site_files)
     running = checkout.start("make", "run", f"HTTP={checkout.address}")
     running.wait_for_output("Ctrl-C stops the site.")
     wait_until(checkout.answers, 30, "an answer")
@@ -243,8 +260,8 @@ def test_who_ends_make_ends_all_of_it(checkout):
 
 
 @pytest.mark.parametrize("checkout", ["it's my site-"], indirect=True)
-def test_make_run_in_a_path_with_a_space_and_an_apostrophe(checkout):
-    checkout.var.mkdir()
+def test_make_run_in_a_path_with_a_space_and_an_apostrophe(checkout, site_files):
+    checkout.copy_accounts(site_files)
     touch = checkout.var / "reload"
     touch.touch()
     running = checkout.start("make", "run", f"HTTP={checkout.address}")
@@ -331,7 +348,8 @@ def test_make_run_twice_at_once_in_a_new_checkout(checkout):
     assert "Traceback" not in "".join(each.output() for each in started)
 
 
-def test_make_run_killed_leaves_nothing_behind(checkout):
+def test_make_run_killed_leaves_nothing_behind(checkout, site_files):
+    checkout.copy_accounts(site_files)
     if sys.platform != "linux":
         pytest.skip("the kernel tells of a parent's death on Linux only")
     running = checkout.start("make", "run", f"HTTP={checkout.address}")
@@ -350,7 +368,8 @@ def test_make_run_without_the_redis_of_redis_url(checkout, url):
     assert "hunter2" not in answer.stderr
 
 
-def test_make_run_with_redis_url_starts_no_redis(checkout, redis_server):
+def test_make_run_with_redis_url_starts_no_redis(checkout, site_files, redis_server):
+    checkout.copy_accounts(site_files)
     running = checkout.start("make", "run", f"HTTP={checkout.address}", REDIS_URL=redis_server.url)
     running.wait_for_output("Ctrl-C stops the site.")
     assert "Starting uWSGI\n" in running.output()
@@ -404,7 +423,7 @@ def test_make_with_an_unusable_python(checkout, python):
 @binaries
 @pytest.mark.parametrize("front", ["--http", "--http-socket"])
 def test_the_documented_command(checkout, binary, front):
-    checkout.with_accounts()
+    checkout.make_accounts()
     routed = ["--http-websockets"] if front == "--http" else []
     running = checkout.start(binary, front, checkout.address, "--gevent", 100, *routed, "--module", "wsgi", DEMO="1")
     wait_until(checkout.answers, 30, "an answer")
@@ -418,8 +437,8 @@ def test_the_documented_command(checkout, binary, front):
 
 
 @binaries
-def test_the_documented_command_with_other_settings_and_redis_url(checkout, binary, redis_server):
-    checkout.with_accounts()
+def test_the_documented_command_with_other_settings_and_redis_url(checkout, site_files, binary, redis_server):
+    checkout.copy_accounts(site_files)
     (checkout.path / "other.py").write_text("from project.settings import *\nSECRET_KEY = 'from this module'\n")
     command = [binary, "--http", checkout.address, "--gevent", 100, "--http-websockets", "--module", "wsgi"]
     checkout.start(*command, DJANGO_SETTINGS_MODULE="other", REDIS_URL=redis_server.url)
@@ -440,8 +459,8 @@ def test_without_a_secret_key_uwsgi_ends_with_one_line(checkout, binary, front):
 
 
 @binaries
-def test_uwsgi_ini_survives_its_reloads_from_a_virtual_environment(checkout, binary):
-    checkout.with_accounts()
+def test_uwsgi_ini_survives_its_reloads_from_a_virtual_environment(checkout, site_files, binary):
+    checkout.copy_accounts(site_files)
     touch = checkout.var / "reload"
     touch.touch()
     running = checkout.start(binary, "uwsgi.ini", DEMO="1", HTTP=checkout.address, PROCESSES="2")
@@ -467,8 +486,8 @@ def test_uwsgi_ini_survives_its_reloads_from_a_virtual_environment(checkout, bin
 
 @binaries
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["stop", "reload"])
-def test_uwsgi_ini_does_not_wait_for_a_worker_that_loads(checkout, binary, number):
-    checkout.with_accounts()
+def test_uwsgi_ini_does_not_wait_for_a_worker_that_loads(checkout, site_files, binary, number):
+    checkout.copy_accounts(site_files)
     touch = checkout.var / "reload"
     touch.touch()
     running = checkout.start(binary, "uwsgi.ini", DEMO="1", HTTP=checkout.address)
@@ -547,8 +566,8 @@ def test_a_vassal_of_the_emperor_that_loads_changed_code(binary, tmp_path, redis
 # What every page carries
 
 
-def test_pages_allow_content_of_this_site_only(checkout):
-    checkout.with_accounts()
+def test_pages_allow_content_of_this_site_only(checkout, site_files):
+    checkout.copy_accounts(site_files)
     checkout.start(Path(sys.executable).with_name("uwsgi"), "uwsgi.ini", DEMO="1", HTTP=checkout.address)
     wait_until(checkout.answers, 30, "an answer")
     browser = Browser(checkout).sign_in("admin", "admin")

@@ -181,6 +181,8 @@ def memory_of(pid):
 
 def established(site, client):
     """Whether the client's connection is still up."""
+    if client.sock is None:
+        return False  # websocket-client has seen its end
     try:
         client.sock.settimeout(0.2)
         return bool(client.sock.recv(65536))

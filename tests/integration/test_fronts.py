@@ -6,7 +6,6 @@ import os
 import re
 import socket
 import threading
-from pathlib import Path
 
 import pytest
 import websocket
@@ -21,6 +20,7 @@ from tests.integration.harness import (
     Client,
     Process,
     Sites,
+    environment_of,
     free_port,
     uwsgi_binaries,
     wait_until,
@@ -34,7 +34,7 @@ LARGE = "ä€😀" + "x" * 60_000
 
 def name_of(combination):
     binary, front = combination
-    return f"{front}-{Path(binary).parent.parent.name}"
+    return f"{front}-{environment_of(binary)}"
 
 
 @pytest.fixture(scope="module", params=COMBINATIONS, ids=map(name_of, COMBINATIONS))

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.integration.harness import uwsgi_binaries, wait_until
+from tests.integration.harness import environment_of, uwsgi_binaries, wait_until
 
 BOTH = "subscribe-broadcast&publish-broadcast"
 
@@ -23,7 +23,7 @@ def channels(redis, pattern="*"):
         return sorted(client.pubsub_channels(pattern))
 
 
-@pytest.mark.parametrize("binary", uwsgi_binaries())
+@pytest.mark.parametrize("binary", uwsgi_binaries(), ids=environment_of)
 @pytest.mark.parametrize("front", ["http", "http-socket"])
 def test_chain_reload_says_goodbye_with_1012(serve, private_redis, facility, tmp_path, binary, front):
     touch = tmp_path / "reload"
@@ -53,7 +53,7 @@ def test_chain_reload_says_goodbye_with_1012(serve, private_redis, facility, tmp
     wait_until(lambda: redis_clients(private_redis) <= 6, what="the connections of two workers")
 
 
-@pytest.mark.parametrize("binary", uwsgi_binaries())
+@pytest.mark.parametrize("binary", uwsgi_binaries(), ids=environment_of)
 @pytest.mark.parametrize(
     ("front", "goodbye"),
     [("http-socket", {1012}), ("http", {1012, None})],  # the router may be ended before the workers

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import websocket
 
-from tests.integration.harness import ROOT, is_elf, uwsgi_binaries, wait_until
+from tests.integration.harness import ROOT, environment_of, is_elf, uwsgi_binaries, wait_until
 
 UPGRADE = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -56,7 +56,7 @@ def routes(binary):
     return not is_elf(binary) or b"donotlog" in Path(binary).read_bytes()
 
 
-binaries = pytest.mark.parametrize("binary", uwsgi_binaries())
+binaries = pytest.mark.parametrize("binary", uwsgi_binaries(), ids=environment_of)
 fronts = pytest.mark.parametrize("front", ["http", "http-socket"])
 
 

@@ -11,7 +11,7 @@ import sys
 import pytest
 import websocket
 
-from tests.integration.harness import ROOT, has_ssl, make_certificate, uwsgi_binaries, wait_until
+from tests.integration.harness import ROOT, environment_of, has_ssl, make_certificate, uwsgi_binaries, wait_until
 from tests.integration.sites.hooks import SECRET_REASON
 from tests.requires import missing, need
 
@@ -251,7 +251,7 @@ def test_a_body_behind_a_refused_request_is_not_the_next_request(direct, facilit
     assert direct.token.encode() not in received
 
 
-@pytest.mark.parametrize("binary", uwsgi_binaries())
+@pytest.mark.parametrize("binary", uwsgi_binaries(), ids=environment_of)
 def test_http11_socket_says_why_not(serve, facility, binary):
     """uWSGI goes on reading the connection, and its gevent loop aborts when a client of such a socket hangs up."""
     site = serve(binary=binary, front="http11-socket")

@@ -1,5 +1,6 @@
 """Fixtures of the unit tests. Their process is patched by gevent from its first line on, as those of the server are."""
 
+import gc
 import os
 import socket
 
@@ -162,6 +163,15 @@ def lost():
 
     before = {kind: count(kind) for kind in ("publication", "interruption", "history", "replaced")}
     return lambda kind: count(kind) - before[kind]
+
+
+@pytest.fixture
+def descriptors():
+    """How many descriptors the process has open: ``descriptors()``. Nothing of other tests is closed meanwhile."""
+    gc.collect()
+    gc.disable()
+    yield lambda: len(os.listdir("/proc/self/fd"))
+    gc.enable()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import gc
 import json
 import logging
-import os
 import random
 import socket
 import tracemalloc
@@ -360,28 +359,24 @@ def test_the_line_is_found_broken_while_writing(connect):
     assert handler.events == ["closed"]
 
 
-def test_nothing_is_left_when_it_has_ended(pair):
+def test_nothing_is_left_when_it_has_ended(descriptors, pair):
     class Watched(Connection):
         pass  # unlike its base it can be watched with a weak reference
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     transport, peer = pair()
     handler = Recorder()
-    gc.collect()
-    gc.disable()
-    try:
-        connection = Watched(transport, handler, Bounds(1000, 1000))
-        connection.start()
-        references = [weakref.ref(connection), weakref.ref(connection._protocol), weakref.ref(connection._handler)]
-        peer.send(masked(TEXT, b"hello"), close_frame())
-        assert peer.closing() == 1000
-        peer.close()
-        handler.wait_closed()
-        del connection, handler
-        assert [reference() for reference in references] == [None] * 3, "something waits for the garbage collector"
-        assert len(os.listdir("/proc/self/fd")) == before
-    finally:
-        gc.enable()
+    connection = Watched(transport, handler, Bounds(1000, 1000))
+    connection.start()
+    references = [weakref.ref(connection), weakref.ref(connection._protocol), weakref.ref(connection._handler)]
+    peer.send(masked(TEXT, b"hello"), close_frame())
+    assert peer.closing() == 1000
+    peer.close()
+    handler.wait_closed()
+    del connection, handler
+    assert not gc.isenabled()
+    assert [reference() for reference in references] == [None] * 3, "something waits for the garbage collector"
+    assert descriptors() == before
 
 
 # Output.

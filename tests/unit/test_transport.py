@@ -15,10 +15,6 @@ from wsloop import transport as module
 from wsloop.transport import READ, WRITE, Gone, SocketTakeover, Takeover, Unsupported
 
 
-def descriptors():
-    return len(os.listdir("/proc/self/fd"))
-
-
 def test_receives_what_has_arrived_and_nothing_else(pair):
     transport, peer = pair()
     assert transport.receive() is None
@@ -158,7 +154,7 @@ def test_closing_ends_the_connection_although_a_duplicate_is_held_elsewhere(pair
         os.close(duplicate)
 
 
-def test_closing_twice_tells_once_and_leaves_no_descriptor(pair):
+def test_closing_twice_tells_once_and_leaves_no_descriptor(descriptors, pair):
     before = descriptors()
     transport, peer = pair()
     calls = []
@@ -211,7 +207,7 @@ def test_takeover_sends_the_101_first_and_duplicates_the_descriptor():
         assert client.recv(100) == b""
 
 
-def test_a_client_that_hung_up_before_the_101_is_gone():
+def test_a_client_that_hung_up_before_the_101_is_gone(descriptors):
     server, client = socket.socketpair()
     client.close()
     with server:
