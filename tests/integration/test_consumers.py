@@ -95,6 +95,22 @@ def test_json_and_the_lower_consumer(consumers):
     assert low.next() == "TEXT"
 
 
+HOSTILE = ['{"text": NaN}', '{"text": 1e999}', '{"text": "\\ud800"}', str(2**64), "[" * 50_000]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=["NaN", "1e999", "surrogate", "64 bits", "deep"])
+def test_what_is_no_json_reaches_nobody_else_and_is_told_to_its_sender(consumers, text):
+    consumers.mark_log()
+    sender, other = consumers.connect("json/"), consumers.connect("json/")
+    sender.send(text)
+    code, reason = closed(sender)
+    assert code == 1007
+    assert reason.startswith("JSON is expected: ")
+    other.send('{"still": "here"}')
+    assert json.loads(other.next())["was"] == {"still": "here"}
+    assert "Traceback" not in consumers.log_since_mark()
+
+
 # --- the handshake ----------------------------------------------------------------------------------------------------
 
 

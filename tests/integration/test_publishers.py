@@ -2,10 +2,11 @@
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.integration.harness import RedisProxy
+from tests.integration.harness import RedisProxy, wait_until
 
 LISTEN = "subscribe-broadcast&subscribe-user&subscribe-group&subscribe-session"
 
@@ -193,3 +194,32 @@ def test_one_round_trip_however_many_channels(serve, redis_server, redis_client,
     finally:
         complete.set()
         proxy.close()
+
+
+def test_threads_of_the_operating_system_publish_beside_ordinary_requests(direct, facility):
+    """As gevent's pool of threads, which the documentation recommends for asyncio, in one worker."""
+    listener = direct.connect(f"{facility}?subscribe-broadcast")
+    expected = {f"{how} {number}" for how in ("thread", "plain") for number in range(20)}
+    with ThreadPoolExecutor(10) as requests:
+        done = [
+            requests.submit(direct.publish, facility, text, broadcast=True, how=text.split()[0]) for text in expected
+        ]
+        for each in done:
+            each.result()
+    assert set(listener.take(len(expected))) == expected
+
+
+@pytest.mark.parametrize(
+    ("audience", "words"),
+    [
+        ({"users": ["VISITOR"]}, "ValueError: users has the user object of a visitor who has not signed in"),
+        ({"users": [1]}, "TypeError: users must be user names, user objects or SELF, not 1"),
+        ({"groups": [""]}, "ValueError: groups must be"),
+    ],
+)
+def test_nobody_in_particular_is_no_addressee(site, facility, audience, words):
+    site.mark_log()
+    order = {"facility": facility, "messages": ["secret"], "audience": audience}
+    answer = site.request("POST", "/test/publish/", body=json.dumps(order))
+    assert answer.status == 500
+    wait_until(lambda: words in site.log_since_mark(), what="the error in the log")

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 
+import gevent
 from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.http import HttpResponse, JsonResponse
@@ -37,9 +38,9 @@ def publish(request):
     """Publish what the posted JSON object says.
 
     ``publisher``: ``wsloop`` or ``stock``; ``facility``; ``audience``: keyword arguments of the publisher, where
-    ``"SELF"`` and ``{"account": name}`` stand for the marker and for the user object; ``messages``: what to publish,
-    where ``{"base64": …}`` stands for bytes; ``expire``; ``key``; ``how``: ``plain``, ``context``, ``pipeline``,
-    ``on_commit``, ``rolled-back`` or ``outbox``.
+    ``"SELF"``, ``"VISITOR"`` and ``{"account": name}`` stand for the marker, ``request.user`` and a user object;
+    ``messages``: what to publish, where ``{"base64": …}`` stands for bytes; ``expire``; ``key``; ``how``: ``plain``,
+    ``context``, ``pipeline``, ``on_commit``, ``rolled-back``, ``outbox``, or ``thread``, one of the operating system.
     """
     order = json.loads(request.body)
     if order.get("publisher", "wsloop") == "stock":
@@ -51,6 +52,8 @@ def publish(request):
     def argument(value):
         if value == "SELF":
             return SELF
+        if value == "VISITOR":
+            return request.user
         if isinstance(value, dict):
             return get_user_model().objects.get(username=value["account"])
         return [argument(item) for item in value] if isinstance(value, list) else value
@@ -89,9 +92,16 @@ def publish(request):
             for item in messages:
                 publisher.publish_message(item, outbox=True, **options)
     else:
-        publisher = RedisPublisher(**make)
-        for item in messages:
-            publisher.publish_message(item, **options)
+
+        def work():
+            publisher = RedisPublisher(**make)
+            for item in messages:
+                publisher.publish_message(item, **options)
+
+        if how == "thread":
+            gevent.get_hub().threadpool.apply(work)
+        else:
+            work()
     return JsonResponse({"published": len(messages)})
 
 
