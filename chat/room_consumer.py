@@ -37,13 +37,13 @@ from redis.exceptions import RedisError
 from chat import rooms
 from chat.room_forms import MAX_SLUG_LENGTH, RoomMessageForm
 from wsloop.consumers import JsonWebsocketConsumer
+from wsloop.protocol.close_codes import SIGNED_OUT  # as when the session ends
 
 logger = logging.getLogger(__name__)
 
 TYPING_INTERVAL = 2.0  # seconds between two messages to all that somebody is typing; more are dropped
 GENERAL = "__all__"  # Django's name for what concerns no single field
 TRY_AGAIN = 1013  # close code
-SIGNED_OUT = 4001  # close code; as when the session ends
 
 
 class RoomConsumer(JsonWebsocketConsumer):

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.apps import AppConfig, apps
 
-from wsloop import redis_options
+from wsloop.backend import redis_options
 
 
 class WsloopConfig(AppConfig):

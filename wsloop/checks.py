@@ -22,7 +22,8 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.core.management import find_commands
 
-from wsloop import conf, kinds, redis_options
+from wsloop import conf, kinds
+from wsloop.backend import redis_options
 
 logger = logging.getLogger("wsloop.checks")
 
@@ -62,7 +63,7 @@ def wrong_settings() -> Iterator[str]:
 
 
 def _subscriber_class() -> Any:
-    from wsloop import subscriptions  # here, for it loads models, which are not there yet when this module is
+    from wsloop.facilities import subscriptions
 
     return subscriptions.subscriber_class(conf.subscriber_path())
 

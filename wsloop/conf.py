@@ -1,4 +1,4 @@
-"""The settings of wsloop: the only module that reads them, but for where Redis is (:mod:`wsloop.redis_options`).
+"""The settings of wsloop: the only module that reads them, but for ``WS4REDIS_CONNECTION``.
 
 The names are those of django-websocket-redis, so that a site which moves over keeps its settings; what is new lives in
 the dictionary ``WSLOOP``. Each setting has a kind, which checks it, and a default beside its reason. A setting is read

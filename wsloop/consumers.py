@@ -2,7 +2,7 @@
 
 A consumer is made for each socket. What happens comes as events, dictionaries with a ``type``, one at a time, to the
 method of that name; what the consumer does goes out as events, too. Who hands them over is no business of this module:
-:mod:`wsloop.runner` for sockets, :mod:`wsloop.testing` for tests. It must not know gevent, Redis or sockets.
+:mod:`wsloop.runtime.runner` for sockets, :mod:`wsloop.testing` for tests. It must not know gevent, Redis or sockets.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import QueryDict
 from websockets.frames import Close, CloseCode
 
-from wsloop import strict_json
 from wsloop.exceptions import AcceptConnection, DenyConnection, StopConsumer
-from wsloop.strict_json import NotJson
+from wsloop.protocol import strict_json
+from wsloop.protocol.strict_json import NotJson
 
 Event = dict[str, Any]
 

@@ -25,8 +25,9 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from wsloop import conf, kinds, metrics
-from wsloop.deflate import DeflateFactory
+from wsloop.protocol.deflate import DeflateFactory
 from wsloop.redaction import redact
+from wsloop.refusals import Refused
 
 logger = logging.getLogger("wsloop.handshake")
 
@@ -42,31 +43,9 @@ HEADERS = (
 BOUNDED = ("HTTP_HOST", "HTTP_ORIGIN", *(f"HTTP_{name.upper().replace('-', '_')}" for name in HEADERS), "QUERY_STRING")
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 DEFLATE = DeflateFactory()
-RETRY_AFTER = 5  # seconds; the broker tries to reach Redis at least as often
 LOGGED = 10  # refusals of one kind that are logged one by one in LOG_INTERVAL: a client can bring about any number
 LOG_INTERVAL = 60.0  # seconds
 SHOWN = 300  # characters of what a client has sent, in the log: the longest name of a host fits, with scheme and port
-
-
-class Refused(Exception):
-    """The handshake ends with an HTTP response instead of the 101.
-
-    Args:
-        status: HTTP status.
-        reason: what is wrong and what to do, for the person who wrote the client or runs the site. Never internals.
-        headers: further response headers.
-    """
-
-    def __init__(self, status: HTTPStatus, reason: str, headers: Sequence[tuple[str, str]] = ()) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
-        self.headers = list(headers)
-
-
-def try_again(status: HTTPStatus, reason: str) -> Refused:
-    """Return a refusal for now only."""
-    return Refused(status, f"{reason} Try again in a few seconds.", [("Retry-After", str(RETRY_AFTER))])
 
 
 def check_sizes(environ: dict[str, Any], facility: str) -> None:

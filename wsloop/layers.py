@@ -5,8 +5,8 @@ is published once, however many members and workers there are, and nothing is le
 gone, whatever became of their workers. Besides, each worker has a channel of its own, on which it is told what is for
 one of its consumers only. The name of a consumer's channel begins with that of its worker.
 
-This module is the side that sends, for views, tasks and consumers alike; the other side is :mod:`wsloop.members`. It
-must not know gevent or sockets.
+This module is the side that sends, for views, tasks and consumers alike; the other side is
+:mod:`wsloop.runtime.groups`. It must not know gevent or sockets.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Any, Protocol
 import msgpack
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from wsloop import conf, pool, store
+from wsloop import conf
+from wsloop.backend import pool, publishing, scripts
 from wsloop.consumers import Event, handler_name
 from wsloop.exceptions import ChannelFull, MessageTooLarge
 
@@ -126,7 +127,7 @@ class RedisLine:
 
     def send(self, worker: str, channel: str, payload: bytes) -> bool:
         keys, arguments = [full_key(channel)], [worker_channel(worker), msgpack.packb(["send", channel, payload])]
-        (reached,) = store.call(pool.client(), [("channel_send", keys, arguments)], transaction=False)
+        (reached,) = scripts.call(pool.client(), [("channel_send", keys, arguments)], transaction=False)
         return bool(reached >= 0)
 
     def ask(self, worker: str, request: list[str]) -> None:
@@ -134,7 +135,7 @@ class RedisLine:
         client, channel = pool.client(), worker_channel(worker)
         reached = self.publish(channel, msgpack.packb([*request, reply]))
         if not reached:
-            reached = store.listeners(client, channel)
+            reached = publishing.listeners(client, channel)
         if reached:
             # Asked for again and again, for waiting in Redis would take one of the process's two connections.
             pause, end = FIRST_PAUSE, time.monotonic() + conf.option("REDIS_TIMEOUT")

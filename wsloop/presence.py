@@ -1,50 +1,16 @@
-"""Who is on a facility: told by each worker for its own sockets, put together in Redis, read by views.
+"""Who is on a facility, and who is online: for views, from what all workers have told Redis.
 
-How it works. :class:`Presence` counts the sockets of this worker by *place*, a facility or the whole site, and by user.
-When the first socket of a user opens here, or the last one has been closed for ``LINGER`` seconds, a script in Redis
-notes it, and finds out whether the user has come or gone as all workers see it; if so the same script publishes the
-event, so there is one, however many workers there are. What a worker notes expires after ``LIFE`` seconds unless
-it notes it again, as each does every ``REFRESH`` seconds. With that it also removes what has expired: what workers have
-left that were killed. A Redis that comes back empty is filled by the same means.
-
-A worker that could not reach Redis for a while finds the notes of all others expired too, for the same reason: for one
-interval it removes none, so that the others come first.
-
-Anonymous sockets are counted, not named, and the number is published now and then only: each of a thousand visitors
-would be told of each of the others. This module must not know sockets or WebSockets.
+Workers tell it in :mod:`wsloop.visitors.attendance`. This module must not know gevent or sockets.
 """
 
 from __future__ import annotations
 
-import itertools
-import logging
-import secrets
-import time
-from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-import gevent
-from django.dispatch import Signal
-from redis.exceptions import RedisError
-
-from wsloop import conf, pool, signals, store
+from wsloop import conf
 from wsloop.addressees import facility_name
-from wsloop.drain import Drain
-from wsloop.greenlets import log, logged
-
-logger = logging.getLogger("wsloop.presence")
-
-# All in seconds. That somebody has gone whose worker was killed is told after LIFE + REFRESH + TICK at the most: less
-# than the 30 that the documentation promises. One refresh may fail in between.
-LIFE = 18.0
-REFRESH = 10.0
-RETRY = 2.0  # until the next refresh, after one that failed
-LINGER = 5.0  # for a page to load anew, or the next page of the site
-TICK = 0.5  # between two looks at what is due; the number of anonymous sockets gathers for as long
-KEEP = 3600.0  # until a place is forgotten whose workers have all ended: whoever comes before tells who has gone
-CHUNK = 500  # users in one call of the script, during which Redis does nothing else
-BATCH = 50  # calls in one pipeline
+from wsloop.backend import pool, scripts
 
 Place = str | None  # a facility, or None: the whole site
 
@@ -86,199 +52,16 @@ def presence_channel(facility: str) -> str:
 
 
 def _read(place: Place) -> Who:
-    ((anonymous, *users),) = store.call(pool.client(), [("presence_who", _keys(place), [])], transaction=False)
+    ((anonymous, *users),) = scripts.call(
+        pool.client(), [("presence_who", presence_keys(place), [])], transaction=False
+    )
     return Who(sorted(user.decode() for user in users), anonymous)
 
 
-def _keys(place: Place) -> list[Any]:
+def presence_keys(place: Place) -> list[Any]:
     """Return the keys of a place. What is in braces puts both on one node of a Redis Cluster."""
     tag = "site" if place is None else f"facility:{quote(place)}"
     return [f"{conf.prefix()}wsloop:presence:{{{tag}}}:{key}" for key in ("expiries", "counts")]
 
 
-class _Members:
-    """Who of this worker is in one place.
-
-    Attributes:
-        users: number of sockets by user; 0: the last one has been closed, and it may yet come back.
-        anonymous: number of sockets.
-        come, gone: users of whom Redis has not been told it yet.
-        told_at: when this worker has published the number of anonymous sockets.
-    """
-
-    __slots__ = ("anonymous", "come", "gone", "told_at", "users")
-
-    def __init__(self) -> None:
-        self.users: dict[str, int] = {}
-        self.anonymous = 0
-        self.come: dict[str, None] = {}  # sets with an order
-        self.gone: dict[str, None] = {}
-        self.told_at = float("-inf")
-
-
-class _Call(NamedTuple):
-    """One call of the script ``presence_update``, and the users of whom it tells that they have gone."""
-
-    place: Place
-    gone: list[str]
-    arguments: list[Any]
-
-
-class Presence:
-    """Who is connected to this worker, as Redis is told. Made once in each worker, not before the fork.
-
-    Args:
-        clean_up: called after receivers of the signals ``user_online`` and ``user_offline``, in their greenlet: gives
-            back what they have taken, database connections for example.
-    """
-
-    def __init__(self, clean_up: Callable[[], None] = lambda: None) -> None:
-        self._worker = secrets.token_hex(8)
-        self._clean_up = clean_up
-        self._places: dict[Place, _Members] = {}
-        self._lingering: dict[tuple[Place, str], float] = {}  # in the order of their ends
-        self._unsaid: set[Place] = set()  # where the number of anonymous sockets has changed
-        self._refresh_at = 0.0
-        self._steady_since = 0.0
-        self._failing = False
-        self._changes: Drain[tuple[Place, bool]] = Drain(self._tell)
-        self._signals: Drain[tuple[Signal, str]] = Drain(self._send_signals)
-        self._timer: Any = gevent.get_hub().loop.timer(TICK, TICK)
-
-    def entered(self, facility: str, user: str | None) -> None:
-        """Count a socket that has been opened. Never blocks.
-
-        Args:
-            facility: one with the option ``presence``.
-            user: name of the user; None: anonymous.
-        """
-        if not self._timer.active:
-            now = time.monotonic()
-            self._refresh_at, self._steady_since = now + REFRESH, now
-            self._timer.start(logged, self._tick)
-        if user is None:
-            self._members(facility).anonymous += 1
-            self._unsaid.add(facility)
-            return
-        for place in (facility, None):
-            members = self._members(place)
-            if user not in members.users:
-                members.come[user] = None
-                members.gone.pop(user, None)
-                self._changes.put((place, False))
-            members.users[user] = members.users.get(user, 0) + 1
-            self._lingering.pop((place, user), None)
-
-    def left(self, facility: str, user: str | None) -> None:
-        """Take back one :meth:`entered`: the socket has ended. Never blocks."""
-        if user is None:
-            self._places[facility].anonymous -= 1
-            self._unsaid.add(facility)
-            return
-        for place in (facility, None):
-            users = self._places[place].users
-            users[user] -= 1
-            if not users[user]:
-                self._lingering[place, user] = time.monotonic() + LINGER
-
-    def _members(self, place: Place) -> _Members:
-        members = self._places.get(place)
-        if members is None:
-            members = self._places[place] = _Members()
-        return members
-
-    def _tick(self) -> None:
-        now = time.monotonic()
-        while self._lingering:
-            (place, user), end = next(iter(self._lingering.items()))
-            if end > now:
-                break
-            del self._lingering[place, user]
-            members = self._places[place]
-            del members.users[user]
-            members.come.pop(user, None)
-            members.gone[user] = None
-            self._changes.put((place, False))
-        due = {place for place in self._unsaid if self._places[place].told_at + REFRESH <= now}
-        self._unsaid -= due
-        for place in due:
-            self._changes.put((place, False))
-        if self._refresh_at <= now:
-            self._refresh_at = now + REFRESH
-            for place in self._places:
-                self._changes.put((place, True))
-        if not self._places:
-            self._timer.stop()
-
-    # In the greenlet of the Drain.
-
-    def _tell(self, items: list[tuple[Place, bool]]) -> None:
-        """Tell Redis of places: of all who are there, or of what has changed."""
-        refresh: dict[Place, bool] = {}
-        for place, everything in items:
-            refresh[place] = refresh.get(place, False) or everything
-        calls = (call for place, everything in refresh.items() for call in self._calls(place, everything))
-        while batch := list(itertools.islice(calls, BATCH)):
-            try:
-                answers = store.call(
-                    pool.client(), [("presence_update", _keys(call.place), call.arguments) for call in batch], False
-                )
-            except Exception as exc:
-                self._failed(batch, exc)
-                if not isinstance(exc, (RedisError, OSError)):
-                    log(self._tell, exc)
-            else:
-                self._failing = False
-                for call, answer in zip(batch, answers, strict=True):
-                    self._succeeded(call.place, *answer)
-
-    def _calls(self, place: Place, everything: bool) -> Iterator[_Call]:
-        members = self._places.get(place)
-        if members is None:
-            return
-        come, gone = list(members.users if everything else members.come), list(members.gone)
-        members.come, members.gone = {}, {}
-        now = time.monotonic()
-        channel = "" if place is None else presence_channel(place)
-        parts = range(0, max(len(come), len(gone), 1), CHUNK)
-        for start in parts:
-            some, others = come[start : start + CHUNK], gone[start : start + CHUNK]
-            tell = start == 0 and members.told_at + REFRESH <= now
-            # In the last part: by then the worker's own pairs have not expired.
-            reap = start == parts[-1] and self._steady_since + REFRESH <= now
-            times = [int(LIFE * 1000), int(KEEP * 1000)]
-            arguments = [self._worker, *times, channel, members.anonymous, int(tell), int(reap), len(some)]
-            yield _Call(place, others, [*arguments, *some, *others])
-
-    def _succeeded(self, place: Place, came: list[bytes], went: list[bytes], told: int) -> None:
-        if place is None:
-            for signal, users in ((signals.user_online, came), (signals.user_offline, went)):
-                for user in users:
-                    self._signals.put((signal, user.decode()))
-        members = self._places.get(place)  # None after an earlier part of the same
-        if members is None:
-            return
-        if told:
-            members.told_at = time.monotonic()
-        if not (members.users or members.anonymous or members.gone or place in self._unsaid):
-            del self._places[place]
-
-    def _failed(self, calls: list[_Call], error: Exception) -> None:
-        """Leave it to the next refresh, which tells of all who are there, and of those who have gone."""
-        if not self._failing:
-            logger.warning("who comes and goes cannot be told: %s", error)
-        self._failing = True
-        self._steady_since = time.monotonic()
-        self._refresh_at = min(self._refresh_at, self._steady_since + RETRY)
-        for call in calls:
-            members = self._members(call.place)
-            members.gone.update((user, None) for user in call.gone if user not in members.users)
-
-    def _send_signals(self, items: list[tuple[Signal, str]]) -> None:
-        """Tell the site, in another greenlet: its code may take longer than a refresh can wait."""
-        for signal, user in items:
-            signal.send_robust(sender=Presence, user=user)  # Django logs what receivers raise
-        self._clean_up()
-
-
-__all__ = ["Presence", "Who", "online", "presence_channel", "who"]
+__all__ = ["Who", "online", "presence_channel", "who"]

@@ -15,10 +15,13 @@ from django.core.exceptions import ImproperlyConfigured
 from ws4redis.publisher import RedisPublisher as StockPublisher
 from ws4redis.redis_store import RedisStore
 
-from wsloop import commits, conf, pool, resume
+from wsloop import commits, conf
 from wsloop.addressees import as_list, facility_name
-from wsloop.history import Entry, latest, read
-from wsloop.store import SELF, Outgoing, RedisMessage, Store, last_messages, publish
+from wsloop.backend import pool
+from wsloop.backend.history import Entry, latest, read
+from wsloop.backend.publishing import Outgoing, last_messages, publish
+from wsloop.protocol import resume_tokens
+from wsloop.store import SELF, RedisMessage, Store
 
 
 class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
@@ -167,7 +170,7 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
         channels = [channel.encode() for channel in self._publishers]
         pages = read(self._connection, [(channel, None) for channel in channels])
         positions = {channel: page.top for channel, page in zip(channels, pages, strict=True)}
-        return resume.token(positions, groups=self._own_groups)
+        return resume_tokens.token(positions, groups=self._own_groups)
 
     def __enter__(self) -> RedisPublisher:
         self._batch = []

@@ -26,36 +26,30 @@ from websockets.extensions import Extension
 from websockets.frames import CloseCode
 from ws4redis.wsgi_server import WebsocketWSGIServer
 
-from wsloop import (
-    access,
-    checks,
-    conf,
-    handshake,
-    layers,
-    metrics,
-    pool,
-    redaction,
-    redis_options,
-    resume,
-    routing,
-    subscriptions,
-    tokens,
-    transport,
-)
-from wsloop.access import Access, close_databases
-from wsloop.broker import Broker, Unavailable
-from wsloop.connection import Bounds, Connection
-from wsloop.dialects import BARE, DIALECTS, SILENT, Dialect
+from wsloop import checks, conf, handshake, identity, layers, metrics, redaction, routing, tokens
+from wsloop.backend import pool, redis_options
+from wsloop.db import close_databases
+from wsloop.delivery.subscription import Broker, Unavailable
+from wsloop.facilities import subscriptions
+from wsloop.facilities.inbound import Correspondent, CustomSpeaker, Listener, Speaker
+from wsloop.facilities.recovery import Recovery
 from wsloop.greenlets import logged, spawn
-from wsloop.handlers import Correspondent, CustomSpeaker, Listener, Speaker
-from wsloop.handshake import Refused, try_again
-from wsloop.hub import Hub, Joining, Visitor
-from wsloop.members import Members, WorkerLine
-from wsloop.messages import Message
-from wsloop.presence import Presence, presence_channel, who
-from wsloop.recovery import Recovery
-from wsloop.runner import Consumers, Runner
-from wsloop.transport import Headers, Takeover, Transport
+from wsloop.presence import presence_channel, who
+from wsloop.protocol import resume_tokens
+from wsloop.protocol.dialects import BARE, DIALECTS, SILENT, Dialect
+from wsloop.protocol.messages import Message
+from wsloop.refusals import Refused, try_again
+from wsloop.runtime.groups import Members, WorkerLine
+from wsloop.runtime.runner import Consumers, Runner
+from wsloop.sockets import transport
+from wsloop.sockets.admission import Visitor
+from wsloop.sockets.connection import Connection
+from wsloop.sockets.hub import Hub
+from wsloop.sockets.joining import Joining
+from wsloop.sockets.limits import Bounds
+from wsloop.sockets.transport import Headers, Takeover, Transport
+from wsloop.visitors.attendance import Presence
+from wsloop.visitors.session_watch import Access
 
 logger = logging.getLogger("wsloop.server")
 
@@ -378,7 +372,7 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         handshake.check_origin(request)
         mark = engine().access.mark()  # before the database is asked
         self._authenticate(request)
-        visitor = access.visitor(request, handshake.client_address(environ))
+        visitor = identity.visitor(request, handshake.client_address(environ))
         _make_room(visitor)
         opening = Opening(takeover, answer, extensions, mark)
         if options.presence:
@@ -442,7 +436,7 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
             joining = opening.join(opening.channels, visitor, handler)
             recovery = Recovery(engine().hub, broker, dialect, opening.channels, options)
             recorder = subscriptions.Recorder()
-            text = request.GET.get(resume.PARAMETER) if dialect.tells else None
+            text = request.GET.get(resume_tokens.PARAMETER) if dialect.tells else None
             if recovery.start(text, groups="subscribe-group" in asked):
                 subscriber.send_persisted_messages(recorder)
                 broker.sync()

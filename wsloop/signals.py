@@ -1,9 +1,10 @@
 """Tells all workers of the site about users and sessions that have changed, from wherever they were changed.
 
 Views, the admin, shells, management commands and task queues save users, change their groups and sign them out.
-Django's signals tell of it here, and once it is committed a notice is published, on which :mod:`wsloop.access` looks at
-the sockets concerned. A notice says who has changed, not what: the database is asked for that, so one too many does
-no harm. One that is lost, because Redis is down, is made up for when the workers reach Redis again.
+Django's signals tell of it here, and once the change is committed a notice is published, on which
+:mod:`wsloop.visitors.session_watch` looks at the sockets concerned. A notice says who has changed, not what: the
+database is asked for that, so one too many does no harm. One that is lost, because Redis is down, is made up for when
+the workers reach Redis again.
 
 This module must not know gevent or sockets.
 """
@@ -25,7 +26,8 @@ from django.db.models.signals import m2m_changed, post_delete, post_save, pre_de
 from django.dispatch import Signal
 from redis.exceptions import RedisError
 
-from wsloop import addressees, pool, store
+from wsloop import addressees
+from wsloop.backend import keys, pool
 
 logger = logging.getLogger("wsloop.signals")
 
@@ -185,7 +187,7 @@ def _tell(notice: dict[str, Any], using: str) -> None:
 
 def _publish(notice: str) -> None:
     try:
-        pool.client().publish(store.control_channel(), notice)
+        pool.client().publish(keys.control_channel(), notice)
     except (RedisError, OSError) as exc:
         logger.warning("a change takes no effect on open sockets before workers connect to Redis anew: %s", exc)
 

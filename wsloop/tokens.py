@@ -22,7 +22,7 @@ from django.utils.crypto import constant_time_compare
 
 from wsloop import conf
 from wsloop.addressees import facility_name
-from wsloop.handshake import Refused
+from wsloop.refusals import Refused
 
 PARAMETER = "token"
 SUBPROTOCOL = "wsloop.token."

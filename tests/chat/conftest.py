@@ -23,8 +23,8 @@ from django.test import Client, override_settings  # noqa: E402
 from django.test.utils import setup_test_environment, teardown_test_environment  # noqa: E402
 
 from tests.integration.harness import free_port  # noqa: E402
-from wsloop import pool  # noqa: E402
-from wsloop.messages import unwrap  # noqa: E402
+from wsloop.backend import pool  # noqa: E402
+from wsloop.protocol.messages import unwrap  # noqa: E402
 
 QUICK_HASHER = "django.contrib.auth.hashers.MD5PasswordHasher"  # these tests are not about passwords
 

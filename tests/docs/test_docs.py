@@ -195,7 +195,8 @@ def test_settings_are_documented_with_their_defaults():
 
 
 def test_forms_of_the_connection_are_understood(monkeypatch):
-    from wsloop import conf, redis_options
+    from wsloop import conf
+    from wsloop.backend import redis_options
 
     forms = [row[0] for row in rows(ROOT / "docs/reference/settings.rst", "Form")]
     assert len(forms) == 6

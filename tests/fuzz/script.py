@@ -6,7 +6,7 @@ come steps, a byte each with what belongs to them; see :func:`steps`.
 
 from tests.property.line import Line, agrees
 from tests.property.rfc6455 import client_frame, deflated, echo
-from wsloop.connection import encode
+from wsloop.protocol.frames import encode
 
 COMPRESSION, SMALL, RATE, HANG_UP, SLOW = 1, 2, 4, 8, 16  # options
 FRAME, FRAME_TOO, DEFLATED, RAW, WRITE, MESSAGE, CLOSE, LARGE = range(8)  # steps

@@ -15,8 +15,9 @@ from websockets.frames import Close, Opcode
 
 from tests.property.rfc6455 import may_be_sent
 from tests.unit.peer import Peer, Recorder, turn
-from wsloop.connection import Bounds, Connection
-from wsloop.transport import READ, RECEIVE_SIZE, Transport
+from wsloop.sockets.connection import Connection
+from wsloop.sockets.limits import Bounds
+from wsloop.sockets.transport import READ, RECEIVE_SIZE, Transport
 
 MAX_SIZE = 65536
 

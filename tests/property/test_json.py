@@ -6,10 +6,11 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsloop import layers, strict_json
+from wsloop import layers
 from wsloop.consumers import JsonWebsocketConsumer
-from wsloop.dialects import Misunderstood, parse
-from wsloop.strict_json import NotJson
+from wsloop.protocol import strict_json
+from wsloop.protocol.dialects import Misunderstood, parse
+from wsloop.protocol.strict_json import NotJson
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=())),

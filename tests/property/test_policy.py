@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat.policy import allowed_channels
-from wsloop.subscriptions import Subscriber
+from wsloop.facilities.subscriptions import Subscriber
 
 POSSIBLE = [*Subscriber.subscription_channels, *Subscriber.publish_channels]
 ODD = ["publish-everything", "subscribe-*", "publish-broadcast ", "PUBLISH-USER", "", "echo"]

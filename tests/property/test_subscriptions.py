@@ -10,10 +10,11 @@ from django.core.handlers.wsgi import WSGIRequest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from wsloop import store
-from wsloop.handshake import Refused
+from wsloop.backend.keys import control_channel
+from wsloop.backend.publishing import encode
+from wsloop.facilities.subscriptions import Subscriber, check_facility, facility, requested
+from wsloop.refusals import Refused
 from wsloop.store import Store
-from wsloop.subscriptions import Subscriber, check_facility, facility, requested
 
 POSSIBLE = [*Subscriber.subscription_channels, *Subscriber.publish_channels]
 latin_1 = st.text(st.characters(max_codepoint=255), max_size=100)
@@ -119,7 +120,7 @@ def test_different_targets_have_different_channels_as_far_as_sockets_may_have_th
     assume(allowed(first[0], first[2]) and allowed(second[0], second[2]))
     ones, others = channel(*first), channel(*second)
     assert not set(ones) & set(others)
-    assert store.control_channel().decode() not in (*ones, *others)
+    assert control_channel().decode() not in (*ones, *others)
 
 
 # What is published.
@@ -133,7 +134,7 @@ values = st.recursive(
 
 @given(value=values | st.binary())
 def test_what_is_published_arrives(value):
-    payload = store.encode(value)
+    payload = encode(value)
     assert type(payload) is bytes
     if isinstance(value, bytes):
         assert payload == value

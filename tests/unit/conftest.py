@@ -27,11 +27,13 @@ from prometheus_client import REGISTRY  # noqa: E402
 
 from tests.unit.gate import Gate  # noqa: E402
 from tests.unit.peer import Peer, Recorder  # noqa: E402
-from wsloop import conf, pool  # noqa: E402
-from wsloop.connection import Bounds, Connection  # noqa: E402
-from wsloop.dialects import BARE  # noqa: E402
-from wsloop.messages import unwrap  # noqa: E402
-from wsloop.transport import Transport  # noqa: E402
+from wsloop import conf  # noqa: E402
+from wsloop.backend import pool  # noqa: E402
+from wsloop.protocol.dialects import BARE  # noqa: E402
+from wsloop.protocol.messages import unwrap  # noqa: E402
+from wsloop.sockets.connection import Connection  # noqa: E402
+from wsloop.sockets.limits import Bounds  # noqa: E402
+from wsloop.sockets.transport import Transport  # noqa: E402
 
 BOUND = 60  # seconds; every wait of a test is for an event, and this is when it is given up
 

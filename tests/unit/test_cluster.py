@@ -10,8 +10,8 @@ from redis import RedisCluster
 from tests.integration.harness import free_port, wait_until
 from tests.integration.redis_topologies import Address, ClusterSetup
 from tests.requires import need
-from wsloop import pool
-from wsloop.cluster import Cluster
+from wsloop.backend import pool
+from wsloop.backend.cluster import Cluster
 
 
 @pytest.fixture(scope="module")

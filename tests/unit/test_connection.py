@@ -16,11 +16,15 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Close, Frame, Opcode
 
 from tests.unit.peer import WAIT, Recorder, close_frame, masked, turn
-from wsloop import connection as module
-from wsloop.connection import TOO_SLOW, Bounds, Connection, encode
-from wsloop.deflate import Deflate
-from wsloop.dialects import V1_DIALECT
-from wsloop.transport import READ
+from wsloop.protocol.close_codes import TOO_SLOW
+from wsloop.protocol.deflate import Deflate
+from wsloop.protocol.dialects import V1_DIALECT
+from wsloop.protocol.frames import encode
+from wsloop.sockets import connection as module
+from wsloop.sockets import limits
+from wsloop.sockets.connection import Connection
+from wsloop.sockets.limits import Bounds
+from wsloop.sockets.transport import READ
 
 CONT, TEXT, BINARY, PING, PONG, CLOSE = (
     Opcode.CONT,
@@ -1085,7 +1089,7 @@ def test_where_input_may_be_compressed_little_of_it_is_inflated_before_it_is_cou
 
 
 def test_connections_of_one_user_wait_for_each_other_and_none_is_closed(connect, clock, reached):
-    together = module.Bucket()
+    together = limits.Bucket()
     members = [connect(rate=10, burst=20, handler=Pausing()) for _ in range(2 * module.SHARED)]
     for connection, peer, _ in members:
         connection.shared = together

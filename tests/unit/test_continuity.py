@@ -9,10 +9,11 @@ from redis.exceptions import ConnectionError as NoConnection
 
 from tests.integration.harness import wait_until
 from tests.unit.peer import WAIT, turn
-from wsloop import conf, history, pool, store
-from wsloop import continuity as module
-from wsloop.continuity import Continuity
-from wsloop.store import Outgoing
+from wsloop import conf
+from wsloop.backend import history, keys, pool, publishing
+from wsloop.backend.publishing import Outgoing
+from wsloop.delivery import continuity as module
+from wsloop.delivery.continuity import Continuity
 
 A, B = b"unit:broadcast:a", b"unit:user:john:a"
 OPTIONS = conf.Facility(size=1000, ttl=60)
@@ -98,7 +99,7 @@ class Lines:
 
     def publish(self, *texts, channel=A, options=OPTIONS):
         """Publish, and return what would arrive."""
-        store.publish(pool.client(), [Outgoing([channel], text.encode(), 0, options) for text in texts])
+        publishing.publish(pool.client(), [Outgoing([channel], text.encode(), 0, options) for text in texts])
         return [entry.message for entry in history.latest(pool.client(), channel, len(texts))]
 
     def arrive(self, *messages, channel=A):
@@ -350,7 +351,7 @@ def test_whatever_happens_to_the_subscription_each_message_comes_once_and_in_ord
         what = chance.random()
         if what < 0.5:
             channels = chance.choice([(A,), (B,), (A, B)])
-            store.publish(pool.client(), [Outgoing(channels, b"%d" % number, 0, OPTIONS)])
+            publishing.publish(pool.client(), [Outgoing(channels, b"%d" % number, 0, OPTIONS)])
             for channel in channels:
                 published[channel].append(str(number))
                 under_way.append((channel, history.latest(pool.client(), channel, 1)[0].message))
@@ -412,7 +413,7 @@ def test_a_master_that_had_missed_the_last_messages_is_noticed(line, redis):
     line.watch(A)
     messages = line.publish("1", "2", "3")
     line.arrive(*messages)
-    meta, stream = store.history_keys(A)
+    meta, stream = keys.history_keys(A)
     (_, fields), *_ = redis.xrange(stream)
     redis.delete(stream)
     redis.xadd(stream, fields, id="1-0")
@@ -460,7 +461,7 @@ def test_pages_in_the_middle_of_which_the_rest_is_trimmed(line, reads, monkeypat
     line.arrive(messages[-1])
     wait_until(lambda: len(reads.questions) == 2, what="the first page")
     turn()
-    pool.client().xtrim(store.history_keys(A)[1], maxlen=5, approximate=False)
+    pool.client().xtrim(keys.history_keys(A)[1], maxlen=5, approximate=False)
     reads.behind.set()
     line.settle()
     assert line.texts() == [str(number) for number in range(11)] + ["lost"]

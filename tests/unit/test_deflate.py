@@ -7,7 +7,7 @@ import pytest
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import Frame, Opcode
 
-from wsloop.deflate import Deflate, compressor, pays, window_bits
+from wsloop.protocol.deflate import Deflate, compressor, pays, window_bits
 
 TEXT, BINARY, CONT, PING = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING
 

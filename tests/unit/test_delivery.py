@@ -10,7 +10,7 @@ from django.db import DatabaseError, connection, transaction
 from django.test import TestCase
 
 from tests.unit.peer import WAIT
-from wsloop import pool, store
+from wsloop.backend import keys, pool
 from wsloop.outbox import delivery
 from wsloop.outbox.models import Message
 
@@ -265,7 +265,7 @@ def test_the_options_of_the_facility_apply(shared_redis, wait, facility, with_se
     with_settings(WSLOOP={"FACILITIES": {facility: {"size": 2}}})
     wait("one", "two", "three")
     delivery.drain(ALL)
-    _, history = store.history_keys(f"unit:broadcast:{facility}")
+    _, history = keys.history_keys(f"unit:broadcast:{facility}")
     assert [fields[b"d"] for _, fields in pool.client().xrange(history)] == [b"two", b"three"]
 
 
@@ -277,10 +277,10 @@ def broken(shared_redis, redis_client, facility, with_settings):
     """A facility with a history; in the place of the history of user john there is something else."""
     with_settings(WSLOOP={"FACILITIES": {facility: {"size": 10}}})
     channel = f"unit:user:john:{facility}"
-    keys = [key.decode() for key in store.history_keys(channel)]
-    for key in keys:
+    names = [key.decode() for key in keys.history_keys(channel)]
+    for key in names:
         redis_client.set(key, "no hash and no stream")
-    return channel, lambda: redis_client.delete(*keys)
+    return channel, lambda: redis_client.delete(*names)
 
 
 def test_a_message_that_redis_refuses_does_not_hold_up_the_others(broken, received, wait, caplog):

@@ -8,9 +8,9 @@ import re
 import pytest
 
 from tests.integration.harness import ROOT
-from wsloop import dialects, resume
-from wsloop.dialects import BARE, DIALECTS, SILENT, V1_DIALECT, Misunderstood, Published, parse
-from wsloop.messages import Message, Position
+from wsloop.protocol import dialects, resume_tokens
+from wsloop.protocol.dialects import BARE, DIALECTS, SILENT, V1_DIALECT, Misunderstood, Published, parse
+from wsloop.protocol.messages import Message, Position
 
 NEWS, CHATTERS = b"unit:broadcast:news", b"unit:group:chatters:news"
 PAGE = (ROOT / "docs" / "reference" / "wsloop-v1.rst").read_text()
@@ -57,7 +57,7 @@ def test_consumers_speak_a_dialect_that_says_nothing_and_that_no_client_can_ask_
 def test_a_message_as_the_page_has_it():
     text, binary = examples("message")
     made = frame(V1_DIALECT.message(NEWS, Message(b"Hello", "9fQ2mX0aB1cD", 17, "-")))
-    assert made == text | {"position": f"{resume.label(NEWS)}.17.9fQ2mX0aB1cD"}
+    assert made == text | {"position": f"{resume_tokens.label(NEWS)}.17.9fQ2mX0aB1cD"}
     assert re.fullmatch(r"[\w-]{8}\.17\.9fQ2mX0aB1cD", text["position"])
     assert frame(V1_DIALECT.message(CHATTERS, Message(base64.b64decode("AAEC/w==")), own=True)) == binary
 
@@ -96,7 +96,7 @@ def test_words_about_a_message():
         "type": "message",
         "audience": "broadcast",
         "data": "x",
-        "position": resume.position(NEWS, Position(1, "a")),
+        "position": resume_tokens.position(NEWS, Position(1, "a")),
         "own": True,
         "kept": True,
     }
@@ -108,7 +108,7 @@ def test_a_position_by_itself():
     (example,) = examples("position")
     made = frame(V1_DIALECT.position(NEWS, Message(b"x", "a", 1, "-", True)))
     assert set(made) == set(example)
-    assert made["position"] == resume.position(NEWS, Position(1, "a"))
+    assert made["position"] == resume_tokens.position(NEWS, Position(1, "a"))
     assert V1_DIALECT.position(NEWS, Message(b"x", "a", several=True)) is None, "without a history there is none"
 
 
@@ -143,7 +143,7 @@ def test_an_ack_as_the_page_has_it():
 def test_a_loss_as_the_page_has_it():
     (example,) = examples("error")
     made = frame(V1_DIALECT.lost(b"unit:user:john:news", Position(3, "Xy0aB1cD9fQ2")))
-    assert made == example | {"position": resume.position(b"unit:user:john:news", Position(3, "Xy0aB1cD9fQ2"))}
+    assert made == example | {"position": resume_tokens.position(b"unit:user:john:news", Position(3, "Xy0aB1cD9fQ2"))}
     assert frame(V1_DIALECT.lost(CHATTERS, Position(3, "x")))["name"] == "chatters"
 
 

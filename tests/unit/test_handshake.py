@@ -9,8 +9,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import RequestFactory
 
 from wsloop import conf, handshake
-from wsloop.deflate import Deflate
-from wsloop.handshake import RefusalLog, Refused, check_origin, check_sizes, client_address, negotiate
+from wsloop.handshake import RefusalLog, check_origin, check_sizes, client_address, negotiate
+from wsloop.protocol.deflate import Deflate
+from wsloop.refusals import Refused
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = base64.b64encode(hashlib.sha1(f"{KEY}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()).decode()

@@ -7,10 +7,11 @@ import pytest
 import redis.exceptions as redis_exceptions
 
 from tests.unit.peer import WAIT
-from wsloop import conf, pool, store
-from wsloop import history as module
-from wsloop.messages import Position, unwrap
-from wsloop.store import Outgoing
+from wsloop import conf
+from wsloop.backend import history as module
+from wsloop.backend import keys, pool, publishing
+from wsloop.backend.publishing import Outgoing
+from wsloop.protocol.messages import Position, unwrap
 
 OPTIONS = conf.Facility(size=1000, ttl=60)
 
@@ -27,7 +28,7 @@ def channel(redis, facility):
 
 
 def publish(channel, *texts, options=OPTIONS):
-    store.publish(pool.client(), [Outgoing([channel], text.encode(), 0, options) for text in texts])
+    publishing.publish(pool.client(), [Outgoing([channel], text.encode(), 0, options) for text in texts])
 
 
 def read(channel, since):
@@ -73,7 +74,7 @@ def test_messages_are_what_arrives_live(channel):
         listener.get_message(timeout=WAIT)
         since = top(channel)
         message = Outgoing([channel, channel + b"2"], b"\xff\x00\r\n", 0, OPTIONS)
-        store.publish(pool.client(), [message, Outgoing([channel], b"", 0, OPTIONS)])
+        publishing.publish(pool.client(), [message, Outgoing([channel], b"", 0, OPTIONS)])
         live = [unwrap(listener.get_message(timeout=WAIT)["data"]) for _ in range(2)]
     assert [entry.message for entry in read(channel, since).entries] == live
     assert [message.several for message in live] == [True, False]
@@ -155,7 +156,7 @@ def test_a_channel_without_messages_has_a_position_that_later_ones_follow(channe
     genesis = top(channel)
     assert genesis.offset == 0
     assert top(channel) == genesis, "it stays"
-    meta, _ = store.history_keys(channel)
+    meta, _ = keys.history_keys(channel)
     assert module.EMPTY_META - 10 < redis.ttl(meta) <= module.EMPTY_META
     assert read(channel, genesis)[:3] == ([], genesis, True)
     publish(channel, "1", "2")
@@ -165,14 +166,14 @@ def test_a_channel_without_messages_has_a_position_that_later_ones_follow(channe
 
 
 def test_as_long_as_somebody_asks_the_position_of_an_empty_channel_stays(channel, redis):
-    meta, _ = store.history_keys(channel)
+    meta, _ = keys.history_keys(channel)
     top(channel)
     redis.expire(meta, 10)
     top(channel)
     assert redis.ttl(meta) > module.EMPTY_META - 10
     publish(channel, "1")
     top(channel)
-    assert redis.ttl(meta) > store.META_TTL - 10, "it is never shortened"
+    assert redis.ttl(meta) > publishing.META_TTL - 10, "it is never shortened"
 
 
 def test_a_history_trimmed_behind_the_position_is_a_gap(channel):
@@ -190,7 +191,7 @@ def test_an_expired_history_is_a_gap_for_those_who_have_missed_something_alone(c
     first = top(channel)
     publish(channel, "2")
     second = top(channel)
-    redis.delete(store.history_keys(channel)[1])  # as it expires
+    redis.delete(keys.history_keys(channel)[1])  # as it expires
     assert read(channel, first)[:3] == ([], second, False)
     assert read(channel, second)[:3] == ([], second, True)
     publish(channel, "3")
@@ -201,7 +202,7 @@ def test_an_expired_history_is_a_gap_for_those_who_have_missed_something_alone(c
 def test_where_the_top_is_lost_all_is(channel, redis):
     publish(channel, "1", "2")
     since = top(channel)
-    meta, stream = store.history_keys(channel)
+    meta, stream = keys.history_keys(channel)
     redis.delete(meta)
     page = read(channel, since)
     assert page[:3] == ([], page.top, False)
@@ -255,7 +256,7 @@ def test_where_nothing_can_be_written_the_first_message_follows_all_the_same(cha
     before = top(channel)
     redis.config_set("maxmemory", 0)
     assert before == (0, "-")
-    assert not redis.exists(store.history_keys(channel)[0])
+    assert not redis.exists(keys.history_keys(channel)[0])
     publish(channel, "1", "2")
     assert texts(read(channel, before)) == ["1", "2"]
 

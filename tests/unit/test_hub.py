@@ -14,13 +14,18 @@ from websockets.frames import Close, Frame, Opcode
 
 from tests.unit.peer import close_frame, masked, turn
 from wsloop import greenlets
-from wsloop import hub as module
-from wsloop.connection import Bounds, Connection, encode
-from wsloop.deflate import Deflate
-from wsloop.dialects import BARE, V1_DIALECT
-from wsloop.handlers import Listener
-from wsloop.hub import Hub, Index, Joining, News, Visitor, is_text
-from wsloop.messages import Message, Position
+from wsloop.facilities.inbound import Listener
+from wsloop.protocol.deflate import Deflate
+from wsloop.protocol.dialects import BARE, V1_DIALECT
+from wsloop.protocol.frames import encode
+from wsloop.protocol.messages import Message, Position
+from wsloop.sockets import hub as module
+from wsloop.sockets.admission import Visitor
+from wsloop.sockets.connection import Connection
+from wsloop.sockets.hub import Hub
+from wsloop.sockets.index import Index
+from wsloop.sockets.joining import Joining, News, is_text
+from wsloop.sockets.limits import Bounds
 
 NEWS, SPORT = b"broadcast:news", b"broadcast:sport"
 

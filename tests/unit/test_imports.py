@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 
 import pytest
@@ -10,191 +11,72 @@ from tests.integration.harness import ROOT
 
 PACKAGE = ROOT / "wsloop"
 
-# Of wsloop. A connection is set up server -> handshake, subscriptions, broker, hub -> connection -> transport.
-MAY_IMPORT = {
-    "": set(),
-    "sentinel": set(),
-    "cluster": set(),
-    "greenlets": set(),
-    "kinds": set(),
-    "strict_json": set(),
-    "commits": set(),
-    "conf": {"kinds"},
-    "redis_options": {"conf", "sentinel"},
-    "addressees": {"conf", "kinds"},
-    "drain": {"greenlets"},
-    "turns": {"greenlets"},
-    "transport": set(),
-    "metrics": set(),
-    "deflate": set(),
-    "handshake": {"conf", "deflate", "kinds", "metrics", "redaction"},
-    "redaction": set(),
-    "checks": {"conf", "kinds", "redis_options", "subscriptions"},
-    "pool": {"cluster", "conf", "redis_options"},
-    "messages": {"conf"},
-    "store": {"addressees", "conf", "messages", "redis_options", "strict_json"},
-    "history": {"messages", "store"},
-    "replay": {"history", "messages"},
-    "resume": {"messages"},
-    "dialects": {"messages", "resume", "strict_json"},
-    "publisher": {"addressees", "commits", "conf", "history", "pool", "resume", "store"},
-    "templatetags.wsloop": {"publisher"},
-    "signals": {"addressees", "pool", "store"},
-    "apps": {"checks", "redis_options", "signals"},
-    "connection": {"deflate", "dialects", "metrics", "transport"},
-    "hub": {"conf", "connection", "dialects", "greenlets", "messages", "metrics"},
-    "access": {"addressees", "conf", "connection", "drain", "greenlets", "hub"},
-    "presence": {"addressees", "conf", "drain", "greenlets", "pool", "signals", "store"},
-    "tokens": {"addressees", "conf", "handshake"},
-    "continuity": {"drain", "greenlets", "history", "messages", "metrics", "pool", "replay"},
-    "broker": {"conf", "continuity", "drain", "greenlets", "messages", "metrics", "pool", "store", "turns"},
-    "recovery": {
-        "broker",
-        "conf",
-        "connection",
-        "dialects",
-        "history",
-        "replay",
-        "hub",
-        "messages",
-        "metrics",
-        "pool",
-        "resume",
-    },
-    "subscriptions": {"conf", "handshake", "pool", "store"},
-    "exceptions": set(),
-    "consumers": {"exceptions", "strict_json"},
-    "layers": {"conf", "consumers", "exceptions", "pool", "store"},
-    "members": {"broker", "drain", "greenlets", "layers", "pool", "store"},
-    "routing": {"conf", "consumers"},
-    "runner": {
-        "access",
-        "conf",
-        "connection",
-        "consumers",
-        "exceptions",
-        "greenlets",
-        "handshake",
-        "hub",
-        "layers",
-        "members",
-        "metrics",
-        "strict_json",
-        "turns",
-    },
-    "handlers": {"access", "broker", "conf", "connection", "dialects", "drain", "hub", "store", "subscriptions"},
-    "server": {
-        "access",
-        "broker",
-        "checks",
-        "conf",
-        "connection",
-        "dialects",
-        "greenlets",
-        "handlers",
-        "handshake",
-        "hub",
-        "layers",
-        "members",
-        "messages",
-        "metrics",
-        "pool",
-        "presence",
-        "recovery",
-        "redaction",
-        "redis_options",
-        "resume",
-        "routing",
-        "runner",
-        "subscriptions",
-        "tokens",
-        "transport",
-    },
-    "management.commands.runserver": {"redaction"},
-    "testing": {"testing.communicator", "testing.notifications"},
-    "testing.communicator": {"conf", "consumers", "routing", "testing.memory", "testing.scheduler", "testing.sockets"},
-    "testing.memory": {"layers", "testing.scheduler"},
-    "testing.notifications": {
-        "conf",
-        "history",
-        "messages",
-        "publisher",
-        "signals",
-        "store",
-        "testing.memory",
-        "testing.scheduler",
-    },
-    "testing.plugin": {"testing.memory", "testing.notifications"},
-    "testing.scheduler": {"exceptions"},
-    "testing.sockets": {"conf", "consumers", "exceptions", "layers", "testing.memory", "testing.scheduler"},
-    "outbox": {"outbox.delivery"},
-    "outbox.apps": set(),
-    "outbox.models": set(),
-    "outbox.delivery": {"commits", "conf", "outbox.models", "pool", "store"},
-    "outbox.management.commands.wsloop_outbox": {"outbox.delivery", "outbox.models"},
+# What the packages of the engine may import of each other; the modules at the top are above or below them, see there.
+PACKAGES = {
+    "protocol": set(),
+    "backend": {"protocol"},
+    "sockets": {"protocol"},
+    "delivery": {"backend", "protocol"},
+    "visitors": {"backend", "sockets", "protocol"},
+    "facilities": {"delivery", "sockets", "backend", "protocol"},
+    "runtime": {"delivery", "sockets", "backend", "protocol"},
+    "outbox": {"backend", "protocol"},
+    "testing": {"backend", "protocol"},
 }
+# Modules that know no package, so that all may use them.
+BELOW = {"addressees", "commits", "conf", "db", "drain", "exceptions", "greenlets", "kinds", "metrics", "redaction"}
+BELOW |= {"refusals", "turns"}
+# What sites import, and the pieces of it that packages build on.
+SHARED = {"consumers", "layers", "presence", "publisher", "routing", "signals", "store"}
 
 SOCKETS = {"socket", "select", "selectors", "ssl", "asyncio"}
 GEVENT = {"gevent", "greenlet"}
 HTTP = {"django.http", "django.core.handlers", "wsgiref", "http"}
+# Of packages, and of modules at the top.
 MUST_NOT_KNOW = {
-    "conf": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
-    "kinds": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
-    "redis_options": SOCKETS | GEVENT | {"websockets"},
+    "protocol": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis"},
+    "backend": SOCKETS | GEVENT | HTTP | {"websockets"},
+    "sockets": {"redis", "ws4redis", "django", "asyncio", "ssl"},
+    "delivery": SOCKETS | HTTP | {"websockets", "django"},
+    "visitors": SOCKETS | HTTP | {"ws4redis", "websockets"},
+    "facilities": SOCKETS - {"select"} | {"asyncio"},
+    "runtime": SOCKETS | {"ws4redis", "django.http"},
+    "testing": SOCKETS | {"gevent", "ws4redis", "websockets"},
+    "outbox": GEVENT | HTTP | {"ws4redis", "websockets"},
     "addressees": SOCKETS | GEVENT | HTTP | {"redis", "websockets"},
-    "commits": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "websockets"},
-    "greenlets": SOCKETS | {"redis", "ws4redis", "websockets", "django"},
-    "strict_json": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "websockets", "django"},
-    "sentinel": SOCKETS | GEVENT | {"websockets", "django", "ws4redis"},
-    "cluster": SOCKETS | GEVENT | {"websockets", "django", "ws4redis"},
-    "drain": SOCKETS | {"redis", "django", "websockets"},
-    "turns": SOCKETS | {"redis", "django", "websockets"},
-    "transport": {"redis", "django", "websockets", "ws4redis"},
-    "handshake": SOCKETS | GEVENT | {"redis", "ws4redis"},
     "checks": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
-    "redaction": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "websockets"},
-    "pool": SOCKETS | GEVENT | {"websockets", "django"},
-    "store": SOCKETS | GEVENT | HTTP | {"websockets"},
-    "messages": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "websockets"},
-    "replay": SOCKETS | GEVENT | HTTP | {"ws4redis", "django", "websockets"},
-    "history": SOCKETS | GEVENT | HTTP | {"ws4redis", "django", "websockets"},
-    "resume": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "websockets"},
-    "dialects": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "websockets"},
-    "publisher": SOCKETS | GEVENT | HTTP | {"websockets"},
-    "templatetags.wsloop": SOCKETS | GEVENT | HTTP | {"ws4redis", "websockets"},
-    "continuity": SOCKETS | HTTP | {"ws4redis", "django", "websockets"},
-    "recovery": SOCKETS | HTTP | {"ws4redis", "django"},
-    "signals": SOCKETS | GEVENT | HTTP | {"websockets"},
-    "tokens": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
-    "access": SOCKETS | {"redis", "ws4redis", "websockets"},
-    "presence": SOCKETS | HTTP | {"ws4redis", "websockets"},
-    "connection": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "os"},
-    "hub": SOCKETS | HTTP | {"redis", "ws4redis", "websockets", "django"},
-    "broker": SOCKETS | HTTP | {"websockets", "django"},
-    "subscriptions": SOCKETS | GEVENT | {"websockets"},
-    "exceptions": SOCKETS | HTTP | {"gevent", "redis", "ws4redis", "django", "websockets"},
+    "commits": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "websockets"},
+    "conf": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
     "consumers": SOCKETS | GEVENT | {"redis", "ws4redis"},
+    "db": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "websockets"},
+    "drain": SOCKETS | {"redis", "django", "websockets"},
+    "exceptions": SOCKETS | HTTP | {"gevent", "redis", "ws4redis", "django", "websockets"},
+    "greenlets": SOCKETS | {"redis", "ws4redis", "websockets", "django"},
+    "handshake": SOCKETS | GEVENT | {"redis", "ws4redis"},
+    "identity": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
+    "kinds": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
     "layers": SOCKETS | GEVENT | HTTP | {"websockets"},
-    "members": SOCKETS | HTTP | {"websockets", "django"},
+    "presence": SOCKETS | GEVENT | HTTP | {"ws4redis", "websockets"},
+    "publisher": SOCKETS | GEVENT | HTTP | {"websockets"},
+    "redaction": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "websockets"},
+    "refusals": SOCKETS | GEVENT | {"redis", "ws4redis", "django", "websockets"},
     "routing": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
-    "runner": SOCKETS | {"ws4redis", "django.http"},
-    "handlers": SOCKETS | HTTP | {"ws4redis"},
     "server": SOCKETS,
-    "testing": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "websockets"},
-    "testing.communicator": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
-    "testing.memory": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "websockets"},
-    "testing.notifications": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "websockets"},
-    "testing.plugin": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "websockets"},
-    "testing.scheduler": SOCKETS | HTTP | {"gevent", "redis", "ws4redis", "websockets"},
-    "testing.sockets": SOCKETS | HTTP | {"gevent", "ws4redis", "websockets"},
-    "outbox": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "websockets"},
-    "outbox.models": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "websockets"},
-    "outbox.delivery": SOCKETS | GEVENT | HTTP | {"ws4redis", "websockets"},
-    "outbox.management.commands.wsloop_outbox": GEVENT | HTTP | {"ws4redis", "websockets"},
+    "signals": SOCKETS | GEVENT | HTTP | {"websockets"},
+    "store": SOCKETS | GEVENT | HTTP | {"websockets"},
+    "templatetags": SOCKETS | GEVENT | HTTP | {"ws4redis", "websockets"},
+    "tokens": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
+    "turns": SOCKETS | {"redis", "django", "websockets"},
+}
+EXCEPTIONS = {
+    "protocol.resume_tokens": {"django"},  # signs
+    "outbox.management.commands.wsloop_outbox": SOCKETS,  # waits for signals
+    "sockets.transport": SOCKETS,  # takes them over
+    "facilities.subscriptions": {"ws4redis", "http"},
 }
 ONLY = {
-    "uwsgi": {"transport"},
-    "django.conf": {"checks", "conf", "redis_options", "signals"},
+    "uwsgi": {"sockets.transport"},
+    "django.conf": {"checks", "conf", "backend.redis_options", "signals"},
     "websockets.server": {"handshake"},
     "pytest": {"testing.plugin"},
 }
@@ -233,20 +115,37 @@ def module_of(name):
     return max((other for other in MODULES if other and is_part_of(name, f"wsloop.{other}")), key=len, default="")
 
 
-def test_every_module_is_in_the_tables():
-    assert set(MODULES) == set(MAY_IMPORT)
+def package_of(name):
+    """The package of a module; of one at the top its own name."""
+    return name.partition(".")[0]
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_imports_of_the_engine_go_one_way(name):
-    found = {module_of(each) for each in imported(MODULES[name])} - {"", name}
-    assert found <= MAY_IMPORT[name]
-    assert found == MAY_IMPORT[name], "the table says more than there is"
+@pytest.mark.parametrize("name", [name for name in MODULES if package_of(name) in PACKAGES])
+def test_packages_are_imported_in_one_direction(name):
+    package = package_of(name)
+    found = {package_of(module_of(each)) for each in imported(MODULES[name])} - {"", package}
+    allowed = PACKAGES[package] | BELOW
+    if package in ("facilities", "runtime", "testing", "visitors"):
+        allowed |= SHARED | {"identity"}
+    assert found <= allowed
 
 
-@pytest.mark.parametrize("name", MUST_NOT_KNOW)
+@pytest.mark.parametrize("name", sorted(BELOW))
+def test_what_all_may_use_knows_no_package(name):
+    found = {package_of(module_of(each)) for each in imported(MODULES[name])} - {"", name}
+    assert found <= BELOW
+
+
+@pytest.mark.parametrize("name", sorted(SHARED))
+def test_what_sites_import_needs_no_worker(name):
+    found = {package_of(module_of(each)) for each in imported(MODULES[name])} - {"", name}
+    assert found <= {"backend", "protocol"} | BELOW | SHARED
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if package_of(name) in MUST_NOT_KNOW])
 def test_what_a_module_must_not_know(name):
-    known = {other for other in MUST_NOT_KNOW[name] for each in imported(MODULES[name]) if is_part_of(each, other)}
+    forbidden = MUST_NOT_KNOW[package_of(name)] - EXCEPTIONS.get(name, set())
+    known = {other for other in forbidden for each in imported(MODULES[name]) if is_part_of(each, other)}
     assert not known
 
 
@@ -258,24 +157,42 @@ def test_what_only_one_module_knows(other):
 
 def test_the_websocket_api_of_uwsgi_is_not_called():
     """Its buffers belong to the whole process: one socket would get what another one sent."""
-    for node in ast.walk(MODULES["transport"]):
+    for node in ast.walk(MODULES["sockets.transport"]):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "uwsgi":
             assert "websocket" not in node.attr
 
 
 def test_there_are_no_circles():
-    order = []
+    knows = {name: {module_of(each) for each in imported(tree)} - {"", name} for name, tree in MODULES.items()}
+    done = set()
 
     def visit(name, path=()):
         assert name not in path, f"circle: {' -> '.join([*path, name])}"
-        for other in MAY_IMPORT[name]:
-            visit(other, (*path, name))
-        if name not in order:
-            order.append(name)
+        if name not in done:
+            for other in knows[name]:
+                visit(other, (*path, name))
+            done.add(name)
 
-    for name in MAY_IMPORT:
+    for name in knows:
         visit(name)
-    assert len(order) == len(MAY_IMPORT)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["consumers", "exceptions", "layers", "presence", "publisher", "routing", "signals", "testing", "tokens"],
+)
+def test_what_sites_import_loads_no_gevent(name):
+    code = f"""
+import sys
+from django.conf import settings
+apps = ["wsloop", "django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"]
+settings.configure(INSTALLED_APPS=apps, USE_TZ=True)
+import django
+django.setup()
+import wsloop.{name}
+assert "gevent" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
@@ -283,9 +200,29 @@ def test_every_module_says_what_it_is_responsible_for(name):
     assert ast.get_docstring(MODULES[name])
 
 
+# Pieces of a whole whose tests are those of the whole.
+TESTED_WITH = {
+    "sockets.index": "hub",
+    "sockets.joining": "hub",
+    "sockets.admission": "hub",
+    "sockets.limits": "connection",
+    "protocol.frames": "connection",
+    "protocol.close_codes": "dialects",
+    "backend.keys": "publishing",
+    "backend.scripts": "publishing",
+    "identity": "session_watch",
+    "visitors.attendance": "presence",
+    "store": "publishing",
+    "refusals": "handshake",
+    "db": "server",
+}
+
+
 def test_there_is_a_test_module_for_every_module():
     tests = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / "unit").glob("test_*.py")} - {"imports"}
-    assert tests == {name.rpartition(".")[2] for name in MODULES if name}
+    named = {name: TESTED_WITH.get(name, name.rpartition(".")[2]) for name in MODULES if name}
+    assert {name: test for name, test in named.items() if test not in tests and name not in PACKAGES} == {}
+    assert tests - set(named.values()) == set(), "tests of modules that are gone"
 
 
 def test_the_standard_library_and_the_requirements_are_all_it_needs():

@@ -16,8 +16,9 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from tests.unit.peer import WAIT
-from wsloop import exceptions, layers, store
-from wsloop import pool as redis_pool
+from wsloop import exceptions, layers
+from wsloop.backend import pool as redis_pool
+from wsloop.backend import scripts
 from wsloop.layers import MAX_SIZE, ChannelLayer, decode, encode, full_key, group_channel, worker_channel
 
 NAME = "specific.0123456789abcdef!89abcdef1"
@@ -311,7 +312,7 @@ def test_one_that_is_known_to_be_full_is_told_and_nothing_is_published(shell, li
 def test_the_script_says_how_many_got_it(listen, redis_client):
     def call():
         keys, arguments = [full_key(NAME)], [worker_channel("0123456789abcdef"), b"payload"]
-        return store.call(redis_pool.client(), [("channel_send", keys, arguments)], transaction=False)
+        return scripts.call(redis_pool.client(), [("channel_send", keys, arguments)], transaction=False)
 
     assert call() == [0]
     heard = listen(worker_channel("0123456789abcdef"))

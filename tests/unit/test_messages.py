@@ -2,7 +2,7 @@
 
 import pytest
 
-from wsloop.messages import HEAD, Audience, Message, Position, audience, new_id, unwrap
+from wsloop.protocol.messages import HEAD, Audience, Message, Position, audience, new_id, unwrap
 
 PAYLOADS = [b"", b"hello", b"\n", b"\0", b"\xff\x00", b"two\nlines\n", HEAD, HEAD + b"1 a b -\nother", b"x" * 100_000]
 

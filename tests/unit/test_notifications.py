@@ -10,7 +10,8 @@ from django.db import connection, transaction
 from django.template import Context, Engine
 from django.test import RequestFactory, TestCase, TransactionTestCase
 
-from wsloop import pool, publisher, store
+from wsloop import publisher
+from wsloop.backend import pool, publishing
 from wsloop.consumers import WebsocketConsumer
 from wsloop.layers import get_channel_layer
 from wsloop.outbox.models import Message
@@ -154,10 +155,10 @@ def test_users_who_change_are_told_to_nobody(recorder, database, caplog):
 
 
 def test_afterwards_all_is_as_before():
-    before = (store.publish, publisher.publish, publisher.read, get_channel_layer().line)
+    before = (publishing.publish, publisher.publish, publisher.read, get_channel_layer().line)
     with pytest.raises(KeyError), record():
         raise KeyError
-    assert before == (store.publish, publisher.publish, publisher.read, get_channel_layer().line)
+    assert before == (publishing.publish, publisher.publish, publisher.read, get_channel_layer().line)
 
 
 def test_a_record_within_a_record(recorder):

@@ -10,7 +10,7 @@ from gevent.threadpool import ThreadPool
 
 from tests.integration.harness import ROOT
 from tests.unit.peer import WAIT
-from wsloop import pool
+from wsloop.backend import pool
 from wsloop.presence import who
 from wsloop.publisher import RedisPublisher
 

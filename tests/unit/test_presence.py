@@ -12,10 +12,12 @@ from tests.integration.harness import wait_until
 from tests.integration.redis_topologies import ClusterSetup
 from tests.requires import need
 from tests.unit.peer import turn
-from wsloop import pool, signals
-from wsloop import presence as module
+from wsloop import signals
+from wsloop.backend import pool
 from wsloop.drain import Drain
-from wsloop.presence import Presence, Who, online, presence_channel, who
+from wsloop.presence import Who, online, presence_channel, who
+from wsloop.visitors import attendance
+from wsloop.visitors.attendance import Presence
 
 ROOM = "rooms/1"
 NAMES = ["john", "john smith", "a|b:c", "{braces}", "}{", "nul\0byte", 'quote"s\\', "<&/>", "Ærøskøbing 🌍", "", ":"]
@@ -24,11 +26,11 @@ NAMES = ["john", "john smith", "a|b:c", "{braces}", "}{", "nul\0byte", 'quote"s\
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """Everything within a second."""
-    monkeypatch.setattr(module, "LIFE", 1.0)
-    monkeypatch.setattr(module, "REFRESH", 0.3)
-    monkeypatch.setattr(module, "RETRY", 0.05)
-    monkeypatch.setattr(module, "LINGER", 0.1)
-    monkeypatch.setattr(module, "TICK", 0.02)
+    monkeypatch.setattr(attendance, "LIFE", 1.0)
+    monkeypatch.setattr(attendance, "REFRESH", 0.3)
+    monkeypatch.setattr(attendance, "RETRY", 0.05)
+    monkeypatch.setattr(attendance, "LINGER", 0.1)
+    monkeypatch.setattr(attendance, "TICK", 0.02)
 
 
 class Worker(Presence):
@@ -209,7 +211,7 @@ def test_several_workers_are_one_presence(make_worker, events):
 
 
 def test_a_page_that_loads_anew_does_not_leave(make_worker, events, monkeypatch):
-    monkeypatch.setattr(module, "LINGER", 1.0)
+    monkeypatch.setattr(attendance, "LINGER", 1.0)
     worker = make_worker()
     for _ in range(5):
         worker.entered(ROOM, "john")
@@ -222,7 +224,7 @@ def test_a_page_that_loads_anew_does_not_leave(make_worker, events, monkeypatch)
 
 
 def test_the_next_page_in_another_worker_does_not_leave(make_worker, events, monkeypatch):
-    monkeypatch.setattr(module, "LINGER", 1.0)
+    monkeypatch.setattr(attendance, "LINGER", 1.0)
     first, second = make_worker(), make_worker()
     first.entered(ROOM, "john")
     wait_for(events, ("join", "john"))
@@ -248,7 +250,7 @@ def test_members_of_a_killed_worker_leave_in_time_and_those_of_others_stay(make_
     killed.kill()
     since = time.monotonic()
     wait_until(lambda: ("leave", "john") in events.users(), what="the end of john")
-    assert time.monotonic() - since < module.LIFE + module.REFRESH + 0.5
+    assert time.monotonic() - since < attendance.LIFE + attendance.REFRESH + 0.5
     wait_until(lambda: events.counts()[-1] == 0, what="the end of the anonymous socket")
     assert [each for each in events.users() if each[0] == "leave"] == [("leave", "john")]
     assert who(ROOM) == Who(["admin", "mary"], 0)
@@ -272,7 +274,7 @@ def test_a_user_who_comes_back_from_a_killed_worker_does_not_leave(make_worker, 
     wait_until(lambda: len(events.users()) == 2, what="both")
     killed.kill()
     alive.entered(ROOM, "john")
-    later(module.LIFE + 2 * module.REFRESH)
+    later(attendance.LIFE + 2 * attendance.REFRESH)
     assert sorted(events.users()) == [("join", "john"), ("join", "mary")]
     assert who(ROOM) == Who(["john", "mary"], 0)
 
@@ -282,7 +284,7 @@ def test_who_stays_is_refreshed(make_worker, events):
     worker.entered(ROOM, "john")
     worker.entered(ROOM, None)
     other.entered(ROOM, "mary")
-    later(module.LIFE + 3 * module.REFRESH)
+    later(attendance.LIFE + 3 * attendance.REFRESH)
     assert who(ROOM) == Who(["john", "mary"], 1)
     assert online() == ["john", "mary"]
     assert sorted(events.users()) == [("join", "john"), ("join", "mary")]
@@ -338,8 +340,8 @@ def test_who_leaves_while_redis_is_down_has_left_when_it_is_back(make_worker, ow
 
 def test_after_an_outage_workers_do_not_take_each_other_for_dead(make_worker, own_redis, redis, events, monkeypatch):
     """All have expired while nobody could refresh: the first that comes back must not remove the others."""
-    monkeypatch.setattr(module, "LIFE", 2.0)
-    monkeypatch.setattr(module, "REFRESH", 1.0)
+    monkeypatch.setattr(attendance, "LIFE", 2.0)
+    monkeypatch.setattr(attendance, "REFRESH", 1.0)
     workers = [make_worker() for _ in range(3)]
     for number, worker in enumerate(workers):
         worker.entered(ROOM, f"user{number}")
@@ -348,12 +350,12 @@ def test_after_an_outage_workers_do_not_take_each_other_for_dead(make_worker, ow
     wait_until(lambda: who(ROOM).users == [], what="the end of all")
     redis.replicaof("NO", "ONE")
     wait_until(lambda: len(who(ROOM).users) == 3, what="everybody again")
-    later(2 * module.REFRESH)
+    later(2 * attendance.REFRESH)
     assert sorted(events.users()) == [("join", f"user{number}") for number in range(3)]
 
 
 def test_keys_expire_when_all_workers_have_died(make_worker, redis, monkeypatch):
-    monkeypatch.setattr(module, "KEEP", 0.5)
+    monkeypatch.setattr(attendance, "KEEP", 0.5)
     worker = make_worker()
     worker.entered(ROOM, "john")
     worker.entered(ROOM, None)
@@ -392,14 +394,14 @@ def test_a_place_of_which_redis_has_lost_one_key_is_filled_again(make_worker, re
 
 
 def test_more_users_than_one_call_takes(make_worker, redis, events, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 7)
-    monkeypatch.setattr(module, "BATCH", 3)
+    monkeypatch.setattr(attendance, "CHUNK", 7)
+    monkeypatch.setattr(attendance, "BATCH", 3)
     worker = make_worker()
     names = sorted(f"user{number}" for number in range(100))
     for name in names:
         worker.entered(ROOM, name)
     wait_until(lambda: who(ROOM).users == names, what="all")
-    later(module.LIFE + module.REFRESH)
+    later(attendance.LIFE + attendance.REFRESH)
     assert sorted(events.users()) == [("join", name) for name in names]
     assert who(ROOM).users == online() == names
     for name in names:
@@ -410,23 +412,23 @@ def test_more_users_than_one_call_takes(make_worker, redis, events, monkeypatch)
 
 
 def test_a_worker_that_was_stalled_does_not_remove_its_own(make_worker, events, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 3)
+    monkeypatch.setattr(attendance, "CHUNK", 3)
     worker = make_worker()
     names = sorted(f"user{number}" for number in range(10))
     for name in names:
         worker.entered(ROOM, name)
-    later(2 * module.REFRESH)
+    later(2 * attendance.REFRESH)
     assert who(ROOM).users == names
     worker._timer.stop()
     wait_until(lambda: who(ROOM).users == [], what="the end of all")
     worker._timer.start(worker._tick)
     wait_until(lambda: who(ROOM).users == names, what="all again")
-    later(2 * module.REFRESH)
+    later(2 * attendance.REFRESH)
     assert sorted(events.users()) == [("join", name) for name in names]
 
 
 def test_anonymous_sockets_are_counted_over_all_workers_and_told_now_and_then(make_worker, events, monkeypatch):
-    monkeypatch.setattr(module, "REFRESH", 0.5)
+    monkeypatch.setattr(attendance, "REFRESH", 0.5)
     first, second = make_worker(), make_worker()
     first.entered(ROOM, None)
     wait_until(lambda: events.counts() == [1], timeout=1, what="the first")
@@ -452,7 +454,7 @@ def test_a_number_that_has_not_changed_is_not_told_again(make_worker, events):
     first.entered(ROOM, None)
     second.entered(ROOM, "john")
     wait_until(lambda: events.counts() == [1], what="the first")
-    later(3 * module.REFRESH)
+    later(3 * attendance.REFRESH)
     assert events.counts() == [1]
 
 
@@ -558,7 +560,7 @@ def test_a_signal_is_sent_for_users_of_a_killed_worker(make_worker, redis, signa
     alive.entered("rooms/2", None)
     alive.entered("rooms/2", "mary")
     wait_until(lambda: ("offline", "john") in signalled, what="the signal")
-    later(module.REFRESH)
+    later(attendance.REFRESH)
     assert signalled.count(("offline", "john")) == 1
 
 
@@ -605,7 +607,7 @@ def test_a_receiver_that_fails_or_waits_holds_nothing_up(make_worker, events, si
         worker = make_worker()
         worker.entered(ROOM, "john")
         worker.entered(ROOM, "mary")
-        later(module.LIFE + module.REFRESH)
+        later(attendance.LIFE + attendance.REFRESH)
         assert who(ROOM) == Who(["john", "mary"], 0), "refreshed, while a receiver waits"
         may_go_on.set()
         wait_until(lambda: len(signalled) == 2, what="the other receiver")
@@ -622,7 +624,7 @@ def test_a_worker_without_members_does_nothing(make_worker, redis):
     worker.left(ROOM, "john")
     wait_until(lambda: worker.idle, what="the end of its work")
     before = redis.info("commandstats")["cmdstat_evalsha"]["calls"]
-    later(3 * module.REFRESH)
+    later(3 * attendance.REFRESH)
     assert redis.info("commandstats")["cmdstat_evalsha"]["calls"] == before
     worker.entered(ROOM, "john")
     wait_until(lambda: who(ROOM) == Who(["john"], 0), what="john again")

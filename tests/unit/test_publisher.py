@@ -14,8 +14,8 @@ from ws4redis.publisher import RedisPublisher as StockPublisher
 
 from tests.integration.harness import ROOT
 from tests.unit.peer import WAIT
-from wsloop import resume
-from wsloop.messages import unwrap
+from wsloop.protocol import resume_tokens
+from wsloop.protocol.messages import unwrap
 from wsloop.publisher import SELF, RedisMessage, RedisPublisher
 
 
@@ -299,7 +299,7 @@ def test_a_token_stands_for_all_that_was_published_before(keeping, facility, vis
     publisher = RedisPublisher(facility=facility, broadcast=True, users=SELF, request=visitor)
     publisher.publish_message("before")
     channels = [f"unit:{name}:{facility}".encode() for name in ("broadcast", "user:john")]
-    since = resume.read(publisher.token(), channels)
+    since = resume_tokens.read(publisher.token(), channels)
     assert [position.offset for position in since.values()] == [1, 1]
     assert {position.id for position in since.values()} == {publisher.history()[0].message.id}
     assert RedisPublisher(facility=facility, users=[SELF], request=None).token() == "", "an audience of nobody"

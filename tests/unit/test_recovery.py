@@ -10,16 +10,19 @@ from websockets.frames import Close
 
 from tests.integration.harness import wait_until
 from tests.unit.peer import close_frame, turn
-from wsloop import conf, history, pool, resume, store
-from wsloop import hub as hub_module
-from wsloop.broker import Unavailable
-from wsloop.connection import Bounds, Connection
-from wsloop.dialects import BARE, V1_DIALECT
-from wsloop.handlers import Listener
-from wsloop.hub import Hub
-from wsloop.messages import Message, Position
-from wsloop.recovery import Recovery
-from wsloop.store import Outgoing
+from wsloop import conf
+from wsloop.backend import history, keys, pool, publishing
+from wsloop.backend.publishing import Outgoing
+from wsloop.delivery.subscription import Unavailable
+from wsloop.facilities.inbound import Listener
+from wsloop.facilities.recovery import Recovery
+from wsloop.protocol import resume_tokens
+from wsloop.protocol.dialects import BARE, V1_DIALECT
+from wsloop.protocol.messages import Message, Position
+from wsloop.sockets import hub as hub_module
+from wsloop.sockets.connection import Connection
+from wsloop.sockets.hub import Hub
+from wsloop.sockets.limits import Bounds
 
 A, B, OTHER = b"unit:broadcast:room", b"unit:user:john:room", b"unit:broadcast:elsewhere"
 OPTIONS = conf.Facility(size=1000, ttl=60)
@@ -60,7 +63,7 @@ class Process:
     def publish(self, *texts, channels=(A,), options=OPTIONS):
         """Publish; it is :meth:`arrive` that lets the messages arrive."""
         for text in texts:
-            store.publish(pool.client(), [Outgoing(channels, text.encode(), 0, options)])
+            publishing.publish(pool.client(), [Outgoing(channels, text.encode(), 0, options)])
             for channel in channels:
                 (entry,) = history.latest(pool.client(), channel, 1)
                 self.under_way.append((channel, entry.message))
@@ -78,7 +81,7 @@ class Process:
         self.arrive()
 
     def token(self, *channels):
-        return resume.token({channel: self.positions[channel] for channel in channels or (A,)})
+        return resume_tokens.token({channel: self.positions[channel] for channel in channels or (A,)})
 
 
 class Client:
@@ -183,7 +186,7 @@ def test_the_bare_dialect_has_no_welcome(process, come):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "damaged", "eyJhIjoxfQ:abc", f"{resume.token({OTHER: Position(1, 'x')})}", "~~~", "\ud800"]
+    "text", ["", "damaged", "eyJhIjoxfQ:abc", f"{resume_tokens.token({OTHER: Position(1, 'x')})}", "~~~", "\ud800"]
 )
 def test_who_comes_with_what_is_no_token_is_told_so_and_gets_what_comes(process, come, text):
     process.send("missed")
@@ -210,7 +213,7 @@ def test_who_comes_back_gets_what_was_missed_and_then_what_comes(process, come):
     process.send("4")
     frames = [client.frame() for _ in range(3)]
     assert [frame["data"] for frame in frames] == ["2", "3", "4"]
-    assert frames[2]["position"] == resume.position(A, process.positions[A])
+    assert frames[2]["position"] == resume_tokens.position(A, process.positions[A])
 
 
 def test_nothing_was_missed(process, come):
@@ -224,7 +227,7 @@ def test_nothing_was_missed(process, come):
 def test_positions_go_on_from_the_token(process, come):
     token = process.token()
     process.send("1", "2")
-    behind = resume.position(A, process.positions[A])
+    behind = resume_tokens.position(A, process.positions[A])
     process.send("3")
     client = come(f"{token}~{behind}")
     assert client.frame()["recovered"] is True
@@ -261,7 +264,7 @@ def test_what_the_history_has_and_the_subscription_is_still_to_bring_comes_once(
 def test_who_is_ahead_of_this_process_gets_nothing_twice(process, come, meanwhile):
     """It comes from another worker, which was faster."""
     process.publish("1", "2")
-    ahead = resume.token({A: process.under_way[-1][1].position})
+    ahead = resume_tokens.token({A: process.under_way[-1][1].position})
     process.arrive(meanwhile)
     client = come(ahead)
     process.arrive()
@@ -271,7 +274,7 @@ def test_who_is_ahead_of_this_process_gets_nothing_twice(process, come, meanwhil
 
 def test_who_is_ahead_of_a_process_that_does_not_catch_up_is_refused(process, come):
     process.publish("1", "2")
-    ahead = resume.token({A: process.under_way.pop()[1].position})
+    ahead = resume_tokens.token({A: process.under_way.pop()[1].position})
     with pytest.raises(Unavailable):
         come(ahead)
 
@@ -292,14 +295,14 @@ def test_a_message_to_several_audiences_comes_once_with_the_positions_of_all(pro
     frames = [client.frame() for _ in range(7)]
     assert [frame["data"] for frame in frames if frame["type"] == "message"] == ["1", "2", "3"]
     positions = [frame["position"] for frame in frames if frame["type"] in ("message", "position")]
-    assert positions[-2:] == [resume.position(channel, process.positions[channel]) for channel in (A, B)]
+    assert positions[-2:] == [resume_tokens.position(channel, process.positions[channel]) for channel in (A, B)]
     assert len(set(positions)) == 6
 
 
 def test_what_it_has_by_way_of_one_channel_it_is_not_sent_by_way_of_another(process, come):
     token = process.token(A, B)
     process.send("both", channels=(A, B))
-    had = resume.position(A, process.positions[A])
+    had = resume_tokens.position(A, process.positions[A])
     process.send("next", channels=(B,))
     client = come(f"{token}~{had}", channels=(A, B))
     assert client.texts("next") == ["welcome", "position", "next"]
@@ -322,7 +325,7 @@ def test_one_channel_that_cannot_be_recovered_is_enough(process, come):
     token = process.token(A, B)
     process.send("1", channels=(A,))
     process.send("2", channels=(B,))
-    pool.client().delete(*store.history_keys(B))
+    pool.client().delete(*keys.history_keys(B))
     process.watch(B)
     client = come(token, channels=(A, B))
     assert client.frame()["recovered"] is False
@@ -419,7 +422,7 @@ def test_what_is_trimmed_while_pages_are_sent_is_told(process, come, monkeypatch
     client = come(token, send_buffer=1)
     for _ in range(20):
         turn()
-    pool.client().xtrim(store.history_keys(A)[1], maxlen=3, approximate=False)
+    pool.client().xtrim(keys.history_keys(A)[1], maxlen=3, approximate=False)
     found = [each.rstrip("x") for each in client.texts("lost")]
     count = len(found) - 2
     assert found == ["welcome", *map(str, range(count)), "lost"]

@@ -15,7 +15,8 @@ from tests.integration.harness import ROOT
 from tests.integration.redis_topologies import SentinelSetup
 from tests.requires import need
 from tests.unit.test_conf import plain_environment
-from wsloop import broker, pool, redis_options
+from wsloop.backend import pool, redis_options
+from wsloop.delivery import subscription
 from wsloop.presence import who
 from wsloop.publisher import RedisPublisher
 
@@ -229,7 +230,7 @@ def test_what_redis_py_takes_works(own_redis, with_settings, facility, more):
     )
     pool.forget()
     heard = []
-    line = broker.Broker(lambda channel, message, origin: heard.append(message.payload), failed=lambda: None)
+    line = subscription.Broker(lambda channel, message, origin: heard.append(message.payload), failed=lambda: None)
     channel = f"unit:broadcast:{facility}".encode()
     line.subscribe([channel])
     publisher = RedisPublisher(facility=facility, broadcast=True)

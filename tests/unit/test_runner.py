@@ -28,17 +28,20 @@ from websockets.frames import Close, Frame, Opcode
 
 from tests.integration.harness import wait_until
 from tests.unit.peer import WAIT, close_frame, masked, turn
-from wsloop import layers, members
-from wsloop import runner as module
-from wsloop.broker import Broker
-from wsloop.connection import Bounds, Connection
+from wsloop import layers
 from wsloop.consumers import SyncConsumer, WebsocketConsumer
-from wsloop.dialects import SILENT
+from wsloop.delivery.subscription import Broker
 from wsloop.exceptions import ChannelFull, DenyConnection, Disconnected, StopConsumer
-from wsloop.handshake import Refused
-from wsloop.hub import NOBODY, Hub, Visitor
-from wsloop.members import Members
-from wsloop.runner import Consumers, Runner, State
+from wsloop.protocol.dialects import SILENT
+from wsloop.refusals import Refused
+from wsloop.runtime import groups
+from wsloop.runtime import runner as module
+from wsloop.runtime.groups import Members
+from wsloop.runtime.runner import Consumers, Runner, State
+from wsloop.sockets.admission import NOBODY, Visitor
+from wsloop.sockets.connection import Connection
+from wsloop.sockets.hub import Hub
+from wsloop.sockets.limits import Bounds
 
 LONG = 3600  # seconds that a handler would wait if nothing ended it
 
@@ -1410,7 +1413,7 @@ def test_who_sends_from_elsewhere_is_told_while_there_is_no_room(full):
 
 
 def test_one_that_is_kept_busy_is_not_full_for_that(full, monkeypatch):
-    monkeypatch.setattr(members, "FULL_TTL", LONG)
+    monkeypatch.setattr(groups, "FULL_TTL", LONG)
     steps = Semaphore(0)
     consumer = Recorded(receive=lambda *_: steps.acquire(), happened=lambda *_: steps.acquire())
     opened, elsewhere, noted = full(consumer)
@@ -1635,7 +1638,7 @@ def test_a_thread_that_joins_a_group_for_a_consumer_that_has_ended_leaves_no_sub
 
 
 def test_consumers_are_told_when_a_broken_subscription_stands_again(world, own_redis, facility, monkeypatch):
-    monkeypatch.setattr("wsloop.broker.LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr("wsloop.delivery.subscription.LONGEST_PAUSE", 0.05)
     world.broker.ready()
     member, deaf = Told(), Recorded()
     member.groups = deaf.groups = [facility]
@@ -1653,7 +1656,7 @@ def test_consumers_are_told_when_a_broken_subscription_stands_again(world, own_r
 
 
 def test_one_that_is_in_no_group_is_told_too_for_it_may_have_been_sent_to(world, own_redis, monkeypatch):
-    monkeypatch.setattr("wsloop.broker.LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr("wsloop.delivery.subscription.LONGEST_PAUSE", 0.05)
     world.broker.ready()
     consumer = Told()
     world.open(consumer)

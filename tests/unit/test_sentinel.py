@@ -8,7 +8,7 @@ from redis import Redis
 from tests.integration.harness import free_port, wait_until
 from tests.integration.redis_topologies import Address, RedisProcess
 from tests.requires import need
-from wsloop import pool, sentinel
+from wsloop.backend import pool, sentinel
 
 NAME = "mymaster"
 

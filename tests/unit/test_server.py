@@ -28,18 +28,22 @@ from ws4redis.subscriber import RedisSubscriber
 
 from tests.integration.harness import wait_until
 from tests.unit.peer import WAIT, Peer, close_frame, masked, turn
-from wsloop import broker, history, layers, pool, presence, subscriptions, tokens, transport
+from wsloop import layers, presence, tokens
 from wsloop import server as module
-from wsloop.broker import Unavailable
-from wsloop.connection import Connection
+from wsloop.backend import history, pool
 from wsloop.consumers import WebsocketConsumer
+from wsloop.delivery import subscription
+from wsloop.delivery.subscription import Unavailable
 from wsloop.exceptions import Disconnected
-from wsloop.handshake import Refused
-from wsloop.hub import Hub
+from wsloop.facilities import subscriptions
+from wsloop.facilities.recovery import Recovery
 from wsloop.publisher import RedisPublisher
-from wsloop.recovery import Recovery
-from wsloop.runner import Runner
+from wsloop.refusals import Refused
+from wsloop.runtime.runner import Runner
 from wsloop.server import WebsocketServer, refusal
+from wsloop.sockets import transport
+from wsloop.sockets.connection import Connection
+from wsloop.sockets.hub import Hub
 from wsloop.store import RedisMessage
 
 OLD_KEY = settings.SECRET_KEY
@@ -501,7 +505,7 @@ def test_a_server_that_cannot_hand_over_is_501_with_what_to_do(front, shared_red
 
 
 def test_without_redis_it_is_503_and_works_again_when_redis_is_back(front, own_redis, facility, monkeypatch):
-    monkeypatch.setattr(broker, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(subscription, "LONGEST_PAUSE", 0.1)
     peer = front.connect(f"{facility}?subscribe-broadcast")
     own_redis.kill()
     answer = front.call(f"{facility}?subscribe-broadcast")

@@ -12,9 +12,10 @@ from django.db import transaction
 from django.test import RequestFactory
 
 from tests.unit.peer import WAIT
-from wsloop import pool, signals, store
+from wsloop import signals
+from wsloop.backend import keys, pool
 
-CHANNEL = store.control_channel()
+CHANNEL = keys.control_channel()
 
 
 @pytest.fixture

@@ -8,14 +8,15 @@ from websockets.frames import Close, Opcode
 
 from tests.integration.harness import wait_until
 from tests.unit.peer import close_frame, masked
-from wsloop.connection import Bounds, Connection
 from wsloop.consumers import WebsocketConsumer
-from wsloop.dialects import SILENT
 from wsloop.exceptions import DenyConnection, StopConsumer
-from wsloop.handshake import Refused
-from wsloop.hub import Hub
-from wsloop.members import Members
-from wsloop.runner import Consumers, Runner
+from wsloop.protocol.dialects import SILENT
+from wsloop.refusals import Refused
+from wsloop.runtime.groups import Members
+from wsloop.runtime.runner import Consumers, Runner
+from wsloop.sockets.connection import Connection
+from wsloop.sockets.hub import Hub
+from wsloop.sockets.limits import Bounds
 from wsloop.testing.memory import own
 from wsloop.testing.sockets import Socket
 

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from wsloop import strict_json
-from wsloop.strict_json import NotJson
+from wsloop.protocol import strict_json
+from wsloop.protocol.strict_json import NotJson
 
 
 @pytest.mark.parametrize(

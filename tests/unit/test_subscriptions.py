@@ -11,9 +11,10 @@ from ws4redis import settings as stock_settings
 from ws4redis.redis_store import SELF, RedisMessage
 from ws4redis.subscriber import RedisSubscriber
 
-from wsloop import pool, subscriptions
-from wsloop.handshake import Refused
-from wsloop.subscriptions import Client, Recorder, Subscriber, Subscription, allowed, subscriber_class
+from wsloop.backend import pool
+from wsloop.facilities import subscriptions
+from wsloop.facilities.subscriptions import Client, Recorder, Subscriber, Subscription, allowed, subscriber_class
+from wsloop.refusals import Refused
 
 POSSIBLE = Subscriber.subscription_channels + Subscriber.publish_channels
 

@@ -8,8 +8,8 @@ from django.contrib.sessions.backends.signed_cookies import SessionStore
 from django.core.signing import Signer
 from django.test import RequestFactory
 
-from wsloop import access, tokens
-from wsloop.handshake import Refused
+from wsloop import identity, tokens
+from wsloop.refusals import Refused
 
 HOUR = 3600
 
@@ -88,7 +88,7 @@ def test_a_token_ends(john, clock):
     made = request(token)
     tokens.authenticate(made)
     assert made.token_expires == clock[0] + 60
-    assert access.visitor(made).expires == clock[0] + 60
+    assert identity.visitor(made).expires == clock[0] + 60
     clock[0] += 59.9
     assert user_of(token=token) == "john"
     clock[0] += 0.1

@@ -11,8 +11,8 @@ from gevent.queue import Queue
 
 from tests.integration.harness import wait_until
 from tests.unit.peer import WAIT, turn
-from wsloop import transport as module
-from wsloop.transport import READ, WRITE, Gone, SocketTakeover, Takeover, Unsupported
+from wsloop.sockets import transport as module
+from wsloop.sockets.transport import READ, WRITE, Gone, SocketTakeover, Takeover, Unsupported
 
 
 def test_receives_what_has_arrived_and_nothing_else(pair):

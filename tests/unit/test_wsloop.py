@@ -8,7 +8,8 @@ from django.contrib.sessions.backends.signed_cookies import SessionStore
 from django.core.exceptions import ImproperlyConfigured
 from django.template import Context, Engine
 
-from wsloop import history, pool, resume
+from wsloop.backend import history, pool
+from wsloop.protocol import resume_tokens
 from wsloop.publisher import RedisPublisher
 
 
@@ -43,11 +44,11 @@ def test_the_token_covers_the_audiences_named_and_what_comes_after_it(recovering
     token = render(f'"{facility}" "broadcast" "user" "session"', request=visitor)
     publisher.publish_message("after")
     names = channels(facility, "broadcast", "user:john", "session:johns-key")
-    since = resume.read(token, names)
+    since = resume_tokens.read(token, names)
     pages = history.read(pool.client(), list(since.items()))
     assert [[entry.message.payload for entry in page.entries] for page in pages] == [[b"after"], [b"after"], []]
     assert all(page.continuous for page in pages)
-    assert resume.read(token, channels(facility, "broadcast", "user:mary")) is None
+    assert resume_tokens.read(token, channels(facility, "broadcast", "user:mary")) is None
 
 
 def test_it_is_safe_in_an_attribute(recovering, facility, visitor):
@@ -60,7 +61,7 @@ def test_variables_and_another_name(recovering, facility, visitor):
     engine = Engine(libraries={"wsloop": "wsloop.templatetags.wsloop"})
     template = engine.from_string("{% load wsloop %}{% websocket_token room whom as token %}[{{ token }}]")
     text = template.render(Context({"request": visitor, "room": facility, "whom": "broadcast"}))
-    assert resume.read(text[1:-1], channels(facility, "broadcast"))
+    assert resume_tokens.read(text[1:-1], channels(facility, "broadcast"))
 
 
 @pytest.mark.parametrize("suffix", ["-no", "-views"])
@@ -72,7 +73,7 @@ def test_of_a_visitor_who_is_nobody_only_what_is_for_everybody(recovering, facil
     nobody = types.SimpleNamespace(user=AnonymousUser(), session=SessionStore())
     assert render(f'"{facility}" "user" "session" "group"', request=nobody) == ""
     token = render(f'"{facility}" "broadcast" "user"', request=nobody)
-    assert resume.read(token, channels(facility, "broadcast"))
+    assert resume_tokens.read(token, channels(facility, "broadcast"))
 
 
 def test_without_redis_the_page_is_shown_without_it(own_redis, facility, visitor, with_settings, caplog):

@@ -31,7 +31,8 @@ from django.db import Error as DatabaseError
 from django.db import models, router, transaction
 from redis.exceptions import RedisError, ResponseError
 
-from wsloop import commits, conf, pool, store
+from wsloop import commits, conf
+from wsloop.backend import pool, publishing
 from wsloop.outbox.models import Message
 
 logger = logging.getLogger("wsloop.outbox")
@@ -135,7 +136,7 @@ def _publish(rows: Sequence[Message]) -> list[Message]:
     """Publish rows and return those that Redis took; the others are set aside."""
     client = pool.client()
     try:
-        store.publish(client, [_outgoing(row) for row in rows])
+        publishing.publish(client, [_outgoing(row) for row in rows])
         return list(rows)
     except ResponseError:
         pass
@@ -143,20 +144,20 @@ def _publish(rows: Sequence[Message]) -> list[Message]:
     taken = []
     for row in rows:
         try:
-            store.publish(client, [_outgoing(row)])
+            publishing.publish(client, [_outgoing(row)])
         except ResponseError as exc:
             # If Redis takes nothing at all (full, read-only), it is not the fault of this row: that raises.
             probe = f"{conf.prefix()}wsloop:outbox"
-            store.publish(client, [store.Outgoing([probe], b"", expire=1)])
+            publishing.publish(client, [publishing.Outgoing([probe], b"", expire=1)])
             _set_aside(row, describe(exc))
         else:
             taken.append(row)
     return taken
 
 
-def _outgoing(row: Message) -> store.Outgoing:
+def _outgoing(row: Message) -> publishing.Outgoing:
     options = conf.facility(row.facility)
-    return store.Outgoing(row.channels, bytes(row.payload), row.expire, options, row.key)
+    return publishing.Outgoing(row.channels, bytes(row.payload), row.expire, options, row.key)
 
 
 def _set_aside(row: Message, words: str) -> None:

@@ -17,9 +17,10 @@ from unittest.mock import patch
 
 from django.contrib.auth.models import AbstractBaseUser, Group
 
-from wsloop import conf, publisher, signals, store
-from wsloop.history import Entry, Page
-from wsloop.messages import Message, Position, new_id
+from wsloop import conf, publisher, signals
+from wsloop.backend import publishing
+from wsloop.backend.history import Entry, Page
+from wsloop.protocol.messages import Message, Position, new_id
 from wsloop.testing.memory import own
 from wsloop.testing.scheduler import uncommitted
 
@@ -83,8 +84,8 @@ class Recorder:
 
     # What publishing and reading call.
 
-    def publish(self, client: Any, messages: Iterable[store.Outgoing]) -> None:
-        """See :func:`wsloop.store.publish`."""
+    def publish(self, client: Any, messages: Iterable[publishing.Outgoing]) -> None:
+        """See :func:`wsloop.backend.publishing.publish`."""
         for message in messages:
             self._number += 1
             for name in message.channels:
@@ -100,19 +101,19 @@ class Recorder:
                     self._keep(channel, message)
 
     def last_messages(self, client: Any, channels: Sequence[str]) -> list[bytes | None]:
-        """See :func:`wsloop.store.last_messages`."""
+        """See :func:`wsloop.backend.publishing.last_messages`."""
         return [self._last.get(channel) for channel in channels]
 
     def latest(self, client: Any, channel: str, limit: int) -> list[Entry]:
-        """See :func:`wsloop.history.latest`."""
+        """See :func:`wsloop.backend.history.latest`."""
         return self._histories.get(channel, [])[-limit:]
 
     def read(self, client: Any, questions: Sequence[tuple[bytes, Position | None]]) -> list[Page]:
-        """See :func:`wsloop.history.read`; only where histories stand."""
+        """See :func:`wsloop.backend.history.read`; only where histories stand."""
         tops = [self._histories.get(channel.decode()) for channel, _ in questions]
         return [Page([], entries[-1].message.position if entries else Position(0, new_id()), True) for entries in tops]
 
-    def _keep(self, channel: str, message: store.Outgoing) -> None:
+    def _keep(self, channel: str, message: publishing.Outgoing) -> None:
         entries = self._histories.setdefault(channel, [])
         offset, previous = entries[-1].message.position if entries else (0, "")
         kept = Message(message.payload, f"test-{self._number}", offset + 1, previous, len(message.channels) > 1)
@@ -233,7 +234,7 @@ def record() -> Iterator[Recorder]:
     recorder = Recorder()
     with contextlib.ExitStack() as stack:
         stack.enter_context(own())
-        stack.enter_context(patch.object(store, "publish", recorder.publish))
+        stack.enter_context(patch.object(publishing, "publish", recorder.publish))
         for name in ("publish", "last_messages", "latest", "read"):
             stack.enter_context(patch.object(publisher, name, getattr(recorder, name)))
         # There is no worker that would have to be told of users who have changed.
@@ -264,7 +265,7 @@ def _audiences(
 
 
 def _equal(payload: bytes, message: Any) -> bool:
-    expected = store.encode(message)
+    expected = publishing.encode(message)
     if payload == expected:
         return True
     if isinstance(message, (str, bytes, bytearray, memoryview)):
@@ -284,7 +285,7 @@ def _wanted(audiences: Iterable[tuple[str, str]], facility: str | None, message:
     if facility is not None:
         words.append(f"on {facility}")
     if message is not ANY:
-        words.append(f"that says {_shown(store.encode(message))}")
+        words.append(f"that says {_shown(publishing.encode(message))}")
     return " ".join(words) or "at all"
 
 

@@ -1,4 +1,4 @@
-"""The socket of one consumer under test: what :mod:`wsloop.runner` is to a real one, without a connection.
+"""The socket of one consumer under test: what :mod:`wsloop.runtime.runner` is to a real one, without a connection.
 
 It has the same states and rules: events are handled one after the other, what the client has sent before it left is
 handled, a handler that sleeps then is ended, and ``websocket.disconnect`` comes last, once. What would go to the client
@@ -22,11 +22,11 @@ from redis.exceptions import RedisError
 from wsloop import conf, layers
 from wsloop.consumers import Event, SyncConsumer, begin, check_sent, encode_text
 from wsloop.exceptions import Disconnected, StopConsumer
+from wsloop.protocol.close_codes import ABNORMAL, INTERNAL_ERROR, NORMAL, TOO_SLOW
 from wsloop.testing.memory import Memory
 from wsloop.testing.scheduler import FOREVER, Handler
 
 MOST_UNREAD = 1000  # messages that the test has not received, before send() waits for it
-NORMAL, ABNORMAL, FAILED, TOO_SLOW = 1000, 1006, 1011, 4008  # close codes
 
 
 class State(enum.Enum):
@@ -197,9 +197,9 @@ class Socket:
     def _failed(self, error: BaseException) -> None:
         self._scheduler.errors.append(error)
         if self._state is State.CONNECTING:
-            self._leave(ABNORMAL if isinstance(error, (PermissionDenied, RedisError)) else FAILED)
+            self._leave(ABNORMAL if isinstance(error, (PermissionDenied, RedisError)) else INTERNAL_ERROR)
         else:
-            self._close(FAILED, "internal error")
+            self._close(INTERNAL_ERROR, "internal error")
 
     def _leave(self, code: int) -> None:
         """Have ``disconnect`` be called behind all that the client has sent."""

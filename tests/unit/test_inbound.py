@@ -1,0 +1,79 @@
+"""What becomes of what the sockets of facilities send; most of it is seen in ``test_server``, with real requests."""
+
+import pytest
+
+from wsloop.facilities.inbound import Answers, Correspondent, Listener
+from wsloop.protocol import dialects
+
+
+class Hub:
+    """What a handler hands on, and what it sends."""
+
+    pausing = drained = closing = closed = staticmethod(lambda connection: None)
+
+    def __init__(self):
+        self.sent = []
+
+    def send(self, connection, texts):
+        self.sent += texts
+
+
+class Client:
+    """A connection that notes its replies."""
+
+    def __init__(self):
+        self.replies = []
+
+    def reply(self, payload, text):
+        self.replies.append((payload, text))
+
+
+def test_a_listener_hands_its_connections_to_the_hub_and_ignores_what_they_send():
+    hub, client = Hub(), Client()
+    listener = Listener(hub)
+    assert (listener.pausing, listener.drained) == (hub.pausing, hub.drained)
+    assert (listener.closing, listener.closed) == (hub.closing, hub.closed)
+    listener.received(client, b"hello", True)
+    assert client.replies == hub.sent == []
+
+
+def test_without_a_speaker_whoever_publishes_is_told_that_it_may_not():
+    hub, client = Hub(), Client()
+    handler = Correspondent(hub, None)
+    handler.received(client, b'{"type": "publish", "data": "x", "id": 7}', True)
+    handler.received(client, b"no JSON", True)
+    refused = dialects.error("refused", "This socket may not publish.", 7)
+    words = "A frame must be JSON, or binary: it ends, or goes on otherwise, at character 0."
+    assert client.replies == [(refused, True), (dialects.error("frame", words), True)]
+
+
+@pytest.mark.parametrize(("id", "taken", "sent"), [(None, True, []), (7, True, [dialects.ack(7)])])
+def test_whoever_asks_is_told_that_the_message_was_taken(id, taken, sent):
+    hub, client = Hub(), Client()
+
+    class Speaker:
+        def take(self, connection, payload, answer):
+            assert (connection, payload) == (client, b"x")
+            answer(taken)
+
+    frame = b'{"type": "publish", "data": "x", "id": 7}' if id else b'{"type": "publish", "data": "x"}'
+    Correspondent(hub, Speaker()).received(client, frame, True)
+    assert hub.sent == sent
+
+
+@pytest.mark.parametrize(("outcomes", "answer"), [([True, True], True), ([True, False], False), ([False, True], False)])
+def test_for_several_publications_of_the_sites_code_there_is_one_answer_behind_the_last(outcomes, answer):
+    given = []
+    answers = Answers(given.append)
+    first, second = answers.another(), answers.another()
+    first(outcomes[0])
+    answers.complete()
+    assert given == []
+    second(outcomes[1])
+    assert given == [answer]
+
+
+def test_code_that_publishes_nothing_has_taken_the_message():
+    given = []
+    Answers(given.append).complete()
+    assert given == [True]

@@ -1,0 +1,165 @@
+"""The one way to publish: to all channels of a message in one round trip, with the histories that keep it.
+
+Publishers in views and what sockets send share this module. Keys and channels are those of ws4redis,
+``{prefix}user:{name}:{facility}`` and so on, and the key of a channel holds its last message. This module must not know
+whom a channel is for.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from django.core.serializers.json import DjangoJSONEncoder
+from django.utils.functional import Promise  # what gettext_lazy() returns
+from redis import Redis, RedisCluster
+from redis.exceptions import RedisError
+
+from wsloop import conf
+from wsloop.backend.keys import _key, history_keys
+from wsloop.backend.scripts import Call, call, is_cluster
+from wsloop.protocol import strict_json
+from wsloop.protocol.messages import HEAD, new_id
+
+META_TTL = 30 * 86400  # seconds for which it is remembered where a history stands, longer than the history itself
+LONGEST = 10**9  # seconds, 30 years
+ONCE = 86400  # seconds in which a message with the same idempotency key is not published again: retries take less
+
+
+def encode(message: Any) -> bytes:
+    """Return what is published for ``message``: bytes as they are, text as UTF-8, all else as JSON.
+
+    Raises:
+        TypeError: if the message is neither of these nor can be written as JSON.
+        ValueError: if it has a number that JSON does not know (``nan``, ``inf``), or half of a surrogate pair.
+    """
+    if isinstance(message, (bytes, bytearray, memoryview)):  # RedisMessage is a subclass of bytes
+        return bytes(message)
+    if isinstance(message, (str, Promise)):
+        try:
+            return str(message).encode()
+        except UnicodeEncodeError:
+            raise ValueError("half of a surrogate pair cannot be encoded as UTF-8") from None
+    return strict_json.encode(message, DjangoJSONEncoder).encode()
+
+
+class Outgoing(NamedTuple):
+    """A message to be published.
+
+    Attributes:
+        channels: where to; the history of each has the message, in facilities that have one.
+        payload: the message.
+        expire: seconds for which it is kept as the last message of each channel; 0 keeps nothing.
+        options: of the facility.
+        key: idempotency key: in :data:`ONCE` seconds a message with the same key is published once in each channel.
+        own: channel of this process, and what it is told before the message: see ``broker``.
+    """
+
+    channels: Sequence[bytes | str]
+    payload: bytes
+    expire: int
+    options: conf.Facility = conf.PLAIN
+    key: str = ""
+    own: tuple[bytes, bytes] = (b"", b"")
+
+
+def check(expire: Any, key: Any = "") -> None:
+    """Refuse what Redis would refuse in the middle of publishing.
+
+    Raises:
+        ValueError: if ``expire`` is no whole number of seconds up to :data:`LONGEST`, or ``key`` no text.
+    """
+    if isinstance(expire, bool) or not isinstance(expire, int) or expire > LONGEST:
+        raise ValueError(f"expire must be a whole number of seconds, up to {LONGEST}, not {expire!r}")
+    if not isinstance(key, str):
+        raise ValueError(f"key must be text, not {key!r}")
+
+
+def publish(client: Redis, messages: Iterable[Outgoing]) -> None:
+    """Publish messages in order, in one round trip, and all or none of them. (In a Redis Cluster: one by one.)
+
+    Raises:
+        redis.exceptions.RedisError: if Redis did not take them.
+    """
+    calls = [each for message in messages for each in _calls(message, is_cluster(client))]
+    call(client, calls, transaction=len(calls) > 1)
+
+
+def _calls(message: Outgoing, cluster: bool) -> Iterator[Call]:
+    channels = list(message.channels)
+    size, ttl = message.options.size, message.options.ttl
+    several = len(channels) > 1
+    # A message that looks as if it had a header gets one, or it would be taken for what it says.
+    head = HEAD if several or size or message.payload.startswith(HEAD) else b""
+    arguments = [message.payload, new_id(), max(message.expire, 0), size, ttl, max(META_TTL, ttl)]
+    arguments += [ONCE if message.key else 0, head, "s" if several else "-", *message.own]
+    for group in [[channel] for channel in channels] if cluster else [channels]:
+        keys = [(each, *history_keys(each), _key(each, b"once") + b":" + message.key.encode()) for each in group]
+        yield "publish", list(itertools.chain.from_iterable(keys)), arguments
+
+
+def masters(client: Any) -> int:
+    """Return on how many servers messages are published."""
+    return len(client.get_primaries()) if is_cluster(client) else 1
+
+
+def tell_all(client: Any, channel: bytes, payload: bytes) -> None:
+    """Publish something on every server on which messages are published.
+
+    Raises:
+        redis.exceptions.RedisError: if one of them did not take it.
+    """
+    if is_cluster(client):
+        client.execute_command("PUBLISH", channel, payload, target_nodes=RedisCluster.PRIMARIES)
+    else:
+        client.publish(channel, payload)
+
+
+def publish_bare(client: Any, messages: Sequence[tuple[bytes, bytes]]) -> list[Any]:
+    """Publish pairs of channel and payload, which nothing keeps, in one round trip (in a Redis Cluster: one by one).
+
+    Returns:
+        for each how many have got it, or the error of Redis.
+
+    Raises:
+        redis.exceptions.RedisError: if Redis cannot be reached.
+    """
+    if is_cluster(client):
+        answers: list[Any] = []
+        for message in messages:
+            try:
+                answers.append(client.publish(*message))
+            except RedisError as exc:  # what came before is published, and what follows would wait for the same
+                answers += [exc] * (len(messages) - len(answers))
+                break
+        return answers
+    with client.pipeline(transaction=False) as pipeline:
+        for message in messages:
+            pipeline.publish(*message)
+        return list(pipeline.execute(raise_on_error=False))
+
+
+def listeners(client: Any, channel: bytes) -> int:
+    """Return how many connections listen to a channel, at all nodes of a Redis Cluster.
+
+    Raises:
+        redis.exceptions.RedisError: if Redis does not answer.
+    """
+    everywhere = {"target_nodes": RedisCluster.ALL_NODES} if is_cluster(client) else {}
+    ((_, count),) = client.pubsub_numsub(channel, **everywhere)
+    return int(count)
+
+
+def last_messages(client: Redis, channels: Sequence[bytes | str]) -> list[bytes | None]:
+    """Return the last message that each channel keeps, or None; in one round trip, but for a Redis Cluster.
+
+    Raises:
+        redis.exceptions.RedisError: if Redis does not answer.
+    """
+    if is_cluster(client):
+        return [client.get(channel) for channel in channels]  # type: ignore[misc]
+    return list(client.mget(channels))  # type: ignore[arg-type]
+
+
+__all__ = ["Outgoing", "encode", "publish"]

@@ -1,0 +1,88 @@
+"""Runs the Lua scripts of this package, on one server or a Redis Cluster.
+
+This module must not know what they do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from redis import Redis, RedisCluster
+from redis.exceptions import NoScriptError, RedisError
+
+SCRIPT_ERROR = re.compile(r"^Error running script \(call to \w+\): @user_script:\s*\d+: -?(?=\S)|^user_script:\d+: ")
+SCRIPTS = {  # by name: SHA-1, by which Redis knows it, and text
+    path.stem: (hashlib.sha1(path.read_bytes()).hexdigest(), path.read_text())
+    for path in (Path(__file__).parent / "lua").glob("*.lua")
+}
+Call = tuple[str, list[Any], list[Any]]  # name of a script, keys, arguments
+
+
+def call(client: Redis, calls: Sequence[Call], transaction: bool) -> list[Any]:
+    """Call scripts of this package, in one round trip, and return their answers.
+
+    Args:
+        client: of Redis.
+        calls: which, with their keys and arguments.
+        transaction: whether nothing else may come in between.
+
+    Raises:
+        redis.exceptions.RedisError: an error has the words of Redis and nothing else: redis-py puts the whole command
+            into the text, the payload, and channels whose names may have the key of a session, which would stand in
+            every log and report of the error.
+    """
+    if is_cluster(client):
+        return [_call_one(client, each) for each in calls]
+    commands = [("EVALSHA", SCRIPTS[name][0], keys, given) for name, keys, given in calls]
+    answers = _pipeline(client, commands, transaction)
+    missing = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+    if missing:  # of a Redis that has just been started; it keeps what it is given now
+        again = [("EVAL", SCRIPTS[calls[number][0]][1], *calls[number][1:]) for number in missing]
+        for number, answer in zip(missing, _pipeline(client, again, transaction), strict=True):
+            answers[number] = answer
+    for answer in answers:
+        if isinstance(answer, RedisError):
+            raise _plain(answer)
+    return answers
+
+
+def _pipeline(client: Redis, commands: Iterable[tuple[str, Any, list[Any], list[Any]]], transaction: bool) -> list[Any]:
+    pipeline = client.pipeline(transaction=transaction)
+    for name, script, keys, arguments in commands:
+        pipeline.execute_command(name, script, len(keys), *keys, *arguments)
+    try:
+        return pipeline.execute(raise_on_error=False)
+    except RedisError as exc:
+        raise _plain(exc) from None
+
+
+def _call_one(client: Redis, one: Call) -> Any:
+    name, keys, arguments = one
+    sha, text = SCRIPTS[name]
+    try:
+        try:
+            return client.evalsha(sha, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return client.eval(text, len(keys), *keys, *arguments)
+    except RedisError as exc:
+        raise _plain(exc) from None
+
+
+def _plain(exc: RedisError) -> RedisError:
+    """Return the error with the words of Redis alone, and of those what a person can act on."""
+    words = str(exc).rpartition(" of pipeline caused error: ")[2]
+    # Redis itself quotes arguments of commands that it does not know, or that are renamed.
+    words = words.partition(", with args beginning with")[0]
+    # An error inside a script: the place in the script says nothing to who publishes.
+    words = SCRIPT_ERROR.sub("", words.partition(" script: ")[0])
+    exc.args = (words, *exc.args[1:])
+    return exc
+
+
+def is_cluster(client: Any) -> bool:
+    """Tell whether commands about several keys must be sent one by one."""
+    return isinstance(client, RedisCluster)

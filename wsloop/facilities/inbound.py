@@ -1,0 +1,176 @@
+"""What becomes of the messages that the socket of a facility sends: ignored, published, or answered in ``wsloop.v1``.
+
+Each class is the handler of connections (see :class:`wsloop.sockets.connection.Handler`) and hands to the hub what
+concerns it. What a consumer's socket sends is the business of :mod:`wsloop.runtime.runner`. This module must not know
+sockets or HTTP.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+from websockets.frames import CloseCode
+
+from wsloop import conf
+from wsloop.db import close_databases
+from wsloop.delivery.subscription import Broker
+from wsloop.drain import Drain
+from wsloop.facilities import subscriptions
+from wsloop.protocol import dialects
+from wsloop.sockets.connection import Connection
+from wsloop.sockets.hub import Hub
+from wsloop.store import RedisMessage
+
+logger = logging.getLogger("wsloop.handlers")
+
+
+class Listener:
+    """The handler of a socket that may not publish: what it sends is ignored, as in ws4redis."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.pausing, self.drained, self.closing, self.closed = hub.pausing, hub.drained, hub.closing, hub.closed
+
+    def received(self, connection: Connection, payload: bytes, text: bool) -> None:
+        pass
+
+
+class Speaker(Listener):
+    """The handler of a socket that publishes to ``channels``.
+
+    Args:
+        hub, broker: of the process.
+        channels: where to.
+        echo: whether the socket wants its own messages back.
+        options: of the facility.
+    """
+
+    def __init__(self, hub: Hub, broker: Broker, channels: Iterable[bytes], echo: bool, options: conf.Facility) -> None:
+        super().__init__(hub)
+        self._broker = broker
+        self._channels = tuple(channels)
+        self._echo = echo
+        self._options = options
+
+    def received(self, connection: Connection, payload: bytes, text: bool) -> None:
+        if payload != conf.heartbeat():
+            self.take(connection, payload, lambda taken: None)
+
+    def take(self, connection: Connection, payload: bytes, answer: Callable[[bool], None]) -> None:
+        """Publish a message, and call ``answer`` with whether Redis has taken it. Never blocks."""
+        self._publish(connection, answer, self._channels, payload, conf.expire())
+
+    def _publish(
+        self,
+        connection: Connection,
+        answer: Callable[[bool], None],
+        channels: Sequence[bytes],
+        payload: bytes,
+        expire: int,
+    ) -> None:
+        connection.hold()  # the socket is not read before Redis has taken what it sent
+
+        def done(taken: bool) -> None:
+            answer(taken)
+            connection.release()
+
+        origin = None if self._echo else connection
+        self._broker.publish(channels, payload, expire, origin=origin, done=done, options=self._options)
+
+
+class CustomSpeaker(Speaker):
+    """The handler of a socket whose messages go through the ``publish_message`` of the site's own subscriber class."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        broker: Broker,
+        subscriber: subscriptions.Subscriber,
+        echo: bool,
+        options: conf.Facility,
+    ) -> None:
+        super().__init__(hub, broker, subscriptions.as_bytes(subscriber._publishers), echo, options)
+        self._subscriber = subscriber
+        self._inbox: Drain[tuple[Connection, bytes, Callable[[bool], None]]] = Drain(self._handle)
+
+    def take(self, connection: Connection, payload: bytes, answer: Callable[[bool], None]) -> None:
+        connection.hold()  # the socket is not read while its message is worked on
+        self._inbox.put((connection, payload, answer))
+
+    def _handle(self, items: list[tuple[Connection, bytes, Callable[[bool], None]]]) -> None:
+        for connection, payload, answer in items:
+            answers = Answers(answer)
+            self._subscriber._connection.publish_hook = functools.partial(self._publish_one, connection, answers)
+            try:
+                self._subscriber.publish_message(RedisMessage(payload))
+                answers.complete()
+            except Exception:
+                logger.exception("%s.publish_message failed", type(self._subscriber).__name__)
+                connection.close(CloseCode.INTERNAL_ERROR, "internal error")
+            finally:
+                connection.release()
+        close_databases()
+
+    def _publish_one(
+        self, connection: Connection, answers: Answers, channels: Sequence[bytes], payload: bytes, expire: int
+    ) -> None:
+        self._publish(connection, answers.another(), channels, payload, expire)
+
+
+class Answers:
+    """One answer for the several messages that a site's code may publish for one: whether all were taken."""
+
+    def __init__(self, answer: Callable[[bool], None]) -> None:
+        self._answer = answer
+        self._open = 1
+        self._taken = True
+
+    def another(self) -> Callable[[bool], None]:
+        """Return the function that answers for one more."""
+        self._open += 1
+        return self._one
+
+    def complete(self) -> None:
+        """There are no more."""
+        self._one(True)
+
+    def _one(self, taken: bool) -> None:
+        self._open -= 1
+        self._taken = self._taken and taken
+        if not self._open:
+            self._answer(self._taken)
+
+
+class Correspondent(Listener):
+    """The handler of a socket that speaks ``wsloop.v1``.
+
+    Args:
+        hub: of the process.
+        speaker: publishes what the client wants to be published; None: it may not.
+    """
+
+    def __init__(self, hub: Hub, speaker: Speaker | None) -> None:
+        super().__init__(hub)
+        self._hub = hub
+        self._speaker = speaker
+
+    def received(self, connection: Connection, payload: bytes, text: bool) -> None:
+        try:
+            published = dialects.parse(payload, text)
+        except dialects.Misunderstood as exc:
+            connection.reply(dialects.error("frame", str(exc), exc.id), True)
+            return
+        if self._speaker is None:
+            connection.reply(dialects.error("refused", "This socket may not publish.", published.id), True)
+        else:
+            self._speaker.take(connection, published.payload, functools.partial(self._answer, connection, published.id))
+
+    def _answer(self, connection: Connection, id: int | float | str | None, taken: bool) -> None:
+        if not taken:
+            self._hub.send(connection, [dialects.error("unavailable", "Redis did not take the message.", id)])
+        elif id is not None:
+            self._hub.send(connection, [dialects.ack(id)])
+
+
+__all__ = ["Correspondent", "CustomSpeaker", "Listener", "Speaker"]

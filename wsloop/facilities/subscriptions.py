@@ -1,0 +1,210 @@
+"""From a request to the channels that its socket listens and publishes to, through ws4redis's subscriber classes.
+
+A site may have its own subclass of ``ws4redis.subscriber.RedisSubscriber`` (setting ``WS4REDIS_SUBSCRIBER``), written
+for a Redis connection of its own for each socket. It is given a client that records what it subscribes to, for the
+shared subscription, and a socket that records what it sends before it is open. This module must not know sockets.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest
+from django.utils.module_loading import import_string
+from ws4redis.subscriber import RedisSubscriber
+
+from wsloop import conf
+from wsloop.backend import pool, publishing
+from wsloop.refusals import Refused
+from wsloop.store import SELF, Store
+
+PRESENCE = "subscribe-presence"  # who is there; the policy decides about it as about audiences
+
+
+def facility(request: HttpRequest) -> str:
+    """Return the part of the path behind ``WEBSOCKET_URL``."""
+    return request.path_info.removeprefix(conf.websocket_url())
+
+
+class Subscriber(Store, RedisSubscriber):  # type: ignore[misc]
+    """ws4redis's subscriber with its broken methods mended; a base of the site's own class, whatever that inherits."""
+
+    def set_pubsub_channels(self, request: HttpRequest, channels: Iterable[str]) -> None:
+        """Work out the channels for what the client asked and the policy allowed, ``subscribe-user`` and the like."""
+        wanted = set(channels)
+        self._facility = facility(request)
+
+        def names(verb: str) -> list[str]:
+            return self._get_message_channels(
+                request=request,
+                facility=self._facility,
+                broadcast=f"{verb}-broadcast" in wanted,
+                groups=[SELF] if f"{verb}-group" in wanted else [],
+                users=[SELF] if f"{verb}-user" in wanted else [],
+                sessions=[SELF] if f"{verb}-session" in wanted else [],
+            )
+
+        self._publishers = set(names("publish"))
+        self._subscription = self._connection.pubsub()
+        for channel in names("subscribe"):
+            self._subscription.subscribe(channel)
+
+    def publish_message(self, message: Any, expire: int | None = None) -> None:
+        """Publish what the socket sent; see :meth:`wsloop.backend.publishing.Store.publish_message`."""
+        payload = publishing.encode(message)
+        self._connection.publish_all(self._publishers, payload, conf.expire() if expire is None else expire)
+
+    def send_persisted_messages(self, websocket: Recorder) -> None:
+        """Send the last message that each channel keeps, in one round trip."""
+        channels = list(self._subscription.channels)
+        if channels:
+            found = publishing.last_messages(pool.client(), channels)
+            for channel, message in zip(channels, found, strict=True):
+                if message:
+                    websocket.send(message, channel=channel)
+
+
+class Recorder:
+    """Stands for the WebSocket until it is open: keeps what a subscriber sends to it."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[bytes | None, bytes]] = []
+
+    def send(self, message: bytes | str, binary: bool | None = None, *, channel: bytes | None = None) -> None:
+        """Keep a message; ``channel`` tells where it is the last one of, if that is known."""
+        self.sent.append((channel, message.encode() if isinstance(message, str) else bytes(message)))
+
+
+class Subscription:
+    """Stands for redis-py's ``PubSub``: keeps the channels that a subscriber asks for.
+
+    Attributes:
+        channels: as in redis-py, a dictionary with the channels as bytes.
+    """
+
+    connection = None
+    subscribed = False  # nothing to release: the process's subscription is not the subscriber's
+
+    def __init__(self) -> None:
+        self.channels: dict[bytes, None] = {}
+
+    def subscribe(self, *channels: Any, **handlers: Any) -> None:
+        """Ask for channels, given one by one or in lists."""
+        if handlers:
+            raise ImproperlyConfigured("WS4REDIS_SUBSCRIBER: handlers for single channels are not supported")
+        for channel in channels:
+            self.channels.update(
+                dict.fromkeys(as_bytes(channel if isinstance(channel, (list, tuple, set)) else [channel]))
+            )
+
+    def unsubscribe(self, *channels: Any) -> None:
+        """Take channels back, or all of them."""
+        for channel in as_bytes(channels) or list(self.channels):
+            self.channels.pop(channel, None)
+
+    def psubscribe(self, *patterns: Any, **handlers: Any) -> None:
+        raise ImproperlyConfigured("WS4REDIS_SUBSCRIBER: subscribe to channels; patterns are not supported")
+
+    def reset(self) -> None:
+        self.channels.clear()
+
+
+class Client:
+    """Stands for the Redis client of one socket's subscriber: the process's client, but for ``pubsub`` and publishing.
+
+    Attributes:
+        publish_hook: takes the channels, payload and expiry (seconds) of what the subscriber publishes for an open
+            socket; None: it goes to Redis as it is.
+    """
+
+    def __init__(self) -> None:
+        self.publish_hook: Callable[[Sequence[bytes], bytes, int], None] | None = None
+
+    def pubsub(self, **options: Any) -> Subscription:
+        return Subscription()
+
+    def publish(self, channel: bytes | str, message: bytes | str) -> None:
+        self.publish_all([channel], publishing.encode(message), expire=0)
+
+    def publish_all(self, channels: Iterable[bytes | str], payload: bytes, expire: int) -> None:
+        """Publish to several channels in one round trip."""
+        publishing.check(expire)
+        if self.publish_hook is None:
+            publishing.publish(pool.client(), [publishing.Outgoing(as_bytes(channels), payload, expire)])
+        else:
+            self.publish_hook(as_bytes(channels), payload, expire)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(pool.client(), name)
+
+
+def as_bytes(names: Iterable[bytes | str]) -> tuple[bytes, ...]:
+    """Return names of channels as Redis reports them."""
+    return tuple(name if isinstance(name, bytes) else str(name).encode() for name in names)
+
+
+@functools.cache
+def subscriber_class(path: str) -> type[Subscriber]:
+    """Return the class that the setting ``WS4REDIS_SUBSCRIBER`` names, with the mended base behind it.
+
+    In the order of resolution :class:`Subscriber` comes right before ws4redis's class, so the site's own methods go
+    first and what they inherit is mended.
+
+    Raises:
+        ImproperlyConfigured: if there is no such class.
+    """
+    try:
+        given = import_string(path)
+    except ImportError as exc:
+        raise ImproperlyConfigured(f"WS4REDIS_SUBSCRIBER = {path!r} cannot be imported: {exc}") from exc
+    if not (isinstance(given, type) and issubclass(given, RedisSubscriber)):
+        raise ImproperlyConfigured(f"WS4REDIS_SUBSCRIBER = {path!r} is no subclass of ws4redis's RedisSubscriber")
+    if given is RedisSubscriber or issubclass(given, Subscriber):
+        return Subscriber if given is RedisSubscriber else given
+    return type(given.__name__, (given, Subscriber), {"__module__": given.__module__})
+
+
+def requested(request: HttpRequest, possible: Iterable[str]) -> tuple[list[str], bool]:
+    """Return the channels among ``possible`` that the query asks for, and whether it asks for the echo.
+
+    Unknown parameters are ignored, case does not matter, and each channel counts once (as in ws4redis).
+    """
+    names = [name.strip().lower() for name in request.GET]
+    return [name for name in dict.fromkeys(names) if name in possible], "echo" in names
+
+
+def allowed(answer: Any) -> list[str]:
+    """Return what the site's policy, ``WS4REDIS_ALLOWED_CHANNELS``, has answered.
+
+    Raises:
+        TypeError: if that is no list of names.
+    """
+    found = list(answer) if isinstance(answer, Iterable) and not isinstance(answer, (str, bytes)) else None
+    if found is None or not all(isinstance(each, str) for each in found):
+        raise TypeError(
+            'WS4REDIS_ALLOWED_CHANNELS must return a list of those names that it allows, such as ["subscribe-user"], '
+            f"not {answer!r}"
+        )
+    return found
+
+
+def check_facility(request: HttpRequest, channels: Iterable[str]) -> None:
+    """Refuse a facility with which one group or user could read what is meant for another.
+
+    In ws4redis's keys the name and the facility are parted by a colon: ``group:team:admins:news`` is the facility
+    ``news`` of the group ``team:admins``, and the facility ``admins:news`` of the group ``team``.
+
+    Raises:
+        Refused: 400.
+    """
+    if ":" in facility(request) and any(name.endswith(("-group", "-user")) for name in channels):
+        raise Refused(
+            HTTPStatus.BAD_REQUEST,
+            "A facility with a colon cannot have the audiences user and group: its channels would be ambiguous.",
+        )

@@ -1,0 +1,102 @@
+"""Who makes a request, and what of it is kept while a socket is open. Asks the database.
+
+A visitor is the user, when the session ends, and a hash each of what signed the user in and of what the user may do:
+:mod:`wsloop.visitors.session_watch` compares them later. This module must not know gevent or WebSockets.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.db import router
+from django.db.models import Prefetch
+from django.http import HttpRequest
+from django.utils import timezone
+
+from wsloop import addressees, conf
+from wsloop.sockets.admission import NOBODY, Visitor
+
+ASK_AGAIN = 600.0  # seconds after which a session is asked for again: some end without a signal, by SQL for example
+
+
+def visitor(request: HttpRequest, address: str | None = None) -> Visitor:
+    """Return who makes a request, as far as it is kept while the socket is open. Asks the database.
+
+    Args:
+        request: with ``user`` and ``session``, either of which may be missing or None; ``token_expires`` if
+            :func:`wsloop.tokens.authenticate` has found out who it is.
+        address: what the socket counts for, see ``MAX_CONNECTIONS_PER_ADDRESS``.
+    """
+    user = getattr(request, "user", None)
+    if not getattr(user, "is_authenticated", False):  # the session of an anonymous visitor signs nobody in
+        return NOBODY if address is None else NOBODY._replace(address=address)
+    session = getattr(request, "session", None)
+    # Of a session from elsewhere (WS4REDIS_PROCESS_REQUEST) it is not known here whether it still is.
+    key = session.session_key or None if isinstance(session, conf.session_store()) else None
+    expires = getattr(request, "token_expires", None)
+    if key is not None:
+        expires = next_look(session_ends([key]).get(key, 0))
+    return Visitor(getattr(user, "pk", None), key, address, expires, proof(user), rights(user))
+
+
+def proof(user: Any) -> int:
+    """Return a hash of what signs a user in: it differs after a change of the password, or of ``is_active``.
+
+    Returns:
+        0 for users of another kind than ``AUTH_USER_MODEL``: the database cannot tell about them.
+    """
+    if not isinstance(user, get_user_model()) or user.pk is None:
+        return 0
+    password = getattr(user, "get_session_auth_hash", lambda: "")()
+    return hash((password, getattr(user, "is_active", True))) or 1
+
+
+def rights(user: Any) -> int:
+    """Return a hash of what decides about the channels of a user: groups, by their names too, staff and superuser."""
+    groups = sorted((str(group.pk), getattr(group, "name", "")) for group in addressees.user_groups(user) or ())
+    return hash((tuple(groups), getattr(user, "is_staff", None), getattr(user, "is_superuser", None)))
+
+
+def session_ends(keys: Iterable[str]) -> dict[str, float]:
+    """Return when sessions end, in seconds since the epoch, by key; sessions that have ended are missing.
+
+    Sessions in the database are asked for together. Other stores do not tell when a session ends, only how long it
+    lives after a change: there it is the latest time at which it can end.
+    """
+    stores = conf.session_store()
+    if not hasattr(stores, "get_model_class"):
+        return {key: end for key in keys if (end := _session_end(stores(key))) is not None}
+    model = stores.get_model_class()
+    found = model._default_manager.using(router.db_for_write(model)).filter(
+        session_key__in=list(keys), expire_date__gt=timezone.now()
+    )
+    return {key: end.timestamp() for key, end in found.values_list("session_key", "expire_date")}
+
+
+def next_look(end: float) -> float:
+    """Return when a session is to be asked for that should end at ``end``, in seconds since the epoch."""
+    return min(end, time.time() + ASK_AGAIN)
+
+
+def _session_end(session: Any) -> float | None:
+    key = session.session_key
+    content = session.load()
+    if session.session_key != key or not (content or session.exists(key)):
+        return None
+    return float(session.get_expiry_date(expiry=content.get("_session_expiry")).timestamp())
+
+
+def find_users(pks: Collection[Any]) -> dict[Any, tuple[int, int]]:
+    """Return proof and rights of users by primary key, from the database that is written to."""
+    if not pks:
+        return {}
+    model = get_user_model()
+    users = model._default_manager.using(router.db_for_write(model))
+    field = addressees.groups_field(model)
+    if field is not None:
+        groups = field.related_model._default_manager
+        users = users.prefetch_related(Prefetch("groups", groups.using(router.db_for_write(groups.model))))
+    return {pk: (proof(user), rights(user)) for pk, user in users.in_bulk(list(pks)).items()}

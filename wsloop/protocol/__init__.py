@@ -1,0 +1,2 @@
+"""What is on the wire, of WebSockets and in Redis: frames, messages, tokens. It does no I/O, and must not know Redis,
+sockets or gevent."""

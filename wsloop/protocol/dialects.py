@@ -1,0 +1,212 @@
+"""What is said on the wire: bare messages as ws4redis sends them, or the JSON envelopes of ``wsloop.v1``.
+
+A dialect turns what happens into the payload of a frame. It knows no connection: what it returns is encoded once and
+sent to all sockets of the dialect. The frames are documented in ``docs/reference/wsloop-v1.rst``. This module must not
+know Redis, sockets or gevent.
+"""
+
+from __future__ import annotations
+
+import base64
+import random
+import re
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from wsloop.protocol import resume_tokens, strict_json
+from wsloop.protocol.close_codes import FINAL
+from wsloop.protocol.messages import Message, Position, audience
+
+SPREAD = 3000  # milliseconds within which clients that were said goodbye to come back
+
+SURROGATE = re.compile("[\ud800-\udfff]")
+MOST_ID = 64  # characters of the id of a client's frame
+
+
+class Dialect:
+    """Bare messages; other dialects override what they have to say.
+
+    Attributes:
+        name: the subprotocol.
+        tells: whether this dialect has more frames than messages.
+        heartbeat: whether the heartbeat of ws4redis comes between the messages.
+        ping: payload of a message that shows that the line is alive; None: there is none.
+    """
+
+    name = "ws4redis"
+    tells = False
+    heartbeat = True
+    ping: bytes | None = None
+
+    def message(self, channel: bytes, message: Message, own: bool = False, kept: bool = False) -> bytes:
+        """Return what is sent of a message.
+
+        Args:
+            channel: on which it came.
+            message: what came.
+            own: whether it goes to the socket that has published it.
+            kept: whether it is the last message from before the socket was opened.
+        """
+        return message.payload
+
+    def position(self, channel: bytes, message: Message) -> bytes | None:
+        """Return what is sent of a message which the client has already, by way of another channel; None: nothing."""
+        return None
+
+    def lost(self, channel: bytes, at: Position) -> bytes | None:
+        """Return what is sent where messages of a channel are lost, and ``at`` is where it goes on; None: nothing."""
+        return None
+
+    def goodbye(self, code: int, reason: str) -> bytes | None:
+        """Return what is sent before the close frame; None: nothing."""
+        return None
+
+
+class V1(Dialect):
+    """The subprotocol ``wsloop.v1``."""
+
+    name = "wsloop.v1"
+    tells = True
+    heartbeat = False
+    ping = b'{"type": "ping"}'
+
+    def message(self, channel: bytes, message: Message, own: bool = False, kept: bool = False) -> bytes:
+        whom = audience(channel)
+        if whom.kind == "presence" and (event := _event(message.payload)):
+            return _frame("presence", **event)
+        content: dict[str, Any] = {"audience": whom.kind}
+        if whom.name:
+            content["name"] = whom.name
+        try:
+            content["data"] = message.payload.decode()
+        except UnicodeDecodeError:
+            content["base64"] = base64.b64encode(message.payload).decode()
+        if message.offset:
+            content["position"] = resume_tokens.position(channel, message.position)
+        if own:
+            content["own"] = True
+        if kept:
+            content["kept"] = True
+        return _frame("message", **content)
+
+    def position(self, channel: bytes, message: Message) -> bytes | None:
+        if not message.offset:
+            return None
+        return _frame("position", position=resume_tokens.position(channel, message.position))
+
+    def lost(self, channel: bytes, at: Position) -> bytes:
+        whom = audience(channel)
+        content = {"audience": whom.kind, **({"name": whom.name} if whom.name else {})}
+        return error(
+            "lost", "Messages were lost. Load the state anew.", **content, position=resume_tokens.position(channel, at)
+        )
+
+    def goodbye(self, code: int, reason: str) -> bytes:
+        content: dict[str, Any] = {"code": code, "reason": reason, "reconnect": code not in FINAL}
+        if content["reconnect"]:
+            content["after"] = random.randrange(SPREAD)
+        return _frame("goodbye", **content)
+
+
+class Silent(Dialect):
+    """What a consumer sends, and nothing else."""
+
+    heartbeat = False
+
+
+BARE = Dialect()
+SILENT = Silent()
+V1_DIALECT = V1()
+DIALECTS = {each.name: each for each in (V1_DIALECT, BARE)}  # the preferred one first
+
+
+def welcome(
+    channels: Iterable[bytes], recovered: bool | None, token: str | None, ping: int, presence: dict[str, Any] | None
+) -> bytes:
+    """Return the first frame of ``wsloop.v1``."""
+    content: dict[str, Any] = {"subscribed": [str(audience(each)) for each in channels], "recovered": recovered}
+    if token is not None:
+        content["token"] = token
+    if presence is not None:
+        content["presence"] = presence
+    return _frame("welcome", **content, ping=ping)
+
+
+def ack(id: int | float | str) -> bytes:
+    """Return the frame that tells that Redis has taken a message of the client."""
+    return _frame("ack", id=id)
+
+
+def error(code: str, reason: str, id: int | float | str | None = None, **content: Any) -> bytes:
+    """Return the frame that tells what went wrong, without the connection's end."""
+    if id is not None:
+        content["id"] = id
+    return _frame("error", code=code, reason=reason, **content)
+
+
+class Published(NamedTuple):
+    """What a client wants to be published; ``id`` is None where it wants no answer."""
+
+    payload: bytes
+    id: int | float | str | None = None
+
+
+class Misunderstood(Exception):
+    """A frame of the client is none of ``wsloop.v1``; the text says why, ``id`` is that of the frame if it has one."""
+
+    def __init__(self, reason: str, id: int | float | str | None = None) -> None:
+        super().__init__(reason)
+        self.id = id
+
+
+def parse(payload: bytes, text: bool) -> Published:
+    """Return what a frame of a client asks for.
+
+    Raises:
+        Misunderstood: if it is none of ``wsloop.v1``.
+    """
+    if not text:
+        return Published(payload)
+    try:
+        frame = strict_json.decode(payload, surrogates=True)  # so that the answer has the frame's id
+    except ValueError as exc:
+        raise Misunderstood(f"A frame must be JSON, or binary: {exc}.") from None
+    if not isinstance(frame, dict):
+        raise Misunderstood("A frame must be a JSON object.")
+    id = frame.get("id")
+    if not _is_id(id):
+        raise Misunderstood(f"id must be a number, or a text of up to {MOST_ID} characters.")
+    if frame.get("type") != "publish":
+        raise Misunderstood('type must be "publish".', id)
+    if ("data" in frame) == ("base64" in frame):
+        raise Misunderstood("There must be data or base64, and not both.", id)
+    try:
+        if "data" in frame:
+            return Published(frame["data"].encode(), id)
+        return Published(base64.b64decode(frame["base64"], validate=True), id)
+    except (AttributeError, TypeError, UnicodeEncodeError):
+        raise Misunderstood("data and base64 must be text.", id) from None
+    except ValueError:
+        raise Misunderstood("base64 is not valid.", id) from None
+
+
+def _event(payload: bytes) -> dict[str, Any] | None:
+    """Return what is told of presence; None for what somebody else has published on that channel."""
+    try:
+        event = strict_json.decode(payload)
+        return {name: event[name] for name in ("event", "user", "count") if name in event} if "event" in event else None
+    except (ValueError, TypeError):
+        return None
+
+
+def _is_id(id: Any) -> bool:
+    if isinstance(id, str):
+        return len(id) <= MOST_ID and not SURROGATE.search(id)  # half of a pair could not be sent back
+    return isinstance(id, (int, float, type(None))) and not isinstance(id, bool)
+
+
+def _frame(kind: str, **content: Any) -> bytes:
+    return strict_json.encode({"type": kind, **content}).encode()
+
+
+__all__ = ["BARE", "DIALECTS", "SILENT", "Dialect", "Misunderstood", "Published", "ack", "error", "parse", "welcome"]

@@ -1,0 +1,28 @@
+"""Frames that the server sends (RFC 6455, section 5.2), encoded once for all connections that get them."""
+
+from __future__ import annotations
+
+from websockets.frames import Frame, Opcode
+
+from wsloop.protocol import deflate
+
+
+def encode(payload: bytes, text: bool, window_bits: int = 0) -> bytes:
+    """Return the frame of a server that carries ``payload``, as text or binary (RFC 6455, section 5.2).
+
+    Args:
+        payload: the message.
+        text: whether it is text, then valid UTF-8.
+        window_bits: for a client that has negotiated permessage-deflate the largest window it takes, 9 to 15: the
+            payload is compressed, if that makes it smaller (RFC 7692, section 7.2.1). 0 sends it as it is.
+    """
+    message = Frame(Opcode.TEXT if text else Opcode.BINARY, payload)
+    frame = message.serialize(mask=False)
+    if window_bits and deflate.pays(payload):
+        compressed = message.serialize(mask=False, extensions=[deflate.compressor(window_bits)])
+        return min(frame, compressed, key=len)
+    return frame
+
+
+PING = Frame(Opcode.PING, b"").serialize(mask=False)
+PONG_BYTE = Frame(Opcode.PONG, b"").serialize(mask=False)[:1]

@@ -1,0 +1,92 @@
+"""The token with which a client comes back: where it stands in each of its channels.
+
+The page, or the welcome of a socket, has a token that covers all channels. Each message that follows brings the
+position in its own channel, the same text for all clients, which the client appends: so a message is encoded once,
+however many there are. The token is positions too, signed: it says which channels it is for. A position alone needs no
+signature: who makes one up must know the random id of a message.
+
+Channels are named by a short hash, because the names of some have the key of a session in them, which is a secret. A
+token for other channels, those of another user, session or facility, does not name the present ones.
+
+This module must not know Redis, sockets or gevent.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import re
+from collections.abc import Collection, Mapping
+
+from django.core.signing import BadSignature, Signer
+
+from wsloop.protocol.messages import Position, audience
+
+PARAMETER = "resume"
+GROUPS = "groups"  # in a token
+SALT = "wsloop.resume"
+POSITION = re.compile(r"([A-Za-z0-9_-]{8})\.([0-9]{1,16})\.([A-Za-z0-9_-]{1,32})")
+
+
+@functools.lru_cache(maxsize=4096)
+def label(channel: bytes) -> str:
+    """Return what a channel is called in tokens and positions."""
+    return base64.urlsafe_b64encode(hashlib.blake2b(channel, digest_size=6).digest()).decode()
+
+
+def position(channel: bytes, at: Position) -> str:
+    """Return the text of a position, for a client to send back."""
+    return f"{label(channel)}.{at.offset}.{at.id}"
+
+
+def token(positions: Mapping[bytes, Position], groups: bool = False) -> str:
+    """Return the token of a client that has all up to these positions of its channels.
+
+    Args:
+        positions: by channel.
+        groups: whether it listens to the groups of its user, whichever these are.
+    """
+    names = [position(channel, at) for channel, at in positions.items()]
+    return _signer().sign("~".join([*names, GROUPS] if groups else names))
+
+
+def read(text: str, channels: Collection[bytes]) -> dict[bytes, Position] | None:
+    """Return where a client stands in ``channels``.
+
+    Args:
+        text: the token, and positions with ``~`` before each.
+        channels: those that it subscribes to.
+
+    Returns:
+        None if the token is damaged, or is not one for these channels. If it is for the groups of its user, a group's
+        channel may be missing: the user has become a member since, and could not miss anything before.
+    """
+    body, _, rest = text.partition(":")
+    signature, *later = rest.split("~")
+    try:
+        _signer().unsign(f"{body}:{signature}")
+    except (BadSignature, ValueError):  # half a surrogate pair cannot be signed
+        return None
+    found: dict[str, Position] = {}
+    signed = body.split("~")
+    groups = signed[-1] == GROUPS
+    if groups:
+        signed.pop()
+    for number, each in enumerate((*signed, *later)):
+        match = POSITION.fullmatch(each)
+        if match is None:
+            return None
+        if number < len(signed) or match[1] in found:
+            found[match[1]] = Position(int(match[2]), match[3])
+    known = {channel: found[label(channel)] for channel in channels if label(channel) in found}
+    others = [channel for channel in channels if channel not in known]
+    joined = groups and all(audience(channel).kind == "group" for channel in others)
+    return known if known and (joined or not others) else None
+
+
+def _signer() -> Signer:
+    return Signer(salt=SALT)
+
+
+__all__ = ["PARAMETER", "position", "read", "token"]

@@ -1,0 +1,43 @@
+"""Which connections belong to a key: to a channel, a user, a session, an address."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Generic, TypeVar
+
+from wsloop.sockets.connection import Connection
+
+Key = TypeVar("Key")
+
+
+class Index(Generic[Key]):
+    """Which connections belong to a key. One alone is kept without a set around it: most users have one socket."""
+
+    __slots__ = ("_of",)
+
+    def __init__(self) -> None:
+        self._of: dict[Key, Connection | set[Connection]] = {}
+
+    def __len__(self) -> int:
+        """Return how many keys there are."""
+        return len(self._of)
+
+    def __getitem__(self, key: Key) -> Collection[Connection]:
+        present = self._of.get(key, ())
+        return present if isinstance(present, (set, tuple)) else (present,)
+
+    def add(self, key: Key, connection: Connection) -> None:
+        present = self._of.setdefault(key, connection)
+        if isinstance(present, set):
+            present.add(connection)
+        elif present is not connection:
+            self._of[key] = {present, connection}
+
+    def remove(self, key: Key, connection: Connection) -> None:
+        present = self._of[key]
+        if isinstance(present, set):
+            present.discard(connection)
+            if len(present) == 1:
+                self._of[key] = present.pop()
+        else:
+            del self._of[key]

@@ -1,0 +1,63 @@
+"""What a client may do: sizes, frames a second, and what may wait for it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from websockets.frames import Frame, Opcode
+
+WORTH = 4096  # bytes of a message, decompressed, that count as another frame, at the least
+
+
+class Bounds(NamedTuple):
+    """What a client may do; one object for all connections with the same ones.
+
+    Attributes:
+        max_message_size: bytes of the largest message taken, over all its fragments; a larger one closes with 1009.
+        max_queued_bytes: output that may wait; over it the connection is closed with TOO_SLOW.
+        rate: frames a second taken in the long run, or None; above it the connection is closed with TOO_MANY.
+        burst: frames taken at once.
+        compress_from: bytes of the smallest message that is compressed, where that was negotiated.
+        latest_only: of the messages of a channel that wait, the newest alone counts; see :meth:`Connection.replace`.
+    """
+
+    max_message_size: int
+    max_queued_bytes: int
+    rate: float | None = None
+    burst: float = 0
+    compress_from: float = 0
+    latest_only: bool = False
+
+    @property
+    def worth(self) -> float:
+        """Bytes that count as another frame: as many that the largest message counts as half of ``burst`` at most."""
+        return max(WORTH, 2 * self.max_message_size / self.burst if self.burst else 0)
+
+
+def weight(frame: Frame, worth: float) -> float:
+    """Return as how many frames a frame counts, whose bytes take work as well.
+
+    The parts of a message that is cut into pieces of :data:`WORTH` bytes and more count by their bytes alone: a large
+    message counts the same in whatever pieces it comes, unless they are small.
+    """
+    size = len(frame.data)
+    if frame.opcode is Opcode.CONT and size >= WORTH:
+        return size / worth
+    return 1 + size // worth
+
+
+class Bucket:
+    """Counts the frames of a connection, or of all of a user or an address: a leaky bucket, as ATM's GCRA keeps it."""
+
+    __slots__ = ("_used_until",)
+
+    def __init__(self) -> None:
+        self._used_until = 0.0
+
+    def add(self, count: float, rate: float, now: float) -> None:
+        """Count frames of which ``rate`` a second may come."""
+        self._used_until = max(self._used_until, now) + count / rate
+
+    def full(self, rate: float, burst: float, now: float) -> bool:
+        """Tell whether more than ``burst`` frames have come beyond the rate."""
+        return self._used_until > now + burst / rate

@@ -1,0 +1,163 @@
+"""Closes sockets whose users may no longer have them: sockets end with the session that opened them.
+
+How it works. :mod:`wsloop.identity` notes at the handshake who opens a socket. :mod:`wsloop.signals` publishes a notice
+when a user or a session has changed, and each worker puts the sockets concerned into one list. One greenlet looks at
+those: it asks the database for many users at once, compares the hashes, and closes what is not as it was. A site that
+saves its users often costs one question each ``ROUND`` seconds, however many notices there are.
+
+Notices can be missed: while Redis cannot be reached, and by a socket that is just being opened. So all sockets are
+looked at when the subscription stands again, and a new one if there was a notice since its handshake began
+(:meth:`Access.mark`). Some changes give no notice at all, such as sessions deleted by SQL: each session is asked for
+again after ``ASK_AGAIN`` seconds, and its user with it.
+
+This module must not know Redis, nor the protocol of WebSockets.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import random
+from collections.abc import Iterable
+
+import gevent
+from django.contrib.auth import get_user_model
+
+from wsloop import conf, greenlets
+from wsloop.db import give_back
+from wsloop.drain import Drain
+from wsloop.identity import find_users, next_look, session_ends
+from wsloop.protocol.close_codes import RIGHTS_CHANGED, SIGNED_OUT
+from wsloop.sockets.connection import Connection
+from wsloop.sockets.hub import Hub
+
+logger = logging.getLogger("wsloop.access")
+
+
+ROUND = 0.2  # seconds between two looks; notices that come meanwhile are looked at together
+BATCH = 50  # sockets looked at without a pause: some milliseconds of work
+PAUSE = 0.01  # seconds between two batches
+SPREAD = 1.0  # seconds within which workers begin to look at all of their sockets, for the sake of the database
+RETRY = 5.0  # seconds until those are looked at again that could not be
+
+
+# Who it is.
+
+
+# Whether it is still so.
+
+
+class Access:
+    """Closes the sockets of this process whose users may no longer have them.
+
+    Args:
+        hub: whose connections they are.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._mark = 0
+        self._due: dict[Connection, bool] = {}  # with whether the session is to be looked at too
+        self._looking: Drain[None] = Drain(self._look)
+
+    def heard(self, payload: bytes) -> None:
+        """Act on a notice of :mod:`wsloop.signals`. Never blocks."""
+        self._mark += 1
+        try:
+            notice = json.loads(payload)
+            users, session = notice.get("users", ()), notice.get("session")
+            pks = [get_user_model()._meta.pk.to_python(text) for text in users]
+            if not (session is None or isinstance(session, str)):
+                raise TypeError
+        except Exception:  # whatever it is, the reader of the subscription must go on
+            logger.warning("a notice on the control channel is none of wsloop's")
+            return
+        self._put(itertools.chain.from_iterable(self._hub.users[pk] for pk in pks), session=False)
+        if session is not None:
+            self._end(session)
+            # The notice comes just before the session ends: somebody may have used it once more, in a handshake that
+            # is open by the end of HANDSHAKE_TIMEOUT.
+            for delay in (1, 1 + conf.option("HANDSHAKE_TIMEOUT")):
+                greenlets.spawn_later(delay, self._end, session)
+
+    def connected(self) -> None:
+        """Look at all sockets soon: notices may have been missed. Never blocks."""
+        self._mark += 1
+        connections = self._hub.connections  # others that are being opened are looked at because of the mark
+        if connections:
+            greenlets.spawn_later(random.uniform(0, SPREAD), self._put, connections)
+
+    def expired(self, connections: Iterable[Connection]) -> None:
+        """Close connections whose session or token has ended, unless it has been prolonged. Never blocks."""
+        for connection in connections:
+            if connection.visitor.session is None:
+                connection.close(SIGNED_OUT, "the token has expired")
+            else:
+                self._put([connection])
+
+    def mark(self) -> int:
+        """Return a number to be compared: if it is another one later, there have been notices in between."""
+        return self._mark
+
+    def recheck(self, connection: Connection) -> None:
+        """Look at a connection whose handshake began before the last notice. Never blocks."""
+        self._put([connection])
+
+    def _put(self, connections: Iterable[Connection], session: bool = True) -> None:
+        for connection in connections:
+            somebody = connection.visitor.user is not None or connection.visitor.session is not None
+            if somebody and connection.open:
+                self._due[connection] = session or self._due.get(connection, False)
+        if self._due and not len(self._looking):
+            self._looking.put(None)
+
+    def _end(self, session: str) -> None:
+        for connection in list(self._hub.sessions[session]):
+            connection.close(SIGNED_OUT, "signed out")
+
+    def _look(self, _: list[None]) -> None:
+        """Look at all that are due."""
+        due, self._due = self._due, {}
+        failed: dict[Connection, bool] = {}
+        for start in range(0, len(due), BATCH):
+            batch = dict(itertools.islice(due.items(), start, start + BATCH))
+            try:
+                self._check(batch)
+            except Exception:
+                if not failed:
+                    logger.exception("users and sessions cannot be looked up, trying again in %g s", RETRY)
+                failed |= batch
+                give_back()
+            gevent.sleep(PAUSE)
+        give_back()
+        if failed:
+            greenlets.spawn_later(RETRY, self._again, failed)
+        gevent.sleep(ROUND)
+
+    def _again(self, failed: dict[Connection, bool]) -> None:
+        for connection, session in failed.items():
+            self._put([connection], session)
+
+    def _check(self, batch: dict[Connection, bool]) -> None:
+        users = find_users({each.visitor.user for each in batch if each.visitor.proof})
+        for connection in batch:
+            present = users.get(connection.visitor.user)
+            if not connection.visitor.proof:
+                continue
+            if present is None or present[0] != connection.visitor.proof:
+                connection.close(SIGNED_OUT, "signed out")
+            elif present[1] != connection.visitor.rights:
+                connection.close(RIGHTS_CHANGED, "your rights have changed")
+        with_session = [each for each, session in batch.items() if session and each.visitor.session and each.open]
+        ends = session_ends({each.visitor.session for each in with_session}) if with_session else {}
+        for connection in with_session:
+            end = ends.get(connection.visitor.session)
+            if end is None:
+                connection.close(SIGNED_OUT, "the session has ended")
+            elif connection.open:
+                connection.visitor = connection.visitor._replace(expires=next_look(end))
+                self._hub.watch_expiry(connection)
+
+
+__all__ = ["Access"]
