@@ -151,7 +151,7 @@ class Browser:
                     raise
                 return False
 
-        WebDriverWait(self.driver, 15, 0.02).until(met, what)
+        WebDriverWait(self.driver, 15, 0.05).until(met, what)
 
     def connected(self):
         """Wait until every line of the page is connected."""

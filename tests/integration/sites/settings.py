@@ -12,6 +12,7 @@ from project.settings import *  # noqa: F403
 
 VAR_DIR = Path(os.environ["SITE_VAR"])
 STATIC_ROOT = Path(os.environ["SITE_STATIC"])
+PASSWORD_HASHERS = ["tests.integration.sites.hashers.Quick"]
 ROOT_URLCONF = "tests.integration.sites.urls"
 WS4REDIS_ALLOWED_CHANNELS = "tests.integration.sites.hooks.everything"  # the sample's rules are tested by name
 
