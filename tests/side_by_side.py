@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 DURATIONS = Path(__file__).with_name("durations.txt")
-LONG = 8.0  # seconds; that file has the units which take longer
+LONG = 5.0  # seconds; what takes longer is in that file
 PORTS = range(10_000, 32_768)  # above, the kernel gives them to connections
 INSIST = 30.0  # seconds that a process has to end its servers
 
@@ -31,6 +31,10 @@ def durations():
 def name_of(unit):
     name, alone = unit
     return f"{name} (alone)" if alone else name
+
+
+def test_of(unit):
+    return unit[0].partition("[")[0]
 
 
 def module_of(unit):
@@ -189,7 +193,7 @@ class Run:
         units = [unit for unit in self._left[kind] if unit[1] == alone]
         if not units or self._stopped:
             return None
-        unit = max(units, key=lambda unit: self._durations.get(name_of(unit), 0.0))
+        unit = max(units, key=lambda unit: self._durations.get(test_of(unit), 0.0))
         self._left[kind].remove(unit)
         return unit
 
@@ -275,10 +279,12 @@ class Run:
             print(f"{name:{width}} {tests:6} {seconds:8.0f} {cpu:10.0f}  {started}")
 
     def write_durations(self):
-        """Keep what matters for the order: how long the long units take."""
-        taken = {name_of(unit): result["seconds"] for unit, result in self.units.items()}
+        """Keep what matters for the order: how long the longest take, and of a test its longest case."""
+        taken = {}
+        for unit, result in self.units.items():
+            taken[test_of(unit)] = max(taken.get(test_of(unit), 0.0), result["seconds"])
         lines = [f"{seconds:.0f} {name}\n" for name, seconds in sorted(taken.items()) if seconds > LONG]
-        comment = "# Seconds that the longest units of tests take: python -m tests --write-durations\n"
+        comment = "# Seconds that the longest tests take, or modules of which the tests share something\n"
         DURATIONS.write_text(comment + "".join(lines))
 
 

@@ -32,11 +32,19 @@ class NothingOfThis:
         return [self._session]
 
 
-def unit_of(item):
-    """The name of the unit that a test belongs to, and whether that runs alone."""
-    scopes = {each.scope for fixtures in item._fixtureinfo.name2fixturedefs.values() for each in fixtures[-1:]}
-    name = item.nodeid if scopes <= {"function", "session"} else item.nodeid.partition("::")[0]
-    return name, item.get_closest_marker("alone") is not None
+def units_of(items):
+    """Units by their name, and whether they run alone. All processes have the same names for the same tests."""
+    units, cases = {}, Counter()
+    for item in items:
+        scopes = {each.scope for fixtures in item._fixtureinfo.name2fixturedefs.values() for each in fixtures[-1:]}
+        name, parameters, _ = item.nodeid.partition("[")
+        if not scopes <= {"function", "session"}:
+            name = name.partition("::")[0]
+        elif parameters:  # which may have an id of their own in each process, where they are made up
+            cases[name] += 1
+            name = f"{name}[#{cases[name]}]"
+        units.setdefault((name, item.get_closest_marker("alone") is not None), []).append(item)
+    return units
 
 
 class Worker:
@@ -55,7 +63,7 @@ class Worker:
             data = data[os.write(self._line, data) :]
 
     def _ask(self):
-        """The next unit to run, as ``unit_of`` has it; None at the end."""
+        """The next unit to run, as ``units_of`` has it; None at the end."""
         self._tell(what="next")
         answer = b""
         while not answer.endswith(b"\n"):
@@ -76,9 +84,7 @@ class Worker:
     def pytest_runtestloop(self, session):
         if session.testsfailed or session.config.option.collectonly:
             return None  # pytest's own says what could not be collected
-        units = {}
-        for item in session.items:
-            units.setdefault(unit_of(item), []).append(item)
+        units = units_of(session.items)
         self._tell(what="collected", units=list(units), deselected=self._deselected, skipped=self._skipped)
         while unit := self._ask():
             self._run(units[tuple(unit)], NothingOfThis(session))
