@@ -20,7 +20,7 @@ from pathlib import Path
 DURATIONS = Path(__file__).with_name("durations.txt")
 LONG = 5.0  # seconds; what takes longer is in that file
 PORTS = range(10_000, 32_768)  # above, the kernel gives them to connections
-INSIST = 30.0  # seconds that a process has to end its servers
+INSIST = 60.0  # seconds that a process has to end its servers
 
 
 def durations():
