@@ -1,6 +1,7 @@
 """Messages of a channel one after another, without gap, or the loss told: a real history, and arrivals made by hand."""
 
 import random
+import types
 
 import gevent
 import pytest
@@ -545,7 +546,13 @@ def test_a_line_on_which_nothing_arrives_is_noticed(checking, line):
 
 
 def test_a_message_that_is_under_way_is_waited_for(checking, line, reads, monkeypatch):
-    monkeypatch.setattr(module, "IN_FLIGHT", 2)
+    landed = Event()  # instead of seconds, which a busy machine lets pass
+    monkeypatch.setattr(module, "IN_FLIGHT", landed)
+
+    def sleep(what):
+        return landed.wait(WAIT) if what is landed else gevent.sleep(what)
+
+    monkeypatch.setattr(module, "gevent", types.SimpleNamespace(spawn=gevent.spawn, sleep=sleep))
     line.watch(A)
     (message,) = line.publish("1")
     asked = len(reads.questions)
@@ -553,6 +560,7 @@ def test_a_message_that_is_under_way_is_waited_for(checking, line, reads, monkey
     assert line.texts() == []
     line.arrive(message)
     asked = len(reads.questions)
+    landed.set()
     wait_until(lambda: len(reads.questions) > asked, what="the next comparison")
     assert all(since is None for question in reads.questions for _, since in question), "only positions were read"
     assert line.origins == ["origin of 1"]

@@ -556,12 +556,12 @@ def test_a_redis_that_has_stopped_answering_is_noticed(own_redis, make_broker, p
 
 
 def test_a_quiet_line_is_probed_and_kept(own_redis, make_broker, redis, monkeypatch):
-    monkeypatch.setattr(module, "PROBE_INTERVAL", 0.05)
+    monkeypatch.setattr(module, "PROBE_INTERVAL", 0.2)
     broker = make_broker()
     broker.subscribe([A])
     first = subscription(redis)["id"]
-    # Without probes this takes six timeouts of the socket.
-    wait_until(lambda: redis.info("commandstats").get("cmdstat_ping", {"calls": 0})["calls"] >= 20, what="PINGs")
+    # Without probes this takes three timeouts of the socket.
+    wait_until(lambda: redis.info("commandstats").get("cmdstat_ping", {"calls": 0})["calls"] >= 10, what="PINGs")
     assert subscription(redis)["id"] == first
 
 
