@@ -93,8 +93,8 @@ def check_runserver(**kwargs: Any) -> list[checks.CheckMessage]:
     Django's own would run the site on threads, in a process that the site's ``wsgi.py`` patches while they run.
     """
     owner = _owner_of_runserver()
-    # Another application's command may be a subclass. Django's are none: no process shall import gevent for them.
-    if owner == "wsloop" or (not owner.startswith("django.") and _extends_runserver(owner)):
+    # Its own module, which imports gevent, is not imported for that: every command of manage.py checks.
+    if owner == "wsloop" or _extends_runserver(owner):
         return []
     return [
         checks.Error(
