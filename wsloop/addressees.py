@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import AbstractBaseUser, Group
+from django.contrib.auth.models import Group
 from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.base_session import AbstractBaseSession
 from django.db.models import Model, prefetch_related_objects
@@ -33,6 +33,10 @@ def facility_name(facility: Any) -> str:
         ValueError: if no socket could name it.
     """
     name = _text(facility, "facility", 'the name of a facility, text such as "orders"')
+    if name.startswith("/"):
+        raise ValueError(
+            f"facility must be what comes behind WEBSOCKET_URL, {shown(name.lstrip('/'))}, without the slash before it"
+        )
     most = conf.option("MAX_FACILITY_SIZE")
     if len(name.encode()) > most:
         raise ValueError(f"facility is longer than MAX_FACILITY_SIZE, {most} bytes, so no socket can listen to it")
@@ -46,8 +50,9 @@ def user_name(user: Any) -> str:
         TypeError: if it is neither: a primary key, for example.
         ValueError: if it is the user object of a visitor who has not signed in, or an empty name.
     """
-    if isinstance(user, (AbstractBaseUser, get_user_model())):
-        return _text(str(user.get_username()), "users", "a user with a name")
+    if isinstance(user, get_user_model()):
+        name = user.get_username()
+        return _text("" if name is None else str(name), "users", "a user with a name")
     if hasattr(user, "is_authenticated") and not user.is_authenticated:
         raise ValueError(
             "users has the user object of a visitor who has not signed in, which is nobody. Ask for is_authenticated "
@@ -64,7 +69,7 @@ def group_name(group: Any) -> str:
         ValueError: if the name is empty.
     """
     field = groups_field(get_user_model())
-    if isinstance(group, (Group, field.related_model) if field is not None else Group):
+    if isinstance(group, Group if field is None else field.related_model):
         return _text(getattr(group, "name", None), "groups", "a group with a name")
     return _text(group, "groups", "names of groups, group objects or SELF")
 
@@ -90,17 +95,20 @@ def _text(value: Any, where: str, wanted: str) -> str:
     if isinstance(value, Promise):
         value = str(value)
     if not isinstance(value, str):
-        shown = f"the {type(value).__name__} {value.pk!r}" if isinstance(value, Model) else _shown(value)
-        raise TypeError(f"{where} must be {wanted}, not {shown}")
+        text = f"the {type(value).__name__} {value.pk!r}" if isinstance(value, Model) else shown(value)
+        raise TypeError(f"{where} must be {wanted}, not {text}")
     if not value and where != "facility":  # the facility of a socket at WEBSOCKET_URL itself has no name
         raise ValueError(f"{where} must be {wanted}, not an empty text")
     if not is_utf8(value):
-        raise ValueError(f"{where} must be {wanted}, in text that can be encoded as UTF-8, not {_shown(value)}")
+        raise ValueError(f"{where} must be {wanted}, in text that can be encoded as UTF-8, not {shown(value)}")
     return str.__str__(value)
 
 
-def _shown(value: Any) -> str:
-    shown = repr(value)
+def shown(value: Any) -> str:
+    try:
+        shown = repr(value)
+    except Exception:  # of an object whose own text cannot be made
+        shown = f"an object of the class {type(value).__name__}"
     return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}…"
 
 
@@ -119,7 +127,7 @@ def as_list(value: Any, where: str) -> list[Any]:
     if hasattr(value, "is_authenticated"):  # AnonymousUser, lazy ones too
         return [value]
     if isinstance(value, (bytes, bytearray, memoryview, Mapping)) or not isinstance(value, Iterable):
-        raise TypeError(f"{where} must be a name, an object, SELF, or a list of them, not {_shown(value)}")
+        raise TypeError(f"{where} must be a name, an object, SELF, or a list of them, not {shown(value)}")
     return list(value)
 
 
@@ -140,7 +148,7 @@ def channels(
     """
     name = facility_name(facility)
     if not isinstance(broadcast, bool):
-        raise TypeError(f"broadcast must be True or False, not {_shown(broadcast)}")
+        raise TypeError(f"broadcast must be True or False, not {shown(broadcast)}")
     found = [f"{conf.prefix()}broadcast:{name}"] if broadcast else []
     for audience, value, own, read in (
         ("group", groups, own_groups, group_name),
@@ -151,7 +159,7 @@ def channels(
         if names and audience != "session" and ":" in name:
             # In ws4redis's keys "group:team:admins:news" is the facility "news" of the group "team:admins" as well.
             raise ValueError(
-                f"the facility {_shown(name)} has a colon, so it cannot have the audiences users and groups: its "
+                f"the facility {shown(name)} has a colon, so it cannot have the audiences users and groups: its "
                 "channels would be those of others, too"
             )
         found.extend(f"{conf.prefix()}{audience}:{each}:{name}" for each in names)
@@ -173,8 +181,8 @@ def _names(
 def own_user(request: Any) -> list[str]:
     """Return the name of the user who made a request; none if nobody has signed in."""
     user = getattr(request, "user", None)
-    name = str(user.get_username()) if user and user.is_authenticated else ""
-    return [name] if name else []
+    name = user.get_username() if user and user.is_authenticated else None
+    return [] if name is None or name == "" else [str(name)]
 
 
 def own_groups(request: Any) -> list[str]:

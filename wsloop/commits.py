@@ -59,4 +59,10 @@ def on_commit(publish: Callable[[], None], using: str | None = None) -> None:
             publish()
 
     for each in aliases:
+        connection = transaction.get_connection(each)
+        if not connection.in_atomic_block and not connection.get_autocommit():  # before any other has been registered
+            raise transaction.TransactionManagementError(
+                f"on_commit needs a transaction of Django: the database {connection.alias!r} is not in autocommit mode"
+            )
+    for each in aliases:
         transaction.on_commit(lambda database=each: committed(database), using=each)  # type: ignore[misc]

@@ -94,7 +94,7 @@ OPTIONS: dict[str, Option] = {
     "RATE_LIMIT": Option((100, 200), or_none(kinds.rate)),
     # Largest header of a handshake, and largest query string, in bytes: the longest real ones have some hundred, with
     # a token in it.
-    "MAX_HEADER_SIZE": Option(4096, whole()),
+    "MAX_HEADER_SIZE": Option(4096, whole(least=256)),
     # Longest facility, in bytes: it is part of the names of up to four channels, kept as long as the socket is open.
     "MAX_FACILITY_SIZE": Option(255, whole()),
     # What waits for a client.
@@ -175,11 +175,15 @@ def facility(name: str) -> Facility:
 
 # The settings of ws4redis.
 
+MOST_HEARTBEAT = 1024  # bytes: it goes to every socket every 4 s
+
 
 def _heartbeat(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise kinds.wrong(name, 'text such as "--heartbeat--", or None', value)
-    return kinds.text(name, value)
+    if len(kinds.text(name, value).encode()) > MOST_HEARTBEAT:
+        raise kinds.wrong(name, f"text of up to {MOST_HEARTBEAT} bytes", value)
+    return value
 
 
 def _subscriber(name: str, value: Any) -> str:
@@ -191,8 +195,9 @@ def _subscriber(name: str, value: Any) -> str:
 def _session_engine(name: str, value: Any) -> Any:
     try:
         return importlib.import_module(value).SessionStore
-    except (ImportError, AttributeError, TypeError, ValueError) as exc:
-        raise ImproperlyConfigured(f"{name} = {value!r} is no module with a SessionStore: {exc}") from exc
+    except Exception as exc:  # the code of the module included
+        text = f"{name} = {value!r} is no module with a SessionStore: {type(exc).__name__}: {exc}"
+        raise ImproperlyConfigured(text) from exc
 
 
 SETTINGS: dict[str, Option] = {
@@ -331,4 +336,5 @@ def _facilities_in_vain() -> Iterator[tuple[str, str]]:
 
 def _covers(pattern: str, other: str) -> bool:
     """Tell whether all names that ``other`` matches are matched by ``pattern``, as far as that can be told simply."""
-    return pattern.strip("*") == "" or (not set("*?[") & set(other) and fnmatch.fnmatchcase(other, pattern))
+    everything = bool(pattern) and not pattern.strip("*")
+    return everything or (not set("*?[") & set(other) and fnmatch.fnmatchcase(other, pattern))

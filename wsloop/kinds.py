@@ -19,6 +19,7 @@ Kind = Callable[[str, Any], Any]  # takes the name of the setting and the value;
 
 # Redis takes no expiry beyond 64 bits of milliseconds, sockets no timeout beyond some centuries. 30 years will do.
 LONGEST = 10**9  # seconds
+SHORTEST = 0.001  # seconds; timers know nothing shorter
 MOST = 10**12  # of anything that is counted
 SHOWN = 200  # characters of a wrong value that an error shows
 
@@ -54,7 +55,7 @@ def whole(least: int = 1, most: int = MOST) -> Kind:
 
 def seconds(name: str, value: Any) -> float:
     """A duration; fractions count."""
-    if type(value) not in (int, float) or not value > 0:
+    if type(value) not in (int, float) or not value >= SHORTEST:
         raise wrong(name, "a positive number of seconds", value)
     if value > LONGEST:
         raise wrong(name, f"a positive number of seconds, and not more than {LONGEST}", value)
@@ -101,11 +102,11 @@ def path(name: str, value: Any) -> str:
 
 
 def rate(name: str, value: Any) -> tuple[float, float]:
-    wanted = "two positive numbers, frames a second and at once (at least 1), or None"
+    wanted = "two positive numbers, frames a second and at once (at least 4), or None"
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         raise wrong(name, wanted, value)
     a_second, at_once = value
-    if any(type(each) not in (int, float) or not 0 < each <= MOST for each in value) or at_once < 1:
+    if any(type(each) not in (int, float) or not 0 < each <= MOST for each in value) or at_once < 4:
         raise wrong(name, wanted, value)
     return a_second, at_once
 
@@ -120,6 +121,10 @@ def origins(name: str, value: Any) -> tuple[str, ...]:
             'browsers send them (no path, no slash at the end, "xn--…" for names that are not ASCII)',
             value,
         )
+    for each in value:
+        port = re.search(r":([0-9]+)$", each)
+        if port and not 0 < int(port[1]) < 65536:
+            raise wrong(name, "a list of origins with ports up to 65535", value)
     return tuple(value)
 
 
@@ -147,6 +152,18 @@ def dictionary(kinds: Mapping[str, Kind]) -> Kind:
     return check
 
 
+def imported(name: str, value: str) -> Any:
+    """Return what a dotted path names.
+
+    Raises:
+        ImproperlyConfigured: whatever goes wrong, the code of its module included.
+    """
+    try:
+        return import_string(value)
+    except Exception as exc:
+        raise ImproperlyConfigured(f"{name} = {value!r} cannot be imported: {type(exc).__name__}: {exc}") from exc
+
+
 def function(*parameters: str) -> Kind:
     """Return the kind of plain functions, or dotted paths of such, that can be called with these parameters."""
     signature = f"({', '.join(parameters)})"
@@ -154,10 +171,7 @@ def function(*parameters: str) -> Kind:
     def check(name: str, value: Any) -> Callable[..., Any]:
         found = value
         if isinstance(value, str):
-            try:
-                found = import_string(value)
-            except ImportError as exc:
-                raise ImproperlyConfigured(f"{name} = {value!r} cannot be imported: {exc}") from exc
+            found = imported(name, value)
         if not callable(found):
             raise wrong(name, f"a function {signature} or the dotted path of one", value)
         if inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(type(found).__call__):

@@ -5,6 +5,7 @@ It works in any process that can reach Redis, with or without a server running. 
 
 from __future__ import annotations
 
+import functools
 import heapq
 from importlib import import_module
 from types import TracebackType
@@ -13,7 +14,6 @@ from typing import Any
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from ws4redis.publisher import RedisPublisher as StockPublisher
-from ws4redis.redis_store import RedisStore
 
 from wsloop import commits, conf
 from wsloop.addressees import as_list, facility_name
@@ -50,12 +50,15 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
 
     def __init__(self, **kwargs: Any) -> None:
         # Not the stock initializer: its pool of connections grows with the requests.
-        RedisStore.__init__(self, pool.client())
         groups = kwargs["groups"] = as_list(kwargs.get("groups"), "groups")  # it may be read only once
         self._publishers = self._get_message_channels(**kwargs)
         self._facility = facility_name(kwargs["facility"])
         self._own_groups = any(each is SELF for each in groups)
-        self._batch: list[Outgoing] | None = None
+        self._batch: list[tuple[Outgoing, bool | str, bool | str]] | None = None
+
+    @property
+    def _connection(self) -> Any:
+        return pool.client()  # that of the thread which asks; a publisher may be made in another one
 
     def publish_message(
         self,
@@ -88,16 +91,30 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
             redis.exceptions.RedisError: if Redis did not take it. With ``on_commit`` it is raised by the commit.
         """
         item = self._outgoing(message, expire, key)
-        if outbox:
-            using = None if outbox is True else commits.alias(outbox, "outbox")
-            _outbox().put(self._publishers, item.payload, item.expire, self._facility, key, using)
-        elif on_commit:
-            using = None if on_commit is True else commits.alias(on_commit, "on_commit")
-            commits.on_commit(lambda: publish(pool.client(), [item]), using)
-        elif self._batch is not None:
-            self._batch.append(item)
+        for value, argument in ((on_commit, "on_commit"), (outbox, "outbox")):
+            if not isinstance(value, bool):
+                commits.alias(value, argument)
+        if self._batch is not None:
+            self._batch.append((item, on_commit, outbox))
         else:
-            publish(self._connection, [item])
+            self._publish([(item, on_commit, outbox)])
+
+    def _publish(self, entries: list[tuple[Outgoing, bool | str, bool | str]]) -> None:
+        """Publish messages, each with its ``on_commit`` and ``outbox``; what waits for nothing in one round trip."""
+        for item, _, outbox in entries:
+            if outbox:
+                using = None if outbox is True else outbox
+                _outbox().put(self._publishers, item.payload, item.expire, self._facility, item.key, using)
+        late: dict[bool | str, list[Outgoing]] = {}
+        for item, on_commit, outbox in entries:
+            if not outbox:
+                late.setdefault(on_commit, []).append(item)
+        for on_commit, items in late.items():
+            if on_commit:
+                using = None if on_commit is True else on_commit
+                commits.on_commit(functools.partial(_publish_all, items), using)
+            else:
+                publish(pool.client(), items)
 
     def pipeline_publish_message(self, message: Any, expire: int | None = None) -> None:
         """Publish ``message``; the same as :meth:`publish_message`, which always uses a pipeline here."""
@@ -124,11 +141,13 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
             ("group", {"groups": [SELF]}),
             ("broadcast", {"broadcast": True}),
         ):
+            if audience == "any" and ":" in facility_name(facility) and name in ("user", "group"):
+                continue  # a facility with a colon has none of these audiences
             if audience in (name, "any"):
                 channels += self._get_message_channels(request=request, facility=facility, **addressed)
         if not channels:
             return None
-        return next((message for message in last_messages(self._connection, channels) if message), None)
+        return next((message for message in last_messages(pool.client(), channels) if message), None)
 
     def history(self, limit: int = 100) -> list[Entry]:
         """Return the newest messages that the histories of this publisher's audiences keep, the oldest of them first.
@@ -148,7 +167,7 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
         """
         if type(limit) is not int or limit <= 0:
             raise ValueError(f"limit must be a positive whole number, not {limit!r}")
-        found = [latest(self._connection, channel, limit) for channel in self._publishers]
+        found = [latest(pool.client(), channel, limit) for channel in self._publishers]
         merged = {entry.message.id: entry for entry in heapq.merge(*found, key=lambda entry: entry.time)}
         return list(merged.values())[-limit:]
 
@@ -168,7 +187,7 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
         if not options.recovers or not self._publishers:
             return ""
         channels = [channel.encode() for channel in self._publishers]
-        pages = read(self._connection, [(channel, None) for channel in channels])
+        pages = read(pool.client(), [(channel, None) for channel in channels])
         positions = {channel: page.top for channel, page in zip(channels, pages, strict=True)}
         return resume_tokens.token(positions, groups=self._own_groups)
 
@@ -179,7 +198,11 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         batch, self._batch = self._batch, None
         if kind is None and batch:
-            publish(self._connection, batch)
+            self._publish(batch)
+
+
+def _publish_all(items: list[Outgoing]) -> None:
+    publish(pool.client(), items)
 
 
 def _outbox() -> Any:

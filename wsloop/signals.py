@@ -67,13 +67,14 @@ def _primary_key(user: Any) -> Any:
         key = None
     else:
         try:
-            if isinstance(user, bool):
+            if isinstance(user, (bool, float, bytes)):
                 raise TypeError
             key = model._meta.pk.to_python(user)
         except (TypeError, ValueError, ValidationError):
-            raise TypeError(f"recheck() takes user objects and their primary keys, not {user!r}") from None
+            shown = addressees.shown(user)
+            raise TypeError(f"recheck() takes user objects and their primary keys, not {shown}") from None
     if key is None:
-        raise ValueError(f"recheck() takes users who are in the database, not {user!r}")
+        raise ValueError(f"recheck() takes users who are in the database, not {addressees.shown(user)}")
     return key
 
 

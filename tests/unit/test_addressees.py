@@ -36,6 +36,11 @@ class Colour(enum.Enum):
     RED = "red"
 
 
+class Nameless:
+    def __repr__(self):
+        return None
+
+
 class Phone(int):
     """What get_username() of some user models returns."""
 
@@ -126,6 +131,8 @@ def test_who_is_meant_is_addressed(audience, names):
         ({"facility": "ä" * 128}, ValueError, "longer than MAX_FACILITY_SIZE"),
         ({"facility": "admins:news", "groups": "team"}, ValueError, "has a colon, so it cannot have the audiences"),
         ({"facility": "a:b", "users": "john"}, ValueError, "has a colon"),
+        ({"facility": "/orders", "broadcast": True}, ValueError, "what comes behind WEBSOCKET_URL, 'orders', without"),
+        ({"users": [Nameless()]}, TypeError, "not an object of the class Nameless"),
     ],
 )
 def test_what_is_nobody_or_something_else_is_refused(audience, error, words):
@@ -148,7 +155,9 @@ def test_groups_of_a_model_of_the_sites_own(monkeypatch):
 
     field = types.SimpleNamespace(name="groups", related_model=Team)
     monkeypatch.setattr(addressees, "groups_field", lambda model: field)
-    assert channels(groups=[Team("red"), Group(name="blue")]) == ["unit:group:red:news", "unit:group:blue:news"]
+    assert channels(groups=[Team("red"), "blue"]) == ["unit:group:red:news", "unit:group:blue:news"]
+    with pytest.raises(TypeError, match="not the Group None"):
+        channels(groups=[Group(name="blue")])
     with pytest.raises(TypeError, match="a group with a name, not None"):
         channels(groups=[Team(None)])
 
@@ -163,6 +172,28 @@ def test_a_user_model_of_the_sites_own_may_have_other_names(monkeypatch):
     monkeypatch.setattr(addressees, "get_user_model", lambda: Customer)
     assert channels(users=[Customer()]) == ["unit:user:4930:news"]
     assert channels(users=[SELF], request=types.SimpleNamespace(user=Customer())) == ["unit:user:4930:news"]
+
+
+def test_a_user_without_a_name_is_nobody_and_not_called_none(monkeypatch):
+    class Customer:
+        is_authenticated = True
+
+        def get_username(self):
+            return None
+
+    monkeypatch.setattr(addressees, "get_user_model", lambda: Customer)
+    assert channels(users=[SELF], request=types.SimpleNamespace(user=Customer())) == []
+    with pytest.raises(ValueError, match="a user with a name, not an empty text"):
+        channels(users=[Customer()])
+
+
+def test_a_user_of_another_model_is_none_of_the_site(monkeypatch):
+    class Staff:
+        pass
+
+    monkeypatch.setattr(addressees, "get_user_model", lambda: Staff)
+    with pytest.raises(TypeError, match="user names, user objects or SELF, not the User 7"):
+        channels(users=[JOHN])
 
 
 def test_a_user_whose_name_is_empty_is_nobody():
@@ -209,6 +240,9 @@ def test_tokens_that_live_for_ever_or_for_something_else(age):
         (True, TypeError),
         ([7], TypeError),
         (Group(pk=7), TypeError),
+        (3.7, TypeError),
+        (b"5", TypeError),
+        (Nameless(), TypeError),
     ],
 )
 def test_nobody_else_is_looked_at_again(user, error, monkeypatch):

@@ -133,6 +133,23 @@ def test_transactions_of_a_test_case_do_not_count(orders, publish):
     assert publish.done == ["default", "orders"]
 
 
+def test_nothing_is_registered_where_one_database_is_not_in_autocommit_mode(orders, publish):
+    connection = connections["orders"]
+    connection.ensure_connection()
+    connection.set_autocommit(False)
+    try:
+        with transaction.atomic():
+            with pytest.raises(transaction.TransactionManagementError, match="'orders' is not in autocommit mode"):
+                publish("never")
+            assert connections["default"].run_on_commit == []
+        with pytest.raises(transaction.TransactionManagementError, match="The outbox needs a transaction"):
+            delivery.put(["channel"], b"never", 0, "facility", using="orders")
+        assert not Message.objects.using("orders").exists()
+    finally:
+        connection.rollback()
+        connection.set_autocommit(True)
+
+
 # The publisher, and the outbox.
 
 

@@ -75,7 +75,7 @@ def test_a_later_savepoint_that_is_rolled_back_does_not_keep_the_others_waiting(
 
 def test_one_look_into_the_outbox_for_a_transaction(shared_redis, put, monkeypatch):
     looks = []
-    monkeypatch.setattr(delivery, "drain", looks.append)
+    monkeypatch.setattr(delivery, "drain", lambda limit, using: looks.append(limit))
     with transaction.atomic():
         put("one")
         with transaction.atomic():
@@ -202,8 +202,8 @@ def test_concurrent_drainers(shared_redis, received, wait, monkeypatch):
     wait(*texts)
     looked, oldest = [], delivery._oldest
 
-    def look(count):
-        found = oldest(count)
+    def look(count, using):
+        found = oldest(count, using)
         looked.append(len(found))
         gevent.sleep(0)  # lets the others look
         return found
@@ -217,7 +217,7 @@ def test_concurrent_drainers(shared_redis, received, wait, monkeypatch):
 
 def test_a_slow_drainer_that_saw_the_same_rows_changes_nothing(shared_redis, received, wait):
     wait("one", "two")
-    seen = delivery._oldest(10)
+    seen = delivery._oldest(10, None)
     assert delivery.drain(ALL) == 2
     wait("three")
     assert delivery.drain(ALL) == 1
@@ -340,7 +340,7 @@ def _fail(execute, sql, params, many, context):
 
 
 def test_errors_of_the_database_after_the_commit_are_logged(shared_redis, put, caplog, monkeypatch, received):
-    def drain(limit):
+    def drain(limit, using):
         raise DatabaseError("the database is\naway")
 
     with monkeypatch.context() as patched:

@@ -330,3 +330,10 @@ def test_what_is_answered_is_json_with_the_same_id(id):
 
     for made in (dialects.ack(published.id), dialects.error("unavailable", "reason", published.id)):
         assert json.loads(made, parse_constant=strict)["id"] == json.loads(id)
+
+
+@pytest.mark.parametrize("depth", [1, 500, 980, 985, 990, 995, 999])
+def test_parts_of_what_is_published_as_presence_break_nothing(depth):
+    payload = '{"event": ' + "[" * depth + "]" * depth + "}"
+    text = V1_DIALECT.message(b"unit:presence:news", Message(payload.encode()))
+    assert json.loads(text)["data"] == payload

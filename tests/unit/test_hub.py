@@ -19,6 +19,7 @@ from wsloop.protocol.deflate import Deflate
 from wsloop.protocol.dialects import BARE, V1_DIALECT
 from wsloop.protocol.frames import encode
 from wsloop.protocol.messages import Message, Position
+from wsloop.sockets import admission
 from wsloop.sockets import hub as module
 from wsloop.sockets.admission import Visitor
 from wsloop.sockets.connection import Connection
@@ -604,12 +605,12 @@ def test_there_is_room_for_so_many_in_all_closing_ones_included(hub, visit, with
 
 def test_a_quarter_of_the_descriptors_is_left_to_the_site(hub, visit, with_settings, monkeypatch):
     with_settings(WSLOOP={"MAX_CONNECTIONS": None})
-    monkeypatch.setattr(module.resource, "getrlimit", lambda which: (8, 8))
+    monkeypatch.setattr(admission.resource, "getrlimit", lambda which: (8, 8))
     for _ in range(6):
         assert hub.crowded() is None
         visit(Visitor())
     assert hub.crowded() == "MAX_CONNECTIONS"
-    monkeypatch.setattr(module.resource, "getrlimit", lambda which: (module.resource.RLIM_INFINITY,) * 2)
+    monkeypatch.setattr(admission.resource, "getrlimit", lambda which: (admission.resource.RLIM_INFINITY,) * 2)
     assert hub.crowded() is None
 
 

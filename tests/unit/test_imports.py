@@ -72,6 +72,7 @@ EXCEPTIONS = {
     "protocol.resume_tokens": {"django"},  # signs
     "outbox.management.commands.wsloop_outbox": SOCKETS,  # waits for signals
     "sockets.transport": SOCKETS,  # takes them over
+    "backend.redis_options": {"ssl"},  # which versions there are
     "facilities.subscriptions": {"ws4redis", "http"},
 }
 ONLY = {

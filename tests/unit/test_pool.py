@@ -156,7 +156,7 @@ def test_in_a_process_without_gevent_all_threads_share_the_client(own_redis):
 import sys, threading
 from django.conf import settings
 settings.configure(WS4REDIS_CONNECTION=sys.argv[1])
-from wsloop import pool
+from wsloop.backend import pool
 found = []
 threads = [threading.Thread(target=lambda: found.append((pool.client().ping(), pool.client()))) for _ in range(8)]
 for thread in threads: thread.start()

@@ -10,10 +10,12 @@ import redis.exceptions
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.sessions.backends.signed_cookies import SessionStore
 from django.db import transaction
+from gevent.threadpool import ThreadPool
 from ws4redis.publisher import RedisPublisher as StockPublisher
 
 from tests.integration.harness import ROOT
 from tests.unit.peer import WAIT
+from wsloop.backend import pool
 from wsloop.protocol import resume_tokens
 from wsloop.protocol.messages import unwrap
 from wsloop.publisher import SELF, RedisMessage, RedisPublisher
@@ -330,3 +332,63 @@ assert "gevent" not in sys.modules, "gevent"
 assert "websockets" not in sys.modules, "websockets"
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, check=True)
+
+
+# Threads, and batches with messages that wait.
+
+
+def test_a_publisher_may_be_made_in_another_thread_than_it_is_used_in(own_redis, receive, facility):
+    received = receive(own_redis)
+    publisher = RedisPublisher(facility=facility, broadcast=True)
+
+    def use():
+        try:
+            publisher.publish_message("from a thread")
+        finally:
+            pool.forget()
+
+    threads = ThreadPool(2)
+    try:
+        jobs = [threads.spawn(use) for _ in range(4)]
+        greenlets = [gevent.spawn(publisher.publish_message, "from a greenlet") for _ in range(4)]
+        gevent.joinall(greenlets, timeout=WAIT, raise_error=True)
+        for job in jobs:
+            job.get(timeout=WAIT)
+    finally:
+        threads.kill()
+    assert sorted(received()) == ["from a greenlet"] * 4 + ["from a thread"] * 4
+
+
+@pytest.mark.parametrize("how", [{}, {"on_commit": True}, {"outbox": True}])
+def test_nothing_of_a_batch_that_raises_is_published(received, database, facility, how):
+    with pytest.raises(ZeroDivisionError), RedisPublisher(facility=facility, broadcast=True) as publisher:
+        publisher.publish_message("never", **how)
+        raise ZeroDivisionError
+    with RedisPublisher(facility=facility, broadcast=True) as publisher:
+        publisher.publish_message("first", **how)
+        publisher.publish_message("second", **how)
+        assert received() == []
+    assert received() == ["first", "second"]
+
+
+@pytest.mark.parametrize("argument", ["on_commit", "outbox"])
+@pytest.mark.parametrize("value", ["", [], None, 0, 1])
+def test_what_is_neither_true_nor_a_database_is_refused(received, database, facility, argument, value):
+    with pytest.raises((TypeError, ValueError), match=argument):
+        RedisPublisher(facility=facility, broadcast=True).publish_message("never", **{argument: value})
+    assert received() == []
+
+
+@pytest.mark.parametrize("options", [{"key": "\ud800"}, {"key": 7}, {"expire": -(2**70)}, {"expire": 2**70}])
+def test_options_are_checked_at_the_call(received, database, facility, options):
+    with transaction.atomic(), pytest.raises(ValueError):
+        RedisPublisher(facility=facility, broadcast=True).publish_message("never", on_commit=True, **options)
+    assert received() == []
+
+
+def test_the_last_message_of_a_facility_with_a_colon(shared_redis, visitor, facility):
+    RedisPublisher(facility=f"{facility}:a", broadcast=True).publish_message("hello")
+    publisher = RedisPublisher(facility=f"{facility}:a")
+    assert publisher.fetch_message(visitor, f"{facility}:a") == b"hello"
+    with pytest.raises(ValueError, match="has a colon"):
+        publisher.fetch_message(visitor, f"{facility}:a", "user")

@@ -385,9 +385,9 @@ def test_numbers_go_on_when_the_history_has_expired_and_not_when_its_top_is_lost
 def test_names_of_channels_give_keys_of_their_own_in_the_slot_of_the_channel(redis):
     names = [b"unit:user:john:news", b"unit:user:{john}:news", b"unit:user:{jo}{hn}:news", b"unit:user:{john:news"]
     names += ["unit:user:grün:a:b/c".encode(), b"unit:user:{:}:{", b"unit:wsloop:meta:{unit:user:john:news}"]
-    keys = [key for name in names for key in keys.history_keys(name)]
-    assert len(set(keys)) == len(keys)
-    assert all(key.startswith(b"unit:wsloop:") for key in keys)
+    found = [key for name in names for key in keys.history_keys(name)]
+    assert len(set(found)) == len(found)
+    assert all(key.startswith(b"unit:wsloop:") for key in found)
     for name in names:
         for key in keys.history_keys(name):
             assert key_slot(key) == key_slot(name)

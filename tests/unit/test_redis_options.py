@@ -93,6 +93,7 @@ def test_the_stock_publisher_connects_with_every_form(start_redis, options):
         ({"host": "example.org", "ssl": True}, {"host": "example.org", "connection_class": SSLConnection}),
         ({"host": "example.org", "ssl": False}, {"host": "example.org"}),
         ({"host": "example.org", "password": None}, {"host": "example.org", "password": None}),
+        ({"host": "example.org", "unix_socket_path": None, "ssl": None}, {"host": "example.org"}),
     ],
 )
 def test_forms_of_the_connection(with_settings, setting, options):
@@ -213,7 +214,8 @@ def test_the_stock_publisher_finds_the_master_by_sentinel():
         {"health_check_interval": 1},
         {"client_name": "site"},
         {"socket_read_size": 16},
-        {"encoding": "latin-1"},
+        {"encoding": "utf-8", "encoding_errors": "replace"},
+        {"retry": None, "retry_on_error": [], "cache": None, "connection_pool": None, "ssl": None},
         {"max_connections": 5},
         {"timeout": 1},
         {"socket_timeout": None},
@@ -274,18 +276,18 @@ def test_max_connections_is_that_of_the_pool(own_redis, with_settings):
         ({"decode_responses": True}, "must not have 'decode_responses': messages are bytes until"),
         ({"retry_on_timeout": True}, "'retry_on_timeout': no command may be sent twice"),
         ({"retry_on_error": [OSError]}, "'retry_on_error': no command may be sent twice"),
-        ({"retry": None}, "'retry': no command may be sent twice"),
+        ({"retry": 3}, "'retry': no command may be sent twice"),
         ({"single_connection_client": True}, "'single_connection_client': wsloop has a pool of its own"),
-        ({"connection_pool": None}, "'connection_pool': wsloop has a pool of its own"),
+        ({"connection_pool": 5}, "'connection_pool': wsloop has a pool of its own"),
         ({"queue_class": list}, "'queue_class'"),
         ({"port": "redis"}, r"\['port'\] must be a whole number, from 1 to 65535"),
         ({"port": 0}, r"\['port'\]"),
         ({"port": 65536}, r"\['port'\]"),
         ({"port": True}, r"\['port'\]"),
         ({"port": 6379.0}, r"\['port'\]"),
-        ({"db": -1}, r"\['db'\] must be a whole number, 0 or more"),
+        ({"db": -1}, r"\['db'\] must be a whole number, from 0 to 1000000"),
         ({"db": "zero"}, r"\['db'\]"),
-        ({"max_connections": 1}, r"\['max_connections'\] must be a whole number, 2 or more"),
+        ({"max_connections": 1}, r"\['max_connections'\] must be a whole number, from 2 to 1000"),
         ({"max_connections": "many"}, r"\['max_connections'\]"),
         ({"socket_timeout": "5"}, r"\['socket_timeout'\] must be a positive number of seconds"),
         ({"socket_timeout": 0}, r"\['socket_timeout'\]"),
@@ -298,11 +300,44 @@ def test_max_connections_is_that_of_the_pool(own_redis, with_settings):
         ({"ssl": "yes"}, r"\[.ssl.\] must be True or False"),
         ({"connection_class": "redis.Connection"}, r"\[.connection_class.\] must be a class"),
         ({"ssl": True, "ssl_cert_reqs": "perhaps"}, "an option whose value redis-py refuses"),
-        ({"protocol": 7}, "an option whose value redis-py refuses"),
+        ({"protocol": 7}, r"\['protocol'\] must be 2 or 3"),
+        ({"max_connections": 2**31}, "from 2 to 1000"),
+        ({"health_check_interval": "30"}, r"\['health_check_interval'\] must be a whole number, from 0"),
+        ({"socket_timeout": 1e12}, "a positive number of seconds, up to 1000000000"),
+        ({"socket_timeout": 1e-300}, "a positive number of seconds"),
+        ({"socket_read_size": 0}, r"\['socket_read_size'\] must be a whole number, from 1"),
+        ({"socket_keepalive": "no"}, r"\['socket_keepalive'\] must be True or False"),
+        ({"socket_keepalive_options": {"a": 1}}, r"\['socket_keepalive_options'\] must be a dictionary of numbers"),
+        ({"legacy_responses": "x"}, r"\['legacy_responses'\] must be True or False"),
+        ({"redis_connect_func": "x"}, r"\['redis_connect_func'\] must be a function"),
+        ({"credential_provider": "x"}, r"\['credential_provider'\] must be a CredentialProvider"),
+        ({"command_packer": 5}, "must not have 'command_packer'"),
+        ({"encoding": "latin-1"}, r"\['encoding'\] must be utf-8"),
+        ({"encoding_errors": "zz"}, r"\['encoding_errors'\] must be the name of one of Python's error handlers"),
+        ({"client_name": "a b"}, r"\['client_name'\] must be text without blanks"),
+        ({"password": "secret\ud800"}, r"\['password'\] must be text"),
+        ({"username": "\ud800"}, r"\['username'\] must be text"),
+        ({"driver_info": "x"}, r"\['driver_info'\] must be an object of redis-py"),
         (
             {"sentinels": ADDRESSES, "service_name": "main", "sentinel_kwargs": {"pasword": "secret"}},
             "sentinel_kwargs.. has an option that redis-py does not know: 'pasword'; did you mean 'password'",
         ),
+        (
+            {"sentinels": ADDRESSES, "service_name": "main", "sentinel_kwargs": {"port": 1}},
+            "sentinel_kwargs.. has an option that redis-py does not know: 'port'",
+        ),
+        (
+            {"sentinels": ADDRESSES, "service_name": "main", "sentinel_kwargs": {"decode_responses": True}},
+            "sentinel_kwargs.. must not have 'decode_responses'",
+        ),
+        (
+            {"sentinels": ADDRESSES, "service_name": "main", "sentinel_kwargs": {"socket_timeout": "5"}},
+            r"sentinel_kwargs...'socket_timeout'\] must be a positive number of seconds",
+        ),
+        ({"sentinels": [("10.0.0.1", 0)], "service_name": "main"}, "a list of pairs of host and port"),
+        ({"startup_nodes": [("10.0.0.1", 7000), ("", 7000)]}, "a list of pairs of host and port"),
+        ({"startup_nodes": [("10.0.0.1", 7000), ("x", 99999)]}, "a list of pairs of host and port"),
+        ({"cluster": True, "host": ""}, r"\['host'\] must be text, and not empty"),
         ({"cluster": True, "cluster_error_retry_attempts": 1}, "does not know: 'cluster_error_retry_attempts'"),
         ({"cluster": True, "port": "x"}, r"\['port'\]"),
     ],
@@ -329,6 +364,12 @@ def test_what_cannot_work_is_refused_and_named_without_a_value(with_settings, mo
         ("redis://:secret@host/name", "a path that is no number of a database"),
         ("redis://:secret@host/0/1", "write redis://.*in a password as %25 and %2F"),
         ("redis://:sec/ret@host/0", "is no URL of Redis; write redis://"),
+        ("redis://:123?secret@host/0", "a password with ., # or /: write %3F, %23 or %2F for it"),
+        ("redis://user:12345?secret=1@host/0", "a password with ., # or /"),
+        ("redis://user:1#secret@host/0", "a password with ., # or /"),
+        ("redis://host/0?socket_keepalive_options=x", "'socket_keepalive_options'. must be a dictionary"),
+        ("redis://host/0?socket_timeout=1e300", "'socket_timeout'. must be a positive number of seconds, up to"),
+        ("rediss://host/0?ssl_min_version=3", "'ssl_min_version'. must be one of ssl.TLSVersion"),
         ("rediss://host/0?ssl_validate_ocsp=perhaps", "a wrong value of 'ssl_validate_ocsp'"),
     ],
 )
@@ -380,3 +421,18 @@ def test_what_is_returned_may_be_changed(with_settings):
     redis_options.nodes().append(("another", 1))
     assert redis_options.connection() == {"host": "host"}
     assert redis_options.nodes() == []
+
+
+def test_what_is_wrong_is_told_to_whoever_uses_the_stock_publisher_too(with_settings):
+    from ws4redis import settings as stock
+
+    before = stock.WS4REDIS_CONNECTION
+    try:
+        with_settings(WS4REDIS_CONNECTION={"pasword": "secret"})
+        redis_options.adapt_ws4redis()
+        with pytest.raises(ImproperlyConfigured, match="pasword"):
+            ConnectionPool(**stock.WS4REDIS_CONNECTION)
+        with pytest.raises(ImproperlyConfigured, match="pasword"):
+            assert "unix_socket_path" in stock.WS4REDIS_CONNECTION
+    finally:
+        stock.WS4REDIS_CONNECTION = before

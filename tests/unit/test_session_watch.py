@@ -303,8 +303,8 @@ def test_without_a_change_nothing_is_closed(hub, look, socket_of, john):
 
 def test_many_notices_are_looked_at_together(look, socket_of, john, mary, monkeypatch):
     asked, pause = [], Event()
-    users = identity._users
-    monkeypatch.setattr(identity, "_users", lambda pks: asked.append(set(pks)) or users(pks))
+    users = session_watch.find_users
+    monkeypatch.setattr(session_watch, "find_users", lambda pks: asked.append(set(pks)) or users(pks))
     sleep = types.SimpleNamespace(sleep=lambda seconds: pause.wait() if seconds == session_watch.ROUND else None)
     monkeypatch.setattr(session_watch, "gevent", sleep)
     socket_of(john), socket_of(mary), socket_of(john)
@@ -331,7 +331,7 @@ def test_a_notice_about_the_user_does_not_replace_the_look_at_the_session(look, 
 
 
 def test_users_without_sockets_here_cost_no_question(look, socket_of, john, mary, monkeypatch):
-    monkeypatch.setattr(identity, "_users", None)
+    monkeypatch.setattr(session_watch, "find_users", None)
     socket_of(john)
     look.heard(notice(mary))
     look.heard(b'{"users": []}')
@@ -378,7 +378,7 @@ def test_all_sockets_are_looked_at_when_the_subscription_stands(look, socket_of,
 def test_without_sockets_there_is_nothing_to_look_at(look, socket_of, john, monkeypatch):
     """As when the first socket of a worker lets the subscription begin; it is looked at because of the mark."""
     monkeypatch.setattr(session_watch, "SPREAD", 0)
-    monkeypatch.setattr(identity, "_users", None)
+    monkeypatch.setattr(session_watch, "find_users", None)
     look.connected()
     socket_of(john)
     turn()
@@ -513,7 +513,7 @@ def test_a_token_and_a_change_of_the_password(look, member, john):
 
 def test_when_the_database_is_back_all_that_was_due_is_looked_at(hub, look, socket_of, john, mary, monkeypatch, caplog):
     monkeypatch.setattr(session_watch, "RETRY", 0.05)
-    users, session_ends = identity._users, identity.session_ends
+    users, session_ends = session_watch.find_users, identity.session_ends
     failing = [DatabaseError("the database is down")] * 3
 
     def fail(*arguments):
@@ -521,8 +521,8 @@ def test_when_the_database_is_back_all_that_was_due_is_looked_at(hub, look, sock
 
     session = session_of(john)
     peers = [socket_of(john, session), socket_of(mary)]
-    monkeypatch.setattr(identity, "_users", lambda pks: fail() if failing else users(pks))
-    monkeypatch.setattr(identity, "session_ends", lambda keys: session_ends(keys))
+    monkeypatch.setattr(session_watch, "find_users", lambda pks: fail() if failing else users(pks))
+    monkeypatch.setattr(session_watch, "session_ends", lambda keys: session_ends(keys))
     change(mary, is_active=False)
     session.flush()
     look.heard(notice(mary))
@@ -538,7 +538,7 @@ def test_users_are_looked_at_although_the_sessions_cannot_be(look, socket_of, jo
     def down(keys):
         raise ConnectionError("the cache is down")
 
-    monkeypatch.setattr(identity, "session_ends", down)
+    monkeypatch.setattr(session_watch, "session_ends", down)
     change(mary, is_active=False)
     for each in sockets:
         look.recheck(each.connection)
@@ -548,8 +548,8 @@ def test_users_are_looked_at_although_the_sessions_cannot_be(look, socket_of, jo
 
 def test_database_connections_are_given_back(look, socket_of, john, monkeypatch):
     used = []
-    users = identity._users
-    monkeypatch.setattr(identity, "_users", lambda pks: (users(pks), used.append(connections["default"]))[0])
+    users = session_watch.find_users
+    monkeypatch.setattr(session_watch, "find_users", lambda pks: (users(pks), used.append(connections["default"]))[0])
     socket_of(john)
     look.heard(notice(john))
     idle(look)
@@ -573,7 +573,7 @@ def test_keys_that_are_no_numbers(look, hub, member, monkeypatch, database):
 
     key = uuid.uuid4()
     peer = member(Visitor(user=key, proof=1))
-    monkeypatch.setattr(identity, "_users", lambda pks: dict.fromkeys(pks, (2, 2)))
+    monkeypatch.setattr(session_watch, "find_users", lambda pks: dict.fromkeys(pks, (2, 2)))
     model = types.SimpleNamespace(_meta=types.SimpleNamespace(pk=UUIDField()))
     monkeypatch.setattr(session_watch, "get_user_model", lambda: model)
     look.heard(json.dumps({"users": [str(key)]}).encode())

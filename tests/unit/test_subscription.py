@@ -283,7 +283,7 @@ def test_sync_does_not_wait_for_what_sockets_publish(broker, monkeypatch):
     """A socket that opens must not queue behind others that flood."""
     broker.subscribe([A])
     gate = Event()
-    monkeypatch.setattr(module.store, "publish", lambda client, messages: gate.wait(WAIT))
+    monkeypatch.setattr(module.publishing, "publish", lambda client, messages: gate.wait(WAIT))
     done = Event()
     broker.publish([A], b"stuck", 0, done=lambda taken: done.set())
     broker.sync()
@@ -650,7 +650,7 @@ def test_what_is_unforeseen_is_logged_with_its_trace_and_the_subscription_stands
     wait_until(lambda: subscribers(redis, A) == 1, what="the subscription standing again")
     wait_until(lambda: redis.publish(A, "good") and not delivered.empty(), what="a message")
     assert delivered.get(timeout=WAIT) == b"good"
-    assert "wsloop.broker.Broker._run has failed" in caplog.text
+    assert "wsloop.delivery.subscription.Broker._run has failed" in caplog.text
     assert "that nobody knows" in caplog.text
 
 
@@ -678,6 +678,16 @@ def test_a_marker_that_fails_in_an_unforeseen_way_is_answered(own_redis, make_br
     with gevent.Timeout(WAIT), pytest.raises(Unavailable):
         broker.sync()
     assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize("payload", [b"", b" ", b"sync", b"sync x", b"origin", b"origin 7", b"\xff\x00", b"else"])
+def test_what_somebody_else_publishes_on_the_own_channel_breaks_nothing(own_redis, make_broker, redis, payload):
+    broker = make_broker()
+    broker.subscribe([A])
+    redis.publish(broker._own_channel, payload)
+    redis.publish(A, "hello")
+    assert broker.delivered.next()[1] == b"hello"
+    assert broker.failures.empty()
 
 
 def test_a_burst_does_not_starve_others(own_redis, make_broker, redis):

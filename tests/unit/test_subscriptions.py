@@ -109,7 +109,7 @@ def stock_prefix(monkeypatch):
 # Which class.
 
 
-@pytest.mark.parametrize("name", ["ws4redis.subscriber.RedisSubscriber", "wsloop.subscriptions.Subscriber"])
+@pytest.mark.parametrize("name", ["ws4redis.subscriber.RedisSubscriber", "wsloop.facilities.subscriptions.Subscriber"])
 def test_without_a_class_of_the_site_it_is_ours(name):
     assert subscriber_class(name) is Subscriber
 
@@ -313,7 +313,9 @@ def test_the_recorder_takes_what_a_websocket_takes(message):
 
 @pytest.mark.parametrize("cls", [Subscriber, Extra, OldStyle])
 def test_without_a_socket_publishing_goes_to_redis(shared_redis, redis_client, facility, cls):
-    subscriber = subscriber_class(path(cls) if cls is not Subscriber else "wsloop.subscriptions.Subscriber")(Client())
+    subscriber = subscriber_class(path(cls) if cls is not Subscriber else "wsloop.facilities.subscriptions.Subscriber")(
+        Client()
+    )
     subscriber.set_pubsub_channels(request(f"/ws/{facility}"), ["publish-broadcast"])
     subscriber.publish_message({"n": 1}, expire=10)
     assert redis_client.get(f"unit:broadcast:{facility}") == '{"n": 1}'

@@ -37,9 +37,9 @@ def attempts(monkeypatch):
     """The command's calls of ``drain``: how each of them ended."""
     ended, drain = [], wsloop_outbox.drain
 
-    def attempt(limit):
+    def attempt(limit, using):
         try:
-            ended.append(drain(limit))
+            ended.append(drain(limit, using))
         except Exception as exc:
             ended.append(exc)
             raise
@@ -85,8 +85,8 @@ def test_once_leaves_what_comes_meanwhile_to_the_next_run(received, wait, monkey
     """It would never end on a busy site."""
     drain = wsloop_outbox.drain
 
-    def drain_while_others_write(limit):
-        done = drain(limit)
+    def drain_while_others_write(limit, using):
+        done = drain(limit, using)
         wait("new")
         return done
 
@@ -149,10 +149,10 @@ def test_redis_lost_and_back(own_redis, receive, wait, attempts, monkeypatch):
     received, listening = None, Event()
     attempt = wsloop_outbox.drain
 
-    def attempt_later(limit):
+    def attempt_later(limit, using):
         if len(attempts) >= 4:
             listening.wait()  # or it is published before anybody hears it
-        return attempt(limit)
+        return attempt(limit, using)
 
     monkeypatch.setattr(wsloop_outbox, "drain", attempt_later)
 
@@ -174,8 +174,8 @@ def test_redis_lost_and_back(own_redis, receive, wait, attempts, monkeypatch):
 def test_a_connection_to_the_database_that_broke_is_replaced(received, wait, monkeypatch):
     broken, drain = [], wsloop_outbox.drain
 
-    def drain_and_break(limit):
-        done = drain(limit)
+    def drain_and_break(limit, using):
+        done = drain(limit, using)
         if not broken:
             connection.connection.close()
             broken.append(connection.connection)
@@ -195,7 +195,7 @@ def test_pauses_grow_to_half_a_minute_and_shrink_again(shared_redis, wait, monke
     answers = [DatabaseError("away")] * 8 + [0]
     pauses = []
 
-    def drain(limit):
+    def drain(limit, using):
         answer = answers.pop(0)
         if isinstance(answer, Exception):
             raise answer

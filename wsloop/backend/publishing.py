@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from wsloop import conf
 from wsloop.backend.keys import _key, history_keys
 from wsloop.backend.scripts import Call, call, is_cluster
+from wsloop.kinds import is_utf8
 from wsloop.protocol import strict_json
 from wsloop.protocol.messages import HEAD, new_id
 
@@ -68,12 +69,12 @@ def check(expire: Any, key: Any = "") -> None:
     """Refuse what Redis would refuse in the middle of publishing.
 
     Raises:
-        ValueError: if ``expire`` is no whole number of seconds up to :data:`LONGEST`, or ``key`` no text.
+        ValueError: if ``expire`` is no whole number of seconds up to :data:`LONGEST`, or ``key`` no text in UTF-8.
     """
-    if isinstance(expire, bool) or not isinstance(expire, int) or expire > LONGEST:
+    if type(expire) is not int or not -LONGEST <= expire <= LONGEST:
         raise ValueError(f"expire must be a whole number of seconds, up to {LONGEST}, not {expire!r}")
-    if not isinstance(key, str):
-        raise ValueError(f"key must be text, not {key!r}")
+    if not isinstance(key, str) or not is_utf8(key):
+        raise ValueError(f"key must be text that can be encoded as UTF-8, not {key!r}")
 
 
 def publish(client: Redis, messages: Iterable[Outgoing]) -> None:

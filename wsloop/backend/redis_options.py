@@ -7,12 +7,14 @@ connection. No error shows a value: one of them is a password. This module must 
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import functools
 import inspect
 import re
+import ssl
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,10 +23,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from redis import ConnectionPool, Redis
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
-from redis.exceptions import RedisError
+from redis.credentials import CredentialProvider
 
 from wsloop import conf
 from wsloop.backend import sentinel
+from wsloop.kinds import LONGEST, SHORTEST, is_utf8
 
 NAME = "WS4REDIS_CONNECTION"
 DEFAULT = {"host": "localhost", "port": 6379, "db": 0}
@@ -32,7 +35,8 @@ FORMS = "redis://host:port/db, rediss://… (TLS) or unix:///path?db=0"
 # Of the pool, not of a connection. Whoever finds all connections taken waits, for "timeout" seconds.
 POOL = ("max_connections", "timeout")
 LEAST_CONNECTIONS = 2  # one is left to handshakes while a long recovery reads with the other
-# What redis-py takes and wsloop does not, and why.
+MOST_CONNECTIONS = 1000  # of a pool: each thread has one
+# What redis-py takes and wsloop does not, and why. Values that switch an option off are taken.
 REFUSED = {
     "connection_pool": "wsloop has a pool of its own, whose size is max_connections",
     "single_connection_client": "wsloop has a pool of its own, whose size is max_connections",
@@ -43,8 +47,48 @@ REFUSED = {
     "cache": "nothing that wsloop reads may be old",
     "cache_config": "nothing that wsloop reads may be old",
     "queue_class": "the pool must be one whose waiting suits gevent",
+    "command_packer": "names and messages are packed by redis-py's own",
 }
-HARMLESS = ("decode_responses", "retry_on_timeout", "single_connection_client")  # as long as they are False
+OFF: tuple[Any, ...] = (None, False, [], ())
+OFF_BY_WORD = ("decode_responses", "retry_on_timeout", "single_connection_client")  # in a URL: False
+
+
+def _is_keepalive(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        type(key) is int and type(each) in (int, bytes) for key, each in value.items()
+    )
+
+
+def _is_error_handler(value: Any) -> bool:
+    try:
+        codecs.lookup_error(value)
+    except (LookupError, TypeError, ValueError):
+        return False
+    return True
+
+
+# What values may be whose kind is not that of redis-py's default.
+WANTED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "host": (lambda value: isinstance(value, str) and value != "" and is_utf8(value), "text, and not empty"),
+    "path": (lambda value: isinstance(value, str) and value != "" and is_utf8(value), "text, and not empty"),
+    "username": (lambda value: isinstance(value, str) and is_utf8(value), "text"),
+    "password": (lambda value: isinstance(value, bytes) or (isinstance(value, str) and is_utf8(value)), "text"),
+    "client_name": (
+        lambda value: isinstance(value, str) and re.fullmatch(r"[!-~]*", value) is not None,
+        "text without blanks",
+    ),
+    "encoding": (lambda value: value in ("utf-8", "utf8", "UTF-8"), "utf-8: names of channels are"),
+    "encoding_errors": (_is_error_handler, "the name of one of Python's error handlers"),
+    "protocol": (lambda value: type(value) is int and value in (2, 3), "2 or 3"),
+    "socket_keepalive_options": (_is_keepalive, "a dictionary of numbers of socket options"),
+    "redis_connect_func": (callable, "a function"),
+    "credential_provider": (lambda value: isinstance(value, CredentialProvider), "a CredentialProvider of redis-py"),
+    "parser_class": (lambda value: isinstance(value, type), "a class"),
+    "ssl_min_version": (lambda value: value in {each.value for each in ssl.TLSVersion}, "one of ssl.TLSVersion"),
+    "event_dispatcher": (lambda value: not isinstance(value, (str, bytes, int)), "an object of redis-py"),
+    "driver_info": (lambda value: not isinstance(value, (str, bytes, int)), "an object of redis-py"),
+    "maint_notifications_config": (lambda value: not isinstance(value, (str, bytes, int)), "an object of redis-py"),
+}
 
 
 @functools.cache
@@ -107,6 +151,9 @@ def _of_url(url: str) -> dict[str, Any]:
         if option:
             raise ImproperlyConfigured(f"{NAME} has a wrong value of {option[1]!r} in the query of the URL") from None
         raise ImproperlyConfigured(f"{NAME} is no URL of Redis; write {FORMS}") from None
+    if "@" in parts.query or "@" in parts.fragment or ("@" in parts.path and parts.scheme != "unix"):
+        # The name of the host ended before: a part of the password would be taken for options.
+        raise ImproperlyConfigured(f"{NAME} has a password with ?, # or /: write %3F, %23 or %2F for it, and %40 for @")
     # redis-py goes on with database 0 then.
     if parts.scheme != "unix" and not re.fullmatch(r"/?\d*/?", parts.path):
         raise ImproperlyConfigured(
@@ -128,11 +175,13 @@ def _of_dictionary(given: dict[str, Any]) -> dict[str, Any]:
     if found:
         options["host"], options["port"] = found[0]
         options.pop("db", None)
-    tls = options.pop("ssl", False)
+    tls = options.pop("ssl", False) or False
     if type(tls) is not bool:
         raise ImproperlyConfigured(f'{NAME}["ssl"] must be True or False')
-    if "unix_socket_path" in options:
-        options["path"] = options.pop("unix_socket_path")
+    if options.get(_PATH) is None:
+        options.pop(_PATH, None)
+    else:
+        options["path"] = options.pop(_PATH)
         options["connection_class"] = UnixDomainSocketConnection
     if tls:
         options["connection_class"] = SSLConnection
@@ -148,46 +197,61 @@ def _of_dictionary(given: dict[str, Any]) -> dict[str, Any]:
 # What the options may be.
 
 
-def _without_refused(given: dict[str, Any]) -> dict[str, Any]:
+def _without_refused(given: dict[str, Any], where: str = NAME) -> dict[str, Any]:
     """Refuse options that wsloop cannot work with, and return the others."""
     for name, reason in REFUSED.items():
-        if name in given and not (name in HARMLESS and given[name] is False):
-            raise ImproperlyConfigured(f"{NAME} must not have {name!r}: {reason}. Leave it out.")
+        if name in given and given[name] not in OFF:
+            raise ImproperlyConfigured(f"{where} must not have {name!r}: {reason}. Leave it out.")
     return {name: value for name, value in given.items() if name not in REFUSED}
 
 
 def _check(options: dict[str, Any]) -> None:
     """Refuse options that redis-py would refuse with the first connection."""
-    known = _parameters(_class(options)) | set(POOL) | {"connection_class", "connection_pool"}
+    parameters = _signature(_class(options))
+    known = {*parameters, *POOL, "connection_class", "connection_pool"}
     for name in options:
         if name not in known and name in _parameters(Redis):
             raise ImproperlyConfigured(
-                f"{NAME} has {name!r}, which this kind of connection does not have. Leave it out."
+                f"{NAME} has {name!r}, which this kind of connection does not have: leave it out"
             )
         if name not in known:
             raise _unknown(NAME, name, known)
     _check_number(options, "port", 1, 65535)
-    _check_number(options, "db", 0)
-    _check_number(options, "max_connections", LEAST_CONNECTIONS)
-    for name in ("socket_timeout", "socket_connect_timeout", "timeout"):
-        value = options.get(name)
-        if value is not None and (type(value) not in (int, float) or not 0 < value < float("inf")):
-            raise ImproperlyConfigured(f"{NAME}[{name!r}] must be a positive number of seconds")
-    for name in ("host", "path"):
-        if name in options and not (isinstance(options[name], str) and options[name]):
-            raise ImproperlyConfigured(f"{NAME}[{name!r}] must be text, and not empty".replace("path", _PATH))
-    for name in ("username", "password"):
-        if not isinstance(options.get(name), (str, bytes, type(None))):
-            raise ImproperlyConfigured(f"{NAME}[{name!r}] must be text")
+    _check_number(options, "db", 0, 10**6)
+    _check_number(options, "max_connections", LEAST_CONNECTIONS, MOST_CONNECTIONS)
+    _check_values(NAME, options, parameters)
     try:
         # Opens no connection. What it raises may show a value.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ConnectionPool(**{name: options[name] for name in options if name not in POOL}).make_connection()
-    except (RedisError, TypeError, ValueError, AttributeError) as exc:
+    except Exception as exc:
         raise ImproperlyConfigured(
             f"{NAME} has an option whose value redis-py refuses ({type(exc).__name__}); there are {sorted(options)}"
         ) from None
+
+
+def _check_values(where: str, options: dict[str, Any], parameters: Mapping[str, inspect.Parameter]) -> None:
+    """Refuse values that are of another kind than redis-py's defaults, or than :data:`WANTED` says."""
+    for name, value in options.items():
+        shown = f"{where}[{_PATH if name == 'path' else name!r}]" if name != "path" else f"{where}[{_PATH!r}]"
+        default = parameters[name].default if name in parameters else None
+        if value is None and name not in ("host", "path", "db", "port"):
+            continue
+        if name in ("socket_timeout", "socket_connect_timeout", "timeout"):
+            if type(value) not in (int, float) or not SHORTEST <= value <= LONGEST:
+                raise ImproperlyConfigured(f"{shown} must be a positive number of seconds, up to {LONGEST}")
+        elif name in WANTED:
+            fits, wanted = WANTED[name]
+            if not fits(value):
+                raise ImproperlyConfigured(f"{shown} must be {wanted}")
+        elif type(default) is bool:
+            if type(value) is not bool:
+                raise ImproperlyConfigured(f"{shown} must be True or False")
+        elif type(default) is int:
+            least = 1 if name == "socket_read_size" else 0
+            if type(value) is not int or not least <= value <= LONGEST:
+                raise ImproperlyConfigured(f"{shown} must be a whole number, from {least} to {LONGEST}")
 
 
 _PATH = "unix_socket_path"
@@ -231,7 +295,7 @@ def _parameters(kind: type) -> set[str]:
 
 def _switches(kind: type) -> set[str]:
     found = {name for name, parameter in _signature(kind).items() if isinstance(parameter.default, bool)}
-    return found | {*HARMLESS}
+    return found | {name for name in REFUSED if name in OFF_BY_WORD}
 
 
 def _to_bool(name: str, value: str) -> bool:
@@ -265,6 +329,7 @@ def _cluster_nodes(given: Any) -> list[tuple[str, int]]:
     if "startup_nodes" not in given:
         address = {"host": given.get("host", "localhost"), "port": given.get("port", 6379)}
         _check_number(address, "port", 1, 65535)
+        _check_values(NAME, address, {})
         return [(address["host"], address["port"])]
     _check_addresses("startup_nodes", given)
     return [(host, port) for host, port in given["startup_nodes"]]
@@ -282,12 +347,22 @@ def _check_sentinels(given: dict[str, Any]) -> None:
         raise ImproperlyConfigured(
             f'{NAME}["sentinel_kwargs"] must be a dictionary, as {{"password": …}} of the sentinels'
         )
-    known = _parameters(Redis)
+    where = f'{NAME}["sentinel_kwargs"]'
+    kwargs = _without_refused(kwargs, where)
+    known = _parameters(Redis) - {"host", "port", _PATH}
     for name in kwargs:
         if name not in known:
-            raise _unknown(f'{NAME}["sentinel_kwargs"]', name, known)
+            raise _unknown(where, name, known)
+    _check_values(where, kwargs, _signature(Redis))
     if "path" in given:
         raise ImproperlyConfigured(f'{NAME} has sentinels; leave out "unix_socket_path"')
+
+
+def _is_address(value: Any) -> bool:
+    if not isinstance(value, (list, tuple)) or [type(part) for part in value] != [str, int]:
+        return False
+    host, port = value
+    return host != "" and is_utf8(host) and 1 <= port <= 65535
 
 
 def _check_addresses(name: str, given: dict[str, Any]) -> None:
@@ -295,26 +370,40 @@ def _check_addresses(name: str, given: dict[str, Any]) -> None:
     for other in ("host", "port"):
         if other in given:
             raise ImproperlyConfigured(f'{NAME} has "{other}" and "{name}"; leave out one of them')
-    if (
-        not isinstance(addresses, (list, tuple))
-        or not addresses
-        or not all(
-            isinstance(each, (list, tuple)) and [type(part) for part in each] == [str, int] for each in addresses
-        )
-    ):
+    if not isinstance(addresses, (list, tuple)) or not addresses or not all(map(_is_address, addresses)):
         raise ImproperlyConfigured(
             f'{NAME}["{name}"] must be a list of pairs of host and port: [("10.0.0.1", 6379), …]'
         )
 
 
+class _Wrong(Mapping[str, Any]):
+    """Stands for a setting that cannot be used: whoever reads it is told why."""
+
+    def __init__(self, error: ImproperlyConfigured) -> None:
+        self._error = error
+
+    def __getitem__(self, name: str) -> Any:
+        raise self._error
+
+    def __iter__(self) -> Any:
+        raise self._error
+
+    def __len__(self) -> int:
+        raise self._error
+
+
 def adapt_ws4redis() -> None:
     """Let the stock ``ws4redis.publisher`` understand the forms of ``WS4REDIS_CONNECTION`` that only wsloop knows.
 
-    It unpacks the setting into a connection pool while it is imported, which fails on a URL and on ``ssl``.
+    It unpacks the setting into a connection pool while it is imported, which fails on a URL and on ``ssl``. A setting
+    that cannot be used raises there, and not here, so that ``manage.py check`` can name it with all others.
     """
     from ws4redis import settings as stock
 
-    stock.WS4REDIS_CONNECTION = {name: value for name, value in _connection().items() if name != "timeout"}
+    try:
+        stock.WS4REDIS_CONNECTION = {name: value for name, value in _connection().items() if name != "timeout"}
+    except ImproperlyConfigured as exc:
+        stock.WS4REDIS_CONNECTION = _Wrong(exc)
 
 
 __all__ = ["adapt_ws4redis", "connection", "nodes"]

@@ -377,7 +377,7 @@ class Broker:
         return 0
 
     def _handle_own(self, payload: bytes) -> None:
-        word, *numbers = payload.split()
+        word, *numbers = payload.split() or [b""]
         if word == b"sync":
             for number in numbers:
                 waiters = self._syncs.get(number)

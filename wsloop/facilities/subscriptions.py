@@ -14,10 +14,9 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
-from django.utils.module_loading import import_string
 from ws4redis.subscriber import RedisSubscriber
 
-from wsloop import conf
+from wsloop import conf, kinds
 from wsloop.backend import pool, publishing
 from wsloop.refusals import Refused
 from wsloop.store import SELF, Store
@@ -159,10 +158,7 @@ def subscriber_class(path: str) -> type[Subscriber]:
     Raises:
         ImproperlyConfigured: if there is no such class.
     """
-    try:
-        given = import_string(path)
-    except ImportError as exc:
-        raise ImproperlyConfigured(f"WS4REDIS_SUBSCRIBER = {path!r} cannot be imported: {exc}") from exc
+    given = kinds.imported("WS4REDIS_SUBSCRIBER", path)
     if not (isinstance(given, type) and issubclass(given, RedisSubscriber)):
         raise ImproperlyConfigured(f"WS4REDIS_SUBSCRIBER = {path!r} is no subclass of ws4redis's RedisSubscriber")
     if given is RedisSubscriber or issubclass(given, Subscriber):

@@ -71,8 +71,13 @@ def put(
             f"database router name {others[0]!r} for wsloop_outbox, or migrate the table there as well and write "
             f"outbox={others[0]!r}."
         )
-    row.save(force_insert=True, using=database)
     connection = transaction.get_connection(database)
+    if not connection.in_atomic_block and not connection.get_autocommit():
+        raise transaction.TransactionManagementError(
+            f"The outbox needs a transaction of Django: the database {database!r} is not in autocommit mode, so nobody "
+            "would learn of the commit."
+        )
+    row.save(force_insert=True, using=database)
     for _, function, _ in reversed(connection.run_on_commit):
         commit = getattr(function, "__self__", None)
         if isinstance(commit, _Commit) and not commit.done:

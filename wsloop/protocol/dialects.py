@@ -72,8 +72,8 @@ class V1(Dialect):
 
     def message(self, channel: bytes, message: Message, own: bool = False, kept: bool = False) -> bytes:
         whom = audience(channel)
-        if whom.kind == "presence" and (event := _event(message.payload)):
-            return _frame("presence", **event)
+        if whom.kind == "presence" and (event := _presence(message.payload)):
+            return event
         content: dict[str, Any] = {"audience": whom.kind}
         if whom.name:
             content["name"] = whom.name
@@ -190,11 +190,15 @@ def parse(payload: bytes, text: bool) -> Published:
         raise Misunderstood("base64 is not valid.", id) from None
 
 
-def _event(payload: bytes) -> dict[str, Any] | None:
-    """Return what is told of presence; None for what somebody else has published on that channel."""
+def _presence(payload: bytes) -> bytes | None:
+    """Return the frame that tells of presence; None for what somebody else has published on that channel."""
     try:
         event = strict_json.decode(payload)
-        return {name: event[name] for name in ("event", "user", "count") if name in event} if "event" in event else None
+        known = {name: event[name] for name in ("event", "user", "count") if name in event}
+        # Nothing of it has parts, or what can be read might be nested too deeply to be written.
+        if "event" not in known or not all(isinstance(each, (str, int)) for each in known.values()):
+            return None
+        return _frame("presence", **known)
     except (ValueError, TypeError):
         return None
 

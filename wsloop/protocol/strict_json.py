@@ -18,6 +18,8 @@ class NotJson(ValueError):
 
 
 MOST_DIGITS = 20  # of a whole number of 64 bits; Python takes longer ones, at a cost that grows with their square
+# Without one of these no number can be too large, and Python need not be asked about each.
+SUSPICIOUS = re.compile(r"[0-9]{19}|[0-9][eE]\+?[0-9]{3}")
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # escaped, one of a pair or a half
 
 
@@ -33,7 +35,7 @@ def decode(text: str | bytes, surrogates: bool = False) -> Any:
     """
     try:
         text = text if isinstance(text, str) else text.decode()
-        content = _DECODER.decode(text)
+        content = (_STRICT if SUSPICIOUS.search(text) else _DECODER).decode(text)
         if not surrogates and SURROGATE.search(text):
             json.dumps(content, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -89,4 +91,5 @@ def _constant(name: str) -> Any:
     raise NotJson(f"{name} is no number of JSON")
 
 
-_DECODER = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=_constant)
+_DECODER = json.JSONDecoder(parse_constant=_constant)
+_STRICT = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=_constant)
