@@ -22,6 +22,8 @@ from websockets.frames import CloseCode
 from tests.integration.cutting_proxy import CuttingProxy
 from tests.integration.harness import ROOT, Process, free_port, wait_until
 from tests.requires import need
+from tests.unit.test_imports import PACKAGES
+from wsloop.protocol.close_codes import CLOSE_CODES
 
 PAGES = [ROOT / "README.rst", ROOT / "CHANGELOG.rst", *sorted((ROOT / "docs").rglob("*.rst"))]
 
@@ -165,22 +167,36 @@ def rows(page, heading="Key"):
 
 
 def test_every_module_has_its_place_in_how_it_works():
-    named = {name for row in rows(ROOT / "docs/explanation/how-it-works.rst", "Modules") for name in row[0].split()}
+    page = ROOT / "docs/explanation/how-it-works.rst"
+    section = page.read_text().partition("Packages and their directions")[2].partition("\nCode for one socket\n---")[0]
+    named = set(re.findall(r"``(\w+)/?``", section))
     modules = {path.stem for path in (ROOT / "wsloop").glob("*.py")} - {"__init__"}
     packages = {path.parent.name for path in (ROOT / "wsloop").glob("*/__init__.py")}
-    assert {name.strip(",") for name in named} == modules | packages | {"lua/"}
+    shown = [name for name in PACKAGES if name not in ("testing", "outbox")]
+    inner = {path.stem for package in shown for path in (ROOT / "wsloop" / package).glob("*.py")} - {"__init__"}
+    assert modules | packages | inner | {"lua", "__init__"} == named
+    imports = {row[0].strip("/"): set(row[2].replace(",", " ").split()) - {"none"} for row in rows(page, "Package")}
+    # Whatever a package imports, protocol is below all.
+    assert {name: PACKAGES[name] - {"protocol"} for name in imports} == {
+        name: found - {"protocol"} for name, found in imports.items()
+    }
+
+
+def test_close_codes_are_documented():
+    codes = {int(row[0]) for row in rows(ROOT / "docs/reference/websockets.rst", "Code")}
+    assert codes == set(CLOSE_CODES)
 
 
 def sources():
     """Return the code of the engine."""
-    return "".join(path.read_text() for path in sorted((ROOT / "wsloop").glob("*.py")))
+    return "".join(path.read_text() for path in sorted((ROOT / "wsloop").rglob("*.py")))
 
 
 def counters():
     """Return the settings whose bounds the engine counts."""
     names = set(re.findall(r'metrics\.reached\("(\w+)"\)', sources()))
     # those that Hub.crowded() returns
-    return names | set(re.findall(r'"(MAX_CONNECTIONS\w*)"', (ROOT / "wsloop/hub.py").read_text()))
+    return names | set(re.findall(r'"(MAX_CONNECTIONS\w*)"', (ROOT / "wsloop/sockets/hub.py").read_text()))
 
 
 def test_settings_are_documented_with_their_defaults():
