@@ -1,27 +1,24 @@
 /**
- * A WebSocket that comes back, for pages that talk to a consumer: bare messages, without the subprotocol of wsloop.js,
- * whose states and delays it shares. Nothing is kept or sent again here: what was missed is a matter between the page and
- * its consumer, so the URL is asked for before each attempt and can say where to go on.
+ * A WebSocket that reconnects, for pages that talk to a consumer: bare messages, without the subprotocol of wsloop.js,
+ * whose core it uses. It keeps no messages and sends none again. The page and its consumer agree on what was missed: the
+ * URL is asked for before each attempt, and can say where to go on.
  */
 
-/**
- * @typedef {{name: "connecting"}
- *   | {name: "connected"}
- *   | {name: "reconnecting", seconds: number, reason?: string}
- *   | {name: "offline", reason: string}} State
- * "reconnecting": tried again in so many seconds, with the reason if the server has given one; "offline": given up for
- * good, and why.
- */
+import { CLOSE_CODES, SIGNED_OUT, keepOpen } from "../wsloop/wsloop.js";
+
+export { SIGNED_OUT };
+
+/** @typedef {{name: "connecting"} | {name: "connected"} | import("../wsloop/wsloop.js").Broken} State */
 
 /**
- * @typedef {object} Options
- * @property {() => void} [onOpen] called whenever the line is opened, the first time and after each break
+ * @typedef {object} ConsumerOptions
+ * @property {() => void} [onOpen] called when the connection is opened, the first time and after each break
  * @property {(data: string | ArrayBuffer) => void} [onMessage] called with each message
- * @property {(state: State) => void} [onState] called whenever the state changes
- * @property {number} [patience] milliseconds without a message after which an open line counts as dead, which a browser may
- *   not notice for minutes; for consumers that send regularly
- * @property {typeof WebSocket} [WebSocket] for tests
- * @property {() => number} [random] for tests
+ * @property {(state: State) => void} [onState] called when the state changes
+ * @property {number} [patience] milliseconds without a message after which an open connection counts as dead; for
+ *   consumers that send regularly
+ *
+ * @typedef {ConsumerOptions & Omit<import("../wsloop/wsloop.js").SocketOptions, "accessToken">} Options
  */
 
 /**
@@ -31,38 +28,20 @@
  * @property {State} state
  */
 
-/** Why a line is given up when its session has ended: a new sign-in is the only way to another one. */
-export const SIGNED_OUT = "signed out";
-
-/** Close codes after which the server does not want the client back, with what to tell the user. */
-const FINAL = new Map([
-  [1000, "closed by the server"], // the consumer has called close(): it is done
-  [1008, "not allowed"],
-  [4001, SIGNED_OUT],
-]);
-const TOO_MANY = 4029; // close code: the client sent more than it may, and would do so again if it came back at once
-const FIRST_DELAY = 2; // seconds within which the first attempt to reconnect is made; doubled with each failure
-const LONGEST_DELAY = 30; // seconds
-const STEADY = 10_000; // milliseconds after which a line works: a consumer may accept, and fail at once, again and again
-const PATIENCE = 12_000; // milliseconds until an attempt counts as failed; the server gives a handshake 10 s
+const DONE = 1000; // close code of a consumer that has called close()
+const STEADY = 10_000; // milliseconds after which an attempt has succeeded: a consumer may accept, and then fail each time
 
 /**
- * Opens a line and keeps it open until it is closed here, or the server says that the client must not come back.
+ * Opens a connection and keeps it open until the page or the consumer closes it, or the server tells the client not to
+ * come back.
  *
- * @param {() => string} url gives an address such as "/ws/random/", or with scheme and host
+ * @param {() => string} url returns an address such as "/ws/random/", or one with scheme and host
  * @param {Options} options
  * @returns {Line}
  */
 export function open(url, options) {
-  const { onOpen = () => {}, onMessage = () => {}, onState = () => {}, patience, random = Math.random } = options;
-  const Socket = options.WebSocket ?? globalThis.WebSocket;
-  const listening = new AbortController();
-  /** @type {WebSocket | null} */
-  let socket = null;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  let timer;
-  let failures = 0;
-  let since = Infinity; // when the socket was opened
+  const { onOpen = () => {}, onMessage = () => {}, onState = () => {}, patience } = options;
+  let openedAt = Infinity;
   /** @type {State} */
   let state = { name: "connecting" };
 
@@ -72,92 +51,38 @@ export function open(url, options) {
     onState(next);
   }
 
-  function dial() {
-    const address = new URL(url(), globalThis.location?.href);
-    address.protocol = address.protocol.replace("http", "ws");
-    const opened = new Socket(address.href);
-    socket = opened;
-    opened.binaryType = "arraybuffer";
-    wait(PATIENCE);
-    opened.onopen = () => {
-      since = performance.now();
-      wait(patience);
-      tell({ name: "connected" });
-      onOpen();
-    };
-    opened.onmessage = ({ data }) => {
-      wait(patience); // first of all, because a function of the page may throw
-      onMessage(data);
-    };
-    opened.onclose = ({ code, reason }) => closed(code, reason);
-  }
-
-  /** Waits for the next sign of life. @param {number} [milliseconds] none: as long as it takes */
-  function wait(milliseconds) {
-    clearTimeout(timer);
-    if (milliseconds !== undefined) timer = setTimeout(reconnect, milliseconds);
-  }
-
-  /** @param {number} code @param {string} reason the server's, or empty */
-  function closed(code, reason) {
-    const final = FINAL.get(code);
-    if (final) {
-      close();
-      tell({ name: "offline", reason: final === SIGNED_OUT ? final : reason || final });
-    } else if (code === TOO_MANY) {
-      reconnect("sent too fast", FIRST_DELAY);
-    } else {
-      reconnect(reason);
-    }
-  }
-
-  /** @param {string} [reason] @param {number} [least] seconds */
-  function reconnect(reason, least = 0) {
-    if (performance.now() - since >= STEADY) failures = 0;
-    release();
-    // Full jitter: any moment from now on is as good as another.
-    const seconds = least + random() * Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** failures);
-    failures += 1;
-    timer = setTimeout(dial, seconds * 1000);
-    tell({ name: "reconnecting", seconds, ...(reason && { reason }) });
-  }
-
-  /** Lets go of the socket without waiting for its closing handshake, which a dead line never finishes. */
-  function release() {
-    clearTimeout(timer);
-    since = Infinity;
-    if (socket === null) return;
-    socket.onopen = socket.onmessage = socket.onclose = null;
-    socket.close();
-    socket = null;
-  }
-
-  /** The network is back, or the page: no reason to wait any longer. */
-  function hurry() {
-    if (socket !== null) return;
-    tell({ name: "connecting" });
-    dial();
-  }
-
-  function close() {
-    listening.abort();
-    release();
-  }
-
-  const { signal } = listening;
-  globalThis.addEventListener?.("online", hurry, { signal });
-  // A page that is left may be kept, and shown again when the user comes back: not with a line that is open, or dead.
-  globalThis.addEventListener?.("pagehide", release, { signal });
-  globalThis.addEventListener?.("pageshow", hurry, { signal });
-  onState(state);
-  dial();
-  return {
-    send(data) {
-      if (socket?.readyState !== 1) return false;
-      socket.send(data);
-      return true;
+  const connection = keepOpen(
+    {
+      url,
+      onOpen() {
+        openedAt = performance.now();
+        connection.expectWithin(patience);
+        tell({ name: "connected" });
+        onOpen();
+      },
+      onData: onMessage,
+      onClose({ code, reason }) {
+        const known = CLOSE_CODES[code];
+        if (code === DONE) connection.end(reason || "closed by the server");
+        else if (known?.reconnect !== "never") connection.reconnect({ code, reason });
+        else connection.end(known.reason === SIGNED_OUT ? SIGNED_OUT : reason || known.reason);
+      },
+      onRelease() {
+        if (performance.now() - openedAt >= STEADY) connection.succeeded();
+        openedAt = Infinity;
+      },
+      onHurry() {
+        tell({ name: "connecting" });
+      },
+      onState: tell,
     },
-    close,
+    options,
+  );
+  onState(state);
+  connection.start();
+  return {
+    send: connection.send,
+    close: connection.close,
     get state() {
       return state;
     },

@@ -1,7 +1,4 @@
-"""The page for developers: who may see it, what it offers, and that its words are those of the reference."""
-
-import json
-import subprocess
+"""The page for developers: who may see it, and what it offers."""
 
 import pytest
 from django.test import override_settings
@@ -9,10 +6,6 @@ from django.urls import reverse
 
 from chat import inspector, views
 from project.routing import websocket_urlpatterns
-from tests.docs.test_docs import ROOT, rows
-from tests.requires import need
-
-MODULE = "static/js/inspector/close-codes.js"
 
 
 def text(response):
@@ -73,18 +66,3 @@ def test_the_facilities_are_those_of_the_pages():
 def test_the_consumers_are_routed():
     for path in inspector.CONSUMERS:
         assert any(pattern.resolve(f"ws/{path}") for pattern in websocket_urlpatterns), path
-
-
-# --- close codes ------------------------------------------------------------------------------------------------------
-
-
-def test_close_codes_are_explained_in_the_words_of_the_reference():
-    script = f"import {{ WSLOOP_CODES }} from './{MODULE}'; console.log(JSON.stringify(WSLOOP_CODES))"
-    command = [need("node"), "--input-type=module", "--eval", script]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
-    explained = {code: (each["meaning"], each["action"]) for code, each in json.loads(run.stdout).items()}
-    table = {
-        code: (" ".join(meaning.split()), " ".join(action.split()))
-        for code, meaning, action in rows(ROOT / "docs/reference/websockets.rst", "Code")
-    }
-    assert explained == table

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, test } from "node:test";
 
-import { explain, OTHER_CODES, problemOfClose, WSLOOP_CODES } from "../../static/js/inspector/close-codes.js";
+import { explain, OTHER_CODES, problemOfClose } from "../../static/js/inspector/close-codes.js";
 import {
   byteLength,
   clock,
@@ -25,6 +25,7 @@ import {
   socketUrl,
   toQuery,
 } from "../../static/js/inspector/target.js";
+import { CLOSE_CODES } from "../../wsloop/static/wsloop/wsloop.js";
 
 const ROOT = "/ws/";
 const PAGE = "https://example.com/inspector/?path=news";
@@ -37,7 +38,7 @@ function target(more = {}) {
 describe("close codes", () => {
   test("all of RFC 6455 and its registry are explained, and none twice", () => {
     for (let code = 1000; code <= 1015; code += 1) {
-      assert.equal((code in WSLOOP_CODES) + (code in OTHER_CODES), 1, code);
+      assert.equal((code in CLOSE_CODES) + (code in OTHER_CODES), 1, code);
       assert.ok(explain(code).meaning && explain(code).action);
     }
   });

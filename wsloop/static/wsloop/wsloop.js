@@ -1,85 +1,357 @@
 /**
- * A WebSocket that keeps itself connected and loses nothing, or says so: the client's side of the subprotocol wsloop.v1
- * (docs/reference/wsloop-v1.rst). It knows the line, not the page: what arrives and how the line is doing is told to the
- * functions it was given.
+ * The browser's side of wsloop, in one file.
  *
- * A line is waiting (a timer runs until the next attempt), opening (a socket is there, its welcome is not), ready (the
- * welcome has come) or over. One timer serves all of it: it ends the wait, or gives up a socket on which nothing has come
- * for too long, which a browser may not notice for minutes. Lines are opened again after a random time, so that the
- * clients of a server that restarts do not all come back at once, and with the token and the positions of what has
- * arrived, so that the server sends what was missed.
+ * - `connect` opens a connection that speaks the subprotocol wsloop.v1 (docs/reference/wsloop-v1.rst). It reconnects,
+ *   gets the messages that it has missed, and reports the ones that it cannot get.
+ * - `keepOpen` is the core of it, which only reconnects and knows no subprotocol. The sample's client for consumers,
+ *   static/js/reconnect.js, uses it too.
+ * - `CLOSE_CODES` says what each close code means and when a client comes back after it.
+ *
+ * The module does not touch the page. It calls the functions that it is given.
  */
 
 /**
  * @typedef {{name: "connecting"}
  *   | {name: "connected", subscribed: string[], recovered: boolean | null}
- *   | {name: "reconnecting", seconds: number, reason?: string}
- *   | {name: "offline", reason: string}} State
- * How the line is doing. "connected": with the welcome of the server; "reconnecting": tried again in so many seconds, with
- * the reason if the server has given one; "offline": given up for good, and why.
+ *   | Broken} State
+ * The state of a connection. "connected": the server has sent its welcome.
+ */
+
+/**
+ * @typedef {{name: "reconnecting", seconds: number, reason?: string} | {name: "offline", reason: string}} Broken
+ * The state of a connection that is broken. "reconnecting": the next attempt starts in so many seconds; the reason is the
+ * server's, if it has given one. "offline": there is no further attempt, for this reason.
  */
 
 /**
  * @typedef {object} Message
- * @property {"broadcast" | "user" | "group" | "session" | "other"} audience whom it was published for
+ * @property {"broadcast" | "user" | "group" | "session" | "other"} audience the audience that it was published for
  * @property {string} [name] of the group
  * @property {string | Uint8Array} data
- * @property {boolean} own whether this line has published it itself
- * @property {boolean} kept whether it is the last message from before the line was opened
+ * @property {boolean} own whether this connection has published it itself
+ * @property {boolean} kept whether it is the last message from before the connection was opened
  */
 
 /**
  * @typedef {object} Loss
  * @property {string} reason a sentence
- * @property {string} [audience] whose messages were lost; of any audience if it is missing
+ * @property {string} [audience] the audience whose messages were lost; without it, any
  * @property {string} [name] of the group
  */
 
-/** @typedef {{users: string[], anonymous: number}} Presence who is there, and how many who have not signed in */
+/** @typedef {{users: string[], anonymous: number}} Presence the users who are present, and the number of anonymous ones */
 /** @typedef {{event: "join" | "leave", user: string} | {event: "anonymous", count: number}} PresenceChange */
 
 /**
- * @typedef {object} Options
- * @property {(message: Message) => void} onMessage called with each message, once and in order
- * @property {(state: State) => void} [onState] called whenever the state changes
- * @property {(loss: Loss) => void} [onLost] called when messages were lost for good: the page's state must be loaded anew
- * @property {(presence: Presence, change?: PresenceChange) => void} [onPresence] called with who is there, if the URL has
- *   subscribe-presence: whenever the line is opened, and with each change
- * @property {string} [token] where to begin: of the template tag websocket_token, or of a line before
- * @property {() => string | null | Promise<string | null>} [accessToken] asked before each attempt for a token that signs
- *   in without a cookie; null: there is none any more, and the line ends as signed out
+ * @typedef {object} SocketOptions
+ * @property {() => string | null | Promise<string | null>} [accessToken] called before each attempt; returns a token that
+ *   signs in without a cookie, or null if there is none any more: the connection then ends as signed out
  * @property {typeof WebSocket} [WebSocket] for tests
  * @property {() => number} [random] for tests
  */
 
 /**
- * @typedef {object} Line
- * @property {(data: string | Uint8Array) => Promise<void>} publish fulfilled when Redis has taken the message; rejected
- *   with a {@link PublishError}, within 10 s at the latest
- * @property {() => void} close
- * @property {string} token for the option of the same name of a later line, which begins where this one has ended; empty
- *   in facilities without recovery
+ * @typedef {object} ClientOptions
+ * @property {(message: Message) => void} onMessage called with each message, once and in order
+ * @property {(state: State) => void} [onState] called when the state changes
+ * @property {(loss: Loss) => void} [onLost] called when messages were lost for good: the page must load its state again
+ * @property {(presence: Presence, change?: PresenceChange) => void} [onPresence] called, if the URL has
+ *   subscribe-presence, when the connection is opened and with each change
+ * @property {string} [token] where to begin: from the template tag websocket_token, or from an earlier connection
+ *
+ * @typedef {SocketOptions & ClientOptions} Options
  */
 
-const PROTOCOL = "wsloop.v1";
-
-/** Why a line is given up when its session or token has ended: a new sign-in is the only way to another one. */
-export const SIGNED_OUT = "signed out";
-
-/** Close codes after which the server does not want the client back, with what to tell the user. */
-const FINAL = new Map([
-  [1008, "not allowed"],
-  [4001, SIGNED_OUT],
-]);
-const TOO_MANY = 4029; // close code: the client sent more than it may, and would do so again if it came back at once
-const FIRST_DELAY = 2; // seconds within which the first attempt to reconnect is made; doubled with each failure
-const LONGEST_DELAY = 30; // seconds
-const PATIENCE = 12_000; // milliseconds until a line without a welcome counts as dead; the server gives a handshake 10 s
-const MOST_IDS = 1000; // messages that are remembered
-const ANSWER = 10_000; // milliseconds within which what was published must be answered
+/**
+ * @typedef {object} Line
+ * @property {(data: string | Uint8Array) => Promise<void>} publish fulfilled when Redis has taken the message; rejected
+ *   with a {@link PublishError}, after 10 s at the latest
+ * @property {() => void} close
+ * @property {string} token for the option `token` of a later connection, which begins where this one has ended; empty in
+ *   facilities without recovery
+ */
 
 /**
- * Opens a line and keeps it open until it is closed here, or the server says that the client must not come back.
+ * @typedef {{name: string, meaning: string, action: string} & (
+ *   {reconnect: "soon"} | {reconnect: "later" | "never", reason: string}
+ * )} CloseCode
+ * `action`: what a client should do, in the words of docs/reference/websockets.rst. `reconnect`: when `connect` comes back;
+ * "soon" is after a random delay, "later" is 2 s and a random delay. `reason`: that of the connection's state after it.
+ */
+
+/** The reason of a connection that ends with its session or token: only a new sign-in leads to another one. */
+export const SIGNED_OUT = "signed out";
+
+/**
+ * The close codes that wsloop sends, as docs/reference/websockets.rst has them (a test compares the two), and 1008, which
+ * a proxy or an application may send. After any other code a client comes back soon.
+ *
+ * @type {Record<number, CloseCode>}
+ */
+export const CLOSE_CODES = {
+  1000: {
+    name: "NORMAL_CLOSURE",
+    meaning: "the client's own, sent back; or the consumer has done its work",
+    action: "nothing",
+    reconnect: "soon",
+  },
+  1002: {
+    name: "PROTOCOL_ERROR",
+    meaning: "the client broke the protocol",
+    action: "mend the client",
+    reconnect: "soon",
+  },
+  1007: {
+    name: "INVALID_DATA",
+    meaning: "text that is not UTF-8, or no JSON where a consumer expects it",
+    action: "mend the client",
+    reconnect: "soon",
+  },
+  1008: {
+    name: "POLICY_VIOLATION",
+    meaning: "not allowed, by a proxy or the application",
+    action: "do not come back",
+    reconnect: "never",
+    reason: "not allowed",
+  },
+  1009: {
+    name: "MESSAGE_TOO_BIG",
+    meaning: "message over MAX_MESSAGE_SIZE",
+    action: "send smaller ones",
+    reconnect: "soon",
+  },
+  1011: {
+    name: "INTERNAL_ERROR",
+    meaning: "the server's or the site's code failed",
+    action: "connect again later",
+    reconnect: "soon",
+  },
+  1012: {
+    name: "SERVICE_RESTART",
+    meaning: "the worker restarts",
+    action: "connect again, after a random pause. Workers that stop close their sockets over some seconds",
+    reconnect: "soon",
+  },
+  1013: {
+    name: "TRY_AGAIN_LATER",
+    meaning: "Redis cannot be read, in the middle of a long recovery",
+    action: "connect again, after a random pause, with resume",
+    reconnect: "soon",
+  },
+  4001: {
+    name: "SIGNED_OUT",
+    meaning: "signed out: logout, another password, user not active or deleted; session or token expired",
+    action: "do not come back; show that the user is signed out. With a token: get a new one first",
+    reconnect: "never",
+    reason: SIGNED_OUT,
+  },
+  4003: {
+    name: "RIGHTS_CHANGED",
+    meaning: "the user's rights or groups have changed",
+    action: "connect again, after a random pause: channels are decided anew",
+    reconnect: "soon",
+  },
+  4008: {
+    name: "TOO_SLOW",
+    meaning: "too slow: more than MAX_QUEUED_BYTES waited, or no answer to a ping in PING_TIMEOUT",
+    action: "connect again, after a random pause, with resume. Without history what waited is lost",
+    reconnect: "soon",
+  },
+  4029: {
+    name: "TOO_MANY",
+    meaning: "more frames, or bytes, than RATE_LIMIT",
+    action: "send more slowly, and connect again, but not at once",
+    reconnect: "later", // the client would do the same again if it came back at once
+    reason: "sent too fast",
+  },
+};
+
+const FIRST_DELAY = 2; // seconds within which the first attempt to reconnect starts; doubled with each failure
+const LONGEST_DELAY = 30; // seconds
+const ATTEMPT_TIMEOUT = 12_000; // milliseconds until an attempt has failed; the server gives a handshake 10 s
+const OPEN = 1; // WebSocket.OPEN
+
+/**
+ * @typedef {object} Client
+ * What a client adds to the core. The core calls these functions.
+ * @property {() => string} url returns the address of the next attempt: with scheme and host, or relative to the page
+ * @property {string[]} [subprotocols]
+ * @property {() => void} [onOpen]
+ * @property {(data: any) => void} onData called with the data of each message
+ * @property {(close: {code: number, reason: string}) => void} onClose called when the socket has closed by itself; must
+ *   call `reconnect` or `end`
+ * @property {() => void} [onRelease] called when the socket is given up, for whatever reason
+ * @property {() => void} [onHurry] called before an attempt that starts at once: the network is back, or the page
+ * @property {(state: Broken) => void} onState
+ */
+
+/**
+ * @typedef {object} Connection
+ * @property {() => void} start makes the first attempt
+ * @property {(data: string | ArrayBuffer) => boolean} send returns whether the socket was open and has taken the data
+ * @property {(milliseconds: number | undefined) => void} expectWithin gives the socket up when nothing has come for so
+ *   long; undefined: never
+ * @property {() => void} succeeded resets the delays between attempts
+ * @property {(close?: {code?: number, reason?: string, after?: number}) => void} reconnect plans the next attempt, by the
+ *   close code; `after`: in so many milliseconds
+ * @property {(reason: string) => void} end closes the connection for good, and says why
+ * @property {() => void} close closes it for good
+ */
+
+/**
+ * Keeps a connection open until the page or the client ends it.
+ *
+ * - One timer runs. It starts the next attempt; or it gives up a socket on which nothing has come for too long, which a
+ *   browser may not notice for minutes.
+ * - The delay before an attempt is random, so that the clients of a server that restarts do not all come back at once.
+ *   Its bound doubles with each failure.
+ * - When the network is back the next attempt starts at once.
+ * - A page that the user leaves may be kept by the browser and shown again: its socket is closed meanwhile.
+ *
+ * @param {Client} client
+ * @param {SocketOptions} options
+ * @returns {Connection}
+ */
+export function keepOpen(client, options) {
+  const { subprotocols = [], onData, onClose, onOpen, onRelease, onHurry, onState } = client;
+  const { accessToken, WebSocket: Socket = globalThis.WebSocket, random = Math.random } = options;
+  const listening = new AbortController();
+  /** @type {WebSocket | null} */
+  let socket = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  /** @type {number | undefined} milliseconds without a message after which the socket is given up */
+  let patience;
+  let attempts = 0;
+  let failures = 0;
+  let isIdle = true; // no attempt is under way, and no socket is open
+
+  function attempt() {
+    const number = (attempts += 1);
+    isIdle = false;
+    expectWithin(ATTEMPT_TIMEOUT);
+    if (!accessToken) {
+      dial(subprotocols);
+      return;
+    }
+    Promise.resolve()
+      .then(accessToken)
+      .then(
+        (token) => {
+          if (number !== attempts) return; // the token has come too late
+          if (token) dial([...subprotocols, `wsloop.token.${token}`]);
+          else end(SIGNED_OUT);
+        },
+        () => number === attempts && reconnect(),
+      );
+  }
+
+  /** @param {string[]} protocols */
+  function dial(protocols) {
+    const address = new URL(client.url(), globalThis.location?.href);
+    address.protocol = address.protocol.replace("http", "ws");
+    const opened = new Socket(address.href, protocols);
+    socket = opened;
+    opened.binaryType = "arraybuffer";
+    opened.onopen = () => onOpen?.();
+    opened.onmessage = ({ data }) => {
+      restartTimer(); // before any function of the page, which may throw
+      onData(data);
+    };
+    opened.onclose = ({ code, reason }) => onClose({ code, reason });
+  }
+
+  /** @param {number | undefined} milliseconds */
+  function expectWithin(milliseconds) {
+    patience = milliseconds;
+    restartTimer();
+  }
+
+  function restartTimer() {
+    clearTimeout(timer);
+    if (patience !== undefined) timer = setTimeout(reconnect, patience);
+  }
+
+  /** @param {{code?: number, reason?: string, after?: number}} [close] */
+  function reconnect({ code = 1006, reason, after } = {}) {
+    release();
+    const known = CLOSE_CODES[code];
+    // Full jitter: any moment within the delay.
+    const jitter = random() * Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** failures);
+    let seconds = after === undefined ? jitter : after / 1000;
+    if (known?.reconnect === "later") {
+      seconds = Math.max(FIRST_DELAY + jitter, (after ?? 0) / 1000);
+      reason = known.reason;
+    }
+    failures += 1;
+    timer = setTimeout(attempt, seconds * 1000);
+    onState({ name: "reconnecting", seconds, ...(reason && { reason }) });
+  }
+
+  /** Gives up the socket without waiting for its closing handshake, which a dead connection never finishes. */
+  function release() {
+    clearTimeout(timer);
+    attempts += 1;
+    isIdle = true;
+    if (socket !== null) {
+      socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.close();
+      socket = null;
+    }
+    onRelease?.();
+  }
+
+  function hurry() {
+    onHurry?.();
+    attempt();
+  }
+
+  function close() {
+    listening.abort();
+    release();
+  }
+
+  /** @param {string} reason */
+  function end(reason) {
+    close();
+    onState({ name: "offline", reason });
+  }
+
+  const { signal } = listening;
+  globalThis.addEventListener?.("online", () => socket === null && hurry(), { signal });
+  globalThis.addEventListener?.("pagehide", release, { signal });
+  globalThis.addEventListener?.("pageshow", () => isIdle && hurry(), { signal });
+  return {
+    start() {
+      try {
+        attempt();
+      } catch (error) {
+        close(); // the address is wrong: no later attempt can succeed
+        throw error;
+      }
+    },
+    send(data) {
+      // A socket that closes swallows the data.
+      if (socket?.readyState !== OPEN) return false;
+      socket.send(data);
+      return true;
+    },
+    expectWithin,
+    succeeded() {
+      failures = 0;
+    },
+    reconnect,
+    end,
+    close,
+  };
+}
+
+const MOST_IDS = 1000; // messages that are remembered
+const ANSWER_TIMEOUT = 10_000; // milliseconds within which the server must answer what was published
+
+/**
+ * Opens a connection that speaks wsloop.v1, and keeps it open until the page closes it, or the server tells the client not
+ * to come back.
  *
  * @param {string} url such as "/ws/news?subscribe-broadcast", or with scheme and host
  * @param {Options} options
@@ -87,22 +359,11 @@ const ANSWER = 10_000; // milliseconds within which what was published must be a
  */
 export function connect(url, options) {
   const { onMessage, onState = () => {}, onLost = () => {}, onPresence = () => {} } = options;
-  const { accessToken, random = Math.random } = options;
-  const Socket = options.WebSocket ?? globalThis.WebSocket;
   const address = new URL(url, globalThis.location?.href);
-  address.protocol = address.protocol.replace("http", "ws");
   const bookmark = new Bookmark(options.token);
   const publications = new Publications();
-  const listening = new AbortController();
-  /** @type {WebSocket | null} */
-  let socket = null;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  let timer;
-  let attempts = 0;
-  let failures = 0;
-  let patience = PATIENCE;
-  let ready = false;
-  /** @type {{reconnect?: boolean, after?: number, reason?: string}} the server's goodbye, if it has said one */
+  let isReady = false; // the server has sent its welcome, and no goodbye
+  /** @type {{reconnect?: boolean, after?: number, reason?: string}} the server's goodbye, if it has sent one */
   let goodbye = {};
   /** @type {Attendance | null} */
   let attendance = null;
@@ -110,11 +371,10 @@ export function connect(url, options) {
   const handlers = {
     /** @param {any} frame */
     welcome({ subscribed, recovered, token, ping, presence }) {
-      failures = 0;
-      patience = 2 * 1000 * ping;
-      ready = true;
+      connection.succeeded();
+      connection.expectWithin(2 * 1000 * ping);
+      isReady = true;
       bookmark.renew(token);
-      wait();
       onState({ name: "connected", subscribed, recovered });
       attendance = presence ? new Attendance(presence) : null;
       if (attendance) onPresence(attendance.now());
@@ -141,124 +401,59 @@ export function connect(url, options) {
     /** @param {any} frame */
     goodbye(frame) {
       goodbye = frame;
-      ready = false;
+      isReady = false;
     },
   };
 
-  function open() {
-    const attempt = (attempts += 1);
-    patience = PATIENCE;
-    wait();
-    if (!accessToken) {
-      dial([PROTOCOL]);
-      return;
-    }
-    Promise.resolve().then(accessToken).then(
-      (given) => {
-        if (attempt !== attempts) return; // it took too long
-        if (given) dial([PROTOCOL, `wsloop.token.${given}`]);
-        else end(SIGNED_OUT);
+  const connection = keepOpen(
+    {
+      url() {
+        const target = new URL(address);
+        const resume = bookmark.toString();
+        if (resume) target.search += `${target.search ? "&" : "?"}resume=${encodeURIComponent(resume)}`;
+        return target.href;
       },
-      () => attempt === attempts && reconnect(),
-    );
-  }
-
-  /** @param {string[]} protocols */
-  function dial(protocols) {
-    const target = new URL(address);
-    const resume = bookmark.toString();
-    if (resume) target.search += `${target.search ? "&" : "?"}resume=${encodeURIComponent(resume)}`;
-    const opened = new Socket(target.href, protocols);
-    socket = opened;
-    goodbye = {};
-    opened.onmessage = ({ data }) => {
-      const frame = JSON.parse(data);
-      // First of all, because a function of the page may throw: that must neither lose the line nor repeat the message.
-      wait();
-      if (frame.position !== undefined) bookmark.move(frame.position);
-      if (Object.hasOwn(handlers, frame.type)) handlers[/** @type {keyof handlers} */ (frame.type)](frame);
-    };
-    opened.onclose = ({ code }) => closed(code);
-  }
-
-  /** Waits for the next sign of life. */
-  function wait() {
-    clearTimeout(timer);
-    timer = setTimeout(reconnect, patience);
-  }
-
-  /** @param {number} code */
-  function closed(code) {
-    const { reconnect: again = !FINAL.has(code), after, reason } = goodbye;
-    const renewable = accessToken !== undefined && FINAL.get(code) === SIGNED_OUT; // with another token
-    if (!again && !renewable) {
-      end(FINAL.get(code) ?? reason ?? `closed with code ${code}`);
-    } else if (code === TOO_MANY) {
-      reconnect(Math.max(FIRST_DELAY + jitter(), (after ?? 0) / 1000), "sent too fast");
-    } else {
-      reconnect(after === undefined ? jitter() : after / 1000, reason);
-    }
-  }
-
-  /** @returns {number} seconds; full jitter: any moment from now on is as good as another */
-  function jitter() {
-    return random() * Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** failures);
-  }
-
-  /** @param {number} [seconds] @param {string} [reason] */
-  function reconnect(seconds = jitter(), reason) {
-    release();
-    failures += 1;
-    timer = setTimeout(open, seconds * 1000);
-    onState({ name: "reconnecting", seconds, ...(reason && { reason }) });
-  }
-
-  /** Lets go of the socket without waiting for its closing handshake, which a dead line never finishes. */
-  function release() {
-    clearTimeout(timer);
-    attempts += 1;
-    ready = false;
-    if (socket !== null) {
-      socket.onmessage = socket.onclose = null;
-      socket.close();
-      socket = null;
-    }
-    publications.broken();
-  }
-
-  function stop() {
-    listening.abort();
-    release();
-  }
-
-  /** @param {string} reason */
-  function end(reason) {
-    stop();
-    onState({ name: "offline", reason });
-  }
-
-  // The network is back: no reason to wait any longer.
-  const { signal } = listening;
-  globalThis.addEventListener?.("online", () => socket === null && open(), { signal });
-  // A page that is left may be kept, line and all, and shown again: it is not there meanwhile, and then gets what it missed.
-  globalThis.addEventListener?.("pagehide", release, { signal });
-  globalThis.addEventListener?.("pageshow", ({ persisted }) => persisted && socket === null && open(), { signal });
+      subprotocols: ["wsloop.v1"],
+      onData(data) {
+        const frame = JSON.parse(data);
+        // Before the handlers: a function of the page that throws must not make the message come again.
+        if (frame.position !== undefined) bookmark.move(frame.position);
+        if (Object.hasOwn(handlers, frame.type)) handlers[/** @type {keyof handlers} */ (frame.type)](frame);
+      },
+      onClose({ code }) {
+        const known = CLOSE_CODES[code];
+        const isFinal = known?.reconnect === "never";
+        const { reconnect = !isFinal, after, reason } = goodbye;
+        // Another token may let the client in again.
+        const isRenewable = isFinal && known.reason === SIGNED_OUT && options.accessToken !== undefined;
+        if (reconnect || isRenewable) connection.reconnect({ code, after, reason });
+        else connection.end((isFinal ? known.reason : reason) ?? `closed with code ${code}`);
+      },
+      onRelease() {
+        isReady = false;
+        goodbye = {};
+        publications.interrupted();
+      },
+      onState,
+    },
+    options,
+  );
   onState({ name: "connecting" });
-  open();
+  connection.start();
   return {
-    publish: (data) => publications.add(data, ready ? socket : null),
-    close: stop,
+    publish: (data) => publications.add(data, (text) => isReady && connection.send(text)),
+    close: connection.close,
     get token() {
       return bookmark.toString();
     },
   };
 }
 
-/** How far the client has come: the server's token, and the last position of each channel since. */
+/** What the client has received: the server's token, and the last position of each channel since then. */
 class Bookmark {
-  /** @type {Map<string, string>} by what names the channel */
+  /** @type {Map<string, string>} positions by channel */
   #positions = new Map();
-  /** @type {Set<string>} ids of the latest messages: one to several audiences may come again if the line was cut between */
+  /** @type {Set<string>} ids of the latest messages; a message to several audiences may come again after a break */
   #ids = new Set();
   #token;
 
@@ -267,7 +462,7 @@ class Bookmark {
     this.#token = token;
   }
 
-  /** @param {string} [token] stands for all that was there; none: the server offers no recovery */
+  /** @param {string} [token] replaces the earlier token and positions; without it the server offers no recovery */
   renew(token = "") {
     this.#token = token;
     this.#positions.clear();
@@ -278,7 +473,7 @@ class Bookmark {
     this.#positions.set(position.slice(0, position.indexOf(".")), position);
   }
 
-  /** @param {string} position of a message @returns {boolean} whether it has not come before, by way of another audience */
+  /** @param {string} position of a message @returns {boolean} false: the message has come already, for another audience */
   isNew(position) {
     const id = position.slice(position.lastIndexOf(".") + 1);
     if (this.#ids.has(id)) return false;
@@ -287,13 +482,13 @@ class Bookmark {
     return true;
   }
 
-  /** What the parameter `resume` takes. */
+  /** @returns {string} the value of the parameter `resume`; empty without a token */
   toString() {
     return this.#token && [this.#token, ...this.#positions.values()].join("~");
   }
 }
 
-/** Who is there. */
+/** The users who are present. */
 class Attendance {
   #users;
   #anonymous;
@@ -304,7 +499,7 @@ class Attendance {
     this.#anonymous = anonymous;
   }
 
-  /** @param {any} change @returns {boolean} whether it has changed anything */
+  /** @param {any} change @returns {boolean} whether the change has had an effect */
   apply({ event, user, count }) {
     const before = this.#anonymous;
     switch (event) {
@@ -327,8 +522,8 @@ class Attendance {
 }
 
 /**
- * Why something was not published, or perhaps not. `code` is "disconnected" (it was not sent), "unknown" (no answer has
- * come: it may have been published or not), or one of the server's: "refused", "unavailable", "frame".
+ * A message was not published, or may not have been. `code` is "disconnected" (the client has not sent it), "unknown" (no
+ * answer has come: it may have been published or not), or one of the server's: "refused", "unavailable", "frame".
  */
 export class PublishError extends Error {
   /** @param {string} code @param {string} reason */
@@ -339,27 +534,26 @@ export class PublishError extends Error {
   }
 }
 
-/** What was published and is not answered yet. */
+/** The messages that were published and are not answered yet. */
 class Publications {
   /** @type {Map<number, {resolve: () => void, reject: (error: Error) => void, timer: ReturnType<typeof setTimeout>}>} */
   #waiting = new Map();
   #last = 0;
 
-  /** @param {string | Uint8Array} data @param {WebSocket | null} socket @returns {Promise<void>} */
-  add(data, socket) {
-    const text = typeof data === "string";
-    if (!text && !(data instanceof Uint8Array)) {
+  /** @param {string | Uint8Array} data @param {(text: string) => boolean} send @returns {Promise<void>} */
+  add(data, send) {
+    const isText = typeof data === "string";
+    if (!isText && !(data instanceof Uint8Array)) {
       return Promise.reject(new TypeError("What is published is a text or a Uint8Array; write JSON.stringify(…)."));
     }
-    // A socket that closes swallows what it is given.
-    if (socket === null || socket.readyState !== 1) {
+    const id = this.#last + 1;
+    if (!send(JSON.stringify({ type: "publish", ...(isText ? { data } : { base64: toBase64(data) }), id }))) {
       return Promise.reject(new PublishError("disconnected", "There is no connection: the message was not sent."));
     }
-    const id = (this.#last += 1);
-    socket.send(JSON.stringify({ type: "publish", ...(text ? { data } : { base64: toBase64(data) }), id }));
+    this.#last = id;
     return new Promise((resolve, reject) => {
       const late = new PublishError("unknown", "No answer has come: the message may have been published, or not.");
-      this.#waiting.set(id, { resolve, reject, timer: setTimeout(() => this.failed(id, late), ANSWER) });
+      this.#waiting.set(id, { resolve, reject, timer: setTimeout(() => this.failed(id, late), ANSWER_TIMEOUT) });
     });
   }
 
@@ -373,8 +567,8 @@ class Publications {
     this.#remove(id)?.reject(error);
   }
 
-  /** The line has broken: no answer will come any more. */
-  broken() {
+  /** Rejects all of them: the connection is broken, and no answer will come. */
+  interrupted() {
     const reason = "The connection broke before the answer: the message may have been published, or not.";
     for (const id of [...this.#waiting.keys()]) this.failed(id, new PublishError("unknown", reason));
   }

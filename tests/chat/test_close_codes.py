@@ -1,0 +1,65 @@
+"""The close codes of the server, of the scripts and of ``docs/reference/websockets.rst`` are the same ones."""
+
+import json
+import subprocess
+
+import pytest
+
+from tests.docs.test_docs import ROOT, rows
+from tests.requires import need
+from wsloop.access import RIGHTS_CHANGED, SIGNED_OUT
+from wsloop.connection import TOO_MANY, TOO_SLOW
+from wsloop.dialects import FINAL
+
+# SWITCH HERE to wsloop/protocol/close_codes.py: the names and codes of the server, and those after which it tells the
+# client not to come back.
+SERVER_CODES = {
+    "SIGNED_OUT": SIGNED_OUT,
+    "RIGHTS_CHANGED": RIGHTS_CHANGED,
+    "TOO_SLOW": TOO_SLOW,
+    "TOO_MANY": TOO_MANY,
+}
+SERVER_FINAL = set(FINAL)
+
+MODULE = "wsloop/static/wsloop/wsloop.js"
+NOT_WSLOOP = {1008}  # a proxy or an application may send it; the reference has the codes of wsloop only
+
+
+@pytest.fixture(scope="module")
+def script_codes():
+    """``CLOSE_CODES`` of the JavaScript client: by code, as the script has it."""
+    script = f"import {{ CLOSE_CODES }} from './{MODULE}'; console.log(JSON.stringify(CLOSE_CODES))"
+    command = [need("node"), "--input-type=module", "--eval", script]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    return {int(code): row for code, row in json.loads(run.stdout).items()}
+
+
+@pytest.fixture(scope="module")
+def page_codes():
+    """The table of the reference: meaning and action by code."""
+    return {
+        int(code): (" ".join(meaning.split()), " ".join(action.split()))
+        for code, meaning, action in rows(ROOT / "docs/reference/websockets.rst", "Code")
+    }
+
+
+def test_scripts_explain_close_codes_in_the_words_of_the_reference(script_codes, page_codes):
+    explained = {code: (row["meaning"], row["action"]) for code, row in script_codes.items() if code not in NOT_WSLOOP}
+    assert explained == page_codes
+
+
+def test_scripts_come_back_when_the_reference_says_so(script_codes, page_codes):
+    never = {code for code, row in script_codes.items() if row["reconnect"] == "never"}
+    later = {code for code, row in script_codes.items() if row["reconnect"] == "later"}
+    assert never - NOT_WSLOOP == {code for code, (_, action) in page_codes.items() if "do not come back" in action}
+    assert later == {code for code, (_, action) in page_codes.items() if "not at once" in action}
+
+
+def test_scripts_and_server_have_the_same_names_for_the_same_codes(script_codes):
+    names = {row["name"]: code for code, row in script_codes.items()}
+    assert len(names) == len(script_codes)
+    assert {name: names.get(name) for name in SERVER_CODES} == SERVER_CODES
+
+
+def test_scripts_and_server_agree_after_which_codes_the_client_does_not_come_back(script_codes):
+    assert {code for code, row in script_codes.items() if row["reconnect"] == "never"} == SERVER_FINAL
