@@ -1,6 +1,6 @@
 /**
- * Shows that the user is signed out, when a socket has told so: elements with `data-signed-in` go, those with
- * `data-signed-out` come, and forms can no longer be sent. What was written in them can still be read and copied.
+ * Shows that the user is signed out: hides elements with `data-signed-in`, shows those with `data-signed-out`, and
+ * disables the forms. The user can still read and copy what is in them.
  */
 
 import { disable } from "./forms.js";

@@ -1,12 +1,13 @@
-/** The page of the echo: sends what is written over a WebSocket, and shows what comes back. */
+/** The echo page: sends texts over a WebSocket and shows what comes back. */
 
-const page = document.querySelector("[data-echo]");
-const line = page.querySelector("[data-socket]");
-const form = page.querySelector("form");
-const list = page.querySelector("[data-feed]");
-const socket = new WebSocket(line.dataset.socket);
+const page = /** @type {HTMLElement} */ (document.querySelector("[data-echo]"));
+const line = find("[data-socket]");
+const form = /** @type {HTMLFormElement} */ (find("form"));
+const message = /** @type {HTMLInputElement} */ (find("[name=message]"));
+const list = find("[data-feed]");
+const socket = new WebSocket(String(line.dataset.socket));
 
-// A browser may keep a page that is left, to show it again: not with a line that nobody listens to.
+// The browser may keep the page in its back/forward cache: close the socket before, and load the page again after.
 addEventListener("pagehide", () => socket.close());
 addEventListener("pageshow", ({ persisted }) => persisted && location.reload());
 
@@ -22,16 +23,22 @@ socket.onmessage = ({ data }) => {
 
 form.onsubmit = (event) => {
   event.preventDefault();
-  if (socket.readyState !== WebSocket.OPEN) return; // what was written stays in its field
-  socket.send(form.elements.message.value);
+  if (socket.readyState !== WebSocket.OPEN) return; // the text stays in its field
+  socket.send(message.value);
   form.reset();
 };
 
+/** @param {"connecting" | "connected" | "offline"} name */
 function showState(name) {
   line.dataset.state = name;
-  line.querySelector("[data-state-text]").textContent = name;
-  page.querySelector("[data-offline]").hidden = name !== "offline";
+  find("[data-state-text]").textContent = name;
+  find("[data-offline]").hidden = name !== "offline";
+}
+
+/** @param {string} selector @returns {HTMLElement} */
+function find(selector) {
+  return /** @type {HTMLElement} */ (page.querySelector(selector));
 }
 
 showState("connecting");
-page.querySelector("[data-needs-script]").hidden = false;
+find("[data-needs-script]").hidden = false;

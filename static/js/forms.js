@@ -1,11 +1,11 @@
 /**
  * Posts a form with `data-fetch` without leaving the page. The view replies with JSON: `{"ok": true}`, or the errors of
- * each field as lists of sentences. Whatever goes wrong, what was written stays in its field.
+ * each field as lists of sentences. After any error the text stays in its field.
  */
 
 /** @typedef {{ok: boolean, errors?: Record<string, string[]>}} Reply */
 
-const GENERAL = "__all__"; // Django's name for what concerns no single field
+const GENERAL = "__all__"; // Django's name for errors that belong to no single field
 
 /** @param {HTMLFormElement} form */
 export function start(form) {
@@ -14,7 +14,7 @@ export function start(form) {
   let busy = false;
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    // Not `disabled`: the button would lose the focus of whoever works by keyboard.
+    // Not `disabled`: a keyboard user would lose the focus.
     if (busy || form.dataset.disabled !== undefined) return;
     busy = true;
     button.setAttribute("aria-disabled", "true");
@@ -30,7 +30,7 @@ export function start(form) {
 }
 
 /**
- * Makes a form of which nothing can be sent any more. Its texts can be selected and copied, and nothing loses the focus.
+ * Disables a form. The user can still select and copy its texts, and no control loses the focus.
  *
  * @param {HTMLFormElement} form
  */
@@ -59,7 +59,7 @@ async function post(form) {
   try {
     return await response.json();
   } catch {
-    // Not from the view: Django's page about a token that has expired, or the server's about an error.
+    // Not the view's reply: Django's page about an expired CSRF token, or the server's error page.
     return failed(
       response.status === 403
         ? "This page is out of date. Copy your message, reload the page and send it again."
@@ -74,11 +74,11 @@ function field(form, name) {
 }
 
 /**
- * Puts each sentence where Django's own templates put it, and the focus into the first field that has one.
+ * Shows each sentence where Django's own templates show it, and focuses the first field with an error.
  *
  * @param {HTMLFormElement} form
  * @param {Record<string, string[]>} errors
- * @returns {string[]} the sentences that concern no single field
+ * @returns {string[]} the sentences that belong to no single field
  */
 function showErrors(form, errors) {
   for (const old of form.querySelectorAll(".errorlist")) old.remove();
@@ -103,7 +103,7 @@ function showErrors(form, errors) {
   return Object.keys(errors).flatMap((name) => (wrong.includes(name) ? [] : errors[name]));
 }
 
-/** @param {Element} control @param {string} id @param {boolean} add whether `id` describes the control from now on */
+/** @param {Element} control @param {string} id @param {boolean} add false: `id` no longer describes the control */
 function describe(control, id, add) {
   const others = (control.getAttribute("aria-describedby") ?? "").split(" ").filter((each) => each && each !== id);
   const ids = add ? [...others, id] : others;

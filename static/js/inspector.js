@@ -1,6 +1,6 @@
 /**
- * The page `/inspector/`: opens a socket, shows what it is told about it, and sends. Each part of the page has a module
- * beside this one; here they are joined.
+ * The page `/inspector/`: opens a socket, shows its events, and sends messages. Each part of the page has a module in
+ * inspector/; this one connects them.
  */
 
 import { explain, problemOfClose, REFUSALS } from "./inspector/close-codes.js";
@@ -16,7 +16,7 @@ const root = find(document, "[data-inspector]");
 const { websocketUrl, heartbeat } = root.dataset;
 const mostBytes = Number(root.dataset.maxMessageSize);
 
-// --- what to connect to ----------------------------------------------------------------------------------------------
+// --- the target ------------------------------------------------------------------------------------------------------
 
 const targetForm = find(root, "[data-target]");
 const path = find(targetForm, "[name=path]");
@@ -53,7 +53,7 @@ function fillIn(target) {
 function showTarget() {
   const pasted = readPasted();
   if (pasted && "problem" in pasted) return showProblem(path, find(targetForm, "#path-error"), pasted.problem);
-  const current = { ...target(), ...pasted }; // apart already: what is pasted may hold a token
+  const current = { ...target(), ...pasted }; // split already: a pasted URL may contain a token
   find(targetForm, "[data-other-protocols]").hidden = protocol.value !== "other";
   showProblem(path, find(targetForm, "#path-error"), null);
   showProblem(protocols, find(targetForm, "#protocols-error"), null);
@@ -63,7 +63,7 @@ function showTarget() {
   find(targetForm, "[data-chooses-none]").hidden = !current.protocols.length || !looksLikeConsumer(current.path);
 }
 
-/** By the habit of Django's URLs; for hints only. @param {string} path */
+/** Guesses from the final slash of Django's URLs; for hints only. @param {string} path */
 function looksLikeConsumer(path) {
   return path.endsWith("/");
 }
@@ -73,8 +73,8 @@ function readPasted() {
 }
 
 /**
- * Puts a URL that was pasted into its fields, and what is filled in into the page's address. Not with each key: browsers
- * bound how often an address may change.
+ * Splits a pasted URL into the fields, and writes the fields to the address of the page. Not with each key: browsers
+ * limit how often an address may change.
  *
  * @returns {boolean} whether the path can be used
  */
@@ -110,7 +110,7 @@ const pings = new PingPanel(
 /** @type {InspectedSocket | null} the latest one */
 let current = null;
 let sockets = 0;
-/** @type {string} what is said of the close, until there is another socket */
+/** @type {string} the description of the close event, until the next socket */
 let ended = "";
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let watching;
@@ -154,7 +154,7 @@ function connect() {
   watch();
 }
 
-/** The log may be shown to others; who has typed a token sees it where it was typed. @param {string} text */
+/** Removes tokens: the user may show the log to others. @param {string} text */
 function withoutSecrets(text) {
   return text.replace(/([?&](?:token|resume)=)[^&\s,]+/gi, "$1…").replace(/(wsloop\.token\.)[^\s,]+/gi, "$1…");
 }
@@ -234,14 +234,14 @@ const listener = {
   },
 };
 
-/** Both are there to show that the line is alive. @param {InspectedSocket} socket @param {string} data */
+/** Tells whether it only shows that the connection is alive. @param {InspectedSocket} socket @param {string} data */
 function isHeartbeat(socket, data) {
   return (heartbeat && data === heartbeat) || (socket.protocol === "wsloop.v1" && data === '{"type": "ping"}');
 }
 
 /**
  * @param {import("./inspector/target.js").Target} wanted
- * @returns {string} the handshake as a command; without the cookies, which a script does not see
+ * @returns {string} a command that makes the handshake; without the cookies, which a script cannot read
  */
 function curl(wanted) {
   const url = withoutSecrets(socketUrl(wanted, websocketUrl, location.href)).replace(/^ws/, "http");
@@ -264,9 +264,9 @@ function send(data) {
   watch();
 }
 
-// --- what is known of it ---------------------------------------------------------------------------------------------
+// --- the state of the socket -----------------------------------------------------------------------------------------
 
-/** Looks at the socket often while bytes wait to be sent, and four times a second for the rest. */
+/** Updates the page often while bytes wait to be sent, and four times a second otherwise. */
 function watch() {
   showConnection();
   clearTimeout(watching);
@@ -310,13 +310,13 @@ function traffic({ messages, bytes }) {
   return `${counted(messages, "message")}, ${size(bytes)}`;
 }
 
-// --- what a person does ----------------------------------------------------------------------------------------------
+// --- the actions of the user -----------------------------------------------------------------------------------------
 
 targetForm.addEventListener("input", showTarget);
 path.addEventListener("input", () => {
   if (![...consumers].some(({ value }) => value === path.value.trim())) return;
-  // Those of the sample choose no subprotocol, and subscribe to nothing. Not at "change": what moves when the field loses
-  // the focus takes the button away from its click.
+  // The consumers of the sample choose no subprotocol, and subscribe to nothing. Not at "change": the button would move
+  // away under the click that takes the focus from the field.
   protocol.value = "";
   for (const box of boxes) box.checked = false;
 });

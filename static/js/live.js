@@ -1,17 +1,17 @@
 /**
- * Shows on the page what arrives: an element with `data-live` holds one with `data-socket`, the URL, and a list with
- * `data-feed`, which gets the messages. The server has put there what was kept, and in `data-token` where the socket
- * begins, so that nothing is missed in between. Texts are set as text, never as HTML.
+ * Shows messages as they arrive. An element with `data-live` contains one with `data-socket`, the URL, and a list with
+ * `data-feed`, which gets the messages. The server has rendered the kept messages there, and `data-token`: where the
+ * socket begins, so that no message is missed in between. Texts are set as text, never as HTML.
  */
 
 import { SIGNED_OUT, connect } from "../wsloop/wsloop.js";
 import { stateOf } from "./state.js";
 
-const MOST_MESSAGES = 100; // shown at a time; a page that stays open for days must not grow for days
+const MOST_MESSAGES = 100; // shown at a time; a page may stay open for days
 
 /**
- * @param {HTMLElement} live the element with `data-live`; its value "json" says that messages tell who wrote them
- * @param {() => void} onSignedOut called when the line has ended because its session has
+ * @param {HTMLElement} live the element with `data-live`; the value "json": messages name their sender
+ * @param {() => void} onSignedOut called when the connection has ended with its session
  */
 export function start(live, onSignedOut) {
   const line = /** @type {HTMLElement} */ (live.querySelector("[data-socket]"));
@@ -20,7 +20,7 @@ export function start(live, onSignedOut) {
   const read = live.dataset.live === "json" ? readNote : readText;
   const showState = stateOf(line);
   for (const time of feed.querySelectorAll("time")) time.textContent = clockTime(new Date(time.dateTime));
-  /** @type {Map<string, string>} what has come last for each audience */
+  /** @type {Map<string, string>} the last message of each audience */
   const last = new Map();
   for (const { dataset } of items(feed, "[data-kept]")) last.set(String(dataset.audience), String(dataset.kept));
   connect(String(line.dataset.socket), {
@@ -34,9 +34,9 @@ export function start(live, onSignedOut) {
     },
     onMessage({ audience, data, kept }) {
       const text = typeof data === "string" ? data : `(binary message, ${data.length} bytes)`;
-      // Without recovery a socket begins with the last message of each audience, which may be here already.
+      // Without recovery a socket begins with the last message of each audience, which the page may show already.
       if (kept && last.get(audience) === text) return;
-      // What was published while the server rendered the page may be in the page and come over the socket, too.
+      // A message that was published while the server rendered the page may be in the page, and arrive as well.
       for (const item of items(feed, "[data-fresh]")) {
         if (item.dataset.audience === audience && item.dataset.kept === text) item.remove();
       }
@@ -59,13 +59,13 @@ function readText(text) {
   return { text };
 }
 
-/** @param {string} data @returns {Note} what a view published as JSON, or what somebody else published as it is */
+/** @param {string} data @returns {Note} of the JSON that a view publishes; any other text as it is */
 function readNote(data) {
   try {
     const { text, sender, sent } = JSON.parse(data);
     if (typeof text === "string" && typeof sender === "string") return { text, sender, sent: new Date(sent) };
   } catch {
-    // Any client that may publish to this channel may publish any text.
+    // A client that may publish to this channel may publish any text.
   }
   return { text: data };
 }

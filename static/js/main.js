@@ -1,4 +1,4 @@
-/** Every page loads this; it starts what the page has. */
+/** Every page loads this module. It starts the parts that the page contains. */
 
 import * as account from "./account.js";
 import * as forms from "./forms.js";

@@ -1,20 +1,20 @@
-/** The page of random numbers: starts and stops a line on which a number comes every second, and plots the last minute. */
+/** The page of random numbers: starts and stops a connection that gets a number each second, and plots a minute. */
 
 import { signedOut } from "./account.js";
 import { SIGNED_OUT, open } from "./reconnect.js";
 import { stateOf } from "./state.js";
 
 const MINUTE = 60; // seconds that are plotted
-const GAP = 2500; // milliseconds between two numbers that are not joined: the line was broken, or stopped
-const PATIENCE = 10_000; // milliseconds without a number after which the line is dead
-const MARGIN = { top: 12, right: 12, bottom: 24, left: 32 }; // pixels around the plot, for what is written at its axes
+const GAP = 2500; // milliseconds between two numbers that are not joined: the connection was broken or stopped
+const PATIENCE = 10_000; // milliseconds without a number after which the connection is dead
+const MARGIN = { top: 12, right: 12, bottom: 24, left: 32 }; // pixels around the plot, for the labels of its axes
 
 const page = /** @type {HTMLElement} */ (document.querySelector("[data-random]"));
 const toggle = find("[data-toggle]");
 const plot = /** @type {SVGSVGElement} */ (page.querySelector("[data-plot]"));
 const showState = stateOf(find("[data-line]"));
 
-/** @typedef {{value: number, time: number}} Sample what has come, and when, in milliseconds */
+/** @typedef {{value: number, time: number}} Sample a number, and its time in milliseconds */
 /** @type {Sample[]} of the last minute, the newest last */
 let samples = [];
 /** @type {import("./reconnect.js").Line | null} */
@@ -66,7 +66,7 @@ function show(value) {
   draw();
 }
 
-/** Draws in pixels, so that texts have the same size on every screen. The newest sample is at the right. */
+/** Draws in pixels, so that texts have the same size on every screen. The newest sample is on the right. */
 function draw() {
   const { width, height } = plot.getBoundingClientRect();
   const [left, right, top, bottom] = [MARGIN.left, width - MARGIN.right, MARGIN.top, height - MARGIN.bottom];
@@ -90,7 +90,12 @@ function draw() {
   );
 }
 
-/** @param {string} tag @param {Record<string, string | number>} attributes @param {string} [text] @returns {SVGElement} */
+/**
+ * @param {string} tag
+ * @param {Record<string, string | number>} attributes
+ * @param {string} [text]
+ * @returns {SVGElement}
+ */
 function make(tag, attributes, text = "") {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));

@@ -1,7 +1,7 @@
 /**
- * A WebSocket that reconnects, for pages that talk to a consumer: bare messages, without the subprotocol of wsloop.js,
- * whose core it uses. It keeps no messages and sends none again. The page and its consumer agree on what was missed: the
- * URL is asked for before each attempt, and can say where to go on.
+ * A WebSocket that reconnects, for pages that talk to a consumer. It uses the core of wsloop.js, not its subprotocol:
+ * messages are bare. It neither keeps messages nor sends them again. The page and its consumer recover what was missed:
+ * the page returns the URL of each attempt, which can name the last message that it has.
  */
 
 import { CLOSE_CODES, SIGNED_OUT, keepOpen } from "../wsloop/wsloop.js";
@@ -29,7 +29,7 @@ export { SIGNED_OUT };
  */
 
 const DONE = 1000; // close code of a consumer that has called close()
-const STEADY = 10_000; // milliseconds after which an attempt has succeeded: a consumer may accept, and then fail each time
+const STEADY = 10_000; // milliseconds until an attempt counts as successful: a consumer may accept and then fail
 
 /**
  * Opens a connection and keeps it open until the page or the consumer closes it, or the server tells the client not to

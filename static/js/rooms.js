@@ -1,4 +1,4 @@
-/** Starts the pages of the chat rooms: a room, or the list of all. */
+/** Starts the pages of the chat rooms: a room, or the list of rooms. */
 
 import { start as startList } from "./rooms/list.js";
 import { start as startRoom } from "./rooms/room.js";

@@ -1,13 +1,14 @@
-/** Shows how a line is doing: one of wsloop.js, one of reconnect.js, or one that the user has stopped. */
+/** Shows the state of a connection: of wsloop.js, of reconnect.js, or one that the user has stopped. */
 
 /**
  * @typedef {import("../wsloop/wsloop.js").State | import("./reconnect.js").State | {name: "stopped"}} State
  */
 
 /**
- * Shows the state of a line, counting down to the next attempt. Screen readers are told the state, not every second.
+ * Shows the state and counts down to the next attempt. Screen readers announce the state, but not each second.
  *
- * @param {HTMLElement} line holds elements with `data-state-text` and `data-countdown`; gets `data-state`, for its colour
+ * @param {HTMLElement} line contains elements with `data-state-text` and `data-countdown`; gets `data-state`, for its
+ *   colour
  * @returns {(state: State) => void}
  */
 export function stateOf(line) {

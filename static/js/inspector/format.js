@@ -1,4 +1,4 @@
-/** How the log words what it shows: sizes, times, JSON and bytes. Everything here returns text and touches no page. */
+/** Formats what the log shows: sizes, times, JSON and bytes. The functions do not touch the page. */
 
 const UNITS = ["KiB", "MiB", "GiB"];
 
@@ -39,22 +39,22 @@ export function roundTrip(milliseconds) {
 }
 
 /**
- * Lays JSON out over lines. Only objects and arrays: a number or a word is as readable as it came, and numbers beyond
- * what a script can count to would come out changed.
+ * Formats JSON over several lines. Only objects and arrays: a number or a word is readable as it is, and a number
+ * beyond the precision of a script would change.
  *
  * @param {string} text
- * @returns {string | null} null: it is not JSON, or there is nothing to lay out
+ * @returns {string | null} null: it is not JSON, or neither object nor array
  */
 export function prettyJson(text) {
   return parseStructure(text) ? layOut(text) : null;
 }
 
 /**
- * Says in a few words what a message is.
+ * Describes a message in a few words.
  *
  * @param {string} text
- * @returns {{kind: "text" | "json", title: string}} the title is empty where it does not tell what it is, as the frames
- *     of `wsloop.v1` and of many consumers do
+ * @returns {{kind: "text" | "json", title: string}} the title is that of frames of `wsloop.v1` and of many
+ *     consumers; empty for other messages
  */
 export function describe(text) {
   const content = parseStructure(text);
@@ -62,7 +62,7 @@ export function describe(text) {
   return { kind: content ? "json" : "text", title: words.join(", ") };
 }
 
-/** @param {string} text @returns {Record<string, unknown> | null} null: no JSON, or one without an inside */
+/** @param {string} text @returns {Record<string, unknown> | null} null: it is not JSON, or neither object nor array */
 function parseStructure(text) {
   if (!/^\s*[[{]/.test(text)) return null;
   try {
@@ -103,7 +103,7 @@ function isEnd(token) {
 /**
  * @param {Uint8Array} bytes
  * @param {number} perRow bytes in a row
- * @returns {string} rows of offset, hexadecimal digits and what is ASCII
+ * @returns {string} rows of offset, hexadecimal digits and ASCII characters
  */
 export function hexDump(bytes, perRow = 16) {
   const rows = [];
@@ -116,7 +116,7 @@ export function hexDump(bytes, perRow = 16) {
   return rows.join("\n");
 }
 
-/** @param {string} text @returns {number} its length in bytes of UTF-8, which is what is sent */
+/** @param {string} text @returns {number} its length in bytes of UTF-8, as it is sent */
 export function byteLength(text) {
   return new TextEncoder().encode(text).length;
 }

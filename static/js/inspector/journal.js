@@ -1,4 +1,4 @@
-/** What has happened, the newest last: so many entries and bytes at most, and the oldest go first. */
+/** The entries of the log, the newest last, with bounds of number and bytes: the oldest entries are dropped. */
 
 /**
  * @typedef {object} Entry
@@ -7,17 +7,17 @@
  * @property {Date} time
  * @property {"in" | "out" | "event"} direction
  * @property {string} kind `text`, `json`, `binary`, `open`, `close`, `error` or `note`
- * @property {boolean} ping whether it is only there to show that the line is alive, or how fast it is
- * @property {number | null} bytes null: it has no size
+ * @property {boolean} ping whether it only shows that the connection is alive, or how fast it is
+ * @property {number | null} bytes null: the entry has no size
  * @property {string} [text]
  * @property {Uint8Array} [data]
  * @property {string} [title]
  * @property {[string, string][]} [facts]
- * @property {string} [more] what explains it
+ * @property {string} [more] an explanation
  * @property {Help} [help]
  */
 
-/** @typedef {{title: string, facts: [string, string][], more: string, text: string}} Help shown to who asks for it */
+/** @typedef {{title: string, facts: [string, string][], more: string, text: string}} Help shown on request */
 
 /**
  * @typedef {object} Filter

@@ -1,6 +1,6 @@
 /**
- * Where JSON is wrong. `JSON.parse` decides whether it is; browsers differ in telling where, and Chromium does not at
- * all for short texts, so that is found here.
+ * Finds the place where JSON is wrong. `JSON.parse` decides whether it is. Browsers differ in reporting the place, and
+ * Chromium does not report it for short texts.
  */
 
 /** @typedef {{line: number, column: number, index: number, problem: string}} JsonError */
@@ -19,18 +19,23 @@ export function jsonError(text) {
 
 const SPACE = /[ \t\n\r]*/y;
 const SCALAR = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\w.])|(?:true|false|null)(?!\w)/y;
+// eslint-disable-next-line no-control-regex -- JSON forbids control characters in a text
 const STRING = /"(?:[^"\\\u0000-\u001f]|\\(?:["\\/bfnrt]|u[\da-fA-F]{4}))*/y;
 
-/** Walks through the text with a list of what is open, so that depth is no matter. */
-/** @param {string} text @returns {{index: number, problem: string} | null} */
+/**
+ * Scans the text without recursion, so that any depth is possible.
+ *
+ * @param {string} text
+ * @returns {{index: number, problem: string} | null}
+ */
 function firstFault(text) {
   let index = 0;
-  /** @type {string[]} the brackets that will close what is open */
+  /** @type {string[]} the brackets that close the open ones */
   const open = [];
   /** @type {"value" | "first value" | "name" | "first name" | "colon" | "next" } */
   let expected = "value";
 
-  /** @param {RegExp} pattern @returns {string} what was read; nothing, if the pattern is not there */
+  /** @param {RegExp} pattern @returns {string} the match; empty if the pattern does not match here */
   const read = (pattern) => {
     pattern.lastIndex = index;
     const found = pattern.exec(text)?.[0] ?? "";

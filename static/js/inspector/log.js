@@ -1,4 +1,4 @@
-/** The log on the page. However much arrives, it draws once for each picture that the browser shows, or less often. */
+/** The log on the page. It draws once per animation frame at most, however much arrives. */
 
 import { clock, counted, hexDump, prettyJson, size } from "./format.js";
 import { Journal, matches } from "./journal.js";
@@ -6,20 +6,20 @@ import { find, make, save, setText } from "./page.js";
 
 const MOST_ENTRIES = 500;
 const MOST_BYTES = 16 * 1024 * 1024;
-const SHORT_TEXT = 2000; // characters of a message that are shown at first
-const LONG_TEXT = 256 * 1024; // what is longer is shown as it came
+const SHORT_TEXT = 2000; // characters of a message that are shown first
+const LONG_TEXT = 256 * 1024; // a longer text is shown unformatted
 const SHORT_DATA = 256; // bytes
-const LONG_DATA = 64 * 1024; // what is longer can be saved
+const LONG_DATA = 64 * 1024; // the rest of longer data can be saved
 const ARROWS = { in: "↓", out: "↑", event: "•" };
 const DIRECTIONS = { in: "received", out: "sent", event: "event" };
 const NEAR_THE_END = 40; // pixels
-const A_PICTURE = 16; // milliseconds: what the browser has for one
+const A_PICTURE = 16; // milliseconds of an animation frame
 
 /** @typedef {import("./journal.js").Entry} Entry */
 
 export class Log {
   #journal = new Journal(MOST_ENTRIES, MOST_BYTES);
-  #drawn = 0; // number of the newest entry that has been drawn, or left out by the filter
+  #drawn = 0; // number of the newest entry that was drawn, or that the filter has left out
   #paused = false;
   #scheduled = false;
   #follows = true;
@@ -73,7 +73,7 @@ export class Log {
     setTimeout(() => requestAnimationFrame(() => this.#drawAndRest()), this.#rest);
   }
 
-  /** A flood of messages takes a fifth of the time at most; the rest is for what a person does. */
+  /** Limits drawing to a fifth of the time, so that the page responds to the user during a flood of messages. */
   #drawAndRest() {
     const began = performance.now();
     this.#scheduled = false;
@@ -84,7 +84,7 @@ export class Log {
 
   #redraw() {
     const { entries } = this.#journal;
-    // While it is paused, what has come since stays away.
+    // A paused log does not show entries that have come since.
     const newest = this.#paused ? this.#drawn : Infinity;
     this.list.replaceChildren();
     this.#append(entries.filter(({ number }) => number <= newest));
@@ -182,7 +182,7 @@ function drawFacts(facts) {
   return list;
 }
 
-/** @param {import("./journal.js").Help} help @returns {HTMLElement} what is shown to who asks for it */
+/** @param {import("./journal.js").Help} help @returns {HTMLElement} a closed `details` element */
 function drawHelp({ title, facts, more, text }) {
   const box = make(
     "details",

@@ -1,4 +1,4 @@
-/** Small help with the page's elements. Texts are set as text, never as HTML. */
+/** Helpers for the elements of the page. Texts are set as text, never as HTML. */
 
 /**
  * @param {ParentNode} parent
@@ -24,13 +24,13 @@ export function make(tag, className, ...content) {
   return element;
 }
 
-/** @param {Element} element @param {string} text set only where it differs, so that screen readers are told once */
+/** @param {Element} element @param {string} text set only if it differs, so that screen readers announce it once */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
 /**
- * Shows, or takes away, what is wrong with a field.
+ * Shows or removes the error of a field.
  *
  * @param {HTMLInputElement | HTMLTextAreaElement} field
  * @param {HTMLElement} list the list of errors
@@ -44,7 +44,8 @@ export function showProblem(field, list, problem) {
 }
 
 /**
- * Switches a button off without `disabled`: it would lose the focus, and whoever works by keyboard could not learn why.
+ * Enables or disables a button. Not with `disabled`: the button would lose the focus, and a keyboard user could not
+ * read the reason.
  *
  * @param {HTMLElement} button
  * @param {boolean} on

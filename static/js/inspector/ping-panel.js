@@ -1,11 +1,11 @@
-/** The panel that measures round trips, draws the latest ones and says why it cannot. */
+/** The panel that measures round trips, draws the latest ones, or shows why it cannot. */
 
 import { counted, roundTrip } from "./format.js";
 import { enable, find, isEnabled, setText } from "./page.js";
 import { bars, howToMeasure, RoundTrips } from "./round-trip.js";
 
-const AREA = { width: 300, height: 72 }; // that of the viewBox
-const PAUSE = 1000; // milliseconds between two of a series
+const AREA = { width: 300, height: 72 }; // of the viewBox
+const PAUSE = 1000; // milliseconds between two measurements of a series
 
 /** @typedef {import("./socket.js").InspectedSocket} InspectedSocket */
 

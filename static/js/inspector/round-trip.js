@@ -1,13 +1,13 @@
 /**
- * Measures round trips. A script cannot send a ping frame, so it sends a message that is answered: `wsloop.v1` answers
- * whatever has an `id`, here with an `error` of the code `frame`, and nothing is published; `echo/` returns it.
+ * Measures round trips. A script cannot send a ping frame, so it sends a message that the server answers: `wsloop.v1`
+ * answers each frame with an `id`, here with an `error` of the code `frame`, and publishes nothing; `echo/` returns it.
  */
 
 export const MOST_DRAWN = 30;
-const MOST_WAITING = 5_000; // milliseconds; then there is no answer
+const MOST_WAITING = 5_000; // milliseconds to wait for an answer
 
 /**
- * Says how the socket can be measured, or why it cannot.
+ * Returns how the socket can be measured, or why it cannot.
  *
  * @param {{path: string, protocol: string}} socket its path, and the subprotocol that was agreed on
  * @returns {{possible: boolean, text: string}}
@@ -18,7 +18,8 @@ export function howToMeasure({ path, protocol }) {
       possible: true,
       text:
         "A script cannot send ping frames. It sends a message with an id that wsloop.v1 answers with an error, " +
-        "without publishing anything. The time is that between send() and onmessage: network, proxies, server and browser.",
+        "without publishing anything. The time is that between send() and onmessage: network, proxies, server and " +
+        "browser.",
     };
   }
   if (path === "echo/") {
@@ -32,13 +33,13 @@ export function howToMeasure({ path, protocol }) {
   return {
     possible: false,
     text:
-      "Cannot be measured here: a script cannot send ping frames, and it is not known what on this socket would answer " +
-      "a message, without anybody else seeing it. Connect with the subprotocol wsloop.v1, or to echo/.",
+      "Cannot be measured here: a script cannot send ping frames, and it is not known what on this socket would " +
+      "answer a message, without anybody else seeing it. Connect with the subprotocol wsloop.v1, or to echo/.",
   };
 }
 
 export class RoundTrips {
-  /** @type {(number | null)[]} milliseconds of the latest ones; null: there was no answer */
+  /** @type {(number | null)[]} milliseconds of the latest ones; null: no answer has come */
   latest = [];
   count = 0;
   unanswered = 0;
@@ -50,15 +51,15 @@ export class RoundTrips {
   #waiting = null;
 
   /**
-   * @param {() => number} now milliseconds, from any beginning
-   * @param {string} tag tells the probes of this socket from others'
+   * @param {() => number} now returns milliseconds since any fixed time
+   * @param {string} tag distinguishes the probes of this socket
    */
   constructor(now, tag) {
     this.now = now;
     this.tag = tag;
   }
 
-  /** @returns {number | null} the latest one that was answered */
+  /** @returns {number | null} milliseconds of the latest probe with an answer */
   get last() {
     return this.latest.findLast((each) => each !== null) ?? null;
   }
@@ -71,7 +72,7 @@ export class RoundTrips {
     return this.#waiting !== null;
   }
 
-  /** @returns {string} the message to send; the time begins to run when it is returned */
+  /** @returns {string} the message to send; the measurement starts with the return */
   probe() {
     this.#number += 1;
     const id = `${this.tag}-${this.#number}`;
@@ -79,7 +80,7 @@ export class RoundTrips {
     return JSON.stringify({ type: "ping", id });
   }
 
-  /** @param {string} text that has come @returns {number | null} milliseconds, if it answers the probe */
+  /** @param {string} text a message @returns {number | null} milliseconds, if it answers the probe */
   answered(text) {
     if (!this.#waiting || !text.includes(this.#waiting.id)) return null;
     const milliseconds = this.now() - this.#waiting.sent;
@@ -93,7 +94,7 @@ export class RoundTrips {
     return milliseconds;
   }
 
-  /** @returns {boolean} whether the probe has waited too long; then it is given up */
+  /** @returns {boolean} whether the probe has waited too long; its measurement ends then */
   expired() {
     if (!this.#waiting || this.now() - this.#waiting.sent < MOST_WAITING) return false;
     this.#waiting = null;
@@ -114,7 +115,7 @@ function idOf(text) {
   try {
     return JSON.parse(text).id;
   } catch {
-    return undefined; // a frame that only speaks of it
+    return undefined; // a text that only contains the id
   }
 }
 

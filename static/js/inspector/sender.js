@@ -1,4 +1,4 @@
-/** The form that sends: text, JSON that is looked at before, or a file. */
+/** The form that sends a text, JSON, which it checks before, or a file. */
 
 import { byteLength, size } from "./format.js";
 import { jsonError } from "./json-error.js";
@@ -44,8 +44,8 @@ export class Sender {
   }
 
   /**
-   * @param {string | null} reason why nothing can be sent now; null: it can
-   * @param {"needs-frame" | "is-ignored" | ""} hint what the page says about what is sent
+   * @param {string | null} reason why the form cannot send now; null: it can
+   * @param {"needs-frame" | "is-ignored" | ""} hint which hint the page shows
    */
   allow(reason, hint) {
     enable(this.button, reason === null);
@@ -73,7 +73,7 @@ export class Sender {
   }
 
   #showHint() {
-    // Bytes are published as they are.
+    // wsloop.v1 publishes bytes as they are.
     const hint = this.#hint === "needs-frame" && this.#kind === "file" ? "" : this.#hint;
     for (const each of ["needs-frame", "is-ignored"]) find(this.form, `[data-${each}]`).hidden = each !== hint;
   }
@@ -119,7 +119,7 @@ export class Sender {
     showProblem(this.file, find(this.form, "#file-error"), ofFile);
   }
 
-  /** What was written goes into the frame, as its data. */
+  /** Puts the text into a frame of wsloop.v1, as its data. */
   #insertFrame() {
     find(this.form, "[name=kind][value=json]").checked = true;
     const written = this.message.value;

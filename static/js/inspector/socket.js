@@ -1,4 +1,4 @@
-/** One WebSocket with what can be known of it: states, counters and events. It touches no page. */
+/** A WebSocket with all that a script can know of it: states, counters and events. It does not touch the page. */
 
 import { byteLength } from "./format.js";
 
@@ -81,7 +81,7 @@ export class InspectedSocket {
     return this.openedAt === null ? null : this.openedAt - this.startedAt;
   }
 
-  /** @returns {number | null} milliseconds for which it is open, or was */
+  /** @returns {number | null} milliseconds for which it is or was open */
   get duration() {
     return this.openedAt === null ? null : (this.closedAt ?? performance.now()) - this.openedAt;
   }

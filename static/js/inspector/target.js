@@ -1,16 +1,16 @@
 /**
- * What to connect to: path, parameters and subprotocols, to and from a WebSocket's URL and the page's own address. The
- * page's address can be shared, so nothing that signs anybody in goes into it.
+ * The target of a connection: converts path, parameters and subprotocols to and from the URL of a WebSocket and the
+ * address of the page. The user may share that address, so it contains no tokens.
  */
 
 const SECRET_PARAMETERS = ["token", "resume"];
 const SECRET_PROTOCOL = /^wsloop\.token\./i;
-const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/; // RFC 9110, 5.6.2: what the name of a subprotocol is made of
+const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/; // RFC 9110, 5.6.2: the characters in the name of a subprotocol
 
 /**
  * @typedef {object} Target
- * @property {string} path behind WEBSOCKET_URL, as text
- * @property {string[]} parameters those without a value that the page knows, in its order
+ * @property {string} path below WEBSOCKET_URL, decoded
+ * @property {string[]} parameters the parameters without a value that the page knows, in its order
  * @property {string} more further parameters, as in a URL
  * @property {string[]} protocols
  */

@@ -1,9 +1,9 @@
-/** How messages stand below each other: under which day, under which name, and where the new ones begin. */
+/** Arranges messages: under which day and name each one appears, and where the new ones begin. */
 
 /** @typedef {{number: number, author: string, sent: Date}} Said */
 /** @typedef {{newDay: boolean, isNew: boolean, continued: boolean}} Place */
 
-const CONTINUED = 300_000; // milliseconds within which messages of one author stand below one name
+const CONTINUED = 300_000; // milliseconds within which messages of one author share one name
 
 /**
  * @param {Said[]} messages in their order

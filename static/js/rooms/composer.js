@@ -1,6 +1,6 @@
 /**
- * Where a message is written. Enter sends it, and the next one can be written at once; what could not be sent comes
- * back. Each message has a key: whatever became of a first attempt, the second one does not store it twice.
+ * The form that sends messages. Enter sends one, and the user can write the next at once; a message that could not be
+ * sent returns to the field. Each message has a key, so that a second attempt does not store it twice.
  */
 
 import { disable } from "../forms.js";
@@ -10,15 +10,15 @@ import { counterText, lengthOf, newKey } from "./words.js";
 /** @typedef {{key: string, text: string}} Draft */
 /** @typedef {import("./draft.js").Kept} Kept */
 
-const TYPING_INTERVAL = 3000; // milliseconds between two notes that somebody is typing
+const TYPING_INTERVAL = 3000; // milliseconds between two notes that the user is typing
 
 /**
  * @param {HTMLFormElement} form
  * @param {object} line
- * @param {Kept} line.draft where the text is kept that was not sent
+ * @param {Kept} line.draft keeps the text that was not sent
  * @param {(draft: Draft) => Promise<Errors | null>} line.deliver fulfilled with null when the message is stored
- * @param {(draft: Draft) => void} line.onSend called at once
- * @param {(draft: Draft) => void} line.onFail called when it comes back
+ * @param {(draft: Draft) => void} line.onSend called at once, before the message is delivered
+ * @param {(draft: Draft) => void} line.onFail called when the message returns to the field
  * @param {() => void} line.onTyping
  */
 export function composerOf(form, { draft: kept, deliver, onSend, onFail, onTyping }) {
@@ -27,13 +27,13 @@ export function composerOf(form, { draft: kept, deliver, onSend, onFail, onTypin
   const field = /** @type {HTMLTextAreaElement} */ (find("[name=message]"));
   const [errorBox, counter] = ["[data-errors]", "[data-counter]"].map(find);
   const most = Number(field.dataset.most);
-  /** @type {Draft[]} what is being sent: the first one, and those that wait for it */
+  /** @type {Draft[]} the message that is being sent, and those that wait for it */
   const queue = [];
-  /** @type {Draft | null} what has come back, although it may have been stored */
+  /** @type {Draft | null} the message that has returned; the server may have stored it */
   let failed = null;
   let typedAt = -Infinity;
 
-  form.noValidate = true; // or the browser would speak first, in a bubble of its own
+  form.noValidate = true; // the browser would show errors in a bubble of its own
   field.enterKeyHint = "send";
   find("[data-keys]").hidden = false;
 
@@ -72,7 +72,7 @@ export function composerOf(form, { draft: kept, deliver, onSend, onFail, onTypin
     if (queue.length === 1) drain();
   }
 
-  /** Sends one after the other, so that they are stored in their order. */
+  /** Sends one message after the other, so that the server stores them in their order. */
   async function drain() {
     while (queue.length > 0) {
       const errors = await deliver(queue[0]);
@@ -81,7 +81,7 @@ export function composerOf(form, { draft: kept, deliver, onSend, onFail, onTypin
     }
   }
 
-  /** @param {Draft[]} drafts the first could not be sent, and the others had to wait for it @param {Errors} errors */
+  /** @param {Draft[]} drafts the first could not be sent; the others have waited for it @param {Errors} errors */
   function giveBack(drafts, errors) {
     for (const draft of drafts) onFail(draft);
     failed = drafts[0];
@@ -89,7 +89,7 @@ export function composerOf(form, { draft: kept, deliver, onSend, onFail, onTypin
     showErrors(Object.values(errors).flat());
   }
 
-  /** The message with this key is stored after all. @param {string} key */
+  /** Called when the message with this key is stored after all. @param {string} key */
   function stored(key) {
     if (failed?.key !== key) return;
     const text = field.value.trim();

@@ -1,13 +1,13 @@
 /**
- * What somebody has begun to write, kept in the tab until it is sent: a page is left to sign in again, by mistake, or
+ * Keeps an unfinished message in the tab until it is sent: the user may leave the page to sign in again, by mistake, or
  * for another room.
  */
 
 /** @typedef {{get: () => string, put: (text: string) => void}} Kept */
 
 /**
- * @param {string} whose and where: others who sign in in the same tab must not find it
- * @param {() => Storage} [storage] throws where the user forbids it
+ * @param {string} whose names the user and the room: another user of the same tab must not see the text
+ * @param {() => Storage} [storage] throws if the user forbids it
  * @returns {Kept}
  */
 export function draftOf(whose, storage = () => sessionStorage) {
@@ -25,7 +25,7 @@ export function draftOf(whose, storage = () => sessionStorage) {
         if (text) storage().setItem(key, text);
         else storage().removeItem(key);
       } catch {
-        // Forbidden, or full: the text is in its field all the same.
+        // Forbidden, or full: the text is still in its field.
       }
     },
   };

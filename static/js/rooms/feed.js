@@ -1,8 +1,8 @@
 /**
- * The messages of a room on the page: in the order of their numbers, each once. The list is at its bottom and follows
- * what comes, or was scrolled up and stays where it is; what came unseen is counted, and where it begins is marked.
- * What was unread at the opening may begin above: then the page says so, and nothing counts as seen until the reader has
- * been there.
+ * Shows the messages of a room, each once, in the order of their numbers. A list at its bottom follows new messages; a
+ * list that is scrolled up stays where it is. The page counts unseen messages and marks the first of them.
+ * Messages that were unread when the page was opened may begin above the visible part: then the page says so, and no
+ * message counts as seen until the reader has scrolled there.
  * Texts and names are set as text, never as HTML.
  */
 
@@ -13,13 +13,13 @@ import { newText } from "./words.js";
 
 /** @typedef {{number: number, author: string, text: string, sent_at: string, key: string | null}} Message */
 
-const AT_BOTTOM = 48; // pixels that the list may be away from its bottom, and still follow
-const MOST = 500; // messages shown at a time; a page that stays open for days must not grow for days
+const AT_BOTTOM = 48; // pixels from the bottom within which the list follows new messages
+const MOST = 500; // messages shown at a time; a page may stay open for days
 
 /**
  * @param {HTMLElement} page
  * @param {string | undefined} me the user's name
- * @param {() => void} onSeen called whenever all that is shown has been seen
+ * @param {() => void} onSeen called when the user has seen all that is shown
  */
 export function feedOf(page, me, onSeen) {
   /** @param {string} selector @returns {HTMLElement} */
@@ -44,7 +44,7 @@ export function feedOf(page, me, onSeen) {
   /** @returns {HTMLElement[]} */
   const items = () => [...list.querySelectorAll(".said")].map((item) => /** @type {HTMLElement} */ (item));
 
-  /** @param {Message[]} messages @returns {Message[]} those that were not shown yet */
+  /** @param {Message[]} messages @returns {Message[]} the new ones */
   function show(messages) {
     const fresh = messages.filter(({ number }) => number > last);
     if (fresh.length === 0) return [];
@@ -65,14 +65,14 @@ export function feedOf(page, me, onSeen) {
     return fresh;
   }
 
-  /** Takes out the oldest of too many; they are where earlier messages are. */
+  /** Removes the oldest of too many messages; the link to earlier messages leads to them. */
   function shorten() {
     const all = items();
     for (const item of all.slice(0, Math.max(0, all.length - MOST))) item.remove();
     if (all.length > MOST) offerEarlier(true);
   }
 
-  /** Puts dividers and names where they belong among the messages that are shown now. */
+  /** Places dividers and names among the messages that are shown. */
   function tidy() {
     for (const divider of list.querySelectorAll(".divider")) divider.remove();
     const all = items();
@@ -90,7 +90,7 @@ export function feedOf(page, me, onSeen) {
     nothing.hidden = all.length > 0 || pending.children.length > 0;
   }
 
-  /** Shows a message of one's own that is not known to be stored yet. @param {string} key @param {string} text */
+  /** Shows a message of the user that the server has not confirmed yet. @param {string} key @param {string} text */
   function pend(key, text) {
     const bubble = element("div", "bubble");
     bubble.append(element("p", "said-head", "Sending …"), element("p", "message-text", text));
@@ -102,13 +102,13 @@ export function feedOf(page, me, onSeen) {
     toBottom();
   }
 
-  /** Takes such a message away. @param {string} key */
+  /** Removes such a message. @param {string} key */
   function unpend(key) {
     for (const item of pending.querySelectorAll("li")) if (item.dataset.key === key) item.remove();
     nothing.hidden = pending.children.length > 0 || list.children.length > 0;
   }
 
-  /** Notes that all was seen, if it is; and tells how much was not. */
+  /** Notes whether the user has seen everything, and shows the number of unseen messages. */
   function seen() {
     lookForNew();
     if (watched()) {
@@ -121,7 +121,7 @@ export function feedOf(page, me, onSeen) {
     document.title = unseen > 0 ? `(${unseen}) ${title}` : title;
   }
 
-  /** Notes whether the reader has come to where the new messages begin. */
+  /** Notes whether the reader has reached the first new message. */
   function lookForNew() {
     const marker = missed && !beginsAbove() && list.querySelector("[data-new]");
     if (!marker || marker.getBoundingClientRect().bottom < scroll.getBoundingClientRect().top) return;
@@ -129,7 +129,7 @@ export function feedOf(page, me, onSeen) {
     reached();
   }
 
-  /** Whether the first of the new messages is not loaded. */
+  /** Tells whether the first new message is not loaded. */
   function beginsAbove() {
     const [first] = items();
     return !earlier.hidden && newFrom !== null && first !== undefined && numberOf(first) > newFrom;
@@ -147,7 +147,7 @@ export function feedOf(page, me, onSeen) {
   }
 
   /**
-   * Does something to the list, and lets what is read in it stay where it is.
+   * Changes the list without moving what the user reads in it.
    *
    * @param {boolean} keep
    * @param {() => void} change
@@ -160,7 +160,7 @@ export function feedOf(page, me, onSeen) {
     if (anchor && before !== undefined) scroll.scrollTop += anchor.getBoundingClientRect().top - Number(before);
   }
 
-  /** @param {boolean} some whether there are earlier messages than those that are shown */
+  /** @param {boolean} some whether there are earlier messages */
   function offerEarlier(some) {
     const [first] = items();
     earlier.hidden = !some || !first;
@@ -177,7 +177,7 @@ export function feedOf(page, me, onSeen) {
     try {
       const response = await fetch(href, { headers: { Accept: "application/json" } });
       const page = await response.json();
-      // Read aloud is what comes at the end, not what is put before.
+      // Screen readers announce new messages, not earlier ones.
       scroll.setAttribute("aria-live", "off");
       keepingPlace(true, () => {
         list.prepend(...page.messages.map(make));
@@ -207,7 +207,7 @@ export function feedOf(page, me, onSeen) {
     loadEarlier();
   });
   toNew?.querySelector("a")?.addEventListener("click", (event) => {
-    if (newFrom === null || last - newFrom >= MOST) return; // too many for this page: the link leads to another one
+    if (newFrom === null || last - newFrom >= MOST) return; // too many for this page: the link leads to another page
     event.preventDefault();
     goToNew();
   });
@@ -256,7 +256,7 @@ export function feedOf(page, me, onSeen) {
     pend,
     unpend,
     /**
-     * A message of one's own is stored. If it is shown already, it has been sent twice.
+     * The server has stored a message of the user. If the page shows it already, it was sent twice.
      *
      * @param {string} key
      * @param {number} number

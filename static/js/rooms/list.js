@@ -1,4 +1,4 @@
-/** The list of rooms: what is unread is looked up again whenever somebody comes back to the page. */
+/** The list of rooms: loads the numbers of unread messages again when the user returns to the page. */
 
 import { localise } from "./times.js";
 
@@ -6,7 +6,7 @@ export function start() {
   document.addEventListener("visibilitychange", () => {
     if (document.visibilityState === "visible") reload();
   });
-  // Who goes back may be shown the page as it was left, or as it was loaded then.
+  // After going back, the browser may show the page as it was left, or as it was loaded.
   addEventListener("pageshow", ({ persisted }) => {
     const [navigation] = performance.getEntriesByType("navigation");
     const back = /** @type {PerformanceNavigationTiming | undefined} */ (navigation)?.type === "back_forward";
@@ -21,7 +21,7 @@ async function reload() {
     if (!response.ok) return;
     page = new DOMParser().parseFromString(await response.text(), "text/html");
   } catch {
-    return; // what is shown is the best there is
+    return; // the page keeps what it shows
   }
   const [shown, fresh] = [document, page].map((each) => each.querySelector("[data-rooms]"));
   if (!shown || !fresh) return;

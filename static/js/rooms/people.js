@@ -1,15 +1,15 @@
-/** Who is in the room, and who is typing. */
+/** Shows who is in the room and who is typing. */
 
 import { face, guestsText, typingText } from "./words.js";
 
 /** @typedef {import("../../wsloop/wsloop.js").PresenceChange} PresenceChange */
 
-const TYPING = 6000; // milliseconds for which somebody counts as typing who has not said so again
+const TYPING = 6000; // milliseconds until a user who has sent no further note counts as no longer typing
 
 /**
- * Who is typing, and for how long.
+ * Keeps track of the users who are typing.
  *
- * @param {(names: string[]) => void} show called with the names, whenever they change
+ * @param {(names: string[]) => void} show called with the names when they change
  */
 export function typing(show) {
   /** @type {Map<string, ReturnType<typeof setTimeout>>} */
@@ -54,7 +54,7 @@ export function peopleOf(page, me) {
   let users = new Set();
   let anonymous = 0;
 
-  /** @param {boolean} old whether what is shown is what was known before the line broke */
+  /** @param {boolean} old whether the list is from before the connection broke */
   function mark(old) {
     asOf.hidden = !old;
     list.classList.toggle("old", old);
@@ -84,7 +84,7 @@ export function peopleOf(page, me) {
     typists,
     /** @param {string[]} names @param {number} number of guests */
     set(names, number) {
-      // Who reads this is here, even if the server has not heard of it yet.
+      // The user is present, even if the server does not know it yet.
       users = new Set(me === undefined ? names : [...names, me]);
       anonymous = me === undefined ? Math.max(number, 1) : number;
       mark(false);
@@ -100,11 +100,11 @@ export function peopleOf(page, me) {
       }
       show();
     },
-    /** What is shown may be no longer so, until the server says who is there. */
+    /** Marks the list as old until the server sends a new one. */
     lineIsBroken() {
       mark(true);
     },
-    /** There is nobody any more who could tell. */
+    /** Empties the list: the connection has ended for good. */
     forget() {
       mark(false);
       list.replaceChildren();

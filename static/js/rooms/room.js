@@ -1,6 +1,6 @@
 /**
- * The page of a room: its socket, and what goes to and fro. Each time the line is opened it names the last message
- * that is shown, and the server sends what comes after it; see chat/room_consumer.py for what is said.
+ * The page of a room: connects it to its consumer. The URL of each attempt names the last message that the page shows,
+ * and the server sends the ones after it. chat/room_consumer.py describes the messages.
  */
 
 import * as account from "../account.js";
@@ -16,10 +16,10 @@ import { peopleOf } from "./people.js";
 
 const LINE_PATIENCE = 75_000; // milliseconds; timers of a page in the background run once a minute only
 const PING_INTERVAL = 30_000; // milliseconds
-const READ_INTERVAL = 2000; // milliseconds between two notes that something was read
+const READ_INTERVAL = 2000; // milliseconds between two notes of what the user has read
 const POST_PATIENCE = 10_000; // milliseconds to wait for a reply over HTTP
 const ANSWER_PATIENCE = 5000; // milliseconds to wait for the answer to a message, until another way is tried
-const GENERAL = "__all__"; // Django's name for what concerns no single field
+const GENERAL = "__all__"; // Django's name for errors that belong to no single field
 
 /** @param {HTMLElement} page */
 export function start(page) {
@@ -29,14 +29,14 @@ export function start(page) {
   const showState = stateOf(lineElement);
   const people = peopleOf(page, me);
   const feed = feedOf(page, me, seen);
-  let marked = Number(page.dataset.marked); // what the server has noted when it rendered the page
-  /** @type {ReturnType<typeof setTimeout> | undefined} runs for a while after something was noted */
+  let marked = Number(page.dataset.marked); // the number up to which the server knows that the user has read
+  /** @type {ReturnType<typeof setTimeout> | undefined} runs for READ_INTERVAL after each note */
   let marking;
-  /** @type {Map<string, (answer: {errors: Errors | null} | null) => void>} by key, for messages that were sent */
+  /** @type {Map<string, (answer: {errors: Errors | null} | null) => void>} by key of a message that was sent */
   const waiting = new Map();
-  let isBroken = false; // the line, since it was open last
+  let isBroken = false; // since the connection was open last
 
-  addEventListener("pagehide", mark); // before the line is let go of
+  addEventListener("pagehide", mark); // before the connection is closed
   const line = open(() => `${url}?after=${feed.last}&as=${encodeURIComponent(me ?? "")}`, {
     patience: LINE_PATIENCE,
     onMessage(data) {
@@ -44,7 +44,7 @@ export function start(page) {
     },
     onOpen() {
       for (const note of page.querySelectorAll("[data-no-live]")) /** @type {HTMLElement} */ (note).hidden = true;
-      marked = Number(page.dataset.marked); // what was noted last may have been lost with the line before
+      marked = Number(page.dataset.marked); // the last note may have been lost with the connection before
       feed.seen();
     },
     onState(state) {
@@ -56,7 +56,7 @@ export function start(page) {
       people.typists.clear();
       if (state.name === "reconnecting") {
         people.lineIsBroken();
-        if (isBroken) load(); // an attempt has failed, and it may be long until one does not
+        if (isBroken) load(); // an attempt has failed, and the next ones may fail too
         isBroken = true;
       }
       for (const answer of waiting.values()) answer(null);
@@ -79,7 +79,7 @@ export function start(page) {
   lineElement.hidden = false;
   setInterval(() => say({ type: "ping" }), PING_INTERVAL);
 
-  /** @param {object} content @returns {boolean} whether there is a line for it */
+  /** @param {object} content @returns {boolean} whether there is a connection */
   function say(content) {
     return line.send(JSON.stringify(content));
   }
@@ -111,7 +111,7 @@ export function start(page) {
     }
   }
 
-  /** Notes up to where the user has read: at once, but not for each of many messages. */
+  /** Tells the server what the user has read: at once, but not for each of many messages. */
   function seen() {
     if (marking === undefined) mark();
   }
@@ -125,7 +125,7 @@ export function start(page) {
   }
 
   /**
-   * Sends a message over the socket; by the form's own way if there is none, or if it does not answer.
+   * Sends a message over the socket; by HTTP if there is none, or if no answer comes.
    *
    * @param {Draft} draft
    * @returns {Promise<Errors | null>}
@@ -138,7 +138,7 @@ export function start(page) {
     return post(key, text);
   }
 
-  /** @param {string} key @returns {Promise<{errors: Errors | null} | null>} null: there was none */
+  /** @param {string} key @returns {Promise<{errors: Errors | null} | null>} null: no answer has come */
   async function answerTo(key) {
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     let timer;
@@ -184,14 +184,14 @@ export function start(page) {
     return null;
   }
 
-  /** Gets what is new without a socket. */
+  /** Loads new messages over HTTP. */
   async function load() {
     try {
       const address = `${location.pathname}?after=${feed.last}`;
       const response = await fetch(address, { headers: { Accept: "application/json" } });
       show((await response.json()).messages);
     } catch {
-      // It comes with the others when the line is back.
+      // They come over the socket when it is open again.
     }
   }
 }

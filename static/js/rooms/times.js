@@ -1,4 +1,4 @@
-/** Days and times as the reader's clock and language have them; the server writes them for UTC. */
+/** Formats days and times for the time zone and language of the reader; the server renders them in UTC. */
 
 const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 const DAY = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long", year: "numeric" });
@@ -14,9 +14,9 @@ export const dayOf = (date) => DAY.format(date);
 /** @param {Date} date */
 export const exactly = (date) => EXACT.format(date);
 
-const WRITTEN = ".said time, .room-time"; // by the server
+const WRITTEN = ".said time, .room-time"; // rendered by the server
 
-/** @param {ParentNode} root in which the times of messages are rewritten */
+/** @param {ParentNode} root whose times of messages are formatted again */
 export function localise(root) {
   for (const time of /** @type {NodeListOf<HTMLTimeElement>} */ (root.querySelectorAll(WRITTEN))) {
     const date = new Date(time.dateTime);

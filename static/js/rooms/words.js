@@ -1,4 +1,4 @@
-/** What the page of a room says in words and numbers. */
+/** The texts of the page of a room. */
 
 /** @param {string[]} names of those who are typing */
 export function typingText(names) {
@@ -18,7 +18,7 @@ export function guestsText(count) {
   return count > 0 ? `${count} guest${count === 1 ? "" : "s"}` : "";
 }
 
-/** Below this number of characters that are left it is shown how many they are. */
+/** The counter appears when no more characters than this are left. */
 const NEAR = 200;
 
 /** @param {number} length @param {number} most */
@@ -28,7 +28,7 @@ export function counterText(length, most) {
   return left < 0 ? `${-left} too many` : `${left} left`;
 }
 
-/** How many characters the server counts: an emoji outside of the basic plane is one. @param {string} text */
+/** Counts characters as the server does: an emoji outside of the basic plane is one. @param {string} text */
 export function lengthOf(text) {
   let length = 0;
   for (const _ of text.trim()) length += 1;
@@ -36,7 +36,7 @@ export function lengthOf(text) {
 }
 
 /**
- * What stands for somebody's picture: a letter, and one of four colours. As in chat/room_views.py.
+ * Returns what replaces a picture of the user: a letter, and one of four colours. As in chat/room_views.py.
  *
  * @param {string} name
  */
@@ -47,7 +47,7 @@ export function face(name) {
   return { initial: first === undefined ? "" : String.fromCodePoint(first).toUpperCase(), tone: sum % 4 };
 }
 
-/** A UUID. Not `crypto.randomUUID`, which pages without HTTPS do not have. @returns {string} */
+/** Returns a UUID. Not `crypto.randomUUID`, which pages without HTTPS do not have. @returns {string} */
 export function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[6] = (bytes[6] & 0x0f) | 0x40;

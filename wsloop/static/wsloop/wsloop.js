@@ -19,7 +19,7 @@
 
 /**
  * @typedef {{name: "reconnecting", seconds: number, reason?: string} | {name: "offline", reason: string}} Broken
- * The state of a connection that is broken. "reconnecting": the next attempt starts in so many seconds; the reason is the
+ * The state of a broken connection. "reconnecting": the next attempt starts in so many seconds; the reason is the
  * server's, if it has given one. "offline": there is no further attempt, for this reason.
  */
 
@@ -39,13 +39,13 @@
  * @property {string} [name] of the group
  */
 
-/** @typedef {{users: string[], anonymous: number}} Presence the users who are present, and the number of anonymous ones */
+/** @typedef {{users: string[], anonymous: number}} Presence the present users, and the number of anonymous ones */
 /** @typedef {{event: "join" | "leave", user: string} | {event: "anonymous", count: number}} PresenceChange */
 
 /**
  * @typedef {object} SocketOptions
- * @property {() => string | null | Promise<string | null>} [accessToken] called before each attempt; returns a token that
- *   signs in without a cookie, or null if there is none any more: the connection then ends as signed out
+ * @property {() => string | null | Promise<string | null>} [accessToken] called before each attempt; returns a token
+ *   that signs in without a cookie, or null if there is none any more: the connection then ends as signed out
  * @property {typeof WebSocket} [WebSocket] for tests
  * @property {() => number} [random] for tests
  */
@@ -67,24 +67,24 @@
  * @property {(data: string | Uint8Array) => Promise<void>} publish fulfilled when Redis has taken the message; rejected
  *   with a {@link PublishError}, after 10 s at the latest
  * @property {() => void} close
- * @property {string} token for the option `token` of a later connection, which begins where this one has ended; empty in
- *   facilities without recovery
+ * @property {string} token for the option `token` of a later connection, which begins where this one has ended; empty
+ *   in facilities without recovery
  */
 
 /**
  * @typedef {{name: string, meaning: string, action: string} & (
  *   {reconnect: "soon"} | {reconnect: "later" | "never", reason: string}
  * )} CloseCode
- * `action`: what a client should do, in the words of docs/reference/websockets.rst. `reconnect`: when `connect` comes back;
- * "soon" is after a random delay, "later" is 2 s and a random delay. `reason`: that of the connection's state after it.
+ * `action`: what a client should do, in the words of docs/reference/websockets.rst. `reconnect`: when `connect` comes
+ * back; "soon" is after a random delay, "later" is 2 s after that. `reason`: that of the connection's state.
  */
 
 /** The reason of a connection that ends with its session or token: only a new sign-in leads to another one. */
 export const SIGNED_OUT = "signed out";
 
 /**
- * The close codes that wsloop sends, as docs/reference/websockets.rst has them (a test compares the two), and 1008, which
- * a proxy or an application may send. After any other code a client comes back soon.
+ * The close codes that wsloop sends, as docs/reference/websockets.rst has them (a test compares the two), and 1008,
+ * which a proxy or an application may send. After any other code a client comes back soon.
  *
  * @type {Record<number, CloseCode>}
  */
@@ -192,8 +192,8 @@ const OPEN = 1; // WebSocket.OPEN
  * @property {(milliseconds: number | undefined) => void} expectWithin gives the socket up when nothing has come for so
  *   long; undefined: never
  * @property {() => void} succeeded resets the delays between attempts
- * @property {(close?: {code?: number, reason?: string, after?: number}) => void} reconnect plans the next attempt, by the
- *   close code; `after`: in so many milliseconds
+ * @property {(close?: {code?: number, reason?: string, after?: number}) => void} reconnect plans the next attempt, by
+ *   the close code; `after`: in so many milliseconds
  * @property {(reason: string) => void} end closes the connection for good, and says why
  * @property {() => void} close closes it for good
  */
@@ -350,8 +350,8 @@ const MOST_IDS = 1000; // messages that are remembered
 const ANSWER_TIMEOUT = 10_000; // milliseconds within which the server must answer what was published
 
 /**
- * Opens a connection that speaks wsloop.v1, and keeps it open until the page closes it, or the server tells the client not
- * to come back.
+ * Opens a connection that speaks wsloop.v1, and keeps it open until the page closes it, or the server tells the client
+ * not to come back.
  *
  * @param {string} url such as "/ws/news?subscribe-broadcast", or with scheme and host
  * @param {Options} options
@@ -418,7 +418,7 @@ export function connect(url, options) {
         const frame = JSON.parse(data);
         // Before the handlers: a function of the page that throws must not make the message come again.
         if (frame.position !== undefined) bookmark.move(frame.position);
-        if (Object.hasOwn(handlers, frame.type)) handlers[/** @type {keyof handlers} */ (frame.type)](frame);
+        if (Object.hasOwn(handlers, frame.type)) handlers[/** @type {keyof typeof handlers} */ (frame.type)](frame);
       },
       onClose({ code }) {
         const known = CLOSE_CODES[code];
@@ -473,7 +473,7 @@ class Bookmark {
     this.#positions.set(position.slice(0, position.indexOf(".")), position);
   }
 
-  /** @param {string} position of a message @returns {boolean} false: the message has come already, for another audience */
+  /** @param {string} position of a message @returns {boolean} false: it has come already, for another audience */
   isNew(position) {
     const id = position.slice(position.lastIndexOf(".") + 1);
     if (this.#ids.has(id)) return false;
@@ -522,8 +522,8 @@ class Attendance {
 }
 
 /**
- * A message was not published, or may not have been. `code` is "disconnected" (the client has not sent it), "unknown" (no
- * answer has come: it may have been published or not), or one of the server's: "refused", "unavailable", "frame".
+ * A message was not published, or may not have been. `code` is "disconnected" (the client has not sent it), "unknown"
+ * (no answer has come: it may have been published or not), or one of the server's: "refused", "unavailable", "frame".
  */
 export class PublishError extends Error {
   /** @param {string} code @param {string} reason */
@@ -534,9 +534,11 @@ export class PublishError extends Error {
   }
 }
 
+/** @typedef {{resolve: () => void, reject: (error: Error) => void, timer: ReturnType<typeof setTimeout>}} Waiting */
+
 /** The messages that were published and are not answered yet. */
 class Publications {
-  /** @type {Map<number, {resolve: () => void, reject: (error: Error) => void, timer: ReturnType<typeof setTimeout>}>} */
+  /** @type {Map<number, Waiting>} by id */
   #waiting = new Map();
   #last = 0;
 
