@@ -4,7 +4,7 @@
 # make check    lint, and the unit and property tests, which need a Redis and no uWSGI: two minutes
 # make conformance  every case of Autobahn|Testsuite, and independent clients (tests/conformance/README.rst)
 # make fuzz     look for input that a connection does not stand, for FUZZ_SECONDS=60 (tests/README.rst)
-# make lint     ruff and mypy
+# make lint     ruff and mypy; eslint and tsc, where Node is installed
 # make bench    what sockets cost and how fast messages go out (docs/reference/performance.rst); also: make bench-leaks
 # make soak     ten minutes in which everything breaks at random, and nothing may be missing (docs/reference/soak.rst)
 # make bench-attacks  what hostile clients can do, beside a neighbour (docs/explanation/what-a-client-can-do.rst)
@@ -40,6 +40,7 @@ lint: dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	@$(PYTHON) project/lint_javascript.py
 
 # Both uWSGI packages are tested, the one of requirements.txt and the other one: UWSGI_BINARIES names what could be had.
 test: dev

@@ -1,17 +1,22 @@
 /** Time that passes when the test says so. (Node's own mock timers changed their signature between versions.) */
 export class Clock {
   now = 0;
+  /** @type {Map<symbol, {call: () => void, due: number}>} */
   timers = new Map();
   #real = { setTimeout, clearTimeout };
   #performance = performance.now;
 
   install() {
-    globalThis.setTimeout = (call, delay) => {
-      const timer = Symbol("timer");
-      this.timers.set(timer, { call, due: this.now + delay });
-      return timer;
-    };
-    globalThis.clearTimeout = (timer) => this.timers.delete(timer);
+    Object.assign(globalThis, {
+      /** @param {() => void} call @param {number} delay */
+      setTimeout: (call, delay) => {
+        const timer = Symbol("timer");
+        this.timers.set(timer, { call, due: this.now + delay });
+        return timer;
+      },
+      /** @param {symbol} timer */
+      clearTimeout: (timer) => this.timers.delete(timer),
+    });
     performance.now = () => this.now;
   }
 
@@ -20,6 +25,7 @@ export class Clock {
     performance.now = this.#performance;
   }
 
+  /** @param {number} milliseconds */
   tick(milliseconds) {
     const end = this.now + milliseconds;
     for (;;) {

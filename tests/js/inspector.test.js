@@ -31,14 +31,20 @@ const ROOT = "/ws/";
 const PAGE = "https://example.com/inspector/?path=news";
 const KNOWN = ["subscribe-broadcast", "subscribe-user", "publish-user", "echo"];
 
+/** @param {Partial<import("../../static/js/inspector/target.js").Target>} more */
 function target(more = {}) {
   return { path: "news", parameters: [], more: "", protocols: [], ...more };
+}
+
+/** Asserts that it is a text, and matches. @param {string | null | undefined} text @param {RegExp} pattern */
+function says(text, pattern, message = "") {
+  assert.match(String(text), pattern, message);
 }
 
 describe("close codes", () => {
   test("all of RFC 6455 and its registry are explained, and none twice", () => {
     for (let code = 1000; code <= 1015; code += 1) {
-      assert.equal((code in CLOSE_CODES) + (code in OTHER_CODES), 1, code);
+      assert.notEqual(code in CLOSE_CODES, code in OTHER_CODES, String(code));
       assert.ok(explain(code).meaning && explain(code).action);
     }
   });
@@ -52,11 +58,11 @@ describe("close codes", () => {
   test("what a script may close with", () => {
     for (const code of ["", "1000", "3000", "4999"]) assert.equal(problemOfClose(code, ""), null, code);
     for (const code of ["999", "1001", "1006", "2999", "5000", "1e3", "-1", "one"]) {
-      assert.match(problemOfClose(code, ""), /1000, or with 3000 to 4999/, code);
+      says(problemOfClose(code, ""), /1000, or with 3000 to 4999/, code);
     }
     assert.equal(problemOfClose("1000", "x".repeat(123)), null);
-    assert.match(problemOfClose("1000", "ü".repeat(62)), /124 bytes/);
-    assert.match(problemOfClose("", "why"), /needs a code/);
+    says(problemOfClose("1000", "ü".repeat(62)), /124 bytes/);
+    says(problemOfClose("", "why"), /needs a code/);
   });
 });
 
@@ -73,11 +79,11 @@ describe("the target", () => {
 
   test("is refused where a browser would refuse it, or change it", () => {
     assert.equal(problemOf(target({ protocols: ["wsloop.v1", "other"] })), null);
-    assert.match(problemOf(target({ path: "" })).text, /Pick a path/);
-    assert.equal(problemOf(target({ path: "../admin/" })).field, "path");
-    assert.equal(problemOf(target({ path: "rooms/./x" })).field, "path");
-    assert.match(problemOf(target({ protocols: ["wsloop.v1", "WSLOOP.v1"] })).text, /twice/);
-    assert.match(problemOf(target({ protocols: ["v1/json"] })).text, /cannot be the name/);
+    says(problemOf(target({ path: "" }))?.text, /Pick a path/);
+    assert.equal(problemOf(target({ path: "../admin/" }))?.field, "path");
+    assert.equal(problemOf(target({ path: "rooms/./x" }))?.field, "path");
+    says(problemOf(target({ protocols: ["wsloop.v1", "WSLOOP.v1"] }))?.text, /twice/);
+    says(problemOf(target({ protocols: ["v1/json"] }))?.text, /cannot be the name/);
   });
 
   test("names of subprotocols are separated by commas or spaces", () => {
@@ -85,16 +91,20 @@ describe("the target", () => {
   });
 
   test("is read from what was pasted", () => {
-    const pasted = (text) => parsePasted(text, ROOT, PAGE, KNOWN);
+    const pasted = (/** @type {string} */ text) => parsePasted(text, ROOT, PAGE, KNOWN);
+    const problem = (/** @type {string} */ text) => {
+      const result = pasted(text);
+      return result && "problem" in result ? result.problem : null;
+    };
     assert.equal(pasted("news"), null);
     assert.equal(pasted("rooms/lobby/"), null);
     const expected = { path: "gr ün", parameters: ["subscribe-user", "echo"], more: "room=7" };
     assert.deepEqual(pasted("wss://example.com/ws/gr%20%C3%BCn?echo&room=7&subscribe-user="), expected);
     assert.deepEqual(pasted("/ws/gr%20%C3%BCn?subscribe-user&echo&room=7"), expected);
     assert.deepEqual(pasted("gr%20%C3%BCn?subscribe-user&echo&room=7"), expected);
-    assert.match(pasted("wss://example.org/ws/news").problem, /not of example.org/);
-    assert.match(pasted("https://example.com/form/").problem, /begin with \/ws\//);
-    assert.match(pasted("wss://").problem, /no valid URL/);
+    says(problem("wss://example.org/ws/news"), /not of example.org/);
+    says(problem("https://example.com/form/"), /begin with \/ws\//);
+    says(problem("wss://"), /no valid URL/);
   });
 
   test("goes into the address of the page and comes back", () => {
@@ -173,7 +183,7 @@ describe("words for the log", () => {
   });
 
   test("what tells what it is gets that as its title", () => {
-    const titled = (content) => describeMessage(JSON.stringify(content)).title;
+    const titled = (/** @type {object} */ content) => describeMessage(JSON.stringify(content)).title;
     assert.equal(titled({ type: "message", audience: "user", data: "x" }), "message, user");
     assert.equal(titled({ type: "pong" }), "pong");
     assert.equal(titled({ type: 7 }), "");
@@ -194,7 +204,7 @@ describe("words for the log", () => {
 });
 
 describe("where JSON is wrong", () => {
-  const cases = [
+  const cases = /** @type {[string, number, number, RegExp][]} */ ([
     ["", 1, 1, /ends where a value/],
     ["  \n ", 2, 2, /ends where a value/],
     ['{"a": }', 1, 7, /a value expected, not “}”/],
@@ -213,12 +223,12 @@ describe("where JSON is wrong", () => {
     ['"a\\x"', 1, 3, /no such escape/],
     ['"a\nb"', 1, 3, /must be escaped/],
     ["[😀]", 1, 2, /not “😀”/],
-  ];
+  ]);
   for (const [text, line, column, problem] of cases) {
     test(JSON.stringify(text), () => {
       const error = jsonError(text);
-      assert.deepEqual([error.line, error.column], [line, column]);
-      assert.match(error.problem, problem);
+      assert.deepEqual([error?.line, error?.column], [line, column]);
+      says(error?.problem, problem);
     });
   }
 
@@ -247,10 +257,12 @@ describe("where JSON is wrong", () => {
 });
 
 describe("the journal", () => {
+  /** @param {Partial<import("../../static/js/inspector/journal.js").Entry>} more */
   const entry = (more = {}) => ({
+    number: 0,
     socket: 1,
     time: new Date(0),
-    direction: "in",
+    direction: /** @type {const} */ ("in"),
     kind: "text",
     ping: false,
     bytes: 1,
@@ -372,41 +384,53 @@ describe("round trips", () => {
 
 describe("the socket", () => {
   const real = globalThis.WebSocket;
+  /** @type {InspectedSocket} */
   let socket;
+  /** @type {any[][]} */
   let heard;
 
   /** Stands for the browser's WebSocket; the test says what happens to it. */
   class FakeSocket {
+    /** @type {any} */
+    static latest;
+
     readyState = 0;
     bufferedAmount = 0;
+    /** @type {any[]} */
     calls = [];
 
+    /** @param {any[]} parameters */
     constructor(...parameters) {
       this.parameters = parameters;
       FakeSocket.latest = this;
     }
 
+    /** @param {any} data */
     send(data) {
       this.calls.push(data);
     }
 
+    /** @param {any[]} parameters */
     close(...parameters) {
       this.calls.push(parameters);
     }
 
+    /** @param {number} state @param {string} handler */
     becomes(state, handler, event = {}) {
       this.readyState = state;
-      this[handler](event);
+      /** @type {any} */ (this)[handler](event);
     }
   }
 
   beforeEach(() => {
-    globalThis.WebSocket = FakeSocket;
+    globalThis.WebSocket = /** @type {any} */ (FakeSocket);
     heard = [];
-    const listener = Object.fromEntries(
-      ["opened", "received", "failed", "closed"].map((name) => [name, (_, ...more) => heard.push([name, ...more])]),
-    );
-    socket = new InspectedSocket(1, target({ protocols: ["wsloop.v1"] }), "wss://example.com/ws/news", listener);
+    socket = new InspectedSocket(1, target({ protocols: ["wsloop.v1"] }), "wss://example.com/ws/news", {
+      opened: () => heard.push(["opened"]),
+      received: (_, ...more) => heard.push(["received", ...more]),
+      failed: () => heard.push(["failed"]),
+      closed: (_, close) => heard.push(["closed", close]),
+    });
   });
 
   afterEach(() => {
@@ -422,7 +446,7 @@ describe("the socket", () => {
     );
     latest.becomes(1, "onopen");
     assert.deepEqual([socket.state, socket.isOpen], ["OPEN", true]);
-    assert.ok(socket.handshake >= 0 && socket.duration >= 0);
+    assert.ok(Number(socket.handshake) >= 0 && Number(socket.duration) >= 0);
     latest.becomes(3, "onclose", { code: 1000, reason: "why", wasClean: true });
     assert.deepEqual([socket.state, socket.duration], ["CLOSED", socket.duration]);
     assert.deepEqual(heard, [["opened"], ["closed", { code: 1000, reason: "why", wasClean: true }]]);

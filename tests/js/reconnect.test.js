@@ -12,29 +12,35 @@ class ConsumerSocket extends FakeSocket {
     this.onopen();
   }
 
+  /** @param {any} data */
   says(data) {
     this.onmessage({ data });
   }
 }
 
 const HOUR = 3_600_000;
+const browser = /** @type {any} */ (globalThis);
+/** @type {Clock} */
 let clock;
+/** @type {(string | ArrayBuffer)[]} */
 let messages;
+/** @type {any[]} */
 let states;
-let openings;
+let openings = 0;
 
+/** @param {any} options */
 function start(options = {}, url = () => "ws://site.test/ws/random/") {
   return open(url, {
     onMessage: (data) => messages.push(data),
     onState: (state) => states.push(state),
     onOpen: () => (openings += 1),
-    WebSocket: ConsumerSocket,
+    WebSocket: /** @type {any} */ (ConsumerSocket),
     random: () => 0.5,
     ...options,
   });
 }
 
-/** A line that works. */
+/** An open connection. @param {any} [options] */
 function ready(options) {
   const line = start(options);
   last().opens();
@@ -72,11 +78,11 @@ describe("a line", () => {
     ["https://site.test/", "ws://127.0.0.1:8000/ws/a/b", "ws://127.0.0.1:8000/ws/a/b"],
   ]) {
     test(`on ${page} finds ${url}`, () => {
-      globalThis.location = { href: page };
+      browser.location = { href: page };
       try {
         start({}, () => url);
       } finally {
-        delete globalThis.location;
+        delete browser.location;
       }
       assert.equal(last().url, expected);
     });
@@ -184,6 +190,7 @@ describe("a line that breaks", () => {
   });
 
   test("begins with short waits again when it has worked for a while, not when it was only opened", () => {
+    /** @type {number[]} */
     const waits = [];
     const breaks = () => {
       last().ends(1011);
@@ -230,32 +237,40 @@ describe("a line that breaks", () => {
 });
 
 describe("the end", () => {
-  for (const [code, given, reason] of [
+  for (const [code, given, reason] of /** @type {[number, string, string][]} */ ([
     [1000, "", "closed by the server"],
     [1000, "the game is over", "the game is over"],
     ...ENDS.map(([code, reason]) => [code, "", reason]),
     [1008, "members only", "members only"],
     [4001, "in the server's words", "signed out"],
-  ]) {
+  ])) {
     test(`comes with code ${code} and “${given}”: ${reason}`, () => {
       const line = ready();
       last().ends(code, given);
-      assert.deepEqual([states.at(-1), line.state], [{ name: "offline", reason }, { name: "offline", reason }]);
+      assert.deepEqual(
+        [states.at(-1), line.state],
+        [
+          { name: "offline", reason },
+          { name: "offline", reason },
+        ],
+      );
       clock.tick(HOUR);
       assert.equal(count(), 1);
     });
   }
 
   test("comes when the page closes the line, also while it is told something or waits", () => {
+    /** @type {import("../../static/js/reconnect.js").Line} */
     let line;
-    for (const [options, happens] of [
-      [{}, (line) => line.close()],
-      [{ onMessage: () => line.close() }, () => last().says("the last one")],
-      [{ onState: ({ name }) => name === "reconnecting" && line.close() }, () => last().ends(1006)],
+    const closesWhenItBreaks = (/** @type {{name: string}} */ { name }) => name === "reconnecting" && line.close();
+    for (const { happens, ...options } of [
+      { happens: () => line.close() },
+      { happens: () => last().says("the last one"), onMessage: () => line.close() },
+      { happens: () => last().ends(1006), onState: closesWhenItBreaks },
     ]) {
       line = ready({ patience: 5000, ...options });
       const before = count();
-      happens(line);
+      happens();
       clock.tick(HOUR);
       assert.deepEqual([count(), last().readyState > 1, clock.timers.size], [before, true, 0]);
     }
@@ -263,15 +278,16 @@ describe("the end", () => {
 });
 
 describe("the machine", () => {
+  /** @type {EventTarget} */
   let events;
 
   beforeEach(() => {
     events = new EventTarget();
-    globalThis.addEventListener = events.addEventListener.bind(events);
+    browser.addEventListener = events.addEventListener.bind(events);
   });
 
   afterEach(() => {
-    delete globalThis.addEventListener;
+    delete browser.addEventListener;
   });
 
   for (const event of ["online", "pageshow"]) {

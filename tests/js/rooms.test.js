@@ -9,14 +9,22 @@ import { Clock } from "./clock.js";
 
 describe("how messages stand below each other", () => {
   const day = new Date(2026, 0, 5, 12, 0, 0);
+  /** @param {number} number @param {string} author @param {number} minutes */
   const said = (number, author, minutes) => ({ number, author, sent: new Date(day.getTime() + minutes * 60_000) });
+  /** @param {import("../../static/js/rooms/arrange.js").Said[]} messages @param {number | null} newFrom */
   const words = (messages, newFrom = null) =>
     arrange(messages, newFrom).map(({ newDay, isNew, continued }) =>
       [newDay && "day", isNew && "new", continued && "continued"].filter(Boolean).join(" "),
     );
 
   test("messages of one author within five minutes stand below one name", () => {
-    const messages = [said(1, "john", 0), said(2, "john", 4), said(3, "john", 9), said(4, "mary", 10), said(5, "john", 11)];
+    const messages = [
+      said(1, "john", 0),
+      said(2, "john", 4),
+      said(3, "john", 9),
+      said(4, "mary", 10),
+      said(5, "john", 11),
+    ];
     assert.deepEqual(words(messages), ["day", "continued", "", "", ""]);
   });
 
@@ -41,17 +49,18 @@ describe("how messages stand below each other", () => {
 describe("what was not sent", () => {
   /** What a browser keeps for a tab. */
   function tab() {
+    /** @type {Map<string, string>} */
     const kept = new Map();
-    return {
-      getItem: (key) => kept.get(key) ?? null,
-      setItem: (key, text) => kept.set(key, text),
-      removeItem: (key) => kept.delete(key),
-      kept,
-    };
+    const storage = /** @type {any} */ ({
+      getItem: (/** @type {string} */ key) => kept.get(key) ?? null,
+      setItem: (/** @type {string} */ key, /** @type {string} */ text) => kept.set(key, text),
+      removeItem: (/** @type {string} */ key) => kept.delete(key),
+    });
+    return { storage, kept };
   }
 
   test("is kept for one user in one room, until it is sent", () => {
-    const storage = tab();
+    const { storage, kept } = tab();
     const [draft, sameAgain, elsewhere, another] = ["john in /a/", "john in /a/", "john in /b/", "mary in /a/"].map(
       (whose) => draftOf(whose, () => storage),
     );
@@ -59,7 +68,7 @@ describe("what was not sent", () => {
     draft.put("not sent");
     assert.deepEqual([sameAgain.get(), elsewhere.get(), another.get()], ["not sent", "", ""]);
     draft.put("");
-    assert.deepEqual([sameAgain.get(), storage.kept.size], ["", 0]);
+    assert.deepEqual([sameAgain.get(), kept.size], ["", 0]);
   });
 
   test("is not kept where the user forbids it, and nothing fails", () => {
@@ -72,8 +81,11 @@ describe("what was not sent", () => {
 });
 
 describe("who is typing", () => {
+  /** @type {Clock} */
   let clock;
+  /** @type {string[][]} */
   let shown;
+  /** @type {ReturnType<typeof typing>} */
   let typists;
 
   beforeEach(() => {

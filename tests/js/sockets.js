@@ -1,21 +1,34 @@
-/** Stands for the browser's WebSocket; the test says what the server does. What servers say is told by subclasses. */
+/** Stands for the browser's WebSocket. The test says what the server does; subclasses say what a server sends. */
 export class FakeSocket {
+  /** @type {any[]} */
   static opened = [];
 
+  binaryType = "blob";
+  readyState = 0;
+  /** @type {any[]} */
+  sent = [];
+  // What the client sets them to, or null when it has given the socket up.
+  /** @type {any} */
+  onopen;
+  /** @type {any} */
+  onmessage;
+  /** @type {any} */
+  onclose;
+
+  /** @param {string} url @param {string[]} protocols */
   constructor(url, protocols) {
     this.url = url;
     this.protocols = protocols;
-    this.readyState = 0;
-    this.sent = [];
     FakeSocket.opened.push(this);
   }
 
-  /** The line ends. */
+  /** The connection ends. @param {number} code */
   ends(code, reason = "") {
     this.readyState = 3;
     this.onclose({ code, reason });
   }
 
+  /** @param {any} data */
   send(data) {
     this.sent.push(data);
   }
@@ -28,7 +41,11 @@ export class FakeSocket {
 export const last = () => FakeSocket.opened.at(-1);
 export const count = () => FakeSocket.opened.length;
 
-/** Close codes after which every client is soon back. */
+/**
+ * Close codes after which every client comes back soon.
+ *
+ * @type {[number, string][]}
+ */
 export const COMES_BACK = [
   [1001, "the server goes away"],
   [1006, "nobody has said anything"],
@@ -39,7 +56,11 @@ export const COMES_BACK = [
   [4008, "too slow, or silent"],
 ];
 
-/** Close codes after which no client comes back, with what it tells. */
+/**
+ * Close codes after which no client comes back, and the reason that it gives.
+ *
+ * @type {[number, string][]}
+ */
 export const ENDS = [
   [1008, "not allowed"],
   [4001, "signed out"],

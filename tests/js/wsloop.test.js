@@ -11,7 +11,7 @@ class FacilitySocket extends FakeSocket {
   }
 
   /** The server says something. */
-  says(type, more = {}) {
+  says(/** @type {string | undefined} */ type, more = {}) {
     this.onmessage({ data: JSON.stringify({ type, ...more }) });
   }
 
@@ -21,31 +21,39 @@ class FacilitySocket extends FakeSocket {
     this.says("welcome", { subscribed: ["broadcast"], recovered: null, token: "TOKEN", ping: 30, ...more });
   }
 
+  /** @override @param {string} text */
   send(text) {
     super.send(JSON.parse(text));
   }
 }
 
 const HOUR = 3_600_000;
+const browser = /** @type {any} */ (globalThis);
+/** @type {Clock} */
 let clock;
+/** @type {import("../../wsloop/static/wsloop/wsloop.js").Message[]} */
 let messages;
+/** @type {any[]} */
 let states;
+/** @type {import("../../wsloop/static/wsloop/wsloop.js").Loss[]} */
 let losses;
+/** @type {any[][]} */
 let presences;
 
+/** @param {any} options */
 function start(options = {}, url = "ws://site.test/ws/news?subscribe-broadcast") {
   return connect(url, {
     onMessage: (message) => messages.push(message),
     onState: (state) => states.push(state),
     onLost: (loss) => losses.push(loss),
     onPresence: (...told) => presences.push(told),
-    WebSocket: FacilitySocket,
+    WebSocket: /** @type {any} */ (FacilitySocket),
     random: () => 0.5,
     ...options,
   });
 }
 
-/** A line that works. */
+/** A connection that the server has welcomed. @param {any} [options] @param {object} [welcome] */
 function ready(options, welcome) {
   const line = start(options);
   last().welcomes(welcome);
@@ -86,11 +94,11 @@ describe("a line", () => {
     ["https://site.test/", "ws://127.0.0.1:8000/ws/a/b", "ws://127.0.0.1:8000/ws/a/b"],
   ]) {
     test(`on ${page} finds ${url}`, () => {
-      globalThis.location = { href: page };
+      browser.location = { href: page };
       try {
         start({}, url);
       } finally {
-        delete globalThis.location;
+        delete browser.location;
       }
       assert.equal(last().url, expected);
     });
@@ -132,6 +140,7 @@ describe("a line", () => {
 
 describe("an access token", () => {
   const settled = () => new Promise((resolve) => setImmediate(resolve));
+  /** @type {(string | null | Error)[]} */
   let tokens;
   const accessToken = async () => {
     const token = tokens.shift();
@@ -186,6 +195,7 @@ describe("an access token", () => {
   });
 
   test("that comes too late, or when the line is closed, is not used", async () => {
+    /** @type {((token: string) => void)[]} */
     const late = [];
     const line = start({ accessToken: () => new Promise((resolve) => late.push(resolve)) });
     await settled();
@@ -331,9 +341,18 @@ describe("presence", () => {
     last().says("presence", { event: "anonymous", count: 3 });
     assert.deepEqual(presences, [
       [{ users: ["john", "mary"], anonymous: 2 }],
-      [{ users: ["ann", "john", "mary"], anonymous: 2 }, { event: "join", user: "ann" }],
-      [{ users: ["ann", "john"], anonymous: 2 }, { event: "leave", user: "mary" }],
-      [{ users: ["ann", "john"], anonymous: 3 }, { event: "anonymous", count: 3 }],
+      [
+        { users: ["ann", "john", "mary"], anonymous: 2 },
+        { event: "join", user: "ann" },
+      ],
+      [
+        { users: ["ann", "john"], anonymous: 2 },
+        { event: "leave", user: "mary" },
+      ],
+      [
+        { users: ["ann", "john"], anonymous: 3 },
+        { event: "anonymous", count: 3 },
+      ],
     ]);
   });
 
@@ -362,7 +381,7 @@ describe("presence", () => {
 });
 
 describe("publishing", () => {
-  const rejection = (code) => ({ name: "PublishError", code });
+  const rejection = (/** @type {string} */ code) => ({ name: "PublishError", code });
 
   test("is done when the server has acknowledged it", async () => {
     const line = ready();
@@ -400,11 +419,13 @@ describe("publishing", () => {
   });
 
   test("tells that it is not known when the line breaks, is closed or given up meanwhile", async () => {
-    for (const end of [() => last().ends(1006), (line) => line.close(), () => clock.tick(60_000)]) {
-      const line = ready();
+    /** @type {import("../../wsloop/static/wsloop/wsloop.js").Line} */
+    let line;
+    for (const end of [() => last().ends(1006), () => line.close(), () => clock.tick(60_000)]) {
+      line = ready();
       clock.tick(55_000);
       const published = line.publish("1");
-      end(line);
+      end();
       await assert.rejects(published, rejection("unknown"));
       line.close();
     }
@@ -430,7 +451,10 @@ describe("publishing", () => {
 
   test("is for texts and bytes", async () => {
     const line = ready();
-    await assert.rejects(line.publish({ text: "object" }), { name: "TypeError", message: /JSON\.stringify/ });
+    await assert.rejects(line.publish(/** @type {any} */ ({ text: "object" })), {
+      name: "TypeError",
+      message: /JSON\.stringify/,
+    });
     assert.deepEqual(last().sent, []);
   });
 });
@@ -620,15 +644,16 @@ describe("the end", () => {
 });
 
 describe("the network of the machine", () => {
+  /** @type {EventTarget} */
   let network;
 
   beforeEach(() => {
     network = new EventTarget();
-    globalThis.addEventListener = network.addEventListener.bind(network);
+    browser.addEventListener = network.addEventListener.bind(network);
   });
 
   afterEach(() => {
-    delete globalThis.addEventListener;
+    delete browser.addEventListener;
   });
 
   test("ends the wait when it is back", () => {
@@ -650,7 +675,7 @@ describe("the network of the machine", () => {
   });
 
   test("lets go of the line with the page, and goes on where it was when the page is shown again", () => {
-    const shown = (persisted) => Object.assign(new Event("pageshow"), { persisted });
+    const shown = (/** @type {boolean} */ persisted) => Object.assign(new Event("pageshow"), { persisted });
     ready();
     network.dispatchEvent(shown(false)); // as after each page's first load
     assert.equal(count(), 1);
