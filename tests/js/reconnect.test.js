@@ -116,6 +116,11 @@ describe("a line", () => {
     assert.deepEqual([first.sent, last().sent], [["now"], ["again"]]);
   });
 
+  test("is not begun with an address that is none", () => {
+    assert.throws(() => start({}, () => "ws://"), /Invalid URL/);
+    assert.deepEqual([count(), clock.timers.size], [0, 0]);
+  });
+
   test("outlives a page that fails", () => {
     ready({
       patience: 5000,
@@ -310,6 +315,16 @@ describe("the machine", () => {
       assert.equal(count(), 1);
     });
   }
+
+  test("does not go on with a line that the page closes when it is told so", () => {
+    const line = ready({
+      onState: (/** @type {{name: string}} */ { name }) => name === "connecting" && count() > 0 && line.close(),
+    });
+    last().ends(1006);
+    events.dispatchEvent(new Event("online"));
+    clock.tick(HOUR);
+    assert.deepEqual([count(), clock.timers.size], [1, 0]);
+  });
 
   test("takes the page away, and brings it back as it was, with another line", () => {
     ready();

@@ -674,6 +674,17 @@ describe("the network of the machine", () => {
     assert.equal(count(), 1);
   });
 
+  test("does not ask for a second token when the page is shown for the first time", async () => {
+    let asked = 0;
+    const accessToken = () => new Promise(() => (asked += 1));
+    const line = start({ accessToken });
+    await new Promise((resolve) => setImmediate(resolve));
+    network.dispatchEvent(new Event("pageshow"));
+    await new Promise((resolve) => setImmediate(resolve));
+    line.close();
+    assert.equal(asked, 1);
+  });
+
   test("lets go of the line with the page, and goes on where it was when the page is shown again", () => {
     const shown = (/** @type {boolean} */ persisted) => Object.assign(new Event("pageshow"), { persisted });
     ready();

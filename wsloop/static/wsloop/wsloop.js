@@ -303,7 +303,7 @@ export function keepOpen(client, options) {
 
   function hurry() {
     onHurry?.();
-    attempt();
+    if (!signal.aborted) attempt(); // the page may have closed the connection
   }
 
   function close() {
