@@ -38,6 +38,11 @@ from wsloop.sockets.transport import Transport  # noqa: E402
 BOUND = 60  # seconds; every wait of a test is for an event, and this is when it is given up
 
 
+def pytest_make_parametrize_id(val, argname):
+    """Frames are masked at random, and a test must have the same name in all processes of ``python -m tests``."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(autouse=True)
 def bounded():
     """Give up waiting in the test's own greenlet: the signal of pytest-timeout would reach the hub only."""
