@@ -153,12 +153,20 @@ def test_a_thread_that_waits_for_redis_keeps_nobody_waiting(gate, facility):
 
 def test_in_a_process_without_gevent_all_threads_share_the_client(own_redis):
     code = """
-import sys, threading
+import sys, threading, time
 from django.conf import settings
 settings.configure(WS4REDIS_CONNECTION=sys.argv[1])
 from wsloop.backend import pool
+make = pool._make_client
+def make_slowly():
+    time.sleep(0.2)  # so that all of them are about it
+    return make()
+pool._make_client = make_slowly
 found = []
-threads = [threading.Thread(target=lambda: found.append((pool.client().ping(), pool.client()))) for _ in range(8)]
+def use():
+    client = pool.client()
+    found.append((client.ping(), client))
+threads = [threading.Thread(target=use) for _ in range(8)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 assert found == [(True, pool.client())] * 8

@@ -39,10 +39,10 @@ def client() -> Redis:
     Behind Sentinels each new connection goes to the master of that moment. For a Redis Cluster this is a
     :class:`wsloop.backend.cluster.Cluster`, a ``RedisCluster``, with as many connections to each node.
     """
-    holder = _holder()
-    found = getattr(holder, "client", None)
+    held = vars(_holder())
+    found = held.get("client")
     if found is None:
-        found = holder.client = _make_client()
+        found = held.setdefault("client", _make_client())  # threads that were about it at once agree on the first
     return cast(Redis, found)
 
 
@@ -55,13 +55,16 @@ def forget() -> None:
             found.connection_pool.disconnect()
 
 
+_shared = SimpleNamespace()
+
+
 @functools.cache
 def _holder() -> Any:
     """Return what keeps the client: one for all, or, where gevent has patched the process, one for each thread."""
     monkey = sys.modules.get("gevent.monkey")
     if monkey is not None and monkey.is_module_patched("threading"):
         return monkey.get_original("_thread", "_local")()  # gevent's own differs from greenlet to greenlet
-    return SimpleNamespace()
+    return _shared
 
 
 def _make_client() -> Redis:
