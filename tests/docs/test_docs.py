@@ -374,7 +374,8 @@ def test_another_site_uses_the_installed_package(tmp_path, redis_server):
     """Install the package, make a site with what the README's "Use it in your site" shows, serve it by its command."""
     package, site = tmp_path / "package", tmp_path / "site"
     source = tmp_path / "source"
-    files = run(["git", "-C", str(ROOT), "ls-files", "wsloop", "pyproject.toml", "README.rst"]).split()
+    files = ("wsloop", "pyproject.toml", "setup.py", "README.rst", "LICENSE")
+    files = run(["git", "-C", str(ROOT), "ls-files", *files]).split()
     for name in files:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes((ROOT / name).read_bytes())
