@@ -1,14 +1,4 @@
-# make run      the whole site on http://127.0.0.1:8000 (another address: make run HTTP=127.0.0.1:9000)
-# make install  only the virtual environment, .venv
-# make test     every test this machine can run: ten minutes on two cores
-# make check    lint, and the unit and property tests, which need a Redis and no uWSGI: two minutes
-# make conformance  every case of Autobahn|Testsuite, and independent clients (tests/conformance/README.rst)
-# make fuzz     look for input that a connection does not stand, for FUZZ_SECONDS=60 (tests/README.rst)
-# make lint     ruff and mypy; eslint and tsc, where Node is installed
-# make bench    what sockets cost and how fast messages go out (docs/reference/performance.rst); also: make bench-leaks
-# make soak     ten minutes in which everything breaks at random, and nothing may be missing (docs/reference/soak.rst)
-# make bench-attacks  what hostile clients can do, beside a neighbour (docs/explanation/what-a-client-can-do.rst)
-# make bench-drops  networks that drop again and again: what arrives, beside others (docs/reference/drops.rst)
+# `make` lists the targets with what stands behind ## in their lines.
 
 PYTHON ?= python3
 HTTP ?= 127.0.0.1:8000
@@ -20,12 +10,17 @@ BENCH ?=
 
 VENV := .venv
 
-.PHONY: run install test check conformance fuzz lint bench bench-leaks bench-attacks bench-drops soak dev python
+.PHONY: help run install dev test check lint format matrix conformance fuzz soak bench bench-leaks bench-attacks \
+	bench-drops python
 
-run: install
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target words; do \
+		printf 'make %-14s %s\n' "$$target" "$$words"; done
+
+run: install ## the whole site on http://127.0.0.1:8000 (another address: make run HTTP=127.0.0.1:9000)
 	@DEMO=1 HTTP='$(HTTP)' exec $(VENV)/bin/python -m project
 
-install: python
+install: python ## only the virtual environment of the site, .venv
 	@$(PYTHON) project/install.py $(VENV) requirements.txt
 
 python:
@@ -33,49 +28,56 @@ python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "$(PYTHON) is older than Python 3.10: make $(MAKECMDGOALS) PYTHON=/path/to/a/newer/python3" >&2; exit 1; }
 
-dev: python
-	@$(PYTHON) project/install.py $(VENV) requirements.txt requirements-dev.txt
+dev: python ## that with the tools for tests and development
+	@$(PYTHON) project/install.py $(VENV) requirements.txt requirements-test.txt requirements-dev.txt
 
-lint: dev
+lint: dev ## ruff and mypy; eslint and tsc, where Node is installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	@$(PYTHON) project/lint_javascript.py
 
+format: dev ## what ruff mends by itself
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
 # Both uWSGI packages are tested, the one of requirements.txt and the other one: UWSGI_BINARIES names what could be had.
-test: dev
+test: dev ## every test this machine can run: ten minutes on two cores (some: make test TESTS="tests/unit -x")
 	@$(PYTHON) project/install.py --other-uwsgi=$(if $(filter true,$(CI)),required,optional) $(VENV)-uwsgi requirements.txt
 	@UWSGI_BINARIES="$$PWD/$(VENV)/bin/uwsgi$$(! [ -x $(VENV)-uwsgi/bin/uwsgi ] || echo ":$$PWD/$(VENV)-uwsgi/bin/uwsgi")" \
 		$(VENV)/bin/python -m tests $(TESTS)
 
-check: lint
+check: lint ## lint, and the unit and property tests, which need a Redis and no uWSGI: two minutes
 	@$(VENV)/bin/python -m tests tests/unit tests/property
 
+matrix: dev ## the unit tests on every Python that is here, with each Django that it runs (noxfile.py)
+	$(VENV)/bin/nox
+
 # `make test` runs a part of it; all of it takes half an hour.
-conformance: dev
+conformance: dev ## every case of Autobahn|Testsuite, and independent clients (tests/conformance/README.rst)
 	@AUTOBAHN=all $(VENV)/bin/python -m tests tests/conformance
 
 # In an environment of its own: atheris has wheels for some versions of Python only.
-fuzz: python
+fuzz: python ## look for input that a connection does not stand, for FUZZ_SECONDS=60 (tests/README.rst)
 	@$(PYTHON) project/install.py var/venv-fuzz tests/fuzz/requirements.txt
 	@FUZZ_SECONDS='$(FUZZ_SECONDS)' var/venv-fuzz/bin/python -m tests.fuzz
 
-bench: install
+bench: install ## what sockets cost and how fast messages go out (docs/reference/performance.rst)
 	@$(VENV)/bin/python -m bench $(BENCH)
 
-bench-leaks: install
+bench-leaks: install ## what 50,000 connects and disconnects leave behind: three minutes
 	@$(VENV)/bin/python -m bench --leaks $(BENCH)
 
 # For contrast the attacks run on an echo on uWSGI's own WebSocket API too, which needs the uWSGI that is built from source.
-bench-attacks: install
+bench-attacks: install ## what hostile clients can do, beside a neighbour (docs/explanation/what-a-client-can-do.rst)
 	@$(PYTHON) project/install.py --other-uwsgi=optional $(VENV)-uwsgi requirements.txt
 	@$(VENV)/bin/python -m bench --attacks $(BENCH)
 
 # The failing network and the clients of wsloop.v1 are those of the tests. For the peers Node with npm is wanted.
-bench-drops: dev
+bench-drops: dev ## networks that drop again and again: what arrives, beside others (docs/reference/drops.rst)
 	@$(VENV)/bin/python -m bench --drops $(BENCH)
 
 # SOAK_SECONDS and SOAK_SEED say how long, and repeat what an earlier run has done. Then slow clients in full number.
-soak: dev
+soak: dev ## ten minutes in which everything breaks at random, and nothing may be missing (docs/reference/soak.rst)
 	@$(VENV)/bin/python -m bench.soak
 	@SLOW_CLIENTS=all $(VENV)/bin/python -m pytest -q -s tests/integration/test_slow_clients.py
