@@ -4,12 +4,12 @@ import json
 import subprocess
 
 import pytest
-
-from tests.docs.test_docs import ROOT, rows
-from tests.requires import need
 from wsloop.access import RIGHTS_CHANGED, SIGNED_OUT
 from wsloop.connection import TOO_MANY, TOO_SLOW
 from wsloop.dialects import FINAL
+
+from tests.docs.test_docs import ROOT, rows
+from tests.requires import need
 
 # SWITCH HERE to wsloop/protocol/close_codes.py: the names and codes of the server, and those after which it tells the
 # client not to come back.
