@@ -422,7 +422,18 @@ GOODBYES = set(ENDS) - {"SIGKILL"}
 CASES = [("http-socket", end) for end in ENDS] + [("http", "chain reload"), ("http", "SIGHUP"), ("http", "SIGKILL")]
 
 
-@pytest.mark.parametrize(("front", "end"), CASES, ids=[f"{end} {front}" for front, end in CASES])
+def is_planned(front, end):
+    """Whether all are told, and told when to come back; how that is spread is measured, so it runs alone."""
+    return end in GOODBYES and (front == "http-socket" or end == "chain reload")
+
+
+@pytest.mark.parametrize(
+    ("front", "end"),
+    [
+        pytest.param(front, end, marks=[pytest.mark.alone] if is_planned(front, end) else [], id=f"{end} {front}")
+        for front, end in CASES
+    ],
+)
 def test_workers_end_under_many_sockets(start, private_redis, facility, reload_file, front, end):
     act, options = ENDS[end]
     site = start(private_redis, front=front, options=options)
@@ -433,7 +444,7 @@ def test_workers_end_under_many_sockets(start, private_redis, facility, reload_f
         assert verdict.whole, str(verdict)
         if end != "SIGKILL":
             assert all(client.breaks for client in crowd.clients)
-        if end in GOODBYES and (front == "http-socket" or end == "chain reload"):
+        if is_planned(front, end):
             planned(crowd.clients)
     assert verdict.recovered > 0
 

@@ -113,6 +113,7 @@ def test_three_redis_connections_per_worker_whatever_the_sockets(serve, private_
     assert redis_clients(private_redis) <= 3
 
 
+@pytest.mark.timeout(300)
 def test_thousands_of_sockets_leave_nothing_behind(serve, private_redis, facility):
     """Descriptors, connections to Redis, subscriptions and memory are what they were before."""
     site = serve(redis=private_redis, front="http-socket")

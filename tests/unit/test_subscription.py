@@ -880,7 +880,7 @@ def test_origins_in_channels_with_a_history(broker):
 
 
 def test_an_unknown_position_is_unavailable_in_time(own_redis, make_broker, with_settings, monkeypatch):
-    with_settings(WSLOOP={"REDIS_TIMEOUT": 0.3})
+    with_settings(WSLOOP={"REDIS_TIMEOUT": 1})
     go_on = Event()
 
     def read(*arguments):
