@@ -10,7 +10,7 @@ BENCH ?=
 
 VENV := .venv
 
-.PHONY: help run install dev test check lint format matrix conformance fuzz soak bench bench-leaks bench-attacks \
+.PHONY: help run install dev other-uwsgi test check lint format matrix conformance fuzz soak bench bench-leaks bench-attacks \
 	bench-drops python
 
 help: ## this list
@@ -41,9 +41,12 @@ format: dev ## what ruff mends by itself
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-# Both uWSGI packages are tested, the one of requirements.txt and the other one: UWSGI_BINARIES names what could be had.
-test: dev ## every test this machine can run: ten minutes on two cores (some: make test TESTS="tests/unit -x")
+# Both uWSGI packages are tested, the one of requirements.txt and the other one, which is built from source.
+other-uwsgi: python
 	@$(PYTHON) project/install.py --other-uwsgi=$(if $(filter true,$(CI)),required,optional) $(VENV)-uwsgi requirements.txt
+
+# UWSGI_BINARIES names what could be had.
+test: dev other-uwsgi ## every test this machine can run: ten minutes on two cores (some: make test TESTS="tests/unit -x")
 	@UWSGI_BINARIES="$$PWD/$(VENV)/bin/uwsgi$$(! [ -x $(VENV)-uwsgi/bin/uwsgi ] || echo ":$$PWD/$(VENV)-uwsgi/bin/uwsgi")" \
 		$(VENV)/bin/python -m tests $(TESTS)
 
@@ -55,7 +58,7 @@ matrix: dev ## the unit tests on every Python that is here, with each Django tha
 
 # `make test` runs a part of it; all of it takes half an hour.
 conformance: dev ## every case of Autobahn|Testsuite, and independent clients (tests/conformance/README.rst)
-	@AUTOBAHN=all $(VENV)/bin/python -m tests tests/conformance
+	@AUTOBAHN=all TEST_JOBS=1 $(VENV)/bin/python -m tests tests/conformance
 
 # In an environment of its own: atheris has wheels for some versions of Python only.
 fuzz: python ## look for input that a connection does not stand, for FUZZ_SECONDS=60 (tests/README.rst)
