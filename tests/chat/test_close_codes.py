@@ -4,22 +4,14 @@ import json
 import subprocess
 
 import pytest
-from wsloop.access import RIGHTS_CHANGED, SIGNED_OUT
-from wsloop.connection import TOO_MANY, TOO_SLOW
-from wsloop.dialects import FINAL
 
 from tests.docs.test_docs import ROOT, rows
 from tests.requires import need
+from wsloop.protocol import close_codes
 
-# SWITCH HERE to wsloop/protocol/close_codes.py: the names and codes of the server, and those after which it tells the
-# client not to come back.
-SERVER_CODES = {
-    "SIGNED_OUT": SIGNED_OUT,
-    "RIGHTS_CHANGED": RIGHTS_CHANGED,
-    "TOO_SLOW": TOO_SLOW,
-    "TOO_MANY": TOO_MANY,
+NAMES = {
+    name: value for name, value in vars(close_codes).items() if name.isupper() and type(value) is int and value >= 4000
 }
-SERVER_FINAL = set(FINAL)
 
 MODULE = "wsloop/static/wsloop/wsloop.js"
 NOT_WSLOOP = {1008}  # a proxy or an application may send it; the reference has the codes of wsloop only
@@ -58,8 +50,8 @@ def test_scripts_come_back_when_the_reference_says_so(script_codes, page_codes):
 def test_scripts_and_server_have_the_same_names_for_the_same_codes(script_codes):
     names = {row["name"]: code for code, row in script_codes.items()}
     assert len(names) == len(script_codes)
-    assert {name: names.get(name) for name in SERVER_CODES} == SERVER_CODES
+    assert {name: names.get(name) for name in NAMES} == NAMES
 
 
 def test_scripts_and_server_agree_after_which_codes_the_client_does_not_come_back(script_codes):
-    assert {code for code, row in script_codes.items() if row["reconnect"] == "never"} == SERVER_FINAL
+    assert {code for code, row in script_codes.items() if row["reconnect"] == "never"} == close_codes.FINAL

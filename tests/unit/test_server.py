@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import socket
+import sys
 import time
 import types
 import weakref
@@ -311,6 +312,8 @@ def test_nothing_keeps_the_request_alive_after_the_101(front, publish, facility,
     try:
         peer = front.connect(f"{facility}?subscribe-broadcast&publish-broadcast")
         assert references[-1]() is None
+        if sys.version_info < (3, 11):
+            gc.collect()  # what asks Django for its connections is in a cycle there, by way of contextlib and asgiref
         assert front.environ() is None
     finally:
         gc.enable()

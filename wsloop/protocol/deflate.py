@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from websockets.exceptions import ProtocolError
+from websockets.exceptions import NegotiationError, ProtocolError
 from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.frames import CTRL_OPCODES, Frame
@@ -20,6 +20,7 @@ from websockets.typing import ExtensionParameter
 
 LEVEL = 1  # of zlib: 64 KiB of JSON in a fifth of the time of its default, a third larger; all others wait meanwhile
 WINDOW_BITS = 12  # 4 KiB: the window that clients without much memory ask for; quick, and at this level nearly as good
+SMALLEST_WINDOW_BITS = 9  # of zlib; the RFC has 8 too, which the library takes up to its release 16
 PROBE = 4096  # bytes of a large message by which it is told whether compressing it pays
 # Behind a last block may come the byte that ends the message (RFC 7692, section 7.2.3.4), and what a receiver appends.
 BEHIND_LAST_BLOCK = 5
@@ -73,6 +74,8 @@ class DeflateFactory(ServerPerMessageDeflateFactory):
         self, params: Sequence[ExtensionParameter], accepted_extensions: Sequence[Extension]
     ) -> tuple[list[ExtensionParameter], PerMessageDeflate]:
         answer, agreed = super().process_request_params(params, accepted_extensions)
+        if agreed.local_max_window_bits < SMALLEST_WINDOW_BITS:
+            raise NegotiationError("zlib does not compress with so small a window")
         return answer, Deflate(agreed.remote_max_window_bits, agreed.local_max_window_bits)
 
 
