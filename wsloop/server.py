@@ -11,7 +11,7 @@ import contextlib
 import functools
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
@@ -28,8 +28,10 @@ from ws4redis.wsgi_server import WebsocketWSGIServer
 
 from wsloop import checks, conf, handshake, identity, layers, metrics, redaction, routing, tokens
 from wsloop.backend import pool, redis_options
+from wsloop.backend.keys import control_channel
 from wsloop.db import close_databases
-from wsloop.delivery.subscription import Broker, Unavailable
+from wsloop.delivery.broker import Broker, Unavailable
+from wsloop.delivery.events import BrokerEvents
 from wsloop.facilities import subscriptions
 from wsloop.facilities.inbound import Correspondent, CustomSpeaker, Listener, Speaker
 from wsloop.facilities.recovery import Recovery
@@ -37,7 +39,7 @@ from wsloop.greenlets import logged, spawn
 from wsloop.presence import presence_channel, who
 from wsloop.protocol import resume_tokens
 from wsloop.protocol.dialects import BARE, DIALECTS, SILENT, Dialect
-from wsloop.protocol.messages import Message
+from wsloop.protocol.messages import Message, Position
 from wsloop.refusals import Refused, try_again
 from wsloop.runtime.groups import Members, WorkerLine
 from wsloop.runtime.runner import Consumers, Runner
@@ -59,7 +61,7 @@ LEAVING_STEP = 0.05  # seconds
 LAST_WORDS = 2.0  # seconds for what consumers do when their sockets have been closed
 
 
-class Engine:
+class Engine(BrokerEvents):
     """What one process has for all of its sockets: hub, broker and access, made when the first socket comes."""
 
     def __init__(self) -> None:
@@ -68,14 +70,8 @@ class Engine:
             expired=lambda connections: self.access.expired(connections),
         )
         self.access = Access(self.hub)
-        self.broker = Broker(
-            deliver=self._deliver,
-            failed=self._failed,
-            control=self.access.heard,
-            connected=self._connected,
-            forgotten=self.hub.lost,
-            settle=self.hub.settle,
-        )
+        self.broker = Broker(self)
+        self.broker.attach(control_channel(), self.access.heard)
         self.members = Members(self.broker)
         self.broker.attach(self.members.channel, self.members.heard)
         self.consumers = Consumers(self.hub, self.members)
@@ -86,13 +82,26 @@ class Engine:
             checks.warn_about_uwsgi(transport.uwsgi_option)
         transport.at_exit(lambda: logged(self._take_leave))
 
-    def _deliver(self, channel: bytes, message: Message, origin: Any = None) -> None:
+    # What the broker tells.
+
+    def message(self, channel: bytes, message: Message, origin: Any = None) -> None:
         self.hub.deliver(channel, message, origin)
         self.members.deliver(channel, message.payload)
 
-    def _connected(self) -> None:
+    def lost(self, channel: bytes, position: Position) -> None:
+        self.hub.lost(channel, position)
+
+    def failed(self) -> None:
+        self.hub.close_all(CloseCode.INTERNAL_ERROR, "internal error")
+
+    def connected(self) -> None:
         self.access.connected()
         self.members.resumed()
+
+    def settle(self, channels: Collection[bytes], timeout: float) -> None:
+        self.hub.settle(channels, timeout)
+
+    # What the hub tells, and the server.
 
     def _left(self, connection: Connection) -> None:
         self.broker.unsubscribe(connection.channels)
@@ -110,9 +119,6 @@ class Engine:
                 gevent.sleep(LEAVING_STEP)
         self.hub.close_all(CloseCode.SERVICE_RESTART, "server restarting")  # those whose handshake was under way
         self.consumers.wait(LAST_WORDS)
-
-    def _failed(self) -> None:
-        self.hub.close_all(CloseCode.INTERNAL_ERROR, "internal error")
 
 
 @functools.cache

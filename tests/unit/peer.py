@@ -6,6 +6,8 @@ from gevent.queue import Queue
 from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import CLIENT, Protocol
 
+from wsloop.delivery.events import BrokerEvents
+
 WAIT = 10  # seconds
 HEARTBEAT = b"--heartbeat--"
 
@@ -113,3 +115,12 @@ class Recorder:
 
     def wait_closed(self):
         assert self.has_closed.wait(WAIT), "the connection has not ended"
+
+
+def events(**told):
+    """What a broker tells, to functions: ``events(message=…, lost=…, failed=…, connected=…, settle=…)``."""
+    made = BrokerEvents()
+    for name, function in told.items():
+        assert hasattr(made, name), name
+        setattr(made, name, function)
+    return made

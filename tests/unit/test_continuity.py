@@ -9,7 +9,7 @@ from gevent.event import Event
 from redis.exceptions import ConnectionError as NoConnection
 
 from tests.integration.harness import wait_until
-from tests.unit.peer import WAIT, turn
+from tests.unit.peer import WAIT, events, turn
 from wsloop import conf
 from wsloop.backend import history, keys, pool, publishing
 from wsloop.backend.publishing import Outgoing
@@ -80,7 +80,7 @@ class Lines:
         self.told = []
         self.origins = []
         self.reads = reads
-        self.continuity = Continuity(self._deliver, self._lost)
+        self.continuity = Continuity(events(message=self._deliver, lost=self._lost))
 
     def _deliver(self, channel, message, origin):
         self.told.append((channel, message.payload.decode()))

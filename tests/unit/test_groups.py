@@ -12,10 +12,10 @@ from redis.exceptions import TimeoutError as RedisTimeout
 from tests.integration.harness import wait_until
 from tests.integration.redis_topologies import ClusterSetup
 from tests.requires import need
-from tests.unit.peer import WAIT, turn
+from tests.unit.peer import WAIT, events, turn
 from wsloop import layers
 from wsloop.backend import pool, publishing
-from wsloop.delivery.subscription import Broker
+from wsloop.delivery.broker import Broker
 from wsloop.exceptions import ChannelFull
 from wsloop.layers import ChannelLayer, decode, encode, full_key, group_channel
 from wsloop.runtime import groups as module
@@ -51,9 +51,11 @@ class Worker:
     def __init__(self):
         self.failures = []
         self.broker = Broker(
-            deliver=lambda channel, message, origin: self.members.deliver(channel, message.payload),
-            failed=lambda: self.failures.append("failed"),
-            connected=lambda: self.members.resumed(),
+            events(
+                message=lambda channel, message, origin: self.members.deliver(channel, message.payload),
+                failed=lambda: self.failures.append("failed"),
+                connected=lambda: self.members.resumed(),
+            )
         )
         self.members = Members(self.broker)
         self.broker.attach(self.members.channel, self.members.heard)
@@ -77,8 +79,8 @@ class Worker:
 @pytest.fixture
 def worker(monkeypatch):
     """Make a worker: ``worker()``. In the end the counts of each must fit its members."""
-    monkeypatch.setattr("wsloop.delivery.subscription.FIRST_PAUSE", 0.01)
-    monkeypatch.setattr("wsloop.delivery.subscription.LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr("wsloop.delivery.broker.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("wsloop.delivery.broker.LONGEST_PAUSE", 0.05)
     workers = []
 
     def make():

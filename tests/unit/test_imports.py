@@ -211,6 +211,7 @@ TESTED_WITH = {
     "protocol.close_codes": "dialects",
     "backend.keys": "publishing",
     "backend.scripts": "publishing",
+    "delivery.events": "broker",
     "identity": "session_watch",
     "visitors.attendance": "presence",
     "store": "publishing",

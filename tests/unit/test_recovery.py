@@ -13,7 +13,7 @@ from tests.unit.peer import close_frame, turn
 from wsloop import conf
 from wsloop.backend import history, keys, pool, publishing
 from wsloop.backend.publishing import Outgoing
-from wsloop.delivery.subscription import Unavailable
+from wsloop.delivery.broker import Unavailable
 from wsloop.facilities.inbound import Listener
 from wsloop.facilities.recovery import Recovery
 from wsloop.protocol import resume_tokens

@@ -14,9 +14,10 @@ from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnecti
 from tests.integration.harness import ROOT
 from tests.integration.redis_topologies import SentinelSetup
 from tests.requires import need
+from tests.unit.peer import events
 from tests.unit.test_conf import plain_environment
 from wsloop.backend import pool, redis_options
-from wsloop.delivery import subscription
+from wsloop.delivery.broker import Broker
 from wsloop.presence import who
 from wsloop.publisher import RedisPublisher
 
@@ -232,7 +233,7 @@ def test_what_redis_py_takes_works(own_redis, with_settings, facility, more):
     )
     pool.forget()
     heard = []
-    line = subscription.Broker(lambda channel, message, origin: heard.append(message.payload), failed=lambda: None)
+    line = Broker(events(message=lambda channel, message, origin: heard.append(message.payload)))
     channel = f"unit:broadcast:{facility}".encode()
     line.subscribe([channel])
     publisher = RedisPublisher(facility=facility, broadcast=True)

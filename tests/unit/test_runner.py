@@ -27,10 +27,10 @@ from redis.exceptions import RedisError
 from websockets.frames import Close, Frame, Opcode
 
 from tests.integration.harness import wait_until
-from tests.unit.peer import WAIT, close_frame, masked, turn
+from tests.unit.peer import WAIT, close_frame, events, masked, turn
 from wsloop import layers
 from wsloop.consumers import SyncConsumer, WebsocketConsumer
-from wsloop.delivery.subscription import Broker
+from wsloop.delivery.broker import Broker
 from wsloop.exceptions import ChannelFull, DenyConnection, Disconnected, StopConsumer
 from wsloop.protocol.dialects import SILENT
 from wsloop.refusals import Refused
@@ -107,9 +107,11 @@ class World:
         self.hub = Hub(left=lambda connection: None)
         self.failures = []
         self.broker = Broker(
-            deliver=lambda channel, message, origin: self.members.deliver(channel, message.payload),
-            failed=lambda: self.failures.append("failed"),
-            connected=lambda: self.members.resumed(),
+            events(
+                message=lambda channel, message, origin: self.members.deliver(channel, message.payload),
+                failed=lambda: self.failures.append("failed"),
+                connected=lambda: self.members.resumed(),
+            )
         )
         self.members = Members(self.broker)
         self.broker.attach(self.members.channel, self.members.heard)
@@ -1638,7 +1640,7 @@ def test_a_thread_that_joins_a_group_for_a_consumer_that_has_ended_leaves_no_sub
 
 
 def test_consumers_are_told_when_a_broken_subscription_stands_again(world, own_redis, facility, monkeypatch):
-    monkeypatch.setattr("wsloop.delivery.subscription.LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr("wsloop.delivery.broker.LONGEST_PAUSE", 0.05)
     world.broker.ready()
     member, deaf = Told(), Recorded()
     member.groups = deaf.groups = [facility]
@@ -1656,7 +1658,7 @@ def test_consumers_are_told_when_a_broken_subscription_stands_again(world, own_r
 
 
 def test_one_that_is_in_no_group_is_told_too_for_it_may_have_been_sent_to(world, own_redis, monkeypatch):
-    monkeypatch.setattr("wsloop.delivery.subscription.LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr("wsloop.delivery.broker.LONGEST_PAUSE", 0.05)
     world.broker.ready()
     consumer = Told()
     world.open(consumer)

@@ -33,8 +33,8 @@ from wsloop import layers, presence, tokens
 from wsloop import server as module
 from wsloop.backend import history, pool
 from wsloop.consumers import WebsocketConsumer
-from wsloop.delivery import subscription
-from wsloop.delivery.subscription import Unavailable
+from wsloop.delivery import broker
+from wsloop.delivery.broker import Unavailable
 from wsloop.exceptions import Disconnected
 from wsloop.facilities import subscriptions
 from wsloop.facilities.recovery import Recovery
@@ -508,7 +508,7 @@ def test_a_server_that_cannot_hand_over_is_501_with_what_to_do(front, shared_red
 
 
 def test_without_redis_it_is_503_and_works_again_when_redis_is_back(front, own_redis, facility, monkeypatch):
-    monkeypatch.setattr(subscription, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(broker, "LONGEST_PAUSE", 0.1)
     peer = front.connect(f"{facility}?subscribe-broadcast")
     own_redis.kill()
     answer = front.call(f"{facility}?subscribe-broadcast")
@@ -733,15 +733,15 @@ def test_when_uwsgi_ends_the_worker_everybody_gets_1012(front, shared_redis, fac
         assert Close.parse(frame.data) == Close(1012, "server restarting")
 
 
-def test_after_an_error_of_the_engine_everybody_gets_1011_and_the_next_socket_works(front, publish, facility):
+def test_after_an_error_of_the_engine_everybody_gets_1011_and_the_next_socket_works(
+    front, publish, facility, monkeypatch
+):
     peer = front.connect(f"{facility}?subscribe-broadcast")
-    engine = module.engine()
-    continuity = engine.broker._continuity
-    original, continuity.deliver = continuity.deliver, lambda *_: 1 / 0
-    publish("bad", expire=0)
-    frame = peer.frame()
-    assert Close.parse(frame.data) == Close(1011, "internal error")
-    continuity.deliver = original
+    with monkeypatch.context() as patched:
+        patched.setattr(module.engine(), "message", lambda *_: 1 / 0)
+        publish("bad", expire=0)
+        frame = peer.frame()
+        assert Close.parse(frame.data) == Close(1011, "internal error")
     peer = front.connect(f"{facility}?subscribe-broadcast")
     publish("hello")
     assert peer.message() == "hello"

@@ -30,6 +30,7 @@ from redis.exceptions import RedisError
 from wsloop import greenlets, metrics
 from wsloop.backend import history, pool
 from wsloop.backend.history import PAGE_BYTES
+from wsloop.delivery.events import BrokerEvents
 from wsloop.delivery.merge import Replay
 from wsloop.drain import Drain
 from wsloop.protocol.messages import Message, Position
@@ -77,23 +78,11 @@ class Continuity:
     """The channels with a history that this process listens to.
 
     Args:
-        deliver: called with channel, message and origin, in order; must not block.
-        lost: called with a channel whose messages were lost, and the position from which it goes on; must not block.
-        failed: called when something unforeseen was raised: what waits is lost.
-        settle: called with channels and seconds; returns when there is room again for who listens, or the time is over.
+        events: is told of messages and losses.
     """
 
-    def __init__(
-        self,
-        deliver: Callable[[bytes, Message, Any], None],
-        lost: Callable[[bytes, Position], None],
-        failed: Callable[[], None] = lambda: None,
-        settle: Callable[[Collection[bytes], float], None] = lambda channels, timeout: None,
-    ) -> None:
-        self.settle = settle
-        self.deliver = deliver
-        self.lost = lost
-        self._failed = failed
+    def __init__(self, events: BrokerEvents) -> None:
+        self.events = events
         self._lines: dict[bytes, Line] = {}
         self._new: Drain[bytes] = Drain(self._begin)
         self._due: dict[bytes, None] = {}
@@ -141,14 +130,15 @@ class Continuity:
         """Take a message from the subscription. Never blocks."""
         line = self._lines.get(channel)
         if line is None or not message.offset:
-            self.deliver(channel, message, origin)  # not kept: published by others, or with another configuration
+            # Not kept: published by others, or with another configuration.
+            self.events.message(channel, message, origin)
         elif line.waiting is not None:
             self._wait(line, next(self._numbers), message, origin)
         elif line.position is not None and message.follows(line.position):
             if line.known:
                 line.known.clear()
             line.position = message.position
-            self.deliver(channel, message, origin)
+            self.events.message(channel, message, origin)
         elif message.id not in line.known and message.position != line.position:
             self.read_on(channel, line, [(next(self._numbers), message, origin)])
 
@@ -191,7 +181,7 @@ class Continuity:
                 greenlets.spawn_later(RETRY * random.uniform(0.5, 1.5), self._again, list(group))
             except Exception:
                 logger.exception("what is missing cannot be delivered")
-                self._failed()
+                self.events.failed()
                 return
             gevent.sleep(0)
 
@@ -299,7 +289,7 @@ class Catching:
                     line = self._lines[channel]
                     line.known.add(message.id)
                     line.position = message.position
-                    self._continuity.deliver(channel, message, None)
+                    self._continuity.events.message(channel, message, None)
             self._settle({channel for channel, _ in messages})
         # Together, those too of which nothing was missing: a message to several of them must not come in one long
         # before it comes in another, for who is cut in between would get it twice.
@@ -332,13 +322,13 @@ class Catching:
                 logger.warning("messages of a channel are lost: Redis does not have what came after the last one")
                 metrics.lost("history")
                 self._lines[channel].position, self._lines[channel].known = top, set()
-                self._continuity.lost(channel, top)
+                self._continuity.events.lost(channel, top)
         replay.lost.clear()
 
     def _settle(self, channels: Collection[bytes]) -> None:
         """Let those who listen take it before there is more, or they would be closed; but not for long."""
         began = monotonic()
-        self._continuity.settle(channels, self._patience)
+        self._continuity.events.settle(channels, self._patience)
         self._patience = max(0.0, self._patience - (monotonic() - began))
         gevent.sleep(0)
 
@@ -362,7 +352,7 @@ class Catching:
                 line.waiting.append((number, message, origin))
             elif line.position is not None and message.follows(line.position):
                 line.position = message.position
-                self._continuity.deliver(channel, message, origin)
+                self._continuity.events.message(channel, message, origin)
             elif message.offset > tops[channel]:
                 self._continuity.read_on(channel, line, [(number, message, origin)])
             # Else it is among what was read, or from before, or what comes next will not follow.

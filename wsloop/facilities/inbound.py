@@ -15,7 +15,7 @@ from websockets.frames import CloseCode
 
 from wsloop import conf
 from wsloop.db import close_databases
-from wsloop.delivery.subscription import Broker
+from wsloop.delivery.broker import Broker
 from wsloop.drain import Drain
 from wsloop.facilities import subscriptions
 from wsloop.protocol import dialects

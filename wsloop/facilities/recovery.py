@@ -22,8 +22,8 @@ from websockets.frames import CloseCode
 
 from wsloop import conf, metrics
 from wsloop.backend import history, pool
+from wsloop.delivery.broker import Broker, Unavailable
 from wsloop.delivery.merge import Replay
-from wsloop.delivery.subscription import Broker, Unavailable
 from wsloop.protocol import dialects, resume_tokens
 from wsloop.protocol.dialects import Dialect
 from wsloop.protocol.messages import Message

@@ -24,7 +24,7 @@ from redis.exceptions import TimeoutError as RedisTimeout
 
 from wsloop import greenlets, layers
 from wsloop.backend import pool, publishing
-from wsloop.delivery.subscription import Broker, Unavailable
+from wsloop.delivery.broker import Broker, Unavailable
 from wsloop.drain import Drain, batches
 
 logger = logging.getLogger("wsloop.members")

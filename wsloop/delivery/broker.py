@@ -18,7 +18,7 @@ And all processes listen to one more channel, on which they are told about users
 Channels of facilities with a history go through :mod:`wsloop.delivery.continuity`, so that nothing is missed when the
 line breaks.
 
-This module must not know WebSockets: it hands ``(channel, message, origin)`` to ``deliver``.
+This module must not know WebSockets: what it tells is :class:`wsloop.delivery.events.BrokerEvents`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import itertools
 import logging
 import random
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -40,9 +40,10 @@ from redis.exceptions import RedisError
 from wsloop import conf, metrics
 from wsloop.backend import keys, pool, publishing, scripts
 from wsloop.delivery.continuity import Continuity
+from wsloop.delivery.events import BrokerEvents
 from wsloop.drain import Drain, batches
 from wsloop.greenlets import log, logged
-from wsloop.protocol.messages import Message, Position, unwrap
+from wsloop.protocol.messages import Position, unwrap
 from wsloop.turns import BREATH, SLICE
 
 logger = logging.getLogger("wsloop.broker")
@@ -76,30 +77,16 @@ class Broker:
     """The process's access to Redis.
 
     Args:
-        deliver: called with channel, message and origin for each message, in the order of Redis; must not block.
-        failed: called when ``deliver`` or the broker itself has raised something unforeseen: messages are lost.
-        control: called with each payload on :func:`store.control_channel`; must not block.
-        connected: called when that channel is subscribed (again): payloads before may have been missed.
-        settle: see :class:`wsloop.delivery.continuity.Continuity`.
-        forgotten: called with a channel whose messages were lost, and the position at which it goes on; must not block.
+        events: is told what happens.
     """
 
-    def __init__(
-        self,
-        deliver: Callable[[bytes, Message, Any], None],
-        failed: Callable[[], None],
-        control: Callable[[bytes], None] = lambda payload: None,
-        connected: Callable[[], None] = lambda: None,
-        forgotten: Callable[[bytes, Position], None] = lambda channel, position: None,
-        settle: Callable[[Collection[bytes], float], None] = lambda channels, timeout: None,
-    ) -> None:
-        self._continuity = Continuity(deliver, forgotten, failed, settle)
-        self._failed = failed
-        self._connected = connected
+    def __init__(self, events: BrokerEvents) -> None:
+        self._continuity = Continuity(events)
+        self._events = events
         self._control_channel = keys.control_channel()
         self._own_channel = f"{conf.prefix()}wsloop:{uuid.uuid4().hex}".encode()
         self._counts: dict[bytes, int] = {self._control_channel: 1, self._own_channel: 1}
-        self._attached = {self._control_channel: control}  # what is called with the payloads of a channel
+        self._attached: dict[bytes, Callable[[bytes], None]] = {}  # what is called with the payloads of a channel
         self._acknowledged: set[bytes] = set()
         self._unanswered: collections.Counter[bytes] = collections.Counter()
         self._waiting: dict[bytes, list[AsyncResult[None]]] = {}
@@ -316,7 +303,7 @@ class Broker:
                 log(self._run, exc)
                 self._disconnected(Unavailable("the subscription has failed"))
                 self._down = None  # the line may be whole: whoever subscribes waits for the next attempt
-                logged(self._failed)
+                logged(self._events.failed)
             except BaseException:
                 self._disconnected(Unavailable("the subscription ended"))
                 self._down = None  # it was told to end: the next socket starts a new reader
@@ -370,7 +357,7 @@ class Broker:
                 if channel in self._counts:
                     self._acknowledged.add(channel)
                     if channel == self._control_channel:
-                        self._connected()
+                        self._events.connected()
                     self._continuity.subscribed(channel)
                     for waiter in self._waiting.pop(channel, ()):
                         waiter.set()

@@ -11,11 +11,11 @@ from gevent.event import Event
 from gevent.queue import Queue
 
 from tests.integration.harness import wait_until
-from tests.unit.peer import WAIT, turn
+from tests.unit.peer import WAIT, events, turn
 from wsloop import conf, greenlets
 from wsloop.backend import history, pool, publishing
-from wsloop.delivery import subscription as module
-from wsloop.delivery.subscription import Broker, Publication, Unavailable
+from wsloop.delivery import broker as module
+from wsloop.delivery.broker import Broker, Publication, Unavailable
 from wsloop.drain import batches
 from wsloop.protocol.messages import Position
 
@@ -58,7 +58,7 @@ def make_broker():
 
     def make(deliver=None):
         delivered, failures = Deliveries(), Queue()
-        broker = Broker(deliver or delivered, lambda: failures.put("failed"))
+        broker = Broker(events(message=deliver or delivered, failed=lambda: failures.put("failed")))
         broker.delivered, broker.failures = delivered, failures
         brokers.append(broker)
         return broker
@@ -650,7 +650,7 @@ def test_what_is_unforeseen_is_logged_with_its_trace_and_the_subscription_stands
     wait_until(lambda: subscribers(redis, A) == 1, what="the subscription standing again")
     wait_until(lambda: redis.publish(A, "good") and not delivered.empty(), what="a message")
     assert delivered.get(timeout=WAIT) == b"good"
-    assert "wsloop.delivery.subscription.Broker._run has failed" in caplog.text
+    assert "wsloop.delivery.broker.Broker._run has failed" in caplog.text
     assert "that nobody knows" in caplog.text
 
 
@@ -841,7 +841,7 @@ def test_what_was_published_while_the_line_was_broken_comes_afterwards_and_once(
 def test_a_redis_that_comes_back_empty_is_a_loss_for_channels_with_a_history(own_redis, lost):
     forgotten = Queue()
     delivered = Deliveries()
-    broker = Broker(delivered, lambda: None, forgotten=lambda channel, position: forgotten.put((channel, position)))
+    broker = Broker(events(message=delivered, lost=lambda *told: forgotten.put(told)))
     try:
         broker.subscribe([A], KEPT)
         broker.subscribe([C])
