@@ -20,7 +20,7 @@ class NotJson(ValueError):
 MOST_DIGITS = 20  # of a whole number of 64 bits; Python takes longer ones, at a cost that grows with their square
 # Without one of these no number can be too large, and Python need not be asked about each.
 SUSPICIOUS = re.compile(r"[0-9]{19}|[0-9][eE]\+?[0-9]{3}")
-SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # escaped, one of a pair or a half
+SURROGATE = re.compile("\\\\u[dD][89a-fA-F]|[\ud800-\udfff]")  # escaped, one of a pair or a half
 
 
 def decode(text: str | bytes, surrogates: bool = False) -> Any:
