@@ -546,17 +546,19 @@ def test_a_line_on_which_nothing_arrives_is_noticed(checking, line):
 
 
 def test_a_message_that_is_under_way_is_waited_for(checking, line, reads, monkeypatch):
-    landed = Event()  # instead of seconds, which a busy machine lets pass
-    monkeypatch.setattr(module, "IN_FLIGHT", landed)
+    missed, landed = Event(), Event()  # instead of seconds, which a busy machine lets pass
 
     def sleep(what):
-        return landed.wait(WAIT) if what is landed else gevent.sleep(what)
+        if what is not landed:
+            return gevent.sleep(what)
+        missed.set()
+        return landed.wait(WAIT)
 
+    monkeypatch.setattr(module, "IN_FLIGHT", landed)
     monkeypatch.setattr(module, "gevent", types.SimpleNamespace(spawn=gevent.spawn, sleep=sleep))
     line.watch(A)
     (message,) = line.publish("1")
-    asked = len(reads.questions)
-    wait_until(lambda: len(reads.questions) > asked, what="a comparison")
+    assert missed.wait(WAIT), "no comparison"
     assert line.texts() == []
     line.arrive(message)
     asked = len(reads.questions)
