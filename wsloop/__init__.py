@@ -1,8 +1,8 @@
 """WebSockets for a plain WSGI Django site under uWSGI and gevent: the loop of django-websocket-redis, rebuilt.
 
-A connection is set up one way through the modules, ``server -> handshake -> subscriptions -> hub -> connection ->
-transport``, and a message goes one way, ``Redis -> broker -> hub -> connection -> socket``. Sites need two names:
-:class:`wsloop.server.WebsocketServer` in ``wsgi.py`` and :class:`wsloop.publisher.RedisPublisher` in views.
+Sites need :class:`wsloop.server.WebsocketServer` in ``wsgi.py``, :class:`wsloop.publisher.RedisPublisher` in views, and
+the classes of :mod:`wsloop.consumers` where a socket needs code. How the packages fit together is told in
+``docs/explanation/how-it-works.rst``.
 """
 
 __version__ = "0.1.0"
