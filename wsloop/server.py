@@ -8,10 +8,8 @@ subscribed. Then the connection belongs to the hub and the request ends. This mo
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
-import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
@@ -22,229 +20,28 @@ from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest
 from gevent import monkey
 from redis.exceptions import RedisError
-from websockets.extensions import Extension
-from websockets.frames import CloseCode
 from ws4redis.wsgi_server import WebsocketWSGIServer
 
-from wsloop import checks, conf, handshake, identity, layers, metrics, redaction, routing, tokens
+from wsloop import checks, conf, handshake, identity, metrics, redaction, routing, tokens
 from wsloop.backend import pool, redis_options
-from wsloop.backend.keys import control_channel
 from wsloop.db import close_databases
-from wsloop.delivery.broker import Broker, Unavailable
-from wsloop.delivery.events import BrokerEvents
+from wsloop.delivery.broker import Unavailable
+from wsloop.engine import engine, listener
 from wsloop.facilities import subscriptions
 from wsloop.facilities.inbound import Correspondent, CustomSpeaker, Listener, Speaker
 from wsloop.facilities.recovery import Recovery
-from wsloop.greenlets import logged, spawn
+from wsloop.opening import Opening, make_room
 from wsloop.presence import presence_channel, who
 from wsloop.protocol import resume_tokens
 from wsloop.protocol.dialects import BARE, DIALECTS, SILENT, Dialect
-from wsloop.protocol.messages import Message, Position
 from wsloop.refusals import Refused, try_again
-from wsloop.runtime.groups import Members, WorkerLine
-from wsloop.runtime.runner import Consumers, Runner
+from wsloop.runtime.runner import Runner
 from wsloop.sockets import transport
 from wsloop.sockets.admission import Visitor
 from wsloop.sockets.connection import Connection
-from wsloop.sockets.hub import Hub
-from wsloop.sockets.joining import Joining
-from wsloop.sockets.limits import Bounds
-from wsloop.sockets.transport import Headers, Takeover, Transport
-from wsloop.visitors.attendance import Presence
-from wsloop.visitors.session_watch import Access
+from wsloop.sockets.transport import Headers
 
 logger = logging.getLogger("wsloop.server")
-
-LEAVING_RATE = 200  # sockets closed a second when a worker ends: a worker does more handshakes than that
-LEAVING_TIME = 4.0  # seconds that it may take, however many there are: half of what uWSGI and init systems grant
-LEAVING_STEP = 0.05  # seconds
-LAST_WORDS = 2.0  # seconds for what consumers do when their sockets have been closed
-
-
-class Engine(BrokerEvents):
-    """What one process has for all of its sockets: hub, broker and access, made when the first socket comes."""
-
-    def __init__(self) -> None:
-        self.hub = Hub(
-            left=self._left,
-            expired=lambda connections: self.access.expired(connections),
-        )
-        self.access = Access(self.hub)
-        self.broker = Broker(self)
-        self.broker.attach(control_channel(), self.access.heard)
-        self.members = Members(self.broker)
-        self.broker.attach(self.members.channel, self.members.heard)
-        self.consumers = Consumers(self.hub, self.members)
-        layer = layers.get_channel_layer()
-        layer.local, layer.line = self.members, WorkerLine()
-        self.presence = Presence(close_databases)
-        if transport.inside_uwsgi():
-            checks.warn_about_uwsgi(transport.uwsgi_option)
-        transport.at_exit(lambda: logged(self._take_leave))
-
-    # What the broker tells.
-
-    def message(self, channel: bytes, message: Message, origin: Any = None) -> None:
-        self.hub.deliver(channel, message, origin)
-        self.members.deliver(channel, message.payload)
-
-    def lost(self, channel: bytes, position: Position) -> None:
-        self.hub.lost(channel, position)
-
-    def failed(self) -> None:
-        self.hub.close_all(CloseCode.INTERNAL_ERROR, "internal error")
-
-    def connected(self) -> None:
-        self.access.connected()
-        self.members.resumed()
-
-    def settle(self, channels: Collection[bytes], timeout: float) -> None:
-        self.hub.settle(channels, timeout)
-
-    # What the hub tells, and the server.
-
-    def _left(self, connection: Connection) -> None:
-        self.broker.unsubscribe(connection.channels)
-        if connection.place is not None:
-            self.presence.left(*connection.place)
-
-    def _take_leave(self) -> None:
-        """Close all sockets, not all at once: their clients come back, each to a handshake and its history."""
-        connections = list(self.hub.connections)
-        steps = math.ceil(min(len(connections) / LEAVING_RATE, LEAVING_TIME) / LEAVING_STEP) or 1
-        for number in range(steps):
-            for connection in connections[number::steps]:
-                connection.close(CloseCode.SERVICE_RESTART, "server restarting")
-            if number + 1 < steps:
-                gevent.sleep(LEAVING_STEP)
-        self.hub.close_all(CloseCode.SERVICE_RESTART, "server restarting")  # those whose handshake was under way
-        self.consumers.wait(LAST_WORDS)
-
-
-@functools.cache
-def engine() -> Engine:
-    """Return the engine of this process. The first call must come from a worker, not from the process that forks it."""
-    return Engine()
-
-
-@functools.cache
-def listener(dialect: Dialect) -> Listener:
-    """Return the handler that all sockets of a dialect share which may not publish."""
-    return Correspondent(engine().hub, None) if dialect.tells else Listener(engine().hub)
-
-
-class Opening:
-    """A WebSocket that is being set up: what is needed to open it once the 101 is out, or to call it off.
-
-    Args:
-        takeover: takes the request's connection over.
-        answer: headers of the 101.
-        extensions: those that it agrees to.
-        mark: of ``access``, from before the visitor was looked up.
-
-    Attributes:
-        channels: those that the broker has subscribed to for it.
-        dialect: what it will speak.
-        place: for presence: the facility and the user's name; None where it is not counted.
-        news: returns what it gets first.
-        recovery: what has still to be sent to it once it is open; None: nothing.
-        runner: of the consumer that serves it; None: it is a facility's.
-    """
-
-    def __init__(self, takeover: Takeover, answer: Headers, extensions: Sequence[Extension], mark: int) -> None:
-        self.takeover = takeover
-        self.channels: tuple[bytes, ...] = ()
-        self.dialect = BARE
-        self.place: tuple[str, str | None] | None = None
-        self.news: Callable[[], Iterable[bytes]] = tuple
-        self.recovery: Recovery | None = None
-        self.runner: Runner | None = None
-        self.options = conf.PLAIN
-        self._joining: Joining | None = None
-        self._answer = answer
-        self._extensions = extensions
-        self._mark = mark
-
-    def answer_with(self, subprotocol: str) -> None:
-        """Name the subprotocol in the 101."""
-        self._answer = [each for each in self._answer if each[0] != "Sec-WebSocket-Protocol"]
-        self._answer.append(("Sec-WebSocket-Protocol", subprotocol))
-
-    def join(self, channels: Iterable[bytes], visitor: Visitor, handler: Listener | Runner) -> Joining:
-        """Have the hub keep what arrives for it from now on."""
-        self._handler = handler
-        self._joining = engine().hub.join(channels, visitor)
-        try:
-            _make_room(visitor, joined=1)  # others may have come meanwhile
-        except Refused:
-            self.cancel()
-            raise
-        return self._joining
-
-    def cancel(self) -> None:
-        """Call it off. May be called again."""
-        if self._joining is not None:
-            engine().hub.cancel(self._joining)
-        channels, self.channels = self.channels, ()
-        engine().broker.unsubscribe(channels)
-        if self.runner is not None:
-            self.runner.failed()
-
-    def open(self, start_response: Callable[..., Any]) -> Transport | None:
-        """Send the 101 and hand the connection to the hub.
-
-        Returns:
-            its transport, or None if it could not be opened after the 101.
-
-        Raises:
-            transport.Gone: if the client has hung up meanwhile.
-        """
-        joining = self._joining
-        if joining is None:
-            raise RuntimeError("open() comes after join()")
-        try:
-            bounds = _bounds(self.options.latest_only)
-            taken = self.takeover.accept(start_response, self._answer)
-        except BaseException:
-            self.cancel()
-            raise
-        connection = Connection(taken, self._handler, bounds, self._extensions, self.dialect)
-        try:
-            if self.recovery is not None:
-                # It becomes a member of its channels when it has caught up with them.
-                engine().hub.cancel(joining)
-                joining = engine().hub.join((), joining.visitor)
-            engine().hub.complete(joining, connection, self.news)
-            if self.place is not None and connection.open:
-                connection.place = self.place
-                engine().presence.entered(*self.place)
-            if self.runner is not None:
-                self.runner.opened(connection)
-            if self.recovery is not None:
-                spawn(self.recovery.go_on, connection)  # which gives the channels back in the end
-        except Exception:
-            # The 101 is out, so there is no response to tell it with.
-            logger.exception("a WebSocket could not be opened")
-            engine().hub.cancel(joining)
-            connection.abort()
-            if self.recovery is not None:
-                self.cancel()
-            return None
-        if engine().access.mark() != self._mark:
-            engine().access.recheck(connection)  # the visitor may be another one since
-        return taken
-
-
-def _bounds(latest_only: bool) -> Bounds:
-    rate, burst = conf.option("RATE_LIMIT") or (None, 0)
-    sizes = conf.option("MAX_MESSAGE_SIZE"), conf.option("MAX_QUEUED_BYTES")
-    return _shared(Bounds(*sizes, rate, burst, conf.compress_from(), latest_only))
-
-
-@functools.lru_cache(maxsize=4)
-def _shared(bounds: Bounds) -> Bounds:
-    """Return one object for equal ones: each connection keeps it."""
-    return bounds
 
 
 def _log_without_token(environ: dict[str, Any], start_response: Callable[..., Any]) -> Callable[..., Any]:
@@ -277,25 +74,6 @@ def _deadline() -> Iterator[None]:
         metrics.reached("HANDSHAKE_TIMEOUT")
         logger.warning("refused: a handshake took longer than %g s", deadline.seconds)
         raise try_again(HTTPStatus.SERVICE_UNAVAILABLE, "The WebSocket could not be set up in time.") from None
-
-
-def _make_room(visitor: Visitor | None = None, joined: int = 0) -> None:
-    """Refuse one more connection if there are too many.
-
-    Raises:
-        Refused: 503 or 429.
-    """
-    setting = engine().hub.crowded(visitor, joined)
-    if setting is None:
-        return
-    metrics.reached(setting)
-    if setting == "MAX_CONNECTIONS":
-        raise try_again(HTTPStatus.SERVICE_UNAVAILABLE, "This server has as many WebSockets as it can hold.")
-    if setting == "MAX_CONNECTIONS_PER_ADDRESS" and visitor is not None:
-        logger.warning("refused: %s has too many WebSockets; if it is a proxy, see TRUSTED_PROXIES", visitor.address)
-    raise try_again(
-        HTTPStatus.TOO_MANY_REQUESTS, "You have too many WebSockets open. Close some of them, perhaps in other windows."
-    )
 
 
 class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
@@ -374,12 +152,12 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         spoken = (BARE.name,) if match else self.subprotocols
         answer, extensions = handshake.negotiate(environ, spoken, compression)
         takeover = transport.claim(environ)
-        _make_room()
+        make_room()
         handshake.check_origin(request)
         mark = engine().access.mark()  # before the database is asked
         self._authenticate(request)
         visitor = identity.visitor(request, handshake.client_address(environ))
-        _make_room(visitor)
+        make_room(visitor)
         opening = Opening(takeover, answer, extensions, mark)
         if options.presence:
             user = getattr(request, "user", None)

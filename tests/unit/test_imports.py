@@ -217,6 +217,8 @@ TESTED_WITH = {
     "store": "publishing",
     "refusals": "handshake",
     "db": "server",
+    "engine": "server",
+    "opening": "server",
 }
 
 

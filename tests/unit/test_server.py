@@ -29,7 +29,7 @@ from ws4redis.subscriber import RedisSubscriber
 
 from tests.integration.harness import wait_until
 from tests.unit.peer import WAIT, Peer, close_frame, masked, turn
-from wsloop import layers, presence, tokens
+from wsloop import engine, layers, opening, presence, tokens
 from wsloop import server as module
 from wsloop.backend import history, pool
 from wsloop.consumers import WebsocketConsumer
@@ -80,18 +80,18 @@ class Answer:
 @pytest.fixture
 def fresh(monkeypatch):
     """A process that has not served a socket yet."""
-    module.engine.cache_clear()
-    module.listener.cache_clear()
+    engine.engine.cache_clear()
+    engine.listener.cache_clear()
     monkeypatch.setattr(transport, "claim", lambda environ: PairTakeover(environ["test.socket"]))
     yield
-    if module.engine.cache_info().currsize:
-        engine = module.engine()
-        for connection in [*engine.hub.connections, *engine.hub._closing]:
+    if engine.engine.cache_info().currsize:
+        made = engine.engine()
+        for connection in [*made.hub.connections, *made.hub._closing]:
             connection.abort()
-        engine.broker.stop()
-        engine.presence._timer.stop()
-    module.engine.cache_clear()
-    module.listener.cache_clear()
+        made.broker.stop()
+        made.presence._timer.stop()
+    engine.engine.cache_clear()
+    engine.listener.cache_clear()
     layers.LAYER.local, layers.LAYER.line = None, layers.RedisLine()
 
 
@@ -163,21 +163,20 @@ def channel(facility):
 
 
 def nothing_is_left():
-    engine = module.engine()
+    made = engine.engine()
     return (
-        set(engine.broker._counts)
-        == {engine.broker._own_channel, engine.broker._control_channel, engine.members.channel}
-        and not len(engine.members)
-        and not engine.members._subscribed
-        and not engine.consumers.running
-        and not engine.consumers.full
-        and not engine.hub._joining
-        and not any(map(len, engine.hub._members.values()))
-        and not engine.hub._draining
-        and not len(engine.hub)
-        and not engine.broker._origins
-        and not engine.broker._waiting
-        and not engine.broker._continuity._lines
+        set(made.broker._counts) == {made.broker._own_channel, made.broker._control_channel, made.members.channel}
+        and not len(made.members)
+        and not made.members._subscribed
+        and not made.consumers.running
+        and not made.consumers.full
+        and not made.hub._joining
+        and not any(map(len, made.hub._members.values()))
+        and not made.hub._draining
+        and not len(made.hub)
+        and not made.broker._origins
+        and not made.broker._waiting
+        and not made.broker._continuity._lines
     )
 
 
@@ -244,7 +243,7 @@ def test_what_is_published_while_the_socket_opens_arrives_once_and_in_order(fron
 
 def test_an_equal_message_that_is_published_at_the_101_is_another_one(front, publish, facility):
     publish("same")
-    front.on_101 = lambda: (publish("same"), module.engine().broker.sync())
+    front.on_101 = lambda: (publish("same"), engine.engine().broker.sync())
     peer = front.connect(f"{facility}?subscribe-broadcast")
     publish("live")
     assert peer.messages(3) == ["same", "same", "live"]
@@ -264,8 +263,8 @@ def test_more_than_a_new_connection_can_hold_is_503(front, publish, facility, me
     answer = front.call(f"{facility}?subscribe-broadcast")
     assert answer.status == 503
     assert answer.headers["Retry-After"] == "5"
-    assert len(module.engine().hub) == 1
-    assert not module.engine().hub._joining
+    assert len(engine.engine().hub) == 1
+    assert not engine.engine().hub._joining
 
 
 def test_a_socket_that_listens_to_nothing_opens_too(front, shared_redis, facility):
@@ -456,7 +455,7 @@ def test_refusals_before_the_101(front, shared_redis, request_, status, words):
     assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
     assert answer.headers["Content-Length"] == str(len(answer.body))
     assert answer.headers["Cache-Control"] == "no-store"
-    assert module.engine().broker._reader is None, "no Redis is needed to refuse it"
+    assert engine.engine().broker._reader is None, "no Redis is needed to refuse it"
 
 
 def test_the_answer_to_head_has_the_headers_of_a_refusal_and_no_body(front, shared_redis):
@@ -516,7 +515,7 @@ def test_without_redis_it_is_503_and_works_again_when_redis_is_back(front, own_r
     assert answer.headers["Retry-After"] == "5"
     assert answer.body == b"Messages cannot be delivered at the moment. Try again in a few seconds.\n"
     own_redis.start()
-    wait_until(lambda: module.engine().broker._connection, what="the subscription")
+    wait_until(lambda: engine.engine().broker._connection, what="the subscription")
     other = front.connect(f"{facility}?subscribe-broadcast")
     RedisPublisher(facility=facility, broadcast=True).publish_message("again")
     assert [peer.message(), other.message()] == ["again", "again"]
@@ -658,7 +657,7 @@ def test_a_socket_is_not_read_while_redis_does_not_take_what_it_sent(
         with contextlib.suppress(TimeoutError):  # until nobody takes more
             while True:
                 sender.text("x" * 1000)
-        (connection,) = module.engine().hub.connections
+        (connection,) = engine.engine().hub.connections
         assert connection._held
     finally:
         own_redis.resume()
@@ -738,7 +737,7 @@ def test_after_an_error_of_the_engine_everybody_gets_1011_and_the_next_socket_wo
 ):
     peer = front.connect(f"{facility}?subscribe-broadcast")
     with monkeypatch.context() as patched:
-        patched.setattr(module.engine(), "message", lambda *_: 1 / 0)
+        patched.setattr(engine.engine(), "message", lambda *_: 1 / 0)
         publish("bad", expire=0)
         frame = peer.frame()
         assert Close.parse(frame.data) == Close(1011, "internal error")
@@ -749,10 +748,10 @@ def test_after_an_error_of_the_engine_everybody_gets_1011_and_the_next_socket_wo
 
 def test_there_is_one_engine_and_it_is_made_when_the_first_socket_comes(front, shared_redis, facility):
     WebsocketServer()
-    assert not module.engine.cache_info().currsize, "the process that forks the workers must not have one"
+    assert not engine.engine.cache_info().currsize, "the process that forks the workers must not have one"
     front.connect(facility)
-    assert module.engine() is module.engine()
-    assert all(module.listener(dialect) is module.listener(dialect) for dialect in module.DIALECTS.values())
+    assert engine.engine() is engine.engine()
+    assert all(engine.listener(dialect) is engine.listener(dialect) for dialect in module.DIALECTS.values())
 
 
 def test_a_wrong_setting_is_refused_at_the_start(with_settings):
@@ -821,7 +820,7 @@ def test_a_handshake_that_takes_too_long_is_503_and_leaves_nothing(front, shared
     assert answer.headers["Retry-After"] == "5"
     assert b"could not be set up in time" in answer.body
     assert reached("HANDSHAKE_TIMEOUT") == 1
-    assert not module.engine().hub._joining
+    assert not engine.engine().hub._joining
     assert "longer than 0.05 s" in caplog.text
 
 
@@ -864,7 +863,7 @@ def test_the_worker_is_full(front, shared_redis, with_settings, reached):
     assert b"as many WebSockets as it can hold" in answer.body
     assert reached("MAX_CONNECTIONS") == 1
     first.close()
-    wait_until(lambda: len(module.engine().hub) == 1, what="the first one leaving")
+    wait_until(lambda: len(engine.engine().hub) == 1, what="the first one leaving")
     assert front.call("news?subscribe-broadcast").status == 101
 
 
@@ -1059,7 +1058,8 @@ def test_one_that_is_refused_because_others_came_meanwhile_is_asked_nothing(fron
         if joined:
             raise Refused(HTTPStatus.TOO_MANY_REQUESTS, "too many")
 
-    monkeypatch.setattr(module, "_make_room", make_room)
+    monkeypatch.setattr(opening, "make_room", make_room)
+    monkeypatch.setattr(module, "make_room", make_room)
     assert front.call("shout/a/", app=site.app).status == 429
     wait_until(nothing_is_left, what="the handshake leaving")
     assert site.calls == []
@@ -1257,7 +1257,7 @@ def test_nothing_keeps_the_request_of_a_consumer_alive(front, shared_redis, with
 def test_consumers_get_no_heartbeat(front, shared_redis, facility, monkeypatch):
     site = Site()
     consumer, listener = front.connect("shout/a/", app=site.app), front.connect(facility, app=site.app)
-    hub = module.engine().hub
+    hub = engine.engine().hub
     for _ in range(4):
         hub._ticks += 1
         hub._beat()
@@ -1298,7 +1298,7 @@ def test_who_is_signed_out_loses_the_sockets_of_consumers(front, shared_redis, s
     peer = front.connect("shout/a/", app=site.app, HTTP_COOKIE=signed_in.cookie)
     john = User.objects.get(username="john")
     User.objects.filter(pk=john.pk).update(is_active=False)
-    module.engine().access.heard(json.dumps({"users": [str(john.pk)]}).encode())
+    engine.engine().access.heard(json.dumps({"users": [str(john.pk)]}).encode())
     assert Close.parse(peer.frame().data).code == 4001
     assert site.code() == 4001
 
@@ -1324,7 +1324,7 @@ def test_when_uwsgi_ends_the_worker_consumers_are_told_and_waited_for(front, sha
 def test_nobody_waits_for_ever_for_a_consumer_when_the_worker_ends(front, shared_redis, monkeypatch):
     exits, go_on = [], Event()
     monkeypatch.setattr(transport, "at_exit", exits.append)
-    monkeypatch.setattr(module, "LAST_WORDS", 0.05)
+    monkeypatch.setattr(engine, "LAST_WORDS", 0.05)
 
     class Slow(Seen):
         def disconnect(self, close_code):
@@ -1362,7 +1362,7 @@ def test_a_change_during_the_handshake_is_not_missed(front, shared_redis, with_s
     def policy(request, channels):
         assert request.user == john
         User.objects.filter(pk=john.pk).update(is_active=False)
-        module.engine().access.heard(json.dumps({"users": [str(john.pk)]}).encode())
+        engine.engine().access.heard(json.dumps({"users": [str(john.pk)]}).encode())
         return channels
 
     front.connect("warm?subscribe-broadcast")
@@ -1399,16 +1399,16 @@ def test_a_token_signs_in_and_is_in_no_log(front, shared_redis, database, facili
 @pytest.mark.parametrize(("rate", "time"), [(100, 4.0), (1, 0.06)])
 def test_sockets_are_not_all_closed_at_once(front, shared_redis, facility, monkeypatch, rate, time):
     """Not faster than the rate, unless it would take too long."""
-    monkeypatch.setattr(module, "LEAVING_RATE", rate)
-    monkeypatch.setattr(module, "LEAVING_TIME", time)
-    monkeypatch.setattr(module, "LEAVING_STEP", 0.01)
+    monkeypatch.setattr(engine, "LEAVING_RATE", rate)
+    monkeypatch.setattr(engine, "LEAVING_TIME", time)
+    monkeypatch.setattr(engine, "LEAVING_STEP", 0.01)
     left = []
     exits = []
     monkeypatch.setattr(transport, "at_exit", exits.append)
     for _ in range(12):
         front.connect(f"{facility}?subscribe-broadcast")
-    hub = module.engine().hub
-    monkeypatch.setattr(module.gevent, "sleep", lambda seconds: left.append((seconds, len(hub.connections))))
+    hub = engine.engine().hub
+    monkeypatch.setattr(engine.gevent, "sleep", lambda seconds: left.append((seconds, len(hub.connections))))
     exits[0]()
     steps = round(min(12 / rate, time) / 0.01)
     assert not hub.connections
@@ -1420,15 +1420,15 @@ def test_sockets_are_not_all_closed_at_once(front, shared_redis, facility, monke
 def test_a_socket_that_opens_meanwhile_is_told_too(front, shared_redis, facility, monkeypatch):
     exits = []
     monkeypatch.setattr(transport, "at_exit", exits.append)
-    monkeypatch.setattr(module, "LEAVING_RATE", 10)
+    monkeypatch.setattr(engine, "LEAVING_RATE", 10)
     for _ in range(3):
         front.connect(f"{facility}?subscribe-broadcast")
     leaving = gevent.spawn(exits[0])
     turn()
-    assert len(module.engine().hub.connections) < 3
+    assert len(engine.engine().hub.connections) < 3
     peer = front.connect(f"{facility}?subscribe-broadcast")
     leaving.get(timeout=WAIT)
-    assert not module.engine().hub.connections
+    assert not engine.engine().hub.connections
     assert Close.parse(peer.frame().data).code == 1012
 
 

@@ -1,0 +1,108 @@
+"""What one process has for all of its sockets, and how it takes leave of them.
+
+Made when the first socket comes, in a worker and not in the process that forks it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Collection
+from typing import Any
+
+import gevent
+from websockets.frames import CloseCode
+
+from wsloop import checks, layers
+from wsloop.backend.keys import control_channel
+from wsloop.db import close_databases
+from wsloop.delivery.broker import Broker
+from wsloop.delivery.events import BrokerEvents
+from wsloop.facilities.inbound import Correspondent, Listener
+from wsloop.greenlets import logged
+from wsloop.protocol.dialects import Dialect
+from wsloop.protocol.messages import Message, Position
+from wsloop.runtime.groups import Members, WorkerLine
+from wsloop.runtime.runner import Consumers
+from wsloop.sockets import transport
+from wsloop.sockets.connection import Connection
+from wsloop.sockets.hub import Hub
+from wsloop.visitors.attendance import Presence
+from wsloop.visitors.session_watch import Access
+
+LEAVING_RATE = 200  # sockets closed a second when a worker ends: a worker does more handshakes than that
+LEAVING_TIME = 4.0  # seconds that it may take, however many there are: half of what uWSGI and init systems grant
+LEAVING_STEP = 0.05  # seconds
+LAST_WORDS = 2.0  # seconds for what consumers do when their sockets have been closed
+
+
+class Engine(BrokerEvents):
+    """What one process has for all of its sockets: hub, broker and access, made when the first socket comes."""
+
+    def __init__(self) -> None:
+        self.hub = Hub(
+            left=self._left,
+            expired=lambda connections: self.access.expired(connections),
+        )
+        self.access = Access(self.hub)
+        self.broker = Broker(self)
+        self.broker.attach(control_channel(), self.access.heard)
+        self.members = Members(self.broker)
+        self.broker.attach(self.members.channel, self.members.heard)
+        self.consumers = Consumers(self.hub, self.members)
+        layer = layers.get_channel_layer()
+        layer.local, layer.line = self.members, WorkerLine()
+        self.presence = Presence(close_databases)
+        if transport.inside_uwsgi():
+            checks.warn_about_uwsgi(transport.uwsgi_option)
+        transport.at_exit(lambda: logged(self._take_leave))
+
+    # What the broker tells.
+
+    def message(self, channel: bytes, message: Message, origin: Any = None) -> None:
+        self.hub.deliver(channel, message, origin)
+        self.members.deliver(channel, message.payload)
+
+    def lost(self, channel: bytes, position: Position) -> None:
+        self.hub.lost(channel, position)
+
+    def failed(self) -> None:
+        self.hub.close_all(CloseCode.INTERNAL_ERROR, "internal error")
+
+    def connected(self) -> None:
+        self.access.connected()
+        self.members.resumed()
+
+    def settle(self, channels: Collection[bytes], timeout: float) -> None:
+        self.hub.settle(channels, timeout)
+
+    # What the hub tells, and the server.
+
+    def _left(self, connection: Connection) -> None:
+        self.broker.unsubscribe(connection.channels)
+        if connection.place is not None:
+            self.presence.left(*connection.place)
+
+    def _take_leave(self) -> None:
+        """Close all sockets, not all at once: their clients come back, each to a handshake and its history."""
+        connections = list(self.hub.connections)
+        steps = math.ceil(min(len(connections) / LEAVING_RATE, LEAVING_TIME) / LEAVING_STEP) or 1
+        for number in range(steps):
+            for connection in connections[number::steps]:
+                connection.close(CloseCode.SERVICE_RESTART, "server restarting")
+            if number + 1 < steps:
+                gevent.sleep(LEAVING_STEP)
+        self.hub.close_all(CloseCode.SERVICE_RESTART, "server restarting")  # those whose handshake was under way
+        self.consumers.wait(LAST_WORDS)
+
+
+@functools.cache
+def engine() -> Engine:
+    """Return the engine of this process. The first call must come from a worker, not from the process that forks it."""
+    return Engine()
+
+
+@functools.cache
+def listener(dialect: Dialect) -> Listener:
+    """Return the handler that all sockets of a dialect share which may not publish."""
+    return Correspondent(engine().hub, None) if dialect.tells else Listener(engine().hub)
