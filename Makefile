@@ -10,8 +10,8 @@ BENCH ?=
 
 VENV := .venv
 
-.PHONY: help run install dev other-uwsgi test check lint format matrix conformance fuzz soak bench bench-leaks bench-attacks \
-	bench-drops python
+.PHONY: help run install dev other-uwsgi test check lint format matrix conformance fuzz soak bench bench-leaks \
+	bench-attacks bench-drops python
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target words; do \
@@ -42,7 +42,7 @@ format: dev ## what ruff mends by itself
 	$(VENV)/bin/ruff format .
 
 # Both uWSGI packages are tested, the one of requirements.txt and the other one, which is built from source.
-other-uwsgi: python
+other-uwsgi: python ## the environment of the uWSGI that is built from source, .venv-uwsgi
 	@$(PYTHON) project/install.py --other-uwsgi=$(if $(filter true,$(CI)),required,optional) $(VENV)-uwsgi requirements.txt
 
 # UWSGI_BINARIES names what could be had.

@@ -17,7 +17,7 @@ SETTINGS = {
         "MAX_MESSAGE_SIZE": 16 * MIB,
         "MAX_QUEUED_BYTES": 64 * MIB,
         "RATE_LIMIT": None,
-        "PING_INTERVAL": 24 * 3600,
+        "PING_INTERVAL": 3600,
     },
 }
 PROTOCOL = autobahn.PROTOCOL if EVERYTHING else autobahn.FAST_PROTOCOL

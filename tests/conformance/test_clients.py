@@ -38,8 +38,8 @@ def echo_site(shared_serve):
 
 @pytest.fixture(scope="module")
 def strict_site(shared_serve):
-    """A site that takes two frames of a client, and no third."""
-    return shared_serve(settings={"WS4REDIS_HEARTBEAT": None, "WSLOOP": {"RATE_LIMIT": [0.001, 2]}})
+    """A site that takes four frames of a client, and no fifth."""
+    return shared_serve(settings={"WS4REDIS_HEARTBEAT": None, "WSLOOP": {"RATE_LIMIT": [0.001, 4]}})
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_code_and_reason_of_the_client_are_answered(client, code, reason):
 
 def test_code_and_reason_of_the_server_arrive(connect, strict_site, client_class):
     client = connect(strict_site, client_class)
-    for number in range(3):
+    for number in range(5):
         client.send(f"message {number}")
     assert client.closed() == (4029, "too many frames")
 

@@ -20,7 +20,7 @@ if sys.argv[1] == "gevent":
 from django.conf import settings
 settings.configure(WS4REDIS_CONNECTION=json.loads(sys.argv[2]), WSLOOP={"REDIS_TIMEOUT": 2})
 from redis.exceptions import RedisError
-from wsloop import pool
+from wsloop.backend import pool
 
 def subscribe(channel):
     global connection

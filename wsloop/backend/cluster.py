@@ -18,7 +18,6 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import ClusterError, ConnectionError, RedisClusterException
 from redis.retry import Retry
 
-from wsloop.backend.fair_stack import FairStack
 
 
 class Cluster(RedisCluster):
@@ -42,7 +41,7 @@ class Cluster(RedisCluster):
         self._nodes = list(nodes)
         # A class to redis-py, which calls it with what is particular to a node.
         self._pool_class = functools.partial(
-            BlockingConnectionPool, queue_class=FairStack, max_connections=max_connections, timeout=timeout, **options
+            BlockingConnectionPool, max_connections=max_connections, timeout=timeout, **options
         )
         # Of a hundred first commands one asks for the nodes, the others wait for what it finds.
         self._opening = threading.RLock()

@@ -25,7 +25,6 @@ from redis.retry import Retry
 from wsloop import conf
 from wsloop.backend import redis_options
 from wsloop.backend.cluster import Cluster
-from wsloop.backend.fair_stack import FairStack
 
 MAX_CONNECTIONS = 2  # with the subscription that makes three a worker; one a request would grow with the traffic
 
@@ -74,7 +73,7 @@ def _make_client() -> Redis:
     nodes = redis_options.nodes()
     if nodes:
         return cast(Redis, Cluster(nodes, more["max_connections"], more["timeout"], options))
-    return Redis(connection_pool=BlockingConnectionPool(queue_class=FairStack, **more, **options))
+    return Redis(connection_pool=BlockingConnectionPool(**more, **options))
 
 
 def subscription_connection(**more: Any) -> ConnectionInterface:
