@@ -19,7 +19,6 @@ from redis.exceptions import ClusterError, ConnectionError, RedisClusterExceptio
 from redis.retry import Retry
 
 
-
 class Cluster(RedisCluster):
     """A ``RedisCluster`` that asks for the nodes when it executes its first command.
 
