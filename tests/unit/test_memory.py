@@ -24,12 +24,12 @@ class Member:
 
 @pytest.fixture
 def layer():
-    forget()  # a test of another module may have left consumers behind
     return layers.get_channel_layer()
 
 
 @pytest.fixture
 def memory():
+    forget()  # a test of another module may have left consumers behind
     with own() as memory:
         yield memory
 
