@@ -18,17 +18,17 @@ from wsloop.backend.keys import control_channel
 from wsloop.db import close_databases
 from wsloop.delivery.broker import Broker
 from wsloop.delivery.events import BrokerEvents
-from wsloop.facilities.inbound import Correspondent, Listener
+from wsloop.facilities.inbound import EnvelopeHandler, ReadOnlyHandler
 from wsloop.greenlets import logged
 from wsloop.protocol.dialects import Dialect
 from wsloop.protocol.messages import Message, Position
-from wsloop.runtime.groups import Members, WorkerLine
-from wsloop.runtime.runner import Consumers
+from wsloop.runtime.groups import BatchingDelivery, LocalConsumers
+from wsloop.runtime.runner import ConsumerRuntime
 from wsloop.sockets import transport
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
 from wsloop.visitors.attendance import Presence
-from wsloop.visitors.session_watch import Access
+from wsloop.visitors.session_watch import SessionWatch
 
 LEAVING_RATE = 200  # sockets closed a second when a worker ends: a worker does more handshakes than that
 LEAVING_TIME = 4.0  # seconds that it may take, however many there are: half of what uWSGI and init systems grant
@@ -42,16 +42,16 @@ class Engine(BrokerEvents):
     def __init__(self) -> None:
         self.hub = Hub(
             left=self._left,
-            expired=lambda connections: self.access.expired(connections),
+            expired=lambda connections: self.session_watch.expired(connections),
         )
-        self.access = Access(self.hub)
+        self.session_watch = SessionWatch(self.hub)
         self.broker = Broker(self)
-        self.broker.attach(control_channel(), self.access.heard)
-        self.members = Members(self.broker)
-        self.broker.attach(self.members.channel, self.members.heard)
-        self.consumers = Consumers(self.hub, self.members)
+        self.broker.attach(control_channel(), self.session_watch.on_notice)
+        self.local_consumers = LocalConsumers(self.broker)
+        self.broker.attach(self.local_consumers.channel, self.local_consumers.on_request)
+        self.consumer_runtime = ConsumerRuntime(self.hub, self.local_consumers)
         layer = layers.get_channel_layer()
-        layer.local, layer.line = self.members, WorkerLine()
+        layer.local, layer.remote = self.local_consumers, BatchingDelivery()
         self.presence = Presence(close_databases)
         if transport.inside_uwsgi():
             checks.warn_about_uwsgi(transport.uwsgi_option)
@@ -61,7 +61,7 @@ class Engine(BrokerEvents):
 
     def message(self, channel: bytes, message: Message, origin: Any = None) -> None:
         self.hub.deliver(channel, message, origin)
-        self.members.deliver(channel, message.payload)
+        self.local_consumers.deliver(channel, message.payload)
 
     def lost(self, channel: bytes, position: Position) -> None:
         self.hub.lost(channel, position)
@@ -70,18 +70,18 @@ class Engine(BrokerEvents):
         self.hub.close_all(CloseCode.INTERNAL_ERROR, "internal error")
 
     def connected(self) -> None:
-        self.access.connected()
-        self.members.resumed()
+        self.session_watch.connected()
+        self.local_consumers.resumed()
 
-    def settle(self, channels: Collection[bytes], timeout: float) -> None:
-        self.hub.settle(channels, timeout)
+    def wait_for_room(self, channels: Collection[bytes], timeout: float) -> None:
+        self.hub.wait_for_room(channels, timeout)
 
     # What the hub tells, and the server.
 
     def _left(self, connection: Connection) -> None:
         self.broker.unsubscribe(connection.channels)
-        if connection.place is not None:
-            self.presence.left(*connection.place)
+        if connection.presence_scope is not None:
+            self.presence.left(*connection.presence_scope)
 
     def _take_leave(self) -> None:
         """Close all sockets, not all at once: their clients come back, each to a handshake and its history."""
@@ -93,7 +93,7 @@ class Engine(BrokerEvents):
             if number + 1 < steps:
                 gevent.sleep(LEAVING_STEP)
         self.hub.close_all(CloseCode.SERVICE_RESTART, "server restarting")  # those whose handshake was under way
-        self.consumers.wait(LAST_WORDS)
+        self.consumer_runtime.wait(LAST_WORDS)
 
 
 @functools.cache
@@ -103,6 +103,6 @@ def engine() -> Engine:
 
 
 @functools.cache
-def listener(dialect: Dialect) -> Listener:
+def listener(dialect: Dialect) -> ReadOnlyHandler:
     """Return the handler that all sockets of a dialect share which may not publish."""
-    return Correspondent(engine().hub, None) if dialect.tells else Listener(engine().hub)
+    return EnvelopeHandler(engine().hub, None) if dialect.has_envelopes else ReadOnlyHandler(engine().hub)

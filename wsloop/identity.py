@@ -39,10 +39,10 @@ def visitor(request: HttpRequest, address: str | None = None) -> Visitor:
     expires = getattr(request, "token_expires", None)
     if key is not None:
         expires = next_look(session_ends([key]).get(key, 0))
-    return Visitor(getattr(user, "pk", None), key, address, expires, proof(user), rights(user))
+    return Visitor(getattr(user, "pk", None), key, address, expires, auth_hash(user), permissions_hash(user))
 
 
-def proof(user: Any) -> int:
+def auth_hash(user: Any) -> int:
     """Return a hash of what signs a user in: it differs after a change of the password, or of ``is_active``.
 
     Returns:
@@ -54,7 +54,7 @@ def proof(user: Any) -> int:
     return hash((password, getattr(user, "is_active", True))) or 1
 
 
-def rights(user: Any) -> int:
+def permissions_hash(user: Any) -> int:
     """Return a hash of what decides about the channels of a user: groups, by their names too, staff and superuser."""
     groups = sorted((str(group.pk), getattr(group, "name", "")) for group in addressees.user_groups(user) or ())
     return hash((tuple(groups), getattr(user, "is_staff", None), getattr(user, "is_superuser", None)))
@@ -90,7 +90,7 @@ def _session_end(session: Any) -> float | None:
 
 
 def find_users(pks: Collection[Any]) -> dict[Any, tuple[int, int]]:
-    """Return proof and rights of users by primary key, from the database that is written to."""
+    """Return both hashes of users by primary key, from the database that is written to."""
     if not pks:
         return {}
     model = get_user_model()
@@ -99,4 +99,4 @@ def find_users(pks: Collection[Any]) -> dict[Any, tuple[int, int]]:
     if field is not None:
         groups = field.related_model._default_manager
         users = users.prefetch_related(Prefetch("groups", groups.using(router.db_for_write(groups.model))))
-    return {pk: (proof(user), rights(user)) for pk, user in users.in_bulk(list(pks)).items()}
+    return {pk: (auth_hash(user), permissions_hash(user)) for pk, user in users.in_bulk(list(pks)).items()}

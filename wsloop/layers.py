@@ -31,7 +31,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.1  # seconds between two looks at whether 
 CHANNEL = re.compile(r"specific\.([0-9a-f]+)![0-9a-f]+")
 
 
-class Local(Protocol):
+class LocalDelivery(Protocol):
     """The consumers of this process.
 
     Attributes:
@@ -56,7 +56,7 @@ class Local(Protocol):
         """Take one of them out of a group."""
 
 
-class Line(Protocol):
+class RemoteDelivery(Protocol):
     """The way to the consumers of all processes: Redis, or none in tests."""
 
     def publish(self, channel: bytes, payload: bytes) -> int:
@@ -119,8 +119,8 @@ def full_key(channel: str) -> str:
     return f"{conf.prefix()}wsloop:full:{channel}"
 
 
-class RedisLine:
-    """Implements :class:`Line`."""
+class RedisDelivery:
+    """Implements :class:`RemoteDelivery`."""
 
     def publish(self, channel: bytes, payload: bytes) -> int:
         return int(pool.client().publish(channel, payload))
@@ -151,7 +151,7 @@ class ChannelLayer:
 
     Attributes:
         local: the consumers of this process; None where there are none, in a shell for example.
-        line: leads to the others; :mod:`wsloop.testing.memory` puts its own here.
+        remote: leads to the others; :mod:`wsloop.testing.memory` puts its own here.
         ChannelFull, MessageTooLarge: as of :mod:`wsloop.exceptions`.
     """
 
@@ -159,8 +159,8 @@ class ChannelLayer:
     MessageTooLarge = MessageTooLarge
 
     def __init__(self) -> None:
-        self.local: Local | None = None
-        self.line: Line = RedisLine()
+        self.local: LocalDelivery | None = None
+        self.remote: RemoteDelivery = RedisDelivery()
 
     def group_send(self, group: str, message: Event) -> None:
         """Send an event to all members of a group.
@@ -170,7 +170,7 @@ class ChannelLayer:
             redis.exceptions.RedisError: if Redis did not take it.
         """
         self._check_thread()
-        self.line.publish(group_channel(group), encode(message))
+        self.remote.publish(group_channel(group), encode(message))
 
     def send(self, channel: str, message: Event) -> None:
         """Send an event to one consumer. Nothing happens if that has ended.
@@ -185,7 +185,7 @@ class ChannelLayer:
         if self.local is not None and self.local.has(channel):
             taken = self.local.put(channel, payload)
         else:
-            taken = self.line.send(worker, channel, payload)
+            taken = self.remote.send(worker, channel, payload)
         if not taken:
             raise ChannelFull(f"the consumer {channel} has {conf.option('CHANNEL_CAPACITY')} events waiting")
 
@@ -213,7 +213,7 @@ class ChannelLayer:
         if self.local is not None and self.local.has(channel):
             getattr(self.local, verb)(group, channel)
         elif self.local is None or worker != self.local.worker:  # else it has ended
-            self.line.ask(worker, [verb, channel, group])
+            self.remote.ask(worker, [verb, channel, group])
 
 
 def answer(reply: str) -> None:

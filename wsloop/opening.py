@@ -15,7 +15,7 @@ from websockets.extensions import Extension
 
 from wsloop import conf, metrics
 from wsloop.engine import engine
-from wsloop.facilities.inbound import Listener
+from wsloop.facilities.inbound import ReadOnlyHandler
 from wsloop.facilities.recovery import Recovery
 from wsloop.greenlets import spawn
 from wsloop.protocol.dialects import BARE
@@ -23,7 +23,7 @@ from wsloop.refusals import Refused, try_again
 from wsloop.runtime.runner import Runner
 from wsloop.sockets.admission import Visitor
 from wsloop.sockets.connection import Connection
-from wsloop.sockets.joining import Joining
+from wsloop.sockets.joining import JoinBuffer
 from wsloop.sockets.limits import Bounds
 from wsloop.sockets.transport import Headers, Takeover, Transport
 
@@ -37,37 +37,37 @@ class Opening:
         takeover: takes the request's connection over.
         answer: headers of the 101.
         extensions: those that it agrees to.
-        mark: of ``access``, from before the visitor was looked up.
+        generation: of ``session_watch``, from before the visitor was looked up.
 
     Attributes:
         channels: those that the broker has subscribed to for it.
         dialect: what it will speak.
-        place: for presence: the facility and the user's name; None where it is not counted.
+        presence_scope: for presence: the facility and the user's name; None where it is not counted.
         news: returns what it gets first.
         recovery: what has still to be sent to it once it is open; None: nothing.
         runner: of the consumer that serves it; None: it is a facility's.
     """
 
-    def __init__(self, takeover: Takeover, answer: Headers, extensions: Sequence[Extension], mark: int) -> None:
+    def __init__(self, takeover: Takeover, answer: Headers, extensions: Sequence[Extension], generation: int) -> None:
         self.takeover = takeover
         self.channels: tuple[bytes, ...] = ()
         self.dialect = BARE
-        self.place: tuple[str, str | None] | None = None
+        self.presence_scope: tuple[str, str | None] | None = None
         self.news: Callable[[], Iterable[bytes]] = tuple
         self.recovery: Recovery | None = None
         self.runner: Runner | None = None
         self.options = conf.PLAIN
-        self._joining: Joining | None = None
+        self._joining: JoinBuffer | None = None
         self._answer = answer
         self._extensions = extensions
-        self._mark = mark
+        self._generation = generation
 
     def answer_with(self, subprotocol: str) -> None:
         """Name the subprotocol in the 101."""
         self._answer = [each for each in self._answer if each[0] != "Sec-WebSocket-Protocol"]
         self._answer.append(("Sec-WebSocket-Protocol", subprotocol))
 
-    def join(self, channels: Iterable[bytes], visitor: Visitor, handler: Listener | Runner) -> Joining:
+    def join(self, channels: Iterable[bytes], visitor: Visitor, handler: ReadOnlyHandler | Runner) -> JoinBuffer:
         """Have the hub keep what arrives for it from now on."""
         self._handler = handler
         self._joining = engine().hub.join(channels, visitor)
@@ -112,9 +112,9 @@ class Opening:
                 engine().hub.cancel(joining)
                 joining = engine().hub.join((), joining.visitor)
             engine().hub.complete(joining, connection, self.news)
-            if self.place is not None and connection.open:
-                connection.place = self.place
-                engine().presence.entered(*self.place)
+            if self.presence_scope is not None and connection.open:
+                connection.presence_scope = self.presence_scope
+                engine().presence.entered(*self.presence_scope)
             if self.runner is not None:
                 self.runner.opened(connection)
             if self.recovery is not None:
@@ -127,8 +127,8 @@ class Opening:
             if self.recovery is not None:
                 self.cancel()
             return None
-        if engine().access.mark() != self._mark:
-            engine().access.recheck(connection)  # the visitor may be another one since
+        if engine().session_watch.generation() != self._generation:
+            engine().session_watch.recheck(connection)  # the visitor may be another one since
         return taken
 
 
@@ -150,7 +150,7 @@ def make_room(visitor: Visitor | None = None, joined: int = 0) -> None:
     Raises:
         Refused: 503 or 429.
     """
-    setting = engine().hub.crowded(visitor, joined)
+    setting = engine().hub.exceeded_limit(visitor, joined)
     if setting is None:
         return
     metrics.reached(setting)

@@ -19,7 +19,7 @@ from wsloop import commits, conf
 from wsloop.addressees import as_list, facility_name
 from wsloop.backend import pool
 from wsloop.backend.history import Entry, latest, read
-from wsloop.backend.publishing import Outgoing, last_messages, publish
+from wsloop.backend.publishing import OutgoingMessage, last_messages, publish
 from wsloop.protocol import resume_tokens
 from wsloop.store import SELF, RedisMessage, Store
 
@@ -54,7 +54,7 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
         self._publishers = self._get_message_channels(**kwargs)
         self._facility = facility_name(kwargs["facility"])
         self._own_groups = any(each is SELF for each in groups)
-        self._batch: list[tuple[Outgoing, bool | str, bool | str]] | None = None
+        self._batch: list[tuple[OutgoingMessage, bool | str, bool | str]] | None = None
 
     @property
     def _connection(self) -> Any:
@@ -99,13 +99,13 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
         else:
             self._publish([(item, on_commit, outbox)])
 
-    def _publish(self, entries: list[tuple[Outgoing, bool | str, bool | str]]) -> None:
+    def _publish(self, entries: list[tuple[OutgoingMessage, bool | str, bool | str]]) -> None:
         """Publish messages, each with its ``on_commit`` and ``outbox``; what waits for nothing in one round trip."""
         for item, _, outbox in entries:
             if outbox:
                 using = None if outbox is True else outbox
                 _outbox().put(self._publishers, item.payload, item.expire, self._facility, item.key, using)
-        late: dict[bool | str, list[Outgoing]] = {}
+        late: dict[bool | str, list[OutgoingMessage]] = {}
         for item, on_commit, outbox in entries:
             if not outbox:
                 late.setdefault(on_commit, []).append(item)
@@ -201,7 +201,7 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
             self._publish(batch)
 
 
-def _publish_all(items: list[Outgoing]) -> None:
+def _publish_all(items: list[OutgoingMessage]) -> None:
     publish(pool.client(), items)
 
 

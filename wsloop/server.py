@@ -28,12 +28,12 @@ from wsloop.db import close_databases
 from wsloop.delivery.broker import Unavailable
 from wsloop.engine import engine, listener
 from wsloop.facilities import subscriptions
-from wsloop.facilities.inbound import Correspondent, CustomSpeaker, Listener, Speaker
+from wsloop.facilities.inbound import CustomPublishHandler, EnvelopeHandler, PublishHandler, ReadOnlyHandler
 from wsloop.facilities.recovery import Recovery
 from wsloop.opening import Opening, make_room
 from wsloop.presence import presence_channel, who
 from wsloop.protocol import resume_tokens
-from wsloop.protocol.dialects import BARE, DIALECTS, SILENT, Dialect
+from wsloop.protocol.dialects import BARE, CONSUMER, DIALECTS, Dialect
 from wsloop.refusals import Refused, try_again
 from wsloop.runtime.runner import Runner
 from wsloop.sockets import transport
@@ -154,14 +154,14 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         takeover = transport.claim(environ)
         make_room()
         handshake.check_origin(request)
-        mark = engine().access.mark()  # before the database is asked
+        generation = engine().session_watch.generation()  # before the database is asked
         self._authenticate(request)
         visitor = identity.visitor(request, handshake.client_address(environ))
         make_room(visitor)
-        opening = Opening(takeover, answer, extensions, mark)
+        opening = Opening(takeover, answer, extensions, generation)
         if options.presence:
             user = getattr(request, "user", None)
-            opening.place = facility, user.get_username() if user and user.is_authenticated else None
+            opening.presence_scope = facility, user.get_username() if user and user.is_authenticated else None
         if match:
             self._ask(opening, match, request, visitor)
         else:
@@ -176,11 +176,11 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         broker.listen()  # may need no Redis, but must end with its session
         with contextlib.suppress(Unavailable):  # else what is sent to its channel would be lost
             broker.ready()
-        opening.dialect = SILENT
-        presence = presence_channel(subscriptions.facility(request)).encode() if opening.place else None
+        opening.dialect = CONSUMER
+        presence = presence_channel(subscriptions.facility(request)).encode() if opening.presence_scope else None
         scope = routing.scope(request, match)
         close_databases()  # not kept while the consumer decides, which has its own
-        runner = opening.runner = Runner(engine().consumers, match.make(), scope, presence, visitor)
+        runner = opening.runner = Runner(engine().consumer_runtime, match.make(), scope, presence, visitor)
         try:
             opening.join((), visitor, runner)
             subprotocol = runner.connect()
@@ -203,7 +203,7 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         if self._policy is not None:
             asked = subscriptions.allowed(self._policy(request, asked))
         subscriptions.check_facility(request, asked)
-        subscriber = self.Subscriber(subscriptions.Client())
+        subscriber = self.Subscriber(subscriptions.RecordingClient())
         subscriber.set_pubsub_channels(request, asked)
         facility, options, dialect = subscriptions.facility(request), opening.options, opening.dialect
         handler = self._handler(subscriber, echo, options, dialect)
@@ -211,7 +211,7 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         broker.subscribe(subscriber._subscription.channels, options)
         opening.channels = tuple(subscriber._subscription.channels)
         try:
-            watches = subscriptions.PRESENCE in asked and dialect.tells
+            watches = subscriptions.PRESENCE in asked and dialect.has_envelopes
             if watches:
                 channel = presence_channel(facility).encode()
                 broker.subscribe([channel])
@@ -219,12 +219,12 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
             # Not earlier: what comes before the acknowledgement may be from before a gap, and older than what is kept.
             joining = opening.join(opening.channels, visitor, handler)
             recovery = Recovery(engine().hub, broker, dialect, opening.channels, options)
-            recorder = subscriptions.Recorder()
-            text = request.GET.get(resume_tokens.PARAMETER) if dialect.tells else None
+            recorder = subscriptions.RetainedRecorder()
+            text = request.GET.get(resume_tokens.PARAMETER) if dialect.has_envelopes else None
             if recovery.start(text, groups="subscribe-group" in asked):
                 subscriber.send_persisted_messages(recorder)
                 broker.sync()
-            kept = joining.kept(recorder.sent, len(joining.messages))
+            kept = joining.retained(recorder.sent, len(joining.messages))
             present = who(facility)._asdict() if watches else None
             if joining.too_much and not recovery.unfinished:
                 metrics.reached("MAX_QUEUED_BYTES")
@@ -240,18 +240,18 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
 
     def _handler(
         self, subscriber: subscriptions.Subscriber, echo: bool, options: conf.Facility, dialect: Dialect
-    ) -> Listener:
-        speaker: Speaker
+    ) -> ReadOnlyHandler:
+        publisher: PublishHandler
         hub = engine().hub
-        echo = echo and not dialect.tells  # it tells one's own messages from others
+        echo = echo and not dialect.has_envelopes  # it tells one's own messages from others
         if type(subscriber).publish_message is not subscriptions.Subscriber.publish_message:
-            speaker = CustomSpeaker(hub, engine().broker, subscriber, echo, options)
+            publisher = CustomPublishHandler(hub, engine().broker, subscriber, echo, options)
         elif subscriber._publishers:
             channels = subscriptions.as_bytes(subscriber._publishers)
-            speaker = Speaker(hub, engine().broker, channels, echo, options)
+            publisher = PublishHandler(hub, engine().broker, channels, echo, options)
         else:
             return listener(dialect)
-        return Correspondent(hub, speaker) if dialect.tells else speaker
+        return EnvelopeHandler(hub, publisher) if dialect.has_envelopes else publisher
 
     def _refuse(self, error: Exception, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         refused = refusal(error)

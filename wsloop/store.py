@@ -10,7 +10,7 @@ from typing import Any
 from ws4redis.redis_store import SELF, RedisMessage, RedisStore
 
 from wsloop import addressees, conf
-from wsloop.backend.publishing import Outgoing, check, encode, publish
+from wsloop.backend.publishing import OutgoingMessage, check, encode, publish
 
 
 class Store(RedisStore):  # type: ignore[misc]
@@ -49,10 +49,10 @@ class Store(RedisStore):  # type: ignore[misc]
         """
         publish(self._connection, [self._outgoing(message, expire)])
 
-    def _outgoing(self, message: Any, expire: int | None, key: str = "") -> Outgoing:
+    def _outgoing(self, message: Any, expire: int | None, key: str = "") -> OutgoingMessage:
         kept = conf.expire() if expire is None else expire
         check(kept, key)
-        return Outgoing(list(self._publishers), encode(message), kept, conf.facility(self._facility), key)
+        return OutgoingMessage(list(self._publishers), encode(message), kept, conf.facility(self._facility), key)
 
 
 __all__ = ["SELF", "RedisMessage", "Store"]

@@ -195,7 +195,7 @@ def sources():
 def counters():
     """Return the settings whose bounds the engine counts."""
     names = set(re.findall(r'metrics\.reached\("(\w+)"\)', sources()))
-    # those that Hub.crowded() returns
+    # those that Hub.exceeded_limit() returns
     return names | set(re.findall(r'"(MAX_CONNECTIONS\w*)"', (ROOT / "wsloop/sockets/hub.py").read_text()))
 
 

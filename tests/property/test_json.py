@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from wsloop import layers
 from wsloop.consumers import JsonWebsocketConsumer
 from wsloop.protocol import strict_json
-from wsloop.protocol.dialects import Misunderstood, parse
+from wsloop.protocol.dialects import InvalidFrame, parse
 from wsloop.protocol.strict_json import NotJson
 
 anything = st.recursive(
@@ -71,5 +71,5 @@ def test_what_one_client_sends_can_be_sent_to_all_others(text):
 def test_a_frame_of_the_protocol_is_understood_or_refused(text):
     try:
         parse(text.encode("utf-8", "replace"), True)
-    except Misunderstood as exc:
+    except InvalidFrame as exc:
         str(exc).encode()

@@ -118,7 +118,7 @@ class Recorder:
 
 
 def events(**told):
-    """What a broker tells, to functions: ``events(message=…, lost=…, failed=…, connected=…, settle=…)``."""
+    """What a broker tells, to functions: ``events(message=…, lost=…, failed=…, connected=…, wait_for_room=…)``."""
     made = BrokerEvents()
     for name, function in told.items():
         assert hasattr(made, name), name

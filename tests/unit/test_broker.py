@@ -14,9 +14,9 @@ from tests.integration.harness import wait_until
 from tests.unit.peer import WAIT, events, turn
 from wsloop import conf, greenlets
 from wsloop.backend import history, pool, publishing
+from wsloop.batch_queue import batches
 from wsloop.delivery import broker as module
-from wsloop.delivery.broker import Broker, Publication, Unavailable
-from wsloop.drain import batches
+from wsloop.delivery.broker import Broker, PublishRequest, Unavailable
 from wsloop.protocol.messages import Position
 
 A, B, C = b"unit:broadcast:a", b"unit:broadcast:b", b"unit:broadcast:c"
@@ -724,12 +724,12 @@ def test_stop_leaves_no_connection_and_another_start_is_possible(broker, redis):
 
 def test_stop_ends_the_looking_at_channels_with_a_history(broker, redis):
     broker.subscribe([A], KEPT)
-    looking = broker._continuity._checking
+    looking = broker._gapless._checking
     assert not looking.dead
     broker.stop()
     assert looking.dead
     broker.subscribe([B], KEPT)
-    assert not broker._continuity._checking.dead
+    assert not broker._gapless._checking.dead
 
 
 def test_stop_while_redis_is_away(own_redis, broker):
@@ -766,7 +766,7 @@ def test_no_descriptor_is_left(own_redis, make_broker):
 
 def test_messages_go_to_redis_in_batches_bounded_by_number_and_bytes_over_all_channels():
     def message(size, channels=1):
-        return Publication([b"c"] * channels, b"x" * size, 0, conf.PLAIN, None, lambda taken: None)
+        return PublishRequest([b"c"] * channels, b"x" * size, 0, conf.PLAIN, None, lambda taken: None)
 
     def sizes(*messages):
         return [len(batch) for batch in batches(messages, module.BATCH, module.BATCH_BYTES, module._size)]
@@ -788,7 +788,7 @@ KEPT = conf.Facility(size=1000, ttl=60)
 
 def keep(channels, *texts):
     """Publish to facilities with a history, as views do."""
-    publishing.publish(pool.client(), [publishing.Outgoing(channels, text.encode(), 0, KEPT) for text in texts])
+    publishing.publish(pool.client(), [publishing.OutgoingMessage(channels, text.encode(), 0, KEPT) for text in texts])
 
 
 def top(channel):
@@ -892,7 +892,7 @@ def test_an_unknown_position_is_unavailable_in_time(own_redis, make_broker, with
     with pytest.raises(Unavailable, match="where the history stands"):
         broker.subscribe([A], KEPT)
     assert set(broker._counts) == {broker._own_channel, broker._control_channel}
-    assert not broker._continuity._lines
+    assert not broker._gapless._channels
     go_on.set()
     turn()
 

@@ -13,7 +13,7 @@ from django.utils import translation
 
 from wsloop.consumers import JsonWebsocketConsumer, SyncConsumer, WebsocketConsumer
 from wsloop.exceptions import AcceptConnection, ChannelFull, DenyConnection, StopConsumer
-from wsloop.layers import RedisLine, get_channel_layer
+from wsloop.layers import RedisDelivery, get_channel_layer
 from wsloop.testing import WebsocketCommunicator
 
 
@@ -251,7 +251,7 @@ def test_a_consumer_that_cannot_be_made_leaves_nothing(broken):
         WebsocketCommunicator(type("Made", (WebsocketConsumer,), broken), "/") as socket,
     ):
         socket.connect()
-    assert isinstance(get_channel_layer().line, RedisLine)
+    assert isinstance(get_channel_layer().remote, RedisDelivery)
 
 
 def test_what_needs_a_socket():

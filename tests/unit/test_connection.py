@@ -628,10 +628,10 @@ def test_an_idle_connection_keeps_no_queue(connect):
 )
 def test_a_sign_of_life_is_noted(connect, opcode):
     connection, peer, _ = connect()
-    connection.heard = False
+    connection.alive = False
     peer.send(masked(opcode))
     turn()
-    assert connection.heard
+    assert connection.alive
 
 
 def test_bytes_that_the_kernel_takes_after_it_was_full_are_a_sign_of_life(connect):
@@ -639,12 +639,12 @@ def test_bytes_that_the_kernel_takes_after_it_was_full_are_a_sign_of_life(connec
     connection.enqueue(encode(b"x" * 300_000, False))
     connection.flush()
     assert connection._writing
-    connection.heard = False
+    connection.alive = False
     turn()
-    assert not connection.heard, "the peer has not read"
+    assert not connection.alive, "the peer has not read"
     peer.socket.recv(65536)
     turn()
-    assert connection.heard
+    assert connection.alive
 
 
 def test_the_parser_does_not_log_frames(connect, caplog):

@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.harness import ROOT
 from wsloop.protocol import dialects, resume_tokens
-from wsloop.protocol.dialects import BARE, DIALECTS, SILENT, V1_DIALECT, Misunderstood, Published, parse
+from wsloop.protocol.dialects import BARE, CONSUMER, DIALECTS, V1_DIALECT, InvalidFrame, Published, parse
 from wsloop.protocol.messages import Message, Position
 
 NEWS, CHATTERS = b"unit:broadcast:news", b"unit:group:chatters:news"
@@ -41,17 +41,17 @@ def test_wsloop_v1_is_preferred_and_bare_messages_are_the_other_one():
 
 
 def test_the_heartbeat_of_ws4redis_is_for_its_own_clients_only():
-    assert [each.heartbeat for each in (BARE, V1_DIALECT, SILENT)] == [True, False, False]
+    assert [each.heartbeat for each in (BARE, V1_DIALECT, CONSUMER)] == [True, False, False]
 
 
 def test_consumers_speak_a_dialect_that_says_nothing_and_that_no_client_can_ask_for():
     message = Message(b"payload", "id", 7, "-")
-    assert SILENT not in DIALECTS.values()
-    assert (SILENT.tells, SILENT.ping) == (False, None)
-    assert SILENT.goodbye(1012, "server restarting") is None
-    assert SILENT.lost(NEWS, Position(7, "id")) is None
-    assert SILENT.position(NEWS, message) is None
-    assert SILENT.message(NEWS, message) == b"payload"
+    assert CONSUMER not in DIALECTS.values()
+    assert (CONSUMER.has_envelopes, CONSUMER.ping) == (False, None)
+    assert CONSUMER.goodbye(1012, "server restarting") is None
+    assert CONSUMER.lost(NEWS, Position(7, "id")) is None
+    assert CONSUMER.position(NEWS, message) is None
+    assert CONSUMER.message(NEWS, message) == b"payload"
 
 
 def test_a_message_as_the_page_has_it():
@@ -267,7 +267,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize(("payload", "words"), HOSTILE)
 def test_what_is_not_understood_is_told(payload, words):
-    with pytest.raises(Misunderstood, match=words):
+    with pytest.raises(InvalidFrame, match=words):
         parse(payload, True)
 
 
@@ -276,7 +276,7 @@ def test_what_is_not_understood_is_told(payload, words):
     ("payload", "words"), [each for each in HOSTILE if b"publish" in each[0] and "JSON" not in each[1]]
 )
 def test_it_is_told_with_the_id_of_the_frame_if_it_has_one(payload, words, id):
-    with pytest.raises(Misunderstood, match=words) as caught:
+    with pytest.raises(InvalidFrame, match=words) as caught:
         parse(payload[:-1] + b', "id": ' + json.dumps(id).encode() + b"}", True)
     assert caught.value.id == id
     assert words in frame(dialects.error("frame", str(caught.value), id))["reason"]
@@ -297,7 +297,7 @@ def test_it_is_told_with_the_id_of_the_frame_if_it_has_one(payload, words, id):
 )
 @pytest.mark.parametrize("rest", ['"type": "publish", "data": "x"', '"type": "other"', '"type": "publish", "data": 1'])
 def test_an_id_that_could_not_be_sent_back_is_refused_without_it(id, rest):
-    with pytest.raises(Misunderstood, match="id must be a number, or a text of up to 64 characters") as caught:
+    with pytest.raises(InvalidFrame, match="id must be a number, or a text of up to 64 characters") as caught:
         parse(f'{{{rest}, "id": {id}}}'.encode(), True)
     assert caught.value.id is None
 
@@ -305,7 +305,7 @@ def test_an_id_that_could_not_be_sent_back_is_refused_without_it(id, rest):
 @pytest.mark.parametrize("value", ["9" * 65, "NaN", "-Infinity", "1e999", '{"a": [NaN]}'])
 @pytest.mark.parametrize("name", ["id", "data", "more"])
 def test_what_is_no_json_anywhere_in_a_frame_is_refused(name, value):
-    with pytest.raises(Misunderstood, match="A frame must be JSON, or binary: ") as caught:
+    with pytest.raises(InvalidFrame, match="A frame must be JSON, or binary: ") as caught:
         parse(f'{{"type": "publish", "{name}": {value}}}'.encode(), True)
     assert caught.value.id is None
     dialects.error("frame", str(caught.value)).decode()

@@ -19,7 +19,7 @@ from wsloop.delivery.broker import Broker
 from wsloop.exceptions import ChannelFull
 from wsloop.layers import ChannelLayer, decode, encode, full_key, group_channel
 from wsloop.runtime import groups as module
-from wsloop.runtime.groups import Members
+from wsloop.runtime.groups import LocalConsumers
 
 
 class Inbox:
@@ -57,8 +57,8 @@ class Worker:
                 connected=lambda: self.members.resumed(),
             )
         )
-        self.members = Members(self.broker)
-        self.broker.attach(self.members.channel, self.members.heard)
+        self.members = LocalConsumers(self.broker)
+        self.broker.attach(self.members.channel, self.members.on_request)
         self.layer = ChannelLayer()
         self.layer.local = self.members
 
@@ -342,7 +342,7 @@ def test_room_that_comes_at_once_leaves_no_note(worker, shared_redis, redis_clie
     here = worker()
     full = here.consumer(room=0)
     for _ in range(10):
-        here.members.heard(msgpack.packb(["send", full.channel_name, encode(event(1))]))
+        here.members.on_request(msgpack.packb(["send", full.channel_name, encode(event(1))]))
         here.members.has_room(full.channel_name)
     wait_until(lambda: not here.members._notes._running, what="the notes")
     assert not redis_client.exists(full_key(full.channel_name))
@@ -359,7 +359,7 @@ def test_a_note_that_redis_does_not_take_is_logged_and_no_more(worker, own_redis
     here = worker()
     full = here.consumer(room=0)
     own_redis.kill()
-    here.members.heard(msgpack.packb(["send", full.channel_name, encode(event(1))]))
+    here.members.on_request(msgpack.packb(["send", full.channel_name, encode(event(1))]))
     wait_until(lambda: "it cannot be told which consumers are full" in caplog.text, what="the log entry")
 
 
@@ -459,7 +459,7 @@ def test_garbage_on_the_channel_of_a_worker_ends_nothing(worker, shared_redis, r
 def test_a_group_that_is_none_is_logged(worker, shared_redis, group, caplog, capfd):
     here = worker()
     one = here.consumer()
-    here.members.heard(msgpack.packb(["add", one.channel_name, group, "unit:wsloop:reply:x"]))
+    here.members.on_request(msgpack.packb(["add", one.channel_name, group, "unit:wsloop:reply:x"]))
     wait_until(lambda: "add of a group for another process" in caplog.text, what="the log entry")
     assert capfd.readouterr().err == ""
 
@@ -469,7 +469,7 @@ def test_a_group_that_is_none_is_logged(worker, shared_redis, group, caplog, cap
 
 @pytest.fixture
 def line():
-    return module.WorkerLine()
+    return module.BatchingDelivery()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from tests.unit.peer import WAIT
 from wsloop import conf
 from wsloop.backend import history as module
 from wsloop.backend import keys, pool, publishing
-from wsloop.backend.publishing import Outgoing
+from wsloop.backend.publishing import OutgoingMessage
 from wsloop.protocol.messages import Position, unwrap
 
 OPTIONS = conf.Facility(size=1000, ttl=60)
@@ -28,7 +28,7 @@ def channel(redis, facility):
 
 
 def publish(channel, *texts, options=OPTIONS):
-    publishing.publish(pool.client(), [Outgoing([channel], text.encode(), 0, options) for text in texts])
+    publishing.publish(pool.client(), [OutgoingMessage([channel], text.encode(), 0, options) for text in texts])
 
 
 def read(channel, since):
@@ -73,11 +73,11 @@ def test_messages_are_what_arrives_live(channel):
         listener.subscribe(channel)
         listener.get_message(timeout=WAIT)
         since = top(channel)
-        message = Outgoing([channel, channel + b"2"], b"\xff\x00\r\n", 0, OPTIONS)
-        publishing.publish(pool.client(), [message, Outgoing([channel], b"", 0, OPTIONS)])
+        message = OutgoingMessage([channel, channel + b"2"], b"\xff\x00\r\n", 0, OPTIONS)
+        publishing.publish(pool.client(), [message, OutgoingMessage([channel], b"", 0, OPTIONS)])
         live = [unwrap(listener.get_message(timeout=WAIT)["data"]) for _ in range(2)]
     assert [entry.message for entry in read(channel, since).entries] == live
-    assert [message.several for message in live] == [True, False]
+    assert [message.multi_audience for message in live] == [True, False]
 
 
 def test_without_a_position_only_the_top_is_read(channel):

@@ -14,7 +14,7 @@ from websockets.frames import Close, Frame, Opcode
 
 from tests.unit.peer import close_frame, masked, turn
 from wsloop import greenlets
-from wsloop.facilities.inbound import Listener
+from wsloop.facilities.inbound import ReadOnlyHandler
 from wsloop.protocol.deflate import Deflate
 from wsloop.protocol.dialects import BARE, V1_DIALECT
 from wsloop.protocol.frames import encode
@@ -25,7 +25,7 @@ from wsloop.sockets.admission import Visitor
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
 from wsloop.sockets.index import Index
-from wsloop.sockets.joining import Joining, News, is_text
+from wsloop.sockets.joining import InitialFrames, JoinBuffer, is_text
 from wsloop.sockets.limits import Bounds
 
 NEWS, SPORT = b"broadcast:news", b"broadcast:sport"
@@ -55,7 +55,7 @@ def member(hub, pair):
         joining = joining or hub.join(channels)
         transport, peer = pair(**options)
         bounds = Bounds(1000, bound, latest_only=latest_only)
-        connection = Connection(transport, Listener(hub), bounds, dialect=dialect)
+        connection = Connection(transport, ReadOnlyHandler(hub), bounds, dialect=dialect)
         hub.complete(joining, connection, lambda: news)
         return connection, peer
 
@@ -64,8 +64,8 @@ def member(hub, pair):
 
 def told(joining, persisted=(), count=0):
     """What a socket of the bare dialect is sent first."""
-    news = News(BARE, set())
-    for channel, message in [*joining.kept(persisted, count), *joining.messages]:
+    news = InitialFrames(BARE, set())
+    for channel, message in [*joining.retained(persisted, count), *joining.messages]:
         news.add(channel, message)
     return news.texts
 
@@ -163,7 +163,7 @@ def test_members_that_break_while_they_are_written_to_do_not_disturb_the_others(
     assert left == [(NEWS,)] * 3
 
 
-# Joining.
+# JoinBuffer.
 
 
 def test_what_arrives_between_join_and_complete_is_the_first_that_the_client_gets(hub, member):
@@ -251,7 +251,7 @@ def test_news_that_fail_leave_a_connection_that_can_be_aborted(hub, pair, left):
     ],
 )
 def test_news_hold_nothing_twice_and_miss_nothing(messages, persisted, count, news):
-    joining = Joining([NEWS, SPORT], bound=1000)
+    joining = JoinBuffer([NEWS, SPORT], bound=1000)
     for channel, payload in messages:
         joining.add(channel, Message(payload))
     assert told(joining, persisted, count) == news
@@ -307,7 +307,7 @@ def test_who_left_leaves_nothing_behind(hub, pair, left):
     gc.disable()
     try:
         transport, peer = pair()
-        connection = Watched(transport, Listener(hub), Bounds(1000, 1000))
+        connection = Watched(transport, ReadOnlyHandler(hub), Bounds(1000, 1000))
         reference = weakref.ref(connection)
         hub.complete(hub.join([NEWS, SPORT]), connection, lambda: [b"kept"])
         hub.deliver(NEWS, Message(b"live"))
@@ -320,7 +320,7 @@ def test_who_left_leaves_nothing_behind(hub, pair, left):
         assert reference() is None, "it waits for the garbage collector"
     finally:
         gc.enable()
-    assert not any(map(len, hub._members.values()))
+    assert not any(map(len, hub._subscribers.values()))
     assert not hub._draining
     assert not hub._joining
     assert not hub._closing
@@ -353,7 +353,7 @@ def test_the_timer_turns_by_itself(left, pair, monkeypatch, with_settings):
     with_settings(WS4REDIS_HEARTBEAT="beat", WSLOOP={"PING_INTERVAL": 3600})
     hub = Hub(lambda connection: left.append(connection.channels))
     transport, peer = pair()
-    connection = Connection(transport, Listener(hub), Bounds(1000, 1000))
+    connection = Connection(transport, ReadOnlyHandler(hub), Bounds(1000, 1000))
     hub.complete(hub.join([]), connection, list)
     assert peer.messages(3) == ["beat"] * 3
     connection.abort()
@@ -528,7 +528,7 @@ def visit(hub, pair):
 
     def make(visitor):
         transport, _ = pair()
-        connection = Connection(transport, Listener(hub), Bounds(1000, 10**6))
+        connection = Connection(transport, ReadOnlyHandler(hub), Bounds(1000, 10**6))
         hub.complete(hub.join([], visitor), connection, list)
         return connection
 
@@ -562,56 +562,56 @@ def test_there_is_room_for_so_many_of_a_kind_and_for_others(hub, visit, with_set
     first = visit(same)
     visit(same)
     joining = hub.join([], same)
-    assert hub.crowded(same) == setting, "those that are being set up count"
-    assert hub.crowded(same, joined=1) is None, "but one does not count for itself"
-    assert hub.crowded(other) is None
-    assert hub.crowded(Visitor()) is None
+    assert hub.exceeded_limit(same) == setting, "those that are being set up count"
+    assert hub.exceeded_limit(same, joined=1) is None, "but one does not count for itself"
+    assert hub.exceeded_limit(other) is None
+    assert hub.exceeded_limit(Visitor()) is None
     hub.cancel(joining)
-    assert hub.crowded(same) is None
+    assert hub.exceeded_limit(same) is None
     visit(same)
-    assert hub.crowded(same) == setting
+    assert hub.exceeded_limit(same) == setting
     first.close(1000)
-    assert hub.crowded(same) == setting, "closing and not hanging up makes no room"
+    assert hub.exceeded_limit(same) == setting, "closing and not hanging up makes no room"
     first.abort()
-    assert hub.crowded(same) is None
+    assert hub.exceeded_limit(same) is None
     hub.working(same)
     hub.working(same)
     hub.worked(same)
-    assert hub.crowded(same) == setting, "nor does ending, while the site's code goes on"
-    assert hub.crowded(other) is None
+    assert hub.exceeded_limit(same) == setting, "nor does ending, while the site's code goes on"
+    assert hub.exceeded_limit(other) is None
     hub.worked(same)
-    assert hub.crowded(same) is None
+    assert hub.exceeded_limit(same) is None
     assert not hub._working
     with_settings(WSLOOP={setting: None})
     for _ in range(3):
         visit(same)
-    assert hub.crowded(same) is None
+    assert hub.exceeded_limit(same) is None
 
 
 def test_there_is_room_for_so_many_in_all_closing_ones_included(hub, visit, with_settings):
     with_settings(WSLOOP={"MAX_CONNECTIONS": 2})
     one = visit(Visitor())
     joining = hub.join([])
-    assert hub.crowded() == "MAX_CONNECTIONS"
-    assert hub.crowded(joined=1) is None
+    assert hub.exceeded_limit() == "MAX_CONNECTIONS"
+    assert hub.exceeded_limit(joined=1) is None
     hub.cancel(joining)
     visit(Visitor())
-    assert hub.crowded() == "MAX_CONNECTIONS"
+    assert hub.exceeded_limit() == "MAX_CONNECTIONS"
     one.close(1000)
-    assert hub.crowded() == "MAX_CONNECTIONS", "its peer has not hung up"
+    assert hub.exceeded_limit() == "MAX_CONNECTIONS", "its peer has not hung up"
     one.abort()
-    assert hub.crowded() is None
+    assert hub.exceeded_limit() is None
 
 
 def test_a_quarter_of_the_descriptors_is_left_to_the_site(hub, visit, with_settings, monkeypatch):
     with_settings(WSLOOP={"MAX_CONNECTIONS": None})
     monkeypatch.setattr(admission.resource, "getrlimit", lambda which: (8, 8))
     for _ in range(6):
-        assert hub.crowded() is None
+        assert hub.exceeded_limit() is None
         visit(Visitor())
-    assert hub.crowded() == "MAX_CONNECTIONS"
+    assert hub.exceeded_limit() == "MAX_CONNECTIONS"
     monkeypatch.setattr(admission.resource, "getrlimit", lambda which: (admission.resource.RLIM_INFINITY,) * 2)
-    assert hub.crowded() is None
+    assert hub.exceeded_limit() is None
 
 
 # Sessions that end.
@@ -634,7 +634,7 @@ def test_the_end_of_a_session_is_reported_within_a_tick(left, pair, wall, monkey
     ends = {}
     for seconds in (0.5, 3, 5.5, 17, 40, None):
         transport, _ = pair()
-        connection = Connection(transport, Listener(hub), Bounds(1000, 10**6))
+        connection = Connection(transport, ReadOnlyHandler(hub), Bounds(1000, 10**6))
         expires = None if seconds is None else wall.now + seconds
         hub.complete(hub.join([], Visitor(1, "a", None, expires)), connection, list)
         ends[connection] = seconds
@@ -642,7 +642,7 @@ def test_the_end_of_a_session_is_reported_within_a_tick(left, pair, wall, monkey
         wall.now += 1
         hub._tick()
         for connection in hub.connections:
-            connection.heard = True
+            connection.alive = True
         due = {connection for connection, seconds in ends.items() if seconds is not None and seconds <= second}
         assert set(expired) == due
     for connection in hub.connections:
@@ -656,7 +656,7 @@ def test_a_session_that_was_prolonged_is_reported_at_its_new_end(left, pair, wal
     hub = Hub(lambda connection: left.append(connection.channels), expired.extend)
     monkeypatch.setattr(module, "TICK", 1)
     transport, _ = pair()
-    connection = Connection(transport, Listener(hub), Bounds(1000, 10**6))
+    connection = Connection(transport, ReadOnlyHandler(hub), Bounds(1000, 10**6))
     hub.complete(hub.join([], Visitor(1, "a", None, wall.now + 1)), connection, list)
     wall.now += 1
     hub._tick()
@@ -684,7 +684,7 @@ def test_a_message_is_compressed_once_for_all_with_the_same_window(hub, pair, mo
     for bits in (None, 15, 15, 12, 12, 11, 9):
         transport, peer = pair()
         extensions = [] if bits is None else [Deflate(15, bits)]
-        connection = Connection(transport, Listener(hub), Bounds(1000, 10**6), extensions)
+        connection = Connection(transport, ReadOnlyHandler(hub), Bounds(1000, 10**6), extensions)
         hub.complete(hub.join([NEWS]), connection, list)
         peers[peer] = bits
     hub.deliver(NEWS, Message(b"x" * 1023))
@@ -700,7 +700,7 @@ def test_without_the_setting_nothing_is_compressed(left, pair, with_settings):
     with_settings(WSLOOP={"COMPRESS_FROM": None})
     hub = Hub(lambda connection: left.append(connection.channels))
     transport, peer = pair()
-    connection = Connection(transport, Listener(hub), Bounds(1000, 10**6), [Deflate(15, 15)])
+    connection = Connection(transport, ReadOnlyHandler(hub), Bounds(1000, 10**6), [Deflate(15, 15)])
     hub.complete(hub.join([NEWS]), connection, list)
     hub.deliver(NEWS, Message(b"x" * 10_000))
     turn()
@@ -845,11 +845,11 @@ def test_ones_own_message_to_several_channels_comes_once(hub, member, subscribed
 
 
 def test_only_so_many_messages_to_several_channels_are_remembered(hub, monkeypatch):
-    monkeypatch.setattr(module, "MOST_SEVERAL", 10)
+    monkeypatch.setattr(module, "MOST_MULTI_AUDIENCE", 10)
     for number in range(100):
         for channel, message in several(b"x", id=str(number)):
             hub.deliver(channel, message)
-    assert len(hub._several) <= 10
+    assert len(hub._multi_audience) <= 10
 
 
 def test_what_is_lost_is_told_to_the_members_whose_dialect_has_a_word_for_it(hub, member):
@@ -881,12 +881,12 @@ def test_clients_of_wsloop_v1_get_its_pings_and_no_heartbeat(hub, member, with_s
     assert [frame["type"] for frame in frames(peer, 2)] == ["ping", "message"]
 
 
-# News.
+# InitialFrames.
 
 
 def test_news_hold_a_message_to_several_channels_once_and_its_other_position():
     known = {"had"}
-    news = News(V1_DIALECT, known)
+    news = InitialFrames(V1_DIALECT, known)
     for channel, message in [*several(b"new", (1, 1), "new"), *several(b"had", (2, 2), "had")]:
         news.add(channel, message)
     news.add(NEWS, Message(b"no id"))
@@ -900,7 +900,7 @@ def test_news_hold_a_message_to_several_channels_once_and_its_other_position():
 
 
 def test_news_of_the_bare_dialect_hold_empty_messages():
-    news = News(BARE, set())
+    news = InitialFrames(BARE, set())
     news.add(NEWS, Message(b""))
     news.add(NEWS, Message(b"", "id", 1, "-", True))
     news.add(SPORT, Message(b"", "id", 1, "-", True))
@@ -935,7 +935,7 @@ def test_of_a_message_to_several_channels_who_is_behind_gets_it_for_each(hub, me
     for number in range(50):
         hub.deliver(NEWS, Message(b"filling %d" % number + b"x" * 2000))
     turn()
-    assert slow.behind
+    assert slow.lagging
     hub.deliver(SPORT, Message(b"sport", "a", 1, "-"))
     for channel, message in several(b"both", (1, 2), "b"):
         hub.deliver(channel, message)
@@ -954,18 +954,18 @@ def test_settling_waits_for_members_that_read_and_not_long_for_others(hub, membe
     for connection in (slow, stuck, latest):
         hub.send(connection, [b"x" * 300_000])
     half = slow.bounds.max_queued_bytes / 2
-    hub.settle([NEWS], 10)  # there is room for more
+    hub.wait_for_room([NEWS], 10)  # there is room for more
     for connection in (slow, stuck, latest):
         connection.bounds = connection.bounds._replace(max_queued_bytes=1000)
     assert 500 < slow.queued_bytes < half
-    settling = gevent.spawn(hub.settle, [NEWS], 10)
+    settling = gevent.spawn(hub.wait_for_room, [NEWS], 10)
     turn()
     assert not settling.ready()
     assert peer.message() == "x" * 300_000
     settling.get(timeout=10)
     assert not stuck.clear
     assert not latest.clear
-    hub.settle([SPORT], 0.05)
+    hub.wait_for_room([SPORT], 0.05)
     assert not stuck.clear
     assert stuck.open
 
@@ -995,24 +995,24 @@ def test_a_client_that_waits_to_be_cleared(hub, member):
 def test_what_is_put_down_for_one_leaves_in_one_write_with_what_else_the_turn_brings(hub, member):
     connection, peer = member(NEWS, kind=socket.SOCK_SEQPACKET)  # which keeps writes apart
     _, other = member(NEWS)
-    hub.put(connection, encode(b"one", True))
+    hub.enqueue(connection, encode(b"one", True))
     hub.deliver(NEWS, Message(b"two"))
-    hub.put(connection, encode(b"three", True))
+    hub.enqueue(connection, encode(b"three", True))
     peer.socket.setblocking(False)
     with pytest.raises(BlockingIOError):
         peer.socket.recv(65536)  # nothing is written before the turn ends
     peer.socket.settimeout(10)
     assert peer.socket.recv(65536) == b"".join(encode(each, True) for each in (b"one", b"two", b"three"))
     assert other.message() == "two"
-    hub.put(connection, encode(b"next turn", True))
+    hub.enqueue(connection, encode(b"next turn", True))
     assert peer.socket.recv(65536) == encode(b"next turn", True)
 
 
 def test_what_is_put_down_for_many_in_one_turn_is_written_for_all(hub, member):
     members = [member() for _ in range(10)]
     for number, (connection, _) in enumerate(members):
-        hub.put(connection, encode(b"%d" % number, True))
-        hub.put(connection, encode(b"again", True))
+        hub.enqueue(connection, encode(b"%d" % number, True))
+        hub.enqueue(connection, encode(b"again", True))
     assert [peer.messages(2) for _, peer in members] == [[str(number), "again"] for number in range(10)]
 
 
@@ -1021,7 +1021,7 @@ def test_what_is_put_down_for_one_that_has_ended_or_closes_is_nothing(hub, membe
     ended.abort()
     closing.close(4000)
     for connection in (ended, closing):
-        hub.put(connection, encode(b"nobody", True))
+        hub.enqueue(connection, encode(b"nobody", True))
     assert hub._dirty == []
     assert Close.parse(peer.frame().data).code == 4000
 
@@ -1029,7 +1029,7 @@ def test_what_is_put_down_for_one_that_has_ended_or_closes_is_nothing(hub, membe
 def test_who_does_not_read_what_is_put_down_is_closed_as_too_slow(hub, member):
     connection, peer = member(bound=20_000, send_buffer=1)
     for _ in range(100):
-        hub.put(connection, encode(bytes(5000), False))
+        hub.enqueue(connection, encode(bytes(5000), False))
     turn()
     assert not connection.open
     assert connection.close_code == 4008

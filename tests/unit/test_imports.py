@@ -24,8 +24,8 @@ PACKAGES = {
     "testing": {"backend", "protocol"},
 }
 # Modules that know no package, so that all may use them.
-BELOW = {"addressees", "commits", "conf", "db", "drain", "exceptions", "greenlets", "kinds", "metrics", "redaction"}
-BELOW |= {"refusals", "turns"}
+BELOW = {"addressees", "batch_queue", "commits", "conf", "db", "exceptions", "fair_scheduler", "greenlets", "kinds"}
+BELOW |= {"metrics", "redaction", "refusals"}
 # What sites import, and the pieces of it that packages build on.
 SHARED = {"consumers", "layers", "presence", "publisher", "routing", "signals", "store"}
 
@@ -49,7 +49,7 @@ MUST_NOT_KNOW = {
     "conf": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
     "consumers": SOCKETS | GEVENT | {"redis", "ws4redis"},
     "db": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "websockets"},
-    "drain": SOCKETS | {"redis", "django", "websockets"},
+    "batch_queue": SOCKETS | {"redis", "django", "websockets"},
     "exceptions": SOCKETS | HTTP | {"gevent", "redis", "ws4redis", "django", "websockets"},
     "greenlets": SOCKETS | {"redis", "ws4redis", "websockets", "django"},
     "handshake": SOCKETS | GEVENT | {"redis", "ws4redis"},
@@ -66,7 +66,7 @@ MUST_NOT_KNOW = {
     "store": SOCKETS | GEVENT | HTTP | {"websockets"},
     "templatetags": SOCKETS | GEVENT | HTTP | {"ws4redis", "websockets"},
     "tokens": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
-    "turns": SOCKETS | {"redis", "django", "websockets"},
+    "fair_scheduler": SOCKETS | {"redis", "django", "websockets"},
 }
 EXCEPTIONS = {
     "protocol.resume_tokens": {"django"},  # signs

@@ -2,7 +2,7 @@
 
 import pytest
 
-from wsloop.facilities.inbound import Answers, Correspondent, Listener
+from wsloop.facilities.inbound import AckCollector, EnvelopeHandler, ReadOnlyHandler
 from wsloop.protocol import dialects
 
 
@@ -30,7 +30,7 @@ class Client:
 
 def test_a_listener_hands_its_connections_to_the_hub_and_ignores_what_they_send():
     hub, client = Hub(), Client()
-    listener = Listener(hub)
+    listener = ReadOnlyHandler(hub)
     assert (listener.pausing, listener.drained) == (hub.pausing, hub.drained)
     assert (listener.closing, listener.closed) == (hub.closing, hub.closed)
     listener.received(client, b"hello", True)
@@ -39,7 +39,7 @@ def test_a_listener_hands_its_connections_to_the_hub_and_ignores_what_they_send(
 
 def test_without_a_speaker_whoever_publishes_is_told_that_it_may_not():
     hub, client = Hub(), Client()
-    handler = Correspondent(hub, None)
+    handler = EnvelopeHandler(hub, None)
     handler.received(client, b'{"type": "publish", "data": "x", "id": 7}', True)
     handler.received(client, b"no JSON", True)
     refused = dialects.error("refused", "This socket may not publish.", 7)
@@ -51,20 +51,20 @@ def test_without_a_speaker_whoever_publishes_is_told_that_it_may_not():
 def test_whoever_asks_is_told_that_the_message_was_taken(id, taken, sent):
     hub, client = Hub(), Client()
 
-    class Speaker:
+    class PublishHandler:
         def take(self, connection, payload, answer):
             assert (connection, payload) == (client, b"x")
             answer(taken)
 
     frame = b'{"type": "publish", "data": "x", "id": 7}' if id else b'{"type": "publish", "data": "x"}'
-    Correspondent(hub, Speaker()).received(client, frame, True)
+    EnvelopeHandler(hub, PublishHandler()).received(client, frame, True)
     assert hub.sent == sent
 
 
 @pytest.mark.parametrize(("outcomes", "answer"), [([True, True], True), ([True, False], False), ([False, True], False)])
 def test_for_several_publications_of_the_sites_code_there_is_one_answer_behind_the_last(outcomes, answer):
     given = []
-    answers = Answers(given.append)
+    answers = AckCollector(given.append)
     first, second = answers.another(), answers.another()
     first(outcomes[0])
     answers.complete()
@@ -75,5 +75,5 @@ def test_for_several_publications_of_the_sites_code_there_is_one_answer_behind_t
 
 def test_code_that_publishes_nothing_has_taken_the_message():
     given = []
-    Answers(given.append).complete()
+    AckCollector(given.append).complete()
     assert given == [True]

@@ -99,32 +99,32 @@ def test_the_same_is_refused(memory, layer, call, error):
 
 
 def test_whoever_uses_it_shares_it(layer):
-    before = layer.line
+    before = layer.remote
     with use() as first, use() as second:
-        assert first is second is layer.line is layer.local
-    assert (layer.line, layer.local) == (before, None)
+        assert first is second is layer.remote is layer.local
+    assert (layer.remote, layer.local) == (before, None)
 
 
 def test_a_test_s_own_ends_with_it(layer):
-    before = layer.line
+    before = layer.remote
     with use() as outer:
         with own() as memory:
-            assert layer.line is memory is not outer
+            assert layer.remote is memory is not outer
             left = use()
             assert left.__enter__() is memory
-        assert layer.line is outer
+        assert layer.remote is outer
         left.__exit__(None, None, None)
-        assert layer.line is outer
-    assert layer.line is before
+        assert layer.remote is outer
+    assert layer.remote is before
 
 
 def test_forgetting_what_was_left(layer):
-    before = layer.line
+    before = layer.remote
     left = [use(), own()]
     for each in left:
         each.__enter__()
     forget()
-    assert (layer.line, layer.local) == (before, None)
+    assert (layer.remote, layer.local) == (before, None)
     forget()
 
 

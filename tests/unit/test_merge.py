@@ -6,12 +6,12 @@ import pytest
 
 from wsloop import conf
 from wsloop.backend import history, pool, publishing
-from wsloop.backend.publishing import Outgoing
-from wsloop.delivery.merge import Replay
+from wsloop.backend.publishing import OutgoingMessage
+from wsloop.delivery.merge import HistoryMerge
 from wsloop.protocol.messages import Message, Position
 
 OPTIONS = conf.Facility(size=5000, ttl=60)
-CHANNELS = [b"unit:replay:%d" % number for number in range(6)]
+CHANNELS = [b"unit:merge:%d" % number for number in range(6)]
 START = Position(0, "-")
 
 
@@ -22,17 +22,17 @@ def redis(own_redis):
 
 
 def publish(text, *channels, options=OPTIONS):
-    publishing.publish(pool.client(), [Outgoing(channels, text.encode(), 0, options)])
+    publishing.publish(pool.client(), [OutgoingMessage(channels, text.encode(), 0, options)])
 
 
-def everything(replay, most=1000, rounds=10_000):
+def everything(merge, most=1000, rounds=10_000):
     """Texts with their channels, in the order in which they are handed out."""
     found = []
     for _ in range(rounds):
-        if replay.complete:
+        if merge.complete:
             return found
-        replay.read()
-        found += [(channel, message.payload.decode()) for channel, message in replay.take(most)]
+        merge.read()
+        found += [(channel, message.payload.decode()) for channel, message in merge.take(most)]
     raise AssertionError(f"not complete after {rounds} rounds")
 
 
@@ -44,7 +44,7 @@ def test_messages_of_many_channels_come_once_in_the_order_of_time(redis, monkeyp
         chosen = rng.sample(CHANNELS, rng.choice([1, 1, 1, 2, 3]))
         publish(str(number), *chosen)
         published += [(channel, str(number)) for channel in chosen]
-    found = everything(Replay(pool.client(), dict.fromkeys(CHANNELS, START)), most=20)
+    found = everything(HistoryMerge(pool.client(), dict.fromkeys(CHANNELS, START)), most=20)
     assert sorted(found) == sorted(published)
     numbers = [int(text) for _, text in found]
     assert numbers == sorted(numbers), "copies of one message come one right after the other"
@@ -61,7 +61,7 @@ def test_nothing_is_read_twice_however_uneven_the_channels(redis, monkeypatch):
     monkeypatch.setattr(
         history, "read", lambda client, questions: read.extend(questions) or original(client, questions)
     )
-    assert len(everything(Replay(pool.client(), dict.fromkeys(CHANNELS, START)))) == 205
+    assert len(everything(HistoryMerge(pool.client(), dict.fromkeys(CHANNELS, START)))) == 205
     assert len(read) <= 205 / 10 + len(CHANNELS) + 1
 
 
@@ -69,34 +69,34 @@ def test_what_is_missing_is_told_and_the_others_go_on(redis):
     publish("1", CHANNELS[0], options=OPTIONS._replace(size=1))
     publish("2", CHANNELS[0], options=OPTIONS._replace(size=1))
     publish("other", CHANNELS[1])
-    replay = Replay(pool.client(), {CHANNELS[0]: START, CHANNELS[1]: START})
-    assert everything(replay) == [(CHANNELS[1], "other")]
-    assert replay.lost == {CHANNELS[0]: replay.tops[CHANNELS[0]]}
-    assert replay.since[CHANNELS[0]].offset == 2
+    merge = HistoryMerge(pool.client(), {CHANNELS[0]: START, CHANNELS[1]: START})
+    assert everything(merge) == [(CHANNELS[1], "other")]
+    assert merge.lost == {CHANNELS[0]: merge.tops[CHANNELS[0]]}
+    assert merge.since[CHANNELS[0]].offset == 2
 
 
 def test_it_may_go_on_after_the_top(redis):
     publish("1", CHANNELS[0])
-    replay = Replay(pool.client(), {CHANNELS[0]: START, CHANNELS[1]: START})
-    assert everything(replay) == [(CHANNELS[0], "1")]
+    merge = HistoryMerge(pool.client(), {CHANNELS[0]: START, CHANNELS[1]: START})
+    assert everything(merge) == [(CHANNELS[0], "1")]
     publish("2", *CHANNELS[:2])
-    assert replay.complete
-    replay.read(replay.since)
-    assert not replay.complete
-    assert everything(replay) == [(CHANNELS[0], "2"), (CHANNELS[1], "2")]
+    assert merge.complete
+    merge.read(merge.since)
+    assert not merge.complete
+    assert everything(merge) == [(CHANNELS[0], "2"), (CHANNELS[1], "2")]
 
 
 def test_a_page_that_was_trimmed_meanwhile_is_told(redis, monkeypatch):
     monkeypatch.setattr(history, "PAGE", 2)
     for number in range(6):
         publish(str(number), CHANNELS[0])
-    replay = Replay(pool.client(), {CHANNELS[0]: START})
-    replay.read()
-    assert [message.payload for _, message in replay.take(1000)] == [b"0", b"1", b"2"]
+    merge = HistoryMerge(pool.client(), {CHANNELS[0]: START})
+    merge.read()
+    assert [message.payload for _, message in merge.take(1000)] == [b"0", b"1", b"2"]
     publish("6", CHANNELS[0], options=OPTIONS._replace(size=1))
-    replay.read()
-    assert replay.lost == {CHANNELS[0]: replay.tops[CHANNELS[0]]}
-    assert replay.complete
+    merge.read()
+    assert merge.lost == {CHANNELS[0]: merge.tops[CHANNELS[0]]}
+    assert merge.complete
 
 
 def test_a_clock_that_was_set_back_does_not_change_the_order_of_a_channel(monkeypatch):
@@ -114,8 +114,8 @@ def test_a_clock_that_was_set_back_does_not_change_the_order_of_a_channel(monkey
         return pages
 
     monkeypatch.setattr(history, "read", read)
-    replay = Replay(None, {b"a": START, b"b": START})
-    replay.read()
-    found = [(channel, message.offset) for channel, message in replay.take(1000) + replay.take(1000)]
+    merge = HistoryMerge(None, {b"a": START, b"b": START})
+    merge.read()
+    found = [(channel, message.offset) for channel, message in merge.take(1000) + merge.take(1000)]
     # of none bytes each: as many as there are
     assert found == [(b"b", 1), (b"a", 1), (b"a", 2), (b"a", 3), (b"b", 2)]

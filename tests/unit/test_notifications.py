@@ -155,10 +155,10 @@ def test_users_who_change_are_told_to_nobody(recorder, database, caplog):
 
 
 def test_afterwards_all_is_as_before():
-    before = (publishing.publish, publisher.publish, publisher.read, get_channel_layer().line)
+    before = (publishing.publish, publisher.publish, publisher.read, get_channel_layer().remote)
     with pytest.raises(KeyError), record():
         raise KeyError
-    assert before == (publishing.publish, publisher.publish, publisher.read, get_channel_layer().line)
+    assert before == (publishing.publish, publisher.publish, publisher.read, get_channel_layer().remote)
 
 
 def test_a_record_within_a_record(recorder):
@@ -374,7 +374,7 @@ def test_a_test_case(database):
     assert name == "test_failure"
     assert "AssertionError: No message was published to user mary." in words
     assert "wsloop/testing" not in words  # the traceback begins with the test
-    assert not isinstance(get_channel_layer().line, Memory)
+    assert not isinstance(get_channel_layer().remote, Memory)
     connection.close()
 
 

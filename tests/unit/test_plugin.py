@@ -3,7 +3,7 @@
 import pytest
 
 from wsloop.consumers import WebsocketConsumer
-from wsloop.layers import RedisLine, get_channel_layer
+from wsloop.layers import RedisDelivery, get_channel_layer
 from wsloop.publisher import RedisPublisher
 from wsloop.testing import WebsocketCommunicator
 from wsloop.testing.memory import Memory
@@ -40,8 +40,8 @@ class Listening(WebsocketConsumer):
 
 def test_a_consumer_is_left_behind():
     WebsocketCommunicator(Listening, "/").connect()
-    assert isinstance(get_channel_layer().line, Memory)
+    assert isinstance(get_channel_layer().remote, Memory)
 
 
 def test_the_next_test_does_not_know_it():
-    assert isinstance(get_channel_layer().line, RedisLine)
+    assert isinstance(get_channel_layer().remote, RedisDelivery)

@@ -14,7 +14,7 @@ from tests.requires import need
 from tests.unit.peer import turn
 from wsloop import signals
 from wsloop.backend import pool
-from wsloop.drain import Drain
+from wsloop.batch_queue import BatchQueue
 from wsloop.presence import Who, online, presence_channel, who
 from wsloop.visitors import attendance
 from wsloop.visitors.attendance import Presence
@@ -38,7 +38,7 @@ class Worker(Presence):
 
     def kill(self):
         self._timer.stop()
-        self._changes = Drain(lambda items: None)
+        self._changes = BatchQueue(lambda items: None)
 
     @property
     def idle(self):

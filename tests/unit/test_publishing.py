@@ -20,7 +20,7 @@ from ws4redis.redis_store import RedisStore
 from tests.unit.peer import WAIT
 from wsloop import conf
 from wsloop.backend import keys, pool, publishing
-from wsloop.backend.publishing import Outgoing
+from wsloop.backend.publishing import OutgoingMessage
 from wsloop.protocol.messages import HEAD, unwrap
 from wsloop.store import SELF, RedisMessage, Store
 
@@ -299,13 +299,13 @@ def entries(redis, channel):
 
 
 def test_a_message_to_one_channel_without_a_history_travels_bare(redis, published):
-    publish(Outgoing([b"one"], b"hello", 60))
+    publish(OutgoingMessage([b"one"], b"hello", 60))
     assert published() == [(b"one", b"hello")]
     assert redis.keys() == [b"one"]
 
 
 def test_a_message_to_several_channels_says_that_it_is_one_and_is_kept_bare(redis, published):
-    publish(Outgoing([b"one", "two"], b"hello", 60), Outgoing([b"one", b"two"], b"hello", 0))
+    publish(OutgoingMessage([b"one", "two"], b"hello", 60), OutgoingMessage([b"one", b"two"], b"hello", 0))
     (one, first), (two, second), *others = published()
     assert (one, two) == (b"one", b"two")
     message = unwrap(first)
@@ -317,16 +317,16 @@ def test_a_message_to_several_channels_says_that_it_is_one_and_is_kept_bare(redi
 
 @pytest.mark.parametrize("payload", [HEAD, HEAD + b"1 a b -\nfaked", HEAD + b"9999999999999999 a b s\n"])
 def test_a_payload_that_looks_like_a_header_arrives_as_it_is(published, payload):
-    publish(Outgoing([b"one"], payload, 0))
+    publish(OutgoingMessage([b"one"], payload, 0))
     message = unwrap(published()[0][1])
     assert message == (payload, message.id, 0, "-", False)
 
 
 def test_each_message_of_a_history_has_a_number_and_names_the_one_before(redis, published):
     for text in (b"a", b"b", b"c"):
-        publish(Outgoing([b"one"], text, 0, KEPT))
+        publish(OutgoingMessage([b"one"], text, 0, KEPT))
     messages = [unwrap(data) for _, data in published()]
-    assert [(each.payload, each.offset, each.several) for each in messages] == [
+    assert [(each.payload, each.offset, each.multi_audience) for each in messages] == [
         (b"a", 1, False),
         (b"b", 2, False),
         (b"c", 3, False),
@@ -340,18 +340,18 @@ def test_each_message_of_a_history_has_a_number_and_names_the_one_before(redis, 
 
 def test_a_history_is_cut_at_its_size_and_only_there(redis):
     for number in range(1, 251):
-        publish(Outgoing([b"one"], b"%d" % number, 0, KEPT))
+        publish(OutgoingMessage([b"one"], b"%d" % number, 0, KEPT))
     assert entries(redis, b"one") == [(248, b"248"), (249, b"249"), (250, b"250")]
-    publish(Outgoing([b"one"], b"251", 0, KEPT._replace(size=5)))
+    publish(OutgoingMessage([b"one"], b"251", 0, KEPT._replace(size=5)))
     assert [number for number, _ in entries(redis, b"one")] == [248, 249, 250, 251]
 
 
 def test_each_channel_of_a_message_has_its_own_history(redis, published):
-    publish(Outgoing([b"one"], b"first", 0, KEPT))
-    publish(Outgoing([b"one", b"two"], b"both", 0, KEPT))
+    publish(OutgoingMessage([b"one"], b"first", 0, KEPT))
+    publish(OutgoingMessage([b"one", b"two"], b"both", 0, KEPT))
     assert entries(redis, b"one") == [(1, b"first"), (2, b"both")]
     assert entries(redis, b"two") == [(1, b"both")]
-    assert [(unwrap(data).offset, unwrap(data).several) for _, data in published()] == [
+    assert [(unwrap(data).offset, unwrap(data).multi_audience) for _, data in published()] == [
         (1, False),
         (2, True),
         (1, True),
@@ -359,23 +359,23 @@ def test_each_channel_of_a_message_has_its_own_history(redis, published):
 
 
 def test_a_history_expires_and_its_top_later(redis):
-    publish(Outgoing([b"one"], b"hello", 0, KEPT))
+    publish(OutgoingMessage([b"one"], b"hello", 0, KEPT))
     meta, history = keys.history_keys(b"one")
     assert 50 < redis.ttl(history) <= 60
     assert publishing.META_TTL - 10 < redis.ttl(meta) <= publishing.META_TTL
     longer = KEPT._replace(ttl=2 * publishing.META_TTL)
-    publish(Outgoing([b"one"], b"hello", 0, longer))
+    publish(OutgoingMessage([b"one"], b"hello", 0, longer))
     assert redis.ttl(meta) >= redis.ttl(history) > publishing.META_TTL, "the top must outlive what it tells about"
 
 
 def test_numbers_go_on_when_the_history_has_expired_and_not_when_its_top_is_lost(redis, published):
-    publish(Outgoing([b"one"], b"a", 0, KEPT))
+    publish(OutgoingMessage([b"one"], b"a", 0, KEPT))
     meta, history = keys.history_keys(b"one")
     redis.delete(history)
-    publish(Outgoing([b"one"], b"b", 0, KEPT))
+    publish(OutgoingMessage([b"one"], b"b", 0, KEPT))
     assert entries(redis, b"one") == [(2, b"b")]
     redis.delete(meta)
-    publish(Outgoing([b"one"], b"c", 0, KEPT))
+    publish(OutgoingMessage([b"one"], b"c", 0, KEPT))
     assert entries(redis, b"one") == [(1, b"c")], "nobody knows any more where the others stood"
     first, second, third = (unwrap(data) for _, data in published())
     assert second.follows(first.position)
@@ -391,7 +391,7 @@ def test_names_of_channels_give_keys_of_their_own_in_the_slot_of_the_channel(red
     for name in names:
         for key in keys.history_keys(name):
             assert key_slot(key) == key_slot(name)
-        publish(Outgoing([name], b"hello", 60, KEPT, key="k"))
+        publish(OutgoingMessage([name], b"hello", 60, KEPT, key="k"))
         assert entries(redis, name) == [(1, b"hello")]
 
 
@@ -404,34 +404,35 @@ def test_names_with_braces_that_are_no_tag_are_in_one_slot_too(name, with_settin
 
 
 def test_a_message_with_a_key_is_published_once_on_each_channel(redis, published):
-    publish(Outgoing([b"one"], b"paid", 60, KEPT, key="order 7"))
-    publish(Outgoing([b"one", b"two"], b"paid again", 60, KEPT, key="order 7"))
-    publish(Outgoing([b"one", b"two"], b"and again", 60, KEPT, key="order 7"))
+    publish(OutgoingMessage([b"one"], b"paid", 60, KEPT, key="order 7"))
+    publish(OutgoingMessage([b"one", b"two"], b"paid again", 60, KEPT, key="order 7"))
+    publish(OutgoingMessage([b"one", b"two"], b"and again", 60, KEPT, key="order 7"))
     assert [(channel, unwrap(data).payload) for channel, data in published()] == [
         (b"one", b"paid"),
         (b"two", b"paid again"),
     ]
     assert entries(redis, b"one") == [(1, b"paid")]
     assert redis.mget("one", "two") == [b"paid", b"paid again"]
-    publish(Outgoing([b"one"], b"another", 0, KEPT, key="order 8"), Outgoing([b"one"], b"no key", 0, KEPT))
+    another = OutgoingMessage([b"one"], b"another", 0, KEPT, key="order 8")
+    publish(another, OutgoingMessage([b"one"], b"no key", 0, KEPT))
     assert entries(redis, b"one") == [(1, b"paid"), (2, b"another"), (3, b"no key")]
 
 
 def test_a_key_holds_for_a_day(redis):
-    publish(Outgoing([b"one"], b"paid", 0, key="7"))
+    publish(OutgoingMessage([b"one"], b"paid", 0, key="7"))
     (key,) = redis.keys()
     assert publishing.ONCE - 10 < redis.ttl(key) <= publishing.ONCE
     redis.delete(key)
-    publish(Outgoing([b"one"], b"paid", 60, key="7"))
+    publish(OutgoingMessage([b"one"], b"paid", 60, key="7"))
     assert redis.get("one") == b"paid"
 
 
 def test_a_key_is_not_noted_where_a_write_fails(redis, published):
     _, history = keys.history_keys(b"two")
-    publish(Outgoing([b"two"], b"first", 0, KEPT))
+    publish(OutgoingMessage([b"two"], b"first", 0, KEPT))
     redis.delete(history)
     redis.set(history, "no stream")
-    message = Outgoing([b"one", b"two"], b"paid", 0, KEPT, key="7")
+    message = OutgoingMessage([b"one", b"two"], b"paid", 0, KEPT, key="7")
     with pytest.raises(redis_exceptions.ResponseError, match=r"^WRONGTYPE Operation against a key"):
         publish(message)
     redis.delete(history)
@@ -442,21 +443,21 @@ def test_a_key_is_not_noted_where_a_write_fails(redis, published):
 
 
 def test_a_redis_that_has_forgotten_the_scripts_gets_all_messages_in_order(redis, published):
-    publish(Outgoing([b"one"], b"before", 0))
+    publish(OutgoingMessage([b"one"], b"before", 0))
     redis.script_flush()
-    publish(*[Outgoing([(b"one", b"two")[number % 2]], b"%d" % number, 0, KEPT) for number in range(10)])
+    publish(*[OutgoingMessage([(b"one", b"two")[number % 2]], b"%d" % number, 0, KEPT) for number in range(10)])
     assert [unwrap(data).payload for _, data in published()] == [b"before"] + [b"%d" % number for number in range(10)]
     calls = redis.info("commandstats")["cmdstat_eval"]["calls"]
-    publish(Outgoing([b"one"], b"known again", 0))
+    publish(OutgoingMessage([b"one"], b"known again", 0))
     assert redis.info("commandstats")["cmdstat_eval"]["calls"] == calls
 
 
 def test_with_forgotten_scripts_it_is_all_or_nothing_too(gate):
-    publish(Outgoing([b"one"], b"known", 0))
+    publish(OutgoingMessage([b"one"], b"known", 0))
     with pool.client() as client:
         client.script_flush()
     gate.hold("EXEC")
-    publication = gevent.spawn(publish, *[Outgoing([b"one"], b"%d" % number, 60, KEPT) for number in range(3)])
+    publication = gevent.spawn(publish, *[OutgoingMessage([b"one"], b"%d" % number, 60, KEPT) for number in range(3)])
     gate.wait_for(1)
     gate.let_through()  # none is known
     gate.wait_for(1)
@@ -484,19 +485,19 @@ def failure(*messages):
 @pytest.mark.parametrize("known", [True, False])
 def test_a_full_redis(redis, published, known):
     secret = f"unit:{SECRET}:news"
-    publish(Outgoing([secret, b"one"], b"payload", 0, KEPT))
+    publish(OutgoingMessage([secret, b"one"], b"payload", 0, KEPT))
     if not known:
         redis.script_flush()
     published()
     redis.config_set("maxmemory", 1)
     for message in (
-        Outgoing([secret], b"payload", 60),
-        Outgoing([secret], b"payload", 0, KEPT),
-        Outgoing([secret, b"one"], b"payload", 60, KEPT, key="k"),
+        OutgoingMessage([secret], b"payload", 60),
+        OutgoingMessage([secret], b"payload", 0, KEPT),
+        OutgoingMessage([secret, b"one"], b"payload", 60, KEPT, key="k"),
     ):
         assert failure(message) == "command not allowed when used memory > 'maxmemory'."
         assert published() == []
-    publish(Outgoing([secret], b"payload", 0))
+    publish(OutgoingMessage([secret], b"payload", 0))
     assert published() == [(secret.encode(), b"payload")], "this needs no memory"
     redis.config_set("maxmemory", 0)
     assert not redis.exists(secret)
@@ -504,29 +505,29 @@ def test_a_full_redis(redis, published, known):
 
 
 def test_a_replica_that_may_not_be_written_to(redis, start_redis):
-    publish(Outgoing([b"one"], b"payload", 60))
+    publish(OutgoingMessage([b"one"], b"payload", 60))
     master = start_redis()
     redis.replicaof("127.0.0.1", master.port)
-    text = failure(Outgoing([f"unit:{SECRET}:news"], b"payload", 60))
+    text = failure(OutgoingMessage([f"unit:{SECRET}:news"], b"payload", 60))
     assert text.lower().startswith("you can't write against a read only replica"), text
 
 
 def test_a_key_of_another_type(redis):
     redis.set(keys.history_keys(f"unit:{SECRET}:news")[0], "no hash")
-    text = failure(Outgoing([f"unit:{SECRET}:news"], b"payload", 60, KEPT))
+    text = failure(OutgoingMessage([f"unit:{SECRET}:news"], b"payload", 60, KEPT))
     assert text == "WRONGTYPE Operation against a key holding the wrong kind of value"
 
 
 def test_a_command_that_the_operator_has_taken_away(redis):
     redis.execute_command("ACL", "SETUSER", "default", "-xadd")
-    text = failure(Outgoing([f"unit:{SECRET}:news"], b"payload", 60, KEPT))
+    text = failure(OutgoingMessage([f"unit:{SECRET}:news"], b"payload", 60, KEPT))
     assert "no permissions" in text or "can't run" in text, text
 
 
 def test_it_is_all_or_none_where_redis_is_full(redis, published):
     """The first message needs no memory, the second does: who is told of an error publishes both again."""
     redis.config_set("maxmemory", 1)
-    failure(Outgoing([b"one"], b"payload", 0), Outgoing([b"one"], b"payload", 60))
+    failure(OutgoingMessage([b"one"], b"payload", 0), OutgoingMessage([b"one"], b"payload", 60))
     assert published() == []
 
 
@@ -534,7 +535,7 @@ def test_a_message_with_a_key_is_not_published_before_the_key_can_be_noted(redis
     """Or who tries again and again, like the outbox, publishes it again and again."""
     redis.config_set("maxmemory", 1)
     for _ in range(3):
-        failure(Outgoing([b"one"], b"payload", 0, key="order 7"))
+        failure(OutgoingMessage([b"one"], b"payload", 0, key="order 7"))
     assert published() == []
 
 
@@ -546,5 +547,5 @@ def test_a_time_that_redis_would_not_take_is_refused_before_anything_is_sent(two
 
 
 def test_the_longest_time_is_taken(redis):
-    publish(Outgoing([b"one"], b"hello", publishing.LONGEST))
+    publish(OutgoingMessage([b"one"], b"hello", publishing.LONGEST))
     assert redis.ttl("one") > publishing.LONGEST - 10

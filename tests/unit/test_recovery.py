@@ -12,9 +12,9 @@ from tests.integration.harness import wait_until
 from tests.unit.peer import close_frame, turn
 from wsloop import conf
 from wsloop.backend import history, keys, pool, publishing
-from wsloop.backend.publishing import Outgoing
+from wsloop.backend.publishing import OutgoingMessage
 from wsloop.delivery.broker import Unavailable
-from wsloop.facilities.inbound import Listener
+from wsloop.facilities.inbound import ReadOnlyHandler
 from wsloop.facilities.recovery import Recovery
 from wsloop.protocol import resume_tokens
 from wsloop.protocol.dialects import BARE, V1_DIALECT
@@ -63,7 +63,7 @@ class Process:
     def publish(self, *texts, channels=(A,), options=OPTIONS):
         """Publish; it is :meth:`arrive` that lets the messages arrive."""
         for text in texts:
-            publishing.publish(pool.client(), [Outgoing(channels, text.encode(), 0, options)])
+            publishing.publish(pool.client(), [OutgoingMessage(channels, text.encode(), 0, options)])
             for channel in channels:
                 (entry,) = history.latest(pool.client(), channel, 1)
                 self.under_way.append((channel, entry.message))
@@ -127,7 +127,7 @@ def come(process, pair):
         recovery = Recovery(process.hub, process, dialect, channels, options)
         recovery.kept_wanted = recovery.start(text)
         meanwhile()
-        connection = Connection(transport, Listener(process.hub), Bounds(1000, bound), dialect=dialect)
+        connection = Connection(transport, ReadOnlyHandler(process.hub), Bounds(1000, bound), dialect=dialect)
         into = joining
         if recovery.unfinished:
             process.hub.cancel(joining)
@@ -147,7 +147,7 @@ def nothing_is_left(process):
         and not hub._joining
         and not hub._draining
         and not len(hub)
-        and not any(map(len, hub._members.values()))
+        and not any(map(len, hub._subscribers.values()))
     )
 
 

@@ -32,12 +32,12 @@ from wsloop import layers
 from wsloop.consumers import SyncConsumer, WebsocketConsumer
 from wsloop.delivery.broker import Broker
 from wsloop.exceptions import ChannelFull, DenyConnection, Disconnected, StopConsumer
-from wsloop.protocol.dialects import SILENT
+from wsloop.protocol.dialects import CONSUMER
 from wsloop.refusals import Refused
 from wsloop.runtime import groups
 from wsloop.runtime import runner as module
-from wsloop.runtime.groups import Members
-from wsloop.runtime.runner import Consumers, Runner, State
+from wsloop.runtime.groups import LocalConsumers
+from wsloop.runtime.runner import ConsumerRuntime, Runner, State
 from wsloop.sockets.admission import NOBODY, Visitor
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
@@ -113,9 +113,9 @@ class World:
                 connected=lambda: self.members.resumed(),
             )
         )
-        self.members = Members(self.broker)
-        self.broker.attach(self.members.channel, self.members.heard)
-        self.consumers = Consumers(self.hub, self.members)
+        self.members = LocalConsumers(self.broker)
+        self.broker.attach(self.members.channel, self.members.on_request)
+        self.consumers = ConsumerRuntime(self.hub, self.members)
         self.layer = layers.get_channel_layer()
         self.layer.local = self.members
         self._pair = pair
@@ -136,7 +136,7 @@ class World:
             runner.failed()
             raise
         transport, peer = self._pair(**options)
-        connection = Connection(transport, runner, Bounds(max_message_size, max_queued_bytes), dialect=SILENT)
+        connection = Connection(transport, runner, Bounds(max_message_size, max_queued_bytes), dialect=CONSUMER)
         self.hub.complete(joining, connection, tuple)
         runner.opened(connection)
         turn()
@@ -382,7 +382,7 @@ def test_connect_returns_the_subprotocol_and_accept_returns_when_the_101_is_out(
     turn()
     assert seen == []
     transport, peer = pair()
-    connection = Connection(transport, runner, Bounds(1000, 1000), dialect=SILENT)
+    connection = Connection(transport, runner, Bounds(1000, 1000), dialect=CONSUMER)
     world.hub.complete(world.hub.join(()), connection, tuple)
     runner.opened(connection)
     assert peer.message() == "welcome"
@@ -520,7 +520,7 @@ def test_what_ends_it_while_it_is_opening_is_not_forgotten(world, pair, then, co
     runner.connect()
     wait_until(lambda: runner.greenlet is None, what="the end of connect()")
     transport, peer = pair()
-    connection = Connection(transport, runner, Bounds(1000, 1000), dialect=SILENT)
+    connection = Connection(transport, runner, Bounds(1000, 1000), dialect=CONSUMER)
     world.hub.complete(world.hub.join(()), connection, tuple)
     runner.opened(connection)
     assert Close.parse(peer.frame().data).code == code
@@ -540,7 +540,7 @@ def test_a_connection_that_breaks_while_it_is_opening_ends_accept(world, pair):
     runner = world.runner(consumer)
     runner.connect()
     transport, _ = pair()
-    connection = Connection(transport, runner, Bounds(1000, 1000), dialect=SILENT)
+    connection = Connection(transport, runner, Bounds(1000, 1000), dialect=CONSUMER)
     world.hub.complete(world.hub.join(()), connection, tuple)
     connection.abort()
     runner.opened(connection)
@@ -1126,7 +1126,7 @@ def test_one_that_waits_for_redis_when_its_time_is_over_leaves_nothing(world, ga
 
 def test_a_greenlet_that_is_killed_between_two_handlers_is_replaced(world, monkeypatch):
     """By a ``gevent.Timeout`` that a handler has forgotten, for example."""
-    monkeypatch.setattr(world.consumers.turns, "take", Event().wait)
+    monkeypatch.setattr(world.consumers.scheduler, "yield_turn", Event().wait)
     monkeypatch.setattr(gevent.get_hub(), "print_exception", lambda *_: None)
     consumer = Recorded()
     opened = world.open(consumer)
@@ -1872,7 +1872,7 @@ def two(world, with_settings):
     """A user who may have two sockets; whether there is room for another one."""
     with_settings(WSLOOP={"MAX_CONNECTIONS_PER_USER": 2})
     user = Visitor(user=1)
-    return user, lambda: world.hub.crowded(user) is None
+    return user, lambda: world.hub.exceeded_limit(user) is None
 
 
 def test_a_socket_that_has_ended_counts_until_its_handlers_have(world, two):
@@ -1886,7 +1886,7 @@ def test_a_socket_that_has_ended_counts_until_its_handlers_have(world, two):
         opened.peer.close()
         wait_until(lambda opened=opened: not len(world.hub), what="the end of the line")
     assert not room()
-    assert world.hub.crowded(Visitor(user=2)) is None
+    assert world.hub.exceeded_limit(Visitor(user=2)) is None
     go_on.set()
     for consumer in consumers:
         assert consumer.ended() == 1006

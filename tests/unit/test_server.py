@@ -92,7 +92,7 @@ def fresh(monkeypatch):
         made.presence._timer.stop()
     engine.engine.cache_clear()
     engine.listener.cache_clear()
-    layers.LAYER.local, layers.LAYER.line = None, layers.RedisLine()
+    layers.LAYER.local, layers.LAYER.remote = None, layers.RedisDelivery()
 
 
 class Front:
@@ -165,18 +165,18 @@ def channel(facility):
 def nothing_is_left():
     made = engine.engine()
     return (
-        set(made.broker._counts) == {made.broker._own_channel, made.broker._control_channel, made.members.channel}
-        and not len(made.members)
-        and not made.members._subscribed
-        and not made.consumers.running
-        and not made.consumers.full
+        set(made.broker._counts) == {made.broker._own_channel, made.broker._control_channel, made.local_consumers.channel}
+        and not len(made.local_consumers)
+        and not made.local_consumers._subscribed
+        and not made.consumer_runtime.running
+        and not made.consumer_runtime.full
         and not made.hub._joining
-        and not any(map(len, made.hub._members.values()))
+        and not any(map(len, made.hub._subscribers.values()))
         and not made.hub._draining
         and not len(made.hub)
         and not made.broker._origins
         and not made.broker._waiting
-        and not made.broker._continuity._lines
+        and not made.broker._gapless._channels
     )
 
 
@@ -1298,7 +1298,7 @@ def test_who_is_signed_out_loses_the_sockets_of_consumers(front, shared_redis, s
     peer = front.connect("shout/a/", app=site.app, HTTP_COOKIE=signed_in.cookie)
     john = User.objects.get(username="john")
     User.objects.filter(pk=john.pk).update(is_active=False)
-    engine.engine().access.heard(json.dumps({"users": [str(john.pk)]}).encode())
+    engine.engine().session_watch.on_notice(json.dumps({"users": [str(john.pk)]}).encode())
     assert Close.parse(peer.frame().data).code == 4001
     assert site.code() == 4001
 
@@ -1362,7 +1362,7 @@ def test_a_change_during_the_handshake_is_not_missed(front, shared_redis, with_s
     def policy(request, channels):
         assert request.user == john
         User.objects.filter(pk=john.pk).update(is_active=False)
-        engine.engine().access.heard(json.dumps({"users": [str(john.pk)]}).encode())
+        engine.engine().session_watch.on_notice(json.dumps({"users": [str(john.pk)]}).encode())
         return channels
 
     front.connect("warm?subscribe-broadcast")

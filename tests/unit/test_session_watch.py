@@ -20,7 +20,7 @@ from websockets.frames import Close, Opcode
 
 from tests.unit.peer import turn
 from wsloop import identity, signals, tokens
-from wsloop.facilities.inbound import Listener
+from wsloop.facilities.inbound import ReadOnlyHandler
 from wsloop.identity import visitor
 from wsloop.sockets import hub as hub_module
 from wsloop.sockets.admission import NOBODY, Visitor
@@ -28,7 +28,7 @@ from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
 from wsloop.sockets.limits import Bounds
 from wsloop.visitors import session_watch
-from wsloop.visitors.session_watch import Access
+from wsloop.visitors.session_watch import SessionWatch
 
 SIGNED_OUT, RIGHTS_CHANGED = 4001, 4003
 DATED_FILE = pytest.param(file, marks=pytest.mark.real_clock("the kernel tells when the file was written"))
@@ -74,8 +74,8 @@ def hub(monkeypatch, with_settings):
     """A hub whose timer the test turns by hand, with ``hub._tick()``."""
     monkeypatch.setattr(hub_module, "TICK", 3600)
     with_settings(WS4REDIS_HEARTBEAT=None)
-    hub = Hub(lambda connection: None, lambda connections: hub.access.expired(connections))
-    hub.access = Access(hub)
+    hub = Hub(lambda connection: None, lambda connections: hub.session_watch.expired(connections))
+    hub.session_watch = SessionWatch(hub)
     yield hub
     for connection in [*hub.connections, *hub._closing]:
         connection.abort()
@@ -83,7 +83,7 @@ def hub(monkeypatch, with_settings):
 
 @pytest.fixture
 def look(hub):
-    return hub.access
+    return hub.session_watch
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def member(hub, pair):
 
     def make(who):
         transport, peer = pair()
-        peer.connection = Connection(transport, Listener(hub), Bounds(1000, 1000))
+        peer.connection = Connection(transport, ReadOnlyHandler(hub), Bounds(1000, 1000))
         hub.complete(hub.join([b"news"], who), peer.connection, lambda: ())
         return peer
 
@@ -147,7 +147,7 @@ def test_a_user_with_a_session(john):
     assert found[:3] == (john.pk, session.session_key, "192.0.2.1")
     assert type(found.user) is int
     assert found.expires == db.SessionStore.get_model_class().objects.get().expire_date.timestamp()
-    assert found.proof and found.rights
+    assert found.auth_hash and found.permissions_hash
 
 
 def test_a_session_is_asked_for_again_before_its_end_in_case_it_ended_without_a_signal(john, monkeypatch):
@@ -232,9 +232,9 @@ def test_proof_and_rights_are_the_same_for_the_same_state(john):
     ],
 )
 def test_what_proof_and_rights_tell_apart(john, change, proof, rights):
-    before = identity.proof(john), identity.rights(john)
+    before = identity.auth_hash(john), identity.permissions_hash(john)
     change(john)
-    assert (identity.proof(john) != before[0], identity.rights(john) != before[1]) == (proof, rights)
+    assert (identity.auth_hash(john) != before[0], identity.permissions_hash(john) != before[1]) == (proof, rights)
 
 
 class Stranger:
@@ -248,9 +248,9 @@ class Stranger:
 @pytest.mark.parametrize("user", [Stranger(), User(username="unsaved")])
 def test_users_that_are_not_in_the_database_are_left_alone(look, hub, member, database, user):
     found = visitor(request(user))
-    assert found.proof == 0
+    assert found.auth_hash == 0
     peer = member(found)
-    look.heard(b'{"users": ["1"]}')
+    look.on_notice(b'{"users": ["1"]}')
     look.recheck(peer.connection)
     idle(look)
     assert hub.connections == {peer.connection}
@@ -284,7 +284,7 @@ def test_a_change_closes_the_sockets_of_that_user(hub, look, socket_of, john, ma
     others = {socket_of(mary).connection, socket_of(AnonymousUser()).connection}
     told = notice(john, mary)
     act(john)
-    look.heard(told)
+    look.on_notice(told)
     assert [code_of(peer) for peer in peers] == [code] * 2
     idle(look)
     assert hub.connections == others
@@ -294,7 +294,7 @@ def test_without_a_change_nothing_is_closed(hub, look, socket_of, john):
     john.groups.add(Group.objects.create(name="chatters"))
     peer = socket_of(john, session_of(john))
     change(john, last_login=timezone.now(), email="new@example.org", first_name="J")
-    look.heard(notice(john))
+    look.on_notice(notice(john))
     look.connected()
     look.recheck(peer.connection)
     idle(look)
@@ -309,11 +309,11 @@ def test_many_notices_are_looked_at_together(look, socket_of, john, mary, monkey
     monkeypatch.setattr(session_watch, "gevent", sleep)
     socket_of(john), socket_of(mary), socket_of(john)
     for _ in range(100):
-        look.heard(notice(john))
-        look.heard(notice(mary))
+        look.on_notice(notice(john))
+        look.on_notice(notice(mary))
     for _ in range(100):  # during the pause behind the first look, whatever else runs meanwhile
         turn()
-        look.heard(notice(john))
+        look.on_notice(notice(john))
     assert asked == [{john.pk, mary.pk}]
     assert len(look._looking) == 1
     pause.set()
@@ -326,15 +326,15 @@ def test_a_notice_about_the_user_does_not_replace_the_look_at_the_session(look, 
     peer = socket_of(john, session)
     session.flush()
     look.recheck(peer.connection)
-    look.heard(notice(john))
+    look.on_notice(notice(john))
     assert code_of(peer) == SIGNED_OUT
 
 
 def test_users_without_sockets_here_cost_no_question(look, socket_of, john, mary, monkeypatch):
     monkeypatch.setattr(session_watch, "find_users", None)
     socket_of(john)
-    look.heard(notice(mary))
-    look.heard(b'{"users": []}')
+    look.on_notice(notice(mary))
+    look.on_notice(b'{"users": []}')
     assert not look._looking._running
 
 
@@ -342,7 +342,7 @@ def test_the_end_of_a_session_closes_its_sockets_and_no_others(hub, look, socket
     one, other = session_of(john), session_of(john)
     peers = [socket_of(john, one), socket_of(john, one)]
     stay = {socket_of(john, other).connection, socket_of(john).connection, socket_of(AnonymousUser(), one).connection}
-    look.heard(notice(session=one.session_key))
+    look.on_notice(notice(session=one.session_key))
     assert [code_of(peer) for peer in peers] == [SIGNED_OUT] * 2
     assert hub.connections == stay
 
@@ -352,7 +352,7 @@ def test_a_session_that_is_used_just_before_it_ends(hub, look, socket_of, john, 
     later = []
     monkeypatch.setattr(session_watch.gevent, "spawn_later", lambda seconds, *call: later.append((seconds, call)))
     session = session_of(john)
-    look.heard(notice(session=session.session_key))
+    look.on_notice(notice(session=session.session_key))
     quick = socket_of(john, session)
     [(first, (act, *arguments)), (second, _)] = later
     assert (first, second) == (1, 11)  # the last handshake that can have begun ends after HANDSHAKE_TIMEOUT, 10 s
@@ -399,22 +399,22 @@ def test_more_sockets_than_one_batch(hub, look, socket_of, john, mary, monkeypat
 
 def test_a_change_while_a_socket_is_opened(look, socket_of, john):
     """The server's part: take the mark before it authenticates, and compare it when the socket has joined."""
-    mark = look.mark()
+    mark = look.generation()
     before = User.objects.get(pk=john.pk)
     change(john, password="other")
-    look.heard(notice(john))
+    look.on_notice(notice(john))
     peer = socket_of(before)
-    assert look.mark() != mark
+    assert look.generation() != mark
     look.recheck(peer.connection)
     assert code_of(peer) == SIGNED_OUT
 
 
 def test_the_mark_stays_without_notices(look, socket_of, john):
-    mark = look.mark()
+    mark = look.generation()
     socket_of(john)
-    assert look.mark() == mark
+    assert look.generation() == mark
     look.connected()
-    assert look.mark() != mark
+    assert look.generation() != mark
 
 
 @pytest.mark.parametrize(
@@ -425,7 +425,7 @@ def test_the_mark_stays_without_notices(look, socket_of, john):
 )  # fmt: skip
 def test_what_is_no_notice_does_nothing(hub, look, socket_of, john, payload):
     peer = socket_of(john)
-    look.heard(payload)
+    look.on_notice(payload)
     idle(look)
     assert hub.connections == {peer.connection}
 
@@ -433,7 +433,7 @@ def test_what_is_no_notice_does_nothing(hub, look, socket_of, john, payload):
 def test_notices_of_a_newer_version_are_understood_as_far_as_they_go(look, socket_of, john):
     peer = socket_of(john)
     change(john, password="other")
-    look.heard(notice(john, reason="of tomorrow"))
+    look.on_notice(notice(john, reason="of tomorrow"))
     assert code_of(peer) == SIGNED_OUT
 
 
@@ -504,7 +504,7 @@ def test_a_token_and_a_change_of_the_password(look, member, john):
     tokens.authenticate(made)
     peer = member(visitor(made))
     change(john, password="other")
-    look.heard(notice(john))
+    look.on_notice(notice(john))
     assert code_of(peer) == SIGNED_OUT
 
 
@@ -525,7 +525,7 @@ def test_when_the_database_is_back_all_that_was_due_is_looked_at(hub, look, sock
     monkeypatch.setattr(session_watch, "session_ends", lambda keys: session_ends(keys))
     change(mary, is_active=False)
     session.flush()
-    look.heard(notice(mary))
+    look.on_notice(notice(mary))
     look.recheck(peers[0].connection)
     assert [code_of(peer) for peer in peers] == [SIGNED_OUT] * 2
     assert not failing
@@ -551,7 +551,7 @@ def test_database_connections_are_given_back(look, socket_of, john, monkeypatch)
     users = session_watch.find_users
     monkeypatch.setattr(session_watch, "find_users", lambda pks: (users(pks), used.append(connections["default"]))[0])
     socket_of(john)
-    look.heard(notice(john))
+    look.on_notice(notice(john))
     idle(look)
     assert [each.connection for each in used] == [None]
 
@@ -560,8 +560,8 @@ def test_no_secret_is_logged_or_sent(look, socket_of, john, monkeypatch, caplog)
     caplog.set_level(logging.DEBUG)
     session = session_of(john)
     peer = socket_of(john, session)
-    look.heard(notice(session=session.session_key))
-    look.heard(f'{{"users": {session.session_key}}}'.encode())
+    look.on_notice(notice(session=session.session_key))
+    look.on_notice(f'{{"users": {session.session_key}}}'.encode())
     frame = peer.frame()
     assert session.session_key.encode() not in bytes(frame.data)
     assert session.session_key not in caplog.text
@@ -572,9 +572,9 @@ def test_keys_that_are_no_numbers(look, hub, member, monkeypatch, database):
     from django.db.models import UUIDField
 
     key = uuid.uuid4()
-    peer = member(Visitor(user=key, proof=1))
+    peer = member(Visitor(user=key, auth_hash=1))
     monkeypatch.setattr(session_watch, "find_users", lambda pks: dict.fromkeys(pks, (2, 2)))
     model = types.SimpleNamespace(_meta=types.SimpleNamespace(pk=UUIDField()))
     monkeypatch.setattr(session_watch, "get_user_model", lambda: model)
-    look.heard(json.dumps({"users": [str(key)]}).encode())
+    look.on_notice(json.dumps({"users": [str(key)]}).encode())
     assert code_of(peer) == SIGNED_OUT

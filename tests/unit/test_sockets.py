@@ -10,10 +10,10 @@ from tests.integration.harness import wait_until
 from tests.unit.peer import close_frame, masked
 from wsloop.consumers import WebsocketConsumer
 from wsloop.exceptions import DenyConnection, StopConsumer
-from wsloop.protocol.dialects import SILENT
+from wsloop.protocol.dialects import CONSUMER
 from wsloop.refusals import Refused
-from wsloop.runtime.groups import Members
-from wsloop.runtime.runner import Consumers, Runner
+from wsloop.runtime.groups import LocalConsumers
+from wsloop.runtime.runner import ConsumerRuntime, Runner
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
 from wsloop.sockets.limits import Bounds
@@ -80,8 +80,8 @@ def scope():
 
 def play_for_real(consumer, messages, leave, pair):
     """Return whether the socket was accepted, the texts that the client got, and the server's close frame."""
-    hub, members = Hub(left=lambda connection: None), Members(None)
-    runner = Runner(Consumers(hub, members), consumer, scope())
+    hub, members = Hub(left=lambda connection: None), LocalConsumers(None)
+    runner = Runner(ConsumerRuntime(hub, members), consumer, scope())
     joining = hub.join(())
     try:
         runner.connect()
@@ -91,7 +91,7 @@ def play_for_real(consumer, messages, leave, pair):
         wait_until(lambda: not len(members), what="the end")
         return False, [], None
     transport, peer = pair()
-    connection = Connection(transport, runner, Bounds(65536, 1024 * 1024), dialect=SILENT)
+    connection = Connection(transport, runner, Bounds(65536, 1024 * 1024), dialect=CONSUMER)
     hub.complete(joining, connection, tuple)
     runner.opened(connection)
     peer.send(*[masked(Opcode.TEXT, each.encode()) for each in messages])

@@ -13,7 +13,14 @@ from ws4redis.subscriber import RedisSubscriber
 
 from wsloop.backend import pool
 from wsloop.facilities import subscriptions
-from wsloop.facilities.subscriptions import Client, Recorder, Subscriber, Subscription, allowed, subscriber_class
+from wsloop.facilities.subscriptions import (
+    RecordingClient,
+    RecordingPubSub,
+    RetainedRecorder,
+    Subscriber,
+    allowed,
+    subscriber_class,
+)
 from wsloop.refusals import Refused
 
 POSSIBLE = Subscriber.subscription_channels + Subscriber.publish_channels
@@ -31,7 +38,7 @@ def request(path="/ws/news", user="john", query=None):
 
 def channels_of(cls, wanted=POSSIBLE, **options):
     """What a subscriber of this class listens and publishes to."""
-    subscriber = cls(Client())
+    subscriber = cls(RecordingClient())
     subscriber.set_pubsub_channels(request(**options), list(wanted))
     return list(subscriber._subscription.channels), sorted(subscriptions.as_bytes(subscriber._publishers))
 
@@ -199,7 +206,7 @@ def test_what_the_shared_subscription_cannot_do_is_refused(cls, what):
 
 
 def test_release_of_ws4redis_works():
-    subscriber = Subscriber(Client())
+    subscriber = Subscriber(RecordingClient())
     subscriber.release()
     subscriber.set_pubsub_channels(request(), POSSIBLE)
     subscriber.release()
@@ -207,7 +214,7 @@ def test_release_of_ws4redis_works():
 
 
 def test_the_recorded_subscription():
-    subscription = Subscription()
+    subscription = RecordingPubSub()
     subscription.subscribe("a", b"b", ["c"], ("d",), {"a"})
     assert list(subscription.channels) == [b"a", b"b", b"c", b"d"]
     subscription.unsubscribe("a", b"unknown")
@@ -273,9 +280,9 @@ def news(shared_redis, redis_client, facility):
 
 
 def test_kept_messages_are_recorded_with_their_channels(news, redis_client):
-    subscriber = Subscriber(Client())
+    subscriber = Subscriber(RecordingClient())
     subscriber.set_pubsub_channels(request(f"/ws/{news}"), POSSIBLE)
-    recorder = Recorder()
+    recorder = RetainedRecorder()
     subscriber.send_persisted_messages(recorder)
     assert recorder.sent == [
         (f"unit:broadcast:{news}".encode(), b"\xff"),
@@ -284,18 +291,18 @@ def test_kept_messages_are_recorded_with_their_channels(news, redis_client):
 
 
 def test_without_channels_redis_is_not_asked(use_redis):
-    subscriber = Subscriber(Client())
+    subscriber = Subscriber(RecordingClient())
     subscriber.set_pubsub_channels(request(), [])
-    recorder = Recorder()
+    recorder = RetainedRecorder()
     subscriber.send_persisted_messages(recorder)
     assert recorder.sent == []
     assert not hasattr(pool._holder(), "client")
 
 
 def test_kept_messages_of_a_class_that_calls_its_base_by_name(news):
-    subscriber = subscriber_class(path(OldStyle))(Client())
+    subscriber = subscriber_class(path(OldStyle))(RecordingClient())
     subscriber.set_pubsub_channels(request(f"/ws/{news}"), ["subscribe-user"])
-    recorder = Recorder()
+    recorder = RetainedRecorder()
     subscriber.send_persisted_messages(recorder)
     assert [payload for _, payload in recorder.sent] == [b"for john", b"old style"]
     assert recorder.sent[-1][0] is None, "who calls send() as in ws4redis does not say which channel"
@@ -303,7 +310,7 @@ def test_kept_messages_of_a_class_that_calls_its_base_by_name(news):
 
 @pytest.mark.parametrize("message", ["text", b"text", bytearray(b"text"), RedisMessage("text")])
 def test_the_recorder_takes_what_a_websocket_takes(message):
-    recorder = Recorder()
+    recorder = RetainedRecorder()
     recorder.send(message)
     recorder.send(message, True)
     recorder.send(message, binary=False)
@@ -314,7 +321,7 @@ def test_the_recorder_takes_what_a_websocket_takes(message):
 @pytest.mark.parametrize("cls", [Subscriber, Extra, OldStyle])
 def test_without_a_socket_publishing_goes_to_redis(shared_redis, redis_client, facility, cls):
     subscriber = subscriber_class(path(cls) if cls is not Subscriber else "wsloop.facilities.subscriptions.Subscriber")(
-        Client()
+        RecordingClient()
     )
     subscriber.set_pubsub_channels(request(f"/ws/{facility}"), ["publish-broadcast"])
     subscriber.publish_message({"n": 1}, expire=10)
@@ -325,7 +332,7 @@ def test_without_a_socket_publishing_goes_to_redis(shared_redis, redis_client, f
 def test_of_an_open_socket_publishing_goes_through_the_hook(with_settings):
     with_settings(WS4REDIS_EXPIRE=7)
     published = []
-    client = Client()
+    client = RecordingClient()
     client.publish_hook = lambda channels, payload, expire: published.append((set(channels), payload, expire))
     subscriber = Subscriber(client)
     subscriber._publishers = {"one", b"two"}
@@ -340,7 +347,7 @@ def test_of_an_open_socket_publishing_goes_through_the_hook(with_settings):
 
 
 def test_every_other_command_of_the_client_is_that_of_the_process(shared_redis, redis_client, facility):
-    client = Client()
+    client = RecordingClient()
     assert client.set(facility, "value", ex=10)
     assert client.get(facility) == b"value"
     assert redis_client.get(facility) == "value"

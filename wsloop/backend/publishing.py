@@ -45,7 +45,7 @@ def encode(message: Any) -> bytes:
     return strict_json.encode(message, DjangoJSONEncoder).encode()
 
 
-class Outgoing(NamedTuple):
+class OutgoingMessage(NamedTuple):
     """A message to be published.
 
     Attributes:
@@ -77,7 +77,7 @@ def check(expire: Any, key: Any = "") -> None:
         raise ValueError(f"key must be text that can be encoded as UTF-8, not {key!r}")
 
 
-def publish(client: Redis, messages: Iterable[Outgoing]) -> None:
+def publish(client: Redis, messages: Iterable[OutgoingMessage]) -> None:
     """Publish messages in order, in one round trip, and all or none of them. (In a Redis Cluster: one by one.)
 
     Raises:
@@ -87,7 +87,7 @@ def publish(client: Redis, messages: Iterable[Outgoing]) -> None:
     call(client, calls, transaction=len(calls) > 1)
 
 
-def _calls(message: Outgoing, cluster: bool) -> Iterator[Call]:
+def _calls(message: OutgoingMessage, cluster: bool) -> Iterator[Call]:
     channels = list(message.channels)
     size, ttl = message.options.size, message.options.ttl
     several = len(channels) > 1
@@ -163,4 +163,4 @@ def last_messages(client: Redis, channels: Sequence[bytes | str]) -> list[bytes 
     return list(client.mget(channels))  # type: ignore[arg-type]
 
 
-__all__ = ["Outgoing", "encode", "publish"]
+__all__ = ["OutgoingMessage", "encode", "publish"]

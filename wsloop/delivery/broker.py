@@ -15,7 +15,7 @@ line with everybody's messages, which gives two things that plain publish and su
 
 And all processes listen to one more channel, on which they are told about users whose rights have changed.
 
-Channels of facilities with a history go through :mod:`wsloop.delivery.continuity`, so that nothing is missed when the
+Channels of facilities with a history go through :mod:`wsloop.delivery.gapless`, so that nothing is missed when the
 line breaks.
 
 This module must not know WebSockets: what it tells is :class:`wsloop.delivery.events.BrokerEvents`.
@@ -39,12 +39,12 @@ from redis.exceptions import RedisError
 
 from wsloop import conf, metrics
 from wsloop.backend import keys, pool, publishing, scripts
-from wsloop.delivery.continuity import Continuity
+from wsloop.batch_queue import BatchQueue, batches
 from wsloop.delivery.events import BrokerEvents
-from wsloop.drain import Drain, batches
+from wsloop.delivery.gapless import GaplessDelivery
+from wsloop.fair_scheduler import BREATH, SLICE
 from wsloop.greenlets import log, logged
 from wsloop.protocol.messages import Position, unwrap
-from wsloop.turns import BREATH, SLICE
 
 logger = logging.getLogger("wsloop.broker")
 
@@ -59,7 +59,7 @@ class Unavailable(Exception):
     """Redis cannot be reached or does not answer in time; nothing was promised to the client yet."""
 
 
-class Publication(NamedTuple):
+class PublishRequest(NamedTuple):
     """What a socket publishes; see :meth:`Broker.publish`."""
 
     channels: Sequence[bytes]
@@ -81,7 +81,7 @@ class Broker:
     """
 
     def __init__(self, events: BrokerEvents) -> None:
-        self._continuity = Continuity(events)
+        self._gapless = GaplessDelivery(events)
         self._events = events
         self._control_channel = keys.control_channel()
         self._own_channel = f"{conf.prefix()}wsloop:{uuid.uuid4().hex}".encode()
@@ -90,9 +90,9 @@ class Broker:
         self._acknowledged: set[bytes] = set()
         self._unanswered: collections.Counter[bytes] = collections.Counter()
         self._waiting: dict[bytes, list[AsyncResult[None]]] = {}
-        self._commands: Drain[Command] = Drain(self._send_commands)
-        self._outbox: Drain[Publication] = Drain(self._send_messages)
-        self._markers: Drain[bytes] = Drain(self._send_markers)
+        self._commands: BatchQueue[Command] = BatchQueue(self._send_commands)
+        self._outbox: BatchQueue[PublishRequest] = BatchQueue(self._send_messages)
+        self._markers: BatchQueue[bytes] = BatchQueue(self._send_markers)
         self._connection: ConnectionInterface | None = None
         self._reader: gevent.Greenlet[[], None] | None = None
         self._down: Unavailable | None = None
@@ -101,15 +101,15 @@ class Broker:
         self._syncs: dict[bytes, list[AsyncResult[None]]] = {}
         self._numbers = itertools.count(1)
 
-    def attach(self, channel: bytes, heard: Callable[[bytes], None]) -> None:
+    def attach(self, channel: bytes, on_payload: Callable[[bytes], None]) -> None:
         """Listen to one more channel for as long as this process lives. Called before anything else.
 
         Args:
             channel: which.
-            heard: called with each payload; must not block.
+            on_payload: called with each payload; must not block.
         """
         self._counts[channel] = 1
-        self._attached[channel] = heard
+        self._attached[channel] = on_payload
 
     # What sockets need.
 
@@ -133,14 +133,14 @@ class Broker:
             self._counts[channel] = count + 1
             if not count:
                 new.append(channel)
-        watched = [each for each in channels if options.size and self._continuity.watch(each)]
+        watched = [each for each in channels if options.size and self._gapless.watch(each)]
         try:
             self._start()
             self._command("SUBSCRIBE", tuple(new))
             self._wait_for_acknowledgement(channels)
             for channel in set(watched).difference(new):  # had been subscribed to without its history
-                self._continuity.subscribed(channel)
-            if not self._continuity.wait(channels, conf.option("REDIS_TIMEOUT")):
+                self._gapless.subscribed(channel)
+            if not self._gapless.wait(channels, conf.option("REDIS_TIMEOUT")):
                 raise Unavailable("Redis did not tell in time where the history stands")
         except BaseException:
             self.unsubscribe(channels)
@@ -148,7 +148,7 @@ class Broker:
 
     def position(self, channel: bytes) -> Position | None:
         """Return where a channel with a history stands: at the last message that was delivered in this process."""
-        return self._continuity.position(channel)
+        return self._gapless.position(channel)
 
     def wait_for(self, positions: Mapping[bytes, Position]) -> None:
         """Return when this process has delivered all up to these positions, which another one may have done already.
@@ -181,7 +181,7 @@ class Broker:
                 del self._counts[channel]
                 self._acknowledged.discard(channel)
                 self._waiting.pop(channel, None)
-                self._continuity.forget(channel)
+                self._gapless.forget(channel)
                 gone.append(channel)
         self._command("UNSUBSCRIBE", tuple(gone))
 
@@ -230,11 +230,11 @@ class Broker:
             done: called with whether Redis has taken the message, once that is known.
             options: of the facility.
         """
-        self._outbox.put(Publication(channels, payload, expire, options, origin, done))
+        self._outbox.put(PublishRequest(channels, payload, expire, options, origin, done))
 
     def stop(self) -> None:
         """End the reader, close its connection, and look at no channel any more. May be called again."""
-        self._continuity.stop()
+        self._gapless.stop()
         if self._reader is not None:
             self._reader.kill()
             self._reader = None
@@ -347,7 +347,7 @@ class Broker:
             elif channel in self._attached:
                 self._attached[channel](payload)
             else:
-                self._continuity.arrived(channel, unwrap(payload), self._origin)
+                self._gapless.arrived(channel, unwrap(payload), self._origin)
                 return len(payload)
         elif kind in (b"subscribe", b"unsubscribe"):
             channel = response[1]
@@ -358,7 +358,7 @@ class Broker:
                     self._acknowledged.add(channel)
                     if channel == self._control_channel:
                         self._events.connected()
-                    self._continuity.subscribed(channel)
+                    self._gapless.subscribed(channel)
                     for waiter in self._waiting.pop(channel, ()):
                         waiter.set()
         return 0
@@ -406,7 +406,7 @@ class Broker:
             if not isinstance(exc, (RedisError, OSError)):
                 raise
 
-    def _send_messages(self, items: list[Publication]) -> None:
+    def _send_messages(self, items: list[PublishRequest]) -> None:
         # In a Redis Cluster what goes to one master must not fail with what goes to another.
         alone = scripts.is_cluster(pool.client())
         groups = batches(items, BATCH, BATCH_BYTES, _size)
@@ -428,16 +428,16 @@ class Broker:
             # The reader must keep up: Redis ends a subscription for which 8 MB wait for a minute, or 32 MB at once.
             gevent.sleep(0)
 
-    def _outgoing(self, message: Publication, numbers: list[bytes]) -> publishing.Outgoing:
+    def _outgoing(self, message: PublishRequest, numbers: list[bytes]) -> publishing.OutgoingMessage:
         own = (b"", b"")
         if message.origin is not None and self._own_channel in self._acknowledged:
             numbers.append(b"%d" % next(self._numbers))
             calls = len(message.channels) if scripts.is_cluster(pool.client()) else 1
             self._origins[numbers[-1]] = [message.origin] * calls
             own = (self._own_channel, b"origin " + numbers[-1])
-        return publishing.Outgoing(message.channels, message.payload, message.expire, message.options, own=own)
+        return publishing.OutgoingMessage(message.channels, message.payload, message.expire, message.options, own=own)
 
 
-def _size(message: Publication) -> int:
+def _size(message: PublishRequest) -> int:
     """Return how many bytes a message has, over all its channels."""
     return len(message.payload) * len(message.channels)

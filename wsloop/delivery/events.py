@@ -14,8 +14,8 @@ from wsloop.protocol.messages import Message, Position
 class BrokerEvents:
     """Told by :class:`wsloop.delivery.broker.Broker`, in the order of Redis; here nothing is done with it.
 
-    All but :meth:`settle` are called from the reader of the subscription and must not block. What they raise ends the
-    subscription, and :meth:`failed` is called.
+    The reader of the subscription calls all of them but :meth:`wait_for_room`; they must not block. What they raise
+    ends the subscription, and :meth:`failed` is called.
     """
 
     def message(self, channel: bytes, message: Message, origin: Any) -> None:
@@ -37,7 +37,7 @@ class BrokerEvents:
     def connected(self) -> None:
         """The subscription stands, or stands again: what was published before may have been missed."""
 
-    def settle(self, channels: Collection[bytes], timeout: float) -> None:
+    def wait_for_room(self, channels: Collection[bytes], timeout: float) -> None:
         """Return when those who listen have taken what they were given, or after ``timeout`` seconds. May block."""
 
 

@@ -20,7 +20,7 @@ from wsloop.backend import history
 from wsloop.protocol.messages import Message, Position
 
 
-class Replay:
+class HistoryMerge:
     """The way of some channels from positions to the top.
 
     Args:

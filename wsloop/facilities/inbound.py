@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Sequence
 from websockets.frames import CloseCode
 
 from wsloop import conf
+from wsloop.batch_queue import BatchQueue
 from wsloop.db import close_databases
 from wsloop.delivery.broker import Broker
-from wsloop.drain import Drain
 from wsloop.facilities import subscriptions
 from wsloop.protocol import dialects
 from wsloop.sockets.connection import Connection
@@ -26,7 +26,7 @@ from wsloop.store import RedisMessage
 logger = logging.getLogger("wsloop.handlers")
 
 
-class Listener:
+class ReadOnlyHandler:
     """The handler of a socket that may not publish: what it sends is ignored, as in ws4redis."""
 
     def __init__(self, hub: Hub) -> None:
@@ -36,7 +36,7 @@ class Listener:
         pass
 
 
-class Speaker(Listener):
+class PublishHandler(ReadOnlyHandler):
     """The handler of a socket that publishes to ``channels``.
 
     Args:
@@ -55,9 +55,9 @@ class Speaker(Listener):
 
     def received(self, connection: Connection, payload: bytes, text: bool) -> None:
         if payload != conf.heartbeat():
-            self.take(connection, payload, lambda taken: None)
+            self.publish(connection, payload, lambda taken: None)
 
-    def take(self, connection: Connection, payload: bytes, answer: Callable[[bool], None]) -> None:
+    def publish(self, connection: Connection, payload: bytes, answer: Callable[[bool], None]) -> None:
         """Publish a message, and call ``answer`` with whether Redis has taken it. Never blocks."""
         self._publish(connection, answer, self._channels, payload, conf.expire())
 
@@ -79,7 +79,7 @@ class Speaker(Listener):
         self._broker.publish(channels, payload, expire, origin=origin, done=done, options=self._options)
 
 
-class CustomSpeaker(Speaker):
+class CustomPublishHandler(PublishHandler):
     """The handler of a socket whose messages go through the ``publish_message`` of the site's own subscriber class."""
 
     def __init__(
@@ -92,15 +92,15 @@ class CustomSpeaker(Speaker):
     ) -> None:
         super().__init__(hub, broker, subscriptions.as_bytes(subscriber._publishers), echo, options)
         self._subscriber = subscriber
-        self._inbox: Drain[tuple[Connection, bytes, Callable[[bool], None]]] = Drain(self._handle)
+        self._inbox: BatchQueue[tuple[Connection, bytes, Callable[[bool], None]]] = BatchQueue(self._handle)
 
-    def take(self, connection: Connection, payload: bytes, answer: Callable[[bool], None]) -> None:
+    def publish(self, connection: Connection, payload: bytes, answer: Callable[[bool], None]) -> None:
         connection.hold()  # the socket is not read while its message is worked on
         self._inbox.put((connection, payload, answer))
 
     def _handle(self, items: list[tuple[Connection, bytes, Callable[[bool], None]]]) -> None:
         for connection, payload, answer in items:
-            answers = Answers(answer)
+            answers = AckCollector(answer)
             self._subscriber._connection.publish_hook = functools.partial(self._publish_one, connection, answers)
             try:
                 self._subscriber.publish_message(RedisMessage(payload))
@@ -113,12 +113,12 @@ class CustomSpeaker(Speaker):
         close_databases()
 
     def _publish_one(
-        self, connection: Connection, answers: Answers, channels: Sequence[bytes], payload: bytes, expire: int
+        self, connection: Connection, answers: AckCollector, channels: Sequence[bytes], payload: bytes, expire: int
     ) -> None:
         self._publish(connection, answers.another(), channels, payload, expire)
 
 
-class Answers:
+class AckCollector:
     """One answer for the several messages that a site's code may publish for one: whether all were taken."""
 
     def __init__(self, answer: Callable[[bool], None]) -> None:
@@ -142,29 +142,31 @@ class Answers:
             self._answer(self._taken)
 
 
-class Correspondent(Listener):
+class EnvelopeHandler(ReadOnlyHandler):
     """The handler of a socket that speaks ``wsloop.v1``.
 
     Args:
         hub: of the process.
-        speaker: publishes what the client wants to be published; None: it may not.
+        publisher: publishes what the client wants to be published; None: it may not.
     """
 
-    def __init__(self, hub: Hub, speaker: Speaker | None) -> None:
+    def __init__(self, hub: Hub, publisher: PublishHandler | None) -> None:
         super().__init__(hub)
         self._hub = hub
-        self._speaker = speaker
+        self._publisher = publisher
 
     def received(self, connection: Connection, payload: bytes, text: bool) -> None:
         try:
             published = dialects.parse(payload, text)
-        except dialects.Misunderstood as exc:
+        except dialects.InvalidFrame as exc:
             connection.reply(dialects.error("frame", str(exc), exc.id), True)
             return
-        if self._speaker is None:
+        if self._publisher is None:
             connection.reply(dialects.error("refused", "This socket may not publish.", published.id), True)
         else:
-            self._speaker.take(connection, published.payload, functools.partial(self._answer, connection, published.id))
+            self._publisher.publish(
+                connection, published.payload, functools.partial(self._answer, connection, published.id)
+            )
 
     def _answer(self, connection: Connection, id: int | float | str | None, taken: bool) -> None:
         if not taken:
@@ -173,4 +175,4 @@ class Correspondent(Listener):
             self._hub.send(connection, [dialects.ack(id)])
 
 
-__all__ = ["Correspondent", "CustomSpeaker", "Listener", "Speaker"]
+__all__ = ["CustomPublishHandler", "EnvelopeHandler", "PublishHandler", "ReadOnlyHandler"]

@@ -23,13 +23,13 @@ from websockets.frames import CloseCode
 from wsloop import conf, metrics
 from wsloop.backend import history, pool
 from wsloop.delivery.broker import Broker, Unavailable
-from wsloop.delivery.merge import Replay
+from wsloop.delivery.merge import HistoryMerge
 from wsloop.protocol import dialects, resume_tokens
 from wsloop.protocol.dialects import Dialect
 from wsloop.protocol.messages import Message
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
-from wsloop.sockets.joining import Joining, News
+from wsloop.sockets.joining import InitialFrames, JoinBuffer
 
 logger = logging.getLogger("wsloop.recovery")
 
@@ -61,7 +61,7 @@ class Recovery:
         self._options = options
         self._token: str | None = None
         self._recovered: bool | None = None
-        self._replay: Replay | None = None
+        self._merge: HistoryMerge | None = None
         self._messages: list[tuple[bytes, Message]] = []  # to be sent next
         self._known: set[str] = set()
         self.unfinished = False
@@ -91,23 +91,23 @@ class Recovery:
         if since is not None:
             since = present | since
             self._known = {position.id for position in since.values()}
-            replay = Replay(pool.client(), since)
-            replay.read()
-            if not replay.lost:
+            merge = HistoryMerge(pool.client(), since)
+            merge.read()
+            if not merge.lost:
                 self._token = resume_tokens.token(since, groups)
-                self._recovered, self._replay = True, replay
+                self._recovered, self._merge = True, merge
                 metrics.recovery(True)
-                self._messages = replay.take(_page_size())
-                self.unfinished = not replay.complete
+                self._messages = merge.take(_page_size())
+                self.unfinished = not merge.complete
                 if not self.unfinished:
-                    self._broker.wait_for(replay.since)
+                    self._broker.wait_for(merge.since)
                 return False
         metrics.recovery(False)
         self._recovered, self._token = False, resume_tokens.token(present, groups)
         return False
 
     def news(
-        self, joining: Joining, kept: Iterable[tuple[bytes, Message]] = (), presence: dict[str, Any] | None = None
+        self, joining: JoinBuffer, kept: Iterable[tuple[bytes, Message]] = (), presence: dict[str, Any] | None = None
     ) -> list[bytes]:
         """Return what the socket is sent first, in order.
 
@@ -116,8 +116,8 @@ class Recovery:
             kept: the last messages of its channels, with their channels.
             presence: who is there, for clients that have asked for it.
         """
-        news = News(self._dialect, self._known)
-        if self._dialect.tells:
+        news = InitialFrames(self._dialect, self._known)
+        if self._dialect.has_envelopes:
             ping = conf.option("PING_INTERVAL")
             news.tell(dialects.welcome(self._channels, self._recovered, self._token, ping, presence))
         for channel, message in kept:
@@ -146,24 +146,24 @@ class Recovery:
 
     def _step(self, connection: Connection) -> bool:
         """Send the next page, and tell whether it was the last one and the client is a member now."""
-        replay = self._replay
-        assert replay is not None
+        merge = self._merge
+        assert merge is not None
         # Live messages are kept only for what may be the last page.
-        joining = self._hub.join(self._channels) if replay.complete else None
+        joining = self._hub.join(self._channels) if merge.complete else None
         try:
             with READING:
-                replay.read(replay.since if joining else None)
+                merge.read(merge.since if joining else None)
             gevent.sleep(0)  # whoever waits for the connection gets it before the next page
-            news = News(self._dialect, self._known)
-            for channel, position in replay.lost.items():  # trimmed meanwhile: the client is too slow for this history
+            news = InitialFrames(self._dialect, self._known)
+            for channel, position in merge.lost.items():  # trimmed meanwhile: the client is too slow for this history
                 news.tell(self._dialect.lost(channel, position))
-            replay.lost.clear()
-            self._messages = replay.take(_page_size())
-            if joining is None or not replay.complete:
+            merge.lost.clear()
+            self._messages = merge.take(_page_size())
+            if joining is None or not merge.complete:
                 self._tell(news, None)
                 self._hub.send(connection, news.texts)
                 return False
-            self._broker.wait_for(replay.since)
+            self._broker.wait_for(merge.since)
             if not connection.open:
                 return False
             if joining.lost:
@@ -175,7 +175,7 @@ class Recovery:
             if joining is not None:
                 self._hub.cancel(joining)
 
-    def _tell(self, news: News, joining: Joining | None) -> None:
+    def _tell(self, news: InitialFrames, joining: JoinBuffer | None) -> None:
         """Add what was read, and after the last page what has come meanwhile; nothing may yield before it is a member.
 
         This process has delivered to others all that was read (:meth:`Broker.wait_for`), so none of it comes again but
@@ -185,7 +185,7 @@ class Recovery:
         for channel, message in messages:
             news.add(channel, message)
         if joining is not None:
-            since = {} if self._replay is None else self._replay.since
+            since = {} if self._merge is None else self._merge.since
             for channel, message in joining.messages:
                 read = since.get(channel)
                 if read is None or not message.offset or message.offset > read.offset:

@@ -57,7 +57,7 @@ class Subscriber(Store, RedisSubscriber):  # type: ignore[misc]
         payload = publishing.encode(message)
         self._connection.publish_all(self._publishers, payload, conf.expire() if expire is None else expire)
 
-    def send_persisted_messages(self, websocket: Recorder) -> None:
+    def send_persisted_messages(self, websocket: RetainedRecorder) -> None:
         """Send the last message that each channel keeps, in one round trip."""
         channels = list(self._subscription.channels)
         if channels:
@@ -67,7 +67,7 @@ class Subscriber(Store, RedisSubscriber):  # type: ignore[misc]
                     websocket.send(message, channel=channel)
 
 
-class Recorder:
+class RetainedRecorder:
     """Stands for the WebSocket until it is open: keeps what a subscriber sends to it."""
 
     closed = False
@@ -80,7 +80,7 @@ class Recorder:
         self.sent.append((channel, message.encode() if isinstance(message, str) else bytes(message)))
 
 
-class Subscription:
+class RecordingPubSub:
     """Stands for redis-py's ``PubSub``: keeps the channels that a subscriber asks for.
 
     Attributes:
@@ -114,7 +114,7 @@ class Subscription:
         self.channels.clear()
 
 
-class Client:
+class RecordingClient:
     """Stands for the Redis client of one socket's subscriber: the process's client, but for ``pubsub`` and publishing.
 
     Attributes:
@@ -125,8 +125,8 @@ class Client:
     def __init__(self) -> None:
         self.publish_hook: Callable[[Sequence[bytes], bytes, int], None] | None = None
 
-    def pubsub(self, **options: Any) -> Subscription:
-        return Subscription()
+    def pubsub(self, **options: Any) -> RecordingPubSub:
+        return RecordingPubSub()
 
     def publish(self, channel: bytes | str, message: bytes | str) -> None:
         self.publish_all([channel], publishing.encode(message), expire=0)
@@ -135,7 +135,7 @@ class Client:
         """Publish to several channels in one round trip."""
         publishing.check(expire)
         if self.publish_hook is None:
-            publishing.publish(pool.client(), [publishing.Outgoing(as_bytes(channels), payload, expire)])
+            publishing.publish(pool.client(), [publishing.OutgoingMessage(as_bytes(channels), payload, expire)])
         else:
             self.publish_hook(as_bytes(channels), payload, expire)
 

@@ -153,16 +153,16 @@ def _publish(rows: Sequence[Message]) -> list[Message]:
         except ResponseError as exc:
             # If Redis takes nothing at all (full, read-only), it is not the fault of this row: that raises.
             probe = f"{conf.prefix()}wsloop:outbox"
-            publishing.publish(client, [publishing.Outgoing([probe], b"", expire=1)])
+            publishing.publish(client, [publishing.OutgoingMessage([probe], b"", expire=1)])
             _set_aside(row, describe(exc))
         else:
             taken.append(row)
     return taken
 
 
-def _outgoing(row: Message) -> publishing.Outgoing:
+def _outgoing(row: Message) -> publishing.OutgoingMessage:
     options = conf.facility(row.facility)
-    return publishing.Outgoing(row.channels, bytes(row.payload), row.expire, options, row.key)
+    return publishing.OutgoingMessage(row.channels, bytes(row.payload), row.expire, options, row.key)
 
 
 def _set_aside(row: Message, words: str) -> None:

@@ -28,13 +28,13 @@ class Dialect:
 
     Attributes:
         name: the subprotocol.
-        tells: whether this dialect has more frames than messages.
+        has_envelopes: whether this dialect has more frames than messages.
         heartbeat: whether the heartbeat of ws4redis comes between the messages.
         ping: payload of a message that shows that the line is alive; None: there is none.
     """
 
     name = "ws4redis"
-    tells = False
+    has_envelopes = False
     heartbeat = True
     ping: bytes | None = None
 
@@ -66,7 +66,7 @@ class V1(Dialect):
     """The subprotocol ``wsloop.v1``."""
 
     name = "wsloop.v1"
-    tells = True
+    has_envelopes = True
     heartbeat = False
     ping = b'{"type": "ping"}'
 
@@ -108,14 +108,14 @@ class V1(Dialect):
         return _frame("goodbye", **content)
 
 
-class Silent(Dialect):
+class ConsumerDialect(Dialect):
     """What a consumer sends, and nothing else."""
 
     heartbeat = False
 
 
 BARE = Dialect()
-SILENT = Silent()
+CONSUMER = ConsumerDialect()
 V1_DIALECT = V1()
 DIALECTS = {each.name: each for each in (V1_DIALECT, BARE)}  # the preferred one first
 
@@ -151,7 +151,7 @@ class Published(NamedTuple):
     id: int | float | str | None = None
 
 
-class Misunderstood(Exception):
+class InvalidFrame(Exception):
     """A frame of the client is none of ``wsloop.v1``; the text says why, ``id`` is that of the frame if it has one."""
 
     def __init__(self, reason: str, id: int | float | str | None = None) -> None:
@@ -163,31 +163,31 @@ def parse(payload: bytes, text: bool) -> Published:
     """Return what a frame of a client asks for.
 
     Raises:
-        Misunderstood: if it is none of ``wsloop.v1``.
+        InvalidFrame: if it is none of ``wsloop.v1``.
     """
     if not text:
         return Published(payload)
     try:
         frame = strict_json.decode(payload, surrogates=True)  # so that the answer has the frame's id
     except ValueError as exc:
-        raise Misunderstood(f"A frame must be JSON, or binary: {exc}.") from None
+        raise InvalidFrame(f"A frame must be JSON, or binary: {exc}.") from None
     if not isinstance(frame, dict):
-        raise Misunderstood("A frame must be a JSON object.")
+        raise InvalidFrame("A frame must be a JSON object.")
     id = frame.get("id")
     if not _is_id(id):
-        raise Misunderstood(f"id must be a number, or a text of up to {MOST_ID} characters.")
+        raise InvalidFrame(f"id must be a number, or a text of up to {MOST_ID} characters.")
     if frame.get("type") != "publish":
-        raise Misunderstood('type must be "publish".', id)
+        raise InvalidFrame('type must be "publish".', id)
     if ("data" in frame) == ("base64" in frame):
-        raise Misunderstood("There must be data or base64, and not both.", id)
+        raise InvalidFrame("There must be data or base64, and not both.", id)
     try:
         if "data" in frame:
             return Published(frame["data"].encode(), id)
         return Published(base64.b64decode(frame["base64"], validate=True), id)
     except (AttributeError, TypeError, UnicodeEncodeError):
-        raise Misunderstood("data and base64 must be text.", id) from None
+        raise InvalidFrame("data and base64 must be text.", id) from None
     except ValueError:
-        raise Misunderstood("base64 is not valid.", id) from None
+        raise InvalidFrame("base64 is not valid.", id) from None
 
 
 def _presence(payload: bytes) -> bytes | None:
@@ -213,4 +213,4 @@ def _frame(kind: str, **content: Any) -> bytes:
     return strict_json.encode({"type": kind, **content}).encode()
 
 
-__all__ = ["BARE", "DIALECTS", "SILENT", "Dialect", "Misunderstood", "Published", "ack", "error", "parse", "welcome"]
+__all__ = ["BARE", "CONSUMER", "DIALECTS", "Dialect", "InvalidFrame", "Published", "ack", "error", "parse", "welcome"]

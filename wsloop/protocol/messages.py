@@ -40,14 +40,14 @@ class Message(NamedTuple):
         id: its own; the same in each channel it was published to. Empty for bare messages.
         offset: its number in the channel's history, from 1 on; 0: it is in none.
         previous: id of the message before it there.
-        several: it was published to several channels at once.
+        multi_audience: it was published to several channels at once.
     """
 
     payload: bytes
     id: str = ""
     offset: int = 0
     previous: str = ""
-    several: bool = False
+    multi_audience: bool = False
 
     @property
     def position(self) -> Position:

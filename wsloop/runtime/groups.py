@@ -24,8 +24,8 @@ from redis.exceptions import TimeoutError as RedisTimeout
 
 from wsloop import greenlets, layers
 from wsloop.backend import pool, publishing
+from wsloop.batch_queue import BatchQueue, batches
 from wsloop.delivery.broker import Broker, Unavailable
-from wsloop.drain import Drain, batches
 
 logger = logging.getLogger("wsloop.members")
 
@@ -35,14 +35,14 @@ BATCH, BATCH_BYTES = 100, 256 * 1024  # events published in one round trip, and 
 RETRY = 0.5  # seconds until it is asked again whether the subscription stands
 FULL_TTL = 10  # seconds; who sends to a consumer whose worker was killed while it was full finds out then
 
-Publication = tuple[bytes, bytes, Any]  # channel, payload, and the AsyncResult for how many have got it
+GroupEvent = tuple[bytes, bytes, Any]  # channel, payload, and the AsyncResult for how many have got it
 
 
-class Member(Protocol):
+class LocalConsumer(Protocol):
     """A consumer, as it is seen from here.
 
     Attributes:
-        channel_name: of its channel, see :meth:`Members.enter`.
+        channel_name: of its channel, see :meth:`LocalConsumers.enter`.
         subscriptions: the Redis channels of its groups, and of whose presence it watches.
     """
 
@@ -56,21 +56,21 @@ class Member(Protocol):
         """What was published meanwhile may be lost, but nothing that is published from now on. Never blocks."""
 
 
-class WorkerLine(layers.RedisLine):
+class BatchingDelivery(layers.RedisDelivery):
     """The way to other workers for the consumers of one: what they publish at the same time goes out together.
 
     One after the other they would wait for each other's answers, as the process has two connections to publish with.
     """
 
     def __init__(self) -> None:
-        self._outbox: Drain[Publication] = Drain(self._send_all)
+        self._outbox: BatchQueue[GroupEvent] = BatchQueue(self._send_all)
 
     def publish(self, channel: bytes, payload: bytes) -> int:
         reached: AsyncResult[int] = AsyncResult()
         self._outbox.put((channel, payload, reached))
         return cast(int, reached.get())
 
-    def _send_all(self, items: list[Publication]) -> None:
+    def _send_all(self, items: list[GroupEvent]) -> None:
         failure: Exception | None = None
         for batch in batches(items, BATCH, BATCH_BYTES, lambda each: len(each[1])):
             answers: list[Any] = [failure] * len(batch)
@@ -96,8 +96,8 @@ def _another(error: Exception) -> Exception:
         return error
 
 
-class Members:
-    """Implements :class:`wsloop.layers.Local`; one for each worker.
+class LocalConsumers:
+    """Implements :class:`wsloop.layers.LocalDelivery`; one for each worker.
 
     Args:
         broker: of the process.
@@ -109,11 +109,11 @@ class Members:
         self.worker = secrets.token_hex(8)
         self.channel = layers.worker_channel(self.worker)
         self._numbers = 0
-        self._consumers: dict[str, Member] = {}
-        self._subscribed: dict[bytes, dict[Member, None]] = {}
+        self._consumers: dict[str, LocalConsumer] = {}
+        self._subscribed: dict[bytes, dict[LocalConsumer, None]] = {}
         self._full: set[str] = set()
         self._resuming = False
-        self._notes: Drain[tuple[str, bool]] = Drain(self._note)
+        self._notes: BatchQueue[tuple[str, bool]] = BatchQueue(self._note)
 
     def __len__(self) -> int:
         """Return how many consumers there are."""
@@ -131,7 +131,7 @@ class Members:
                 "one, and send it from the handler"
             )
 
-    def enter(self, member: Member) -> str:
+    def enter(self, member: LocalConsumer) -> str:
         """Return the name of a new consumer's channel."""
         self._numbers += 1
         channel = f"specific.{self.worker}!{secrets.token_hex(4)}{self._numbers:x}"
@@ -171,7 +171,7 @@ class Members:
         if member is not None:
             self.unsubscribe(member, layers.group_channel(group))
 
-    def subscribe(self, member: Member, channel: bytes) -> None:
+    def subscribe(self, member: LocalConsumer, channel: bytes) -> None:
         """Have a consumer get what is published on a Redis channel; raises what :meth:`add` raises."""
         if channel in member.subscriptions:
             return
@@ -185,7 +185,7 @@ class Members:
         member.subscriptions.add(channel)
         self._subscribed.setdefault(channel, {})[member] = None
 
-    def unsubscribe(self, member: Member, channel: bytes) -> None:
+    def unsubscribe(self, member: LocalConsumer, channel: bytes) -> None:
         """Take a :meth:`subscribe` back. Never blocks."""
         if channel in member.subscriptions:
             member.subscriptions.remove(channel)
@@ -202,7 +202,7 @@ class Members:
         for member in list(self._subscribed.get(channel, ())):
             member.put(channel, payload)
 
-    def heard(self, payload: bytes) -> None:
+    def on_request(self, payload: bytes) -> None:
         """Act on what came on this worker's channel. Never blocks."""
         try:
             request = msgpack.unpackb(payload)
@@ -266,4 +266,4 @@ class Members:
             member.resumed()
 
 
-__all__ = ["Members", "WorkerLine"]
+__all__ = ["BatchingDelivery", "LocalConsumers"]

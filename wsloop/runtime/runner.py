@@ -41,15 +41,15 @@ from wsloop import conf, layers, metrics
 from wsloop.consumers import Event, SyncConsumer, begin, check_sent, encode_text, handler_name
 from wsloop.db import close_databases
 from wsloop.exceptions import Disconnected, StopConsumer
+from wsloop.fair_scheduler import BREATH, FairScheduler
 from wsloop.greenlets import logged
 from wsloop.protocol import strict_json
 from wsloop.protocol.close_codes import TOO_SLOW
 from wsloop.refusals import Refused, try_again
-from wsloop.runtime.groups import Members
+from wsloop.runtime.groups import LocalConsumers
 from wsloop.sockets.admission import NOBODY, Visitor
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
-from wsloop.turns import BREATH, Turns
 
 logger = logging.getLogger("wsloop.runner")
 
@@ -72,17 +72,17 @@ class NotUnderstood(Exception):
     """What came from Redis is no event."""
 
 
-class Consumers:
+class ConsumerRuntime:
     """What the consumers of one process share.
 
     Args:
-        hub, members: of the process.
+        hub, local_consumers: of the process.
     """
 
-    def __init__(self, hub: Hub, members: Members) -> None:
+    def __init__(self, hub: Hub, local_consumers: LocalConsumers) -> None:
         self.hub = hub
-        self.members = members
-        self.turns = Turns()
+        self.local_consumers = local_consumers
+        self.scheduler = FairScheduler()
         self.capacity, self.most_bytes = conf.option("CHANNEL_CAPACITY"), conf.option("MAX_QUEUED_BYTES")
         self.running: set[Runner] = set()  # those whose greenlet runs
         self.full: set[Runner] = set()  # those whose connection is held
@@ -123,7 +123,7 @@ class Runner:
     """One consumer and its connection.
 
     Args:
-        consumers: of the process.
+        runtime: of the process.
         consumer: just made.
         scope: of the socket.
         presence: the Redis channel on which it is told who comes and goes; None: nobody tells.
@@ -140,7 +140,6 @@ class Runner:
         "_closes",
         "_connection",
         "_consumer",
-        "_consumers",
         "_count",
         "_decision",
         "_ends_at",
@@ -151,6 +150,7 @@ class Runner:
         "_messages",
         "_opening",
         "_presence",
+        "_runtime",
         "_started_at",
         "_state",
         "_stopped",
@@ -165,13 +165,13 @@ class Runner:
 
     def __init__(
         self,
-        consumers: Consumers,
+        runtime: ConsumerRuntime,
         consumer: SyncConsumer,
         scope: dict[str, Any],
         presence: bytes | None = None,
         visitor: Visitor = NOBODY,
     ) -> None:
-        self._consumers = consumers
+        self._runtime = runtime
         self._consumer: SyncConsumer | None = consumer
         self._presence = presence if hasattr(consumer, handler_name({"type": PRESENCE_CHANGED})) else None
         self._state = State.CONNECTING
@@ -195,11 +195,11 @@ class Runner:
         self._ends_at = 0.0  # when handlers have to end that go on without the client; 0: it is there
         self.greenlet: gevent.Greenlet[[], None] | None = None
         self.subscriptions: set[bytes] = set()
-        self.channel_name = consumers.members.enter(self)
+        self.channel_name = runtime.local_consumers.enter(self)
         try:
             begin(consumer, scope, self._do, layers.get_channel_layer(), self.channel_name)
         except BaseException:
-            consumers.members.leave(self.channel_name)
+            runtime.local_consumers.leave(self.channel_name)
             raise
 
     # The handshake, in the request's greenlet.
@@ -213,7 +213,7 @@ class Runner:
         assert self._decision is not None
         if self._presence is not None:
             try:
-                self._consumers.members.subscribe(self, self._presence)
+                self._runtime.local_consumers.subscribe(self, self._presence)
             except BaseException:
                 self._end()
                 raise
@@ -242,21 +242,21 @@ class Runner:
         self._messages += 1
         if self._messages == MOST_MESSAGES:
             connection.hold()
-            self._consumers.hold(self)
+            self._runtime.hold(self)
         self._put("text" if text else "bytes", payload)
 
     def pausing(self, connection: Connection) -> None:
-        self._consumers.hub.pausing(connection)
+        self._runtime.hub.pausing(connection)
 
     def drained(self, connection: Connection) -> None:
-        self._consumers.hub.drained(connection)
+        self._runtime.hub.drained(connection)
 
     def closing(self, connection: Connection) -> None:
-        self._consumers.hub.closing(connection)
+        self._runtime.hub.closing(connection)
         self._leave(connection.close_code)
 
     def closed(self, connection: Connection) -> None:
-        self._consumers.hub.closed(connection)
+        self._runtime.hub.closed(connection)
         self._leave(connection.close_code)
         self._count_work()
 
@@ -269,12 +269,12 @@ class Runner:
     # What the channel layer brings, in the event loop or in another consumer's greenlet.
 
     def put(self, channel: bytes, payload: bytes) -> bool:
-        """See :class:`wsloop.runtime.groups.Member`."""
+        """See :class:`wsloop.runtime.groups.LocalConsumer`."""
         if self._state is State.LEFT:
             return True
         size = self._events_size + len(payload)
-        too_large = size > self._consumers.most_bytes and self._events_size > 0
-        if too_large or self._events >= self._consumers.capacity:
+        too_large = size > self._runtime.most_bytes and self._events_size > 0
+        if too_large or self._events >= self._runtime.capacity:
             metrics.lost("channel")
             if self._stuck and self._connection is not None:
                 self._connection.close(TOO_SLOW, "too slow")
@@ -289,7 +289,7 @@ class Runner:
         return len(self._inbox) - self._messages
 
     def resumed(self) -> None:
-        """See :class:`wsloop.runtime.groups.Member`."""
+        """See :class:`wsloop.runtime.groups.LocalConsumer`."""
         if self._begun and self._state is not State.LEFT and hasattr(self._consumer, handler_name({"type": RESUMED})):
             self._put(RESUMED, None)
 
@@ -311,7 +311,7 @@ class Runner:
         """Have it count for its visitor for as long as its handlers work: who comes and goes keeps no more at work."""
         if self._consumer is not None and not self._working:
             self._working = True
-            self._consumers.hub.working(self._visitor)
+            self._runtime.hub.working(self._visitor)
 
     def give_up(self) -> None:
         """There is no more time: end a handler that runs, wherever it waits, and call nothing but ``disconnect``."""
@@ -354,7 +354,7 @@ class Runner:
             self._start()
 
     def _start(self) -> None:
-        self._consumers.running.add(self)
+        self._runtime.running.add(self)
         self.greenlet = gevent.Greenlet(self._run)
         self.greenlet.runner = self  # type: ignore[attr-defined]
         hub = gevent.get_hub()
@@ -364,7 +364,7 @@ class Runner:
             self._started_at = now
             self.greenlet.switch()
         else:
-            self._consumers.turns.stand_in_line(self.greenlet.switch)
+            self._runtime.scheduler.enqueue(self.greenlet.switch)
 
     def _run(self) -> None:
         try:
@@ -374,10 +374,10 @@ class Runner:
                 self._handle(kind, content)
                 done += 1
                 if not done % TURN:
-                    self._consumers.turns.take()
+                    self._runtime.scheduler.yield_turn()
         finally:
             self.greenlet = None
-            self._consumers.running.discard(self)
+            self._runtime.running.discard(self)
             if self._inbox:  # it was ended between two handlers, by whoever holds it
                 self._start()
 
@@ -392,13 +392,13 @@ class Runner:
         except NotUnderstood:
             logger.warning("not understood: an event of %d bytes for %s", len(content), self._name())
         finally:
-            if self._connection is not None and self._messages < MOST_MESSAGES // 2 and self in self._consumers.full:
-                self._consumers.release(self)
+            if self._connection is not None and self._messages < MOST_MESSAGES // 2 and self in self._runtime.full:
+                self._runtime.release(self)
                 self._connection.release()
             if kind == "websocket.disconnect":
                 self._end()
-            elif self._events_size <= self._consumers.most_bytes / 2 and self._events <= self._consumers.capacity / 2:
-                self._consumers.members.has_room(self.channel_name)
+            elif self._events_size <= self._runtime.most_bytes / 2 and self._events <= self._runtime.capacity / 2:
+                self._runtime.local_consumers.has_room(self.channel_name)
 
     def _wants(self, kind: str) -> bool:
         """Tell whether the consumer is to be called with what was put into its inbox."""
@@ -475,18 +475,18 @@ class Runner:
 
     def _end(self) -> None:
         """Forget everything: nothing is called any more."""
-        self._consumers.release(self)
-        self._consumers.members.leave(self.channel_name)
+        self._runtime.release(self)
+        self._runtime.local_consumers.leave(self.channel_name)
         self._inbox.clear()
         self._consumer = self._connection = None
         if self._working:
             self._working = False
-            self._consumers.hub.worked(self._visitor)
+            self._runtime.hub.worked(self._visitor)
 
     # What the consumer does, in its greenlet or in one that it has spawned.
 
     def _do(self, event: Event) -> None:
-        self._consumers.members.check_thread()
+        self._runtime.local_consumers.check_thread()
         consumer = self._consumer
         check_sent(event, () if consumer is None else consumer.scope["subprotocols"])
         if event["type"] == "websocket.accept":
@@ -523,10 +523,10 @@ class Runner:
         if not connection.accepting:
             self._gone()
             return
-        self._consumers.hub.put(connection, frame)
+        self._runtime.hub.enqueue(connection, frame)
         self._count += 1
         if not self._count % TURN:
-            self._consumers.turns.take()  # a client that reads fast must not keep the others waiting
+            self._runtime.scheduler.yield_turn()  # a client that reads fast must not keep the others waiting
 
     def _gone(self) -> None:
         """Tell who sends that the client has left; not a handler of another consumer, which has its own client.
@@ -544,7 +544,7 @@ class Runner:
         self._stuck = True
         try:
             with gevent.Timeout(conf.option("PING_TIMEOUT"), False):  # type: ignore[arg-type]
-                self._consumers.hub.wait_until_clear(connection)
+                self._runtime.hub.wait_until_clear(connection)
                 clear = True
         finally:
             self._stuck = False
@@ -592,4 +592,4 @@ def _sleeps(greenlet: Any) -> bool:
     return greenlet.gr_frame is not None and greenlet.gr_frame.f_code is SLEEP
 
 
-__all__ = ["Consumers", "Runner"]
+__all__ = ["ConsumerRuntime", "Runner"]

@@ -19,16 +19,16 @@ class Visitor(NamedTuple):
         session: its key, a secret; None without one.
         address: where it comes from; None if that is not counted.
         expires: when session or token end, in seconds since the epoch; None: never.
-        proof: a hash of what signed the user in; another one, and the user has to sign in again.
-        rights: a hash of the user's groups and the like; another one, and the socket's channels may be others.
+        auth_hash: a hash of what signed the user in; another one, and the user has to sign in again.
+        permissions_hash: a hash of the user's groups and the like; another one, and the socket may have other channels.
     """
 
     user: Any = None
     session: str | None = None
     address: str | None = None
     expires: float | None = None
-    proof: int = 0
-    rights: int = 0
+    auth_hash: int = 0
+    permissions_hash: int = 0
 
 
 NOBODY = Visitor()

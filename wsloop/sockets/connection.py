@@ -91,13 +91,13 @@ class Connection:
 
     Attributes:
         dialect: what is spoken.
-        place: for presence: the facility, and the name of the user; None where it is not counted.
+        presence_scope: for presence: the facility, and the name of the user; None where it is not counted.
         bounds: what the client may do.
         window_bits: how messages to this client may be compressed, see :func:`encode`; 0: not at all.
         channels: for the hub: what this connection is subscribed to.
         visitor: for the hub: who is behind it.
         shared: counts the frames of all connections of the same user or address; None: they do not count together.
-        heard: for the hub: whether there was a sign of life since the hub last looked.
+        alive: for the hub: whether there was a sign of life since the hub last looked.
     """
 
     __slots__ = (
@@ -116,11 +116,11 @@ class Connection:
         "_sent",
         "_transport",
         "_writing",
+        "alive",
         "bounds",
         "channels",
         "dialect",
-        "heard",
-        "place",
+        "presence_scope",
         "shared",
         "visitor",
         "window_bits",
@@ -160,9 +160,9 @@ class Connection:
         self.shared: Bucket | None = None
         self.channels: tuple[bytes, ...] = ()
         self.dialect = dialect
-        self.place: Any = None
+        self.presence_scope: Any = None
         self.visitor: Any = None
-        self.heard = True
+        self.alive = True
 
     def start(self) -> None:
         """Begin to read."""
@@ -200,7 +200,7 @@ class Connection:
         return self.bounds.latest_only
 
     @property
-    def behind(self) -> bool:
+    def lagging(self) -> bool:
         """Whether it is not read fast enough for all messages, and older ones have to give way."""
         return self._latest is not None or (self._writing and self.latest_only)
 
@@ -348,7 +348,7 @@ class Connection:
             waiting = self._queued_bytes
             self._writing = False
             self.flush()
-            self.heard = self.heard or self._queued_bytes < waiting  # it reads, if slowly
+            self.alive = self.alive or self._queued_bytes < waiting  # it reads, if slowly
             self._watch()
             if self._queue is None:
                 self._handler.drained(self)
@@ -363,7 +363,7 @@ class Connection:
         if self._protocol.eof_sent:
             self._pause()  # closing: whatever comes is thrown away, but not at any speed
             return
-        self.heard = True
+        self.alive = True
         count = 0
         step = COMPRESSED_SLICE if self._protocol.extensions else SLICE
         for start in range(0, len(data), step):

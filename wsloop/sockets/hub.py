@@ -34,12 +34,12 @@ from wsloop.protocol.messages import Message, Position
 from wsloop.sockets.admission import NOBODY, Visitor, most_connections
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.index import Index
-from wsloop.sockets.joining import Joining, is_text
+from wsloop.sockets.joining import JoinBuffer, is_text
 from wsloop.sockets.limits import Bucket
 
 TICK = 1.0  # seconds between two turns of the timer
 HEARTBEAT_INTERVAL = 4  # ticks; as in ws4redis
-MOST_SEVERAL = 20_000  # channels of messages to several of them that are remembered, until all have come
+MOST_MULTI_AUDIENCE = 20_000  # channels of messages to several of them that are remembered, until all have come
 PAUSE = 0.01  # seconds for which a connection that trickles is not read, at the least
 RESUMED = 20  # connections read again after such a pause: thousands that trickle cost no more than these
 
@@ -70,17 +70,17 @@ class Hub:
         self._left = left
         self._expired = expired
         # By dialect, and whether of unread messages the newest alone counts.
-        self._members: dict[tuple[Dialect, bool], Index[bytes]] = {
+        self._subscribers: dict[tuple[Dialect, bool], Index[bytes]] = {
             (dialect, latest_only): Index() for dialect in DIALECTS.values() for latest_only in (False, True)
         }
         # Of messages to several channels, by their ids, on which they have come.
-        self._several: collections.OrderedDict[str, set[bytes]] = collections.OrderedDict()
-        self._several_size = 0
+        self._multi_audience: collections.OrderedDict[str, set[bytes]] = collections.OrderedDict()
+        self._multi_audience_size = 0
         self._draining: dict[Connection, Event] = {}
         self.users: Index[Any] = Index()
         self.sessions: Index[str] = Index()
         self._addresses: Index[str] = Index()
-        self._joining: set[Joining] = set()
+        self._joining: set[JoinBuffer] = set()
         self._working: collections.Counter[Visitor] = collections.Counter()
         self._portions: list[set[Connection]] = [set() for _ in range(conf.option("PING_INTERVAL"))]
         self._closing: dict[Connection, float] = {}
@@ -103,7 +103,7 @@ class Hub:
         """The open connections."""
         return set().union(*self._portions)
 
-    def crowded(self, visitor: Visitor | None = None, joined: int = 0) -> str | None:
+    def exceeded_limit(self, visitor: Visitor | None = None, joined: int = 0) -> str | None:
         """Return the setting whose bound leaves no room for one more connection, or None if there is room.
 
         Args:
@@ -125,13 +125,13 @@ class Hub:
                         return setting
         return None
 
-    def join(self, channels: Iterable[bytes], visitor: Visitor = NOBODY) -> Joining:
+    def join(self, channels: Iterable[bytes], visitor: Visitor = NOBODY) -> JoinBuffer:
         """Begin to keep what arrives on ``channels``, until :meth:`complete` or :meth:`cancel`."""
-        joining = Joining(channels, conf.option("MAX_QUEUED_BYTES"), visitor)
+        joining = JoinBuffer(channels, conf.option("MAX_QUEUED_BYTES"), visitor)
         self._joining.add(joining)
         return joining
 
-    def cancel(self, joining: Joining) -> None:
+    def cancel(self, joining: JoinBuffer) -> None:
         """Stop keeping; the socket was not opened."""
         self._joining.discard(joining)
 
@@ -145,7 +145,7 @@ class Hub:
         if not self._working[visitor]:
             del self._working[visitor]
 
-    def complete(self, joining: Joining, connection: Connection, news: Callable[[], Iterable[bytes]]) -> None:
+    def complete(self, joining: JoinBuffer, connection: Connection, news: Callable[[], Iterable[bytes]]) -> None:
         """Make ``connection`` a member of the channels, after writing ``news()`` to it. In one step: nothing yields."""
         connection.visitor = joining.visitor
         if not self:
@@ -158,12 +158,12 @@ class Hub:
         connection.start()
         self.enter(joining, connection, news)
 
-    def enter(self, joining: Joining, connection: Connection, news: Callable[[], Iterable[bytes]]) -> None:
+    def enter(self, joining: JoinBuffer, connection: Connection, news: Callable[[], Iterable[bytes]]) -> None:
         """Make an open connection a member of the channels, after writing ``news()`` to it. In one step."""
         self._joining.discard(joining)
         connection.channels = joining.channels
         for channel in joining.channels:
-            self._members[connection.dialect, connection.latest_only].add(channel, connection)
+            self._subscribers[connection.dialect, connection.latest_only].add(channel, connection)
         first = b"".join(connection.frame(payload, is_text(payload)) for payload in news())
         if first:
             connection.enqueue(first)  # as one: several kept messages are no sign of a slow client
@@ -185,26 +185,26 @@ class Hub:
             if channel in joining.channels:
                 joining.add(channel, message)
         before: set[bytes] = set()
-        if message.several:
-            before = self._several.setdefault(message.id, before)
-            self._several_size += channel not in before
-            while self._several_size > MOST_SEVERAL and len(self._several) > 1:
-                self._several_size -= len(self._several.popitem(last=False)[1])
+        if message.multi_audience:
+            before = self._multi_audience.setdefault(message.id, before)
+            self._multi_audience_size += channel not in before
+            while self._multi_audience_size > MOST_MULTI_AUDIENCE and len(self._multi_audience) > 1:
+                self._multi_audience_size -= len(self._multi_audience.popitem(last=False)[1])
         first = not self._dirty
-        for (dialect, latest_only), index in self._members.items():
+        for (dialect, latest_only), index in self._subscribers.items():
             members = index[channel]
             if not members:
                 continue
             put = self._replace if latest_only else self._enqueue
             if before:
-                known = [each for each in members if not (each.behind or before.isdisjoint(each.channels))]
+                known = [each for each in members if not (each.lagging or before.isdisjoint(each.channels))]
                 if known:
                     members = set(members).difference(known)
                     # Under a name of its own: it must not take the place of a message that is not read yet.
                     put(channel + b"\0position", dialect.position(channel, message), known)
             if origin is not None and origin in members:
                 members = [each for each in members if each is not origin]
-                if dialect.tells:
+                if dialect.has_envelopes:
                     put(channel, dialect.message(channel, message, own=True), [origin])
             put(channel, dialect.message(channel, message), members)
         before.add(channel)
@@ -215,7 +215,7 @@ class Hub:
         """Tell every member of ``channel`` that messages are lost, and where it goes on."""
         for joining in self._joining:
             joining.lost = joining.lost or channel in joining.channels
-        for (dialect, _), index in self._members.items():
+        for (dialect, _), index in self._subscribers.items():
             text = dialect.lost(channel, position)
             if text is not None:
                 self._send(encode(text, True), list(index[channel]))
@@ -263,7 +263,7 @@ class Hub:
             log(connection.flush, exc)
             connection.abort()
 
-    def put(self, connection: Connection, frame: bytes) -> None:
+    def enqueue(self, connection: Connection, frame: bytes) -> None:
         """Put a frame down for one connection; it leaves with what else this turn of the loop brings."""
         if connection.enqueue(frame):
             if not self._dirty:
@@ -285,12 +285,12 @@ class Hub:
             event = self._draining.setdefault(connection, Event())
             event.wait()
 
-    def settle(self, channels: Iterable[bytes], timeout: float) -> None:
+    def wait_for_room(self, channels: Iterable[bytes], timeout: float) -> None:
         """Return when no member has more than half of what may wait for it, or after ``timeout`` seconds. Blocks."""
         members = {
             each
             for channel in channels
-            for (_, latest_only), index in self._members.items()
+            for (_, latest_only), index in self._subscribers.items()
             if not latest_only
             for each in index[channel]
         }
@@ -342,7 +342,7 @@ class Hub:
             return False
         portion.remove(connection)
         for channel in connection.channels:
-            self._members[connection.dialect, connection.latest_only].remove(channel, connection)
+            self._subscribers[connection.dialect, connection.latest_only].remove(channel, connection)
         self.drained(connection)
         self._left(connection)
         return True
@@ -376,7 +376,7 @@ class Hub:
         """End connections whose answer to a ping is due."""
         for connection in self._pinged.pop(self._ticks, ()):
             # One that is held is not read, so it cannot be heard.
-            if not connection.heard and not connection.held and connection.open:
+            if not connection.alive and not connection.held and connection.open:
                 metrics.reached("PING_TIMEOUT")
                 connection.close(TOO_SLOW, "no answer to a ping")
                 connection.abort()
@@ -403,7 +403,7 @@ class Hub:
         if not connections:
             return
         for connection in connections:
-            connection.heard = False
+            connection.alive = False
             self.watch_expiry(connection)
         # An answer must be there before the next ping asks again.
         deadline = min(conf.option("PING_TIMEOUT"), len(self._portions))

@@ -18,7 +18,7 @@ def is_text(payload: bytes) -> bool:
     return True
 
 
-class Joining:
+class JoinBuffer:
     """What arrives on ``channels`` for a socket that is not open yet.
 
     Attributes:
@@ -46,7 +46,7 @@ class Joining:
         if not self.too_much:
             self.messages.append((channel, message))
 
-    def kept(self, persisted: Sequence[tuple[bytes | None, bytes]], count: int) -> list[tuple[bytes, Message]]:
+    def retained(self, persisted: Sequence[tuple[bytes | None, bytes]], count: int) -> list[tuple[bytes, Message]]:
         """Return those of the kept messages that are not among those which have been published meanwhile.
 
         Args:
@@ -55,17 +55,17 @@ class Joining:
                 message that is among them is the same one; later equal ones are others.
         """
         known = self.messages[:count]
-        kept = []
+        retained = []
         for channel, payload in persisted:
             twin = next((one for one in known if one[1].payload == payload and channel in (one[0], None)), None)
             if twin is None:
-                kept.append((channel or b"", Message(payload)))
+                retained.append((channel or b"", Message(payload)))
             elif channel is None:
                 known.remove(twin)
-        return kept
+        return retained
 
 
-class News:
+class InitialFrames:
     """What a socket is sent before it is a member of its channels, in its dialect, nothing twice.
 
     Args:

@@ -23,7 +23,7 @@ class Member(Protocol):
 
 
 class Memory:
-    """Implements :class:`wsloop.layers.Local` and :class:`wsloop.layers.Line`.
+    """Implements :class:`wsloop.layers.LocalDelivery` and :class:`wsloop.layers.RemoteDelivery`.
 
     Attributes:
         scheduler: runs the handlers of all consumers of this test.
@@ -32,7 +32,7 @@ class Memory:
         worker: what the names of channels begin with.
     """
 
-    def __init__(self, before: tuple[layers.Local | None, layers.Line]) -> None:
+    def __init__(self, before: tuple[layers.LocalDelivery | None, layers.RemoteDelivery]) -> None:
         self.scheduler = Scheduler()
         self.users = 0
         self.before = before
@@ -99,34 +99,34 @@ class Memory:
 def own() -> Iterator[Memory]:
     """Let the process's channel layer be one in memory, for a test."""
     layer = layers.get_channel_layer()
-    memory = Memory((layer.local, layer.line))
-    layer.local = layer.line = memory
+    memory = Memory((layer.local, layer.remote))
+    layer.local = layer.remote = memory
     try:
         yield memory
     finally:
-        layer.local, layer.line = memory.before
+        layer.local, layer.remote = memory.before
 
 
 @contextlib.contextmanager
 def use() -> Iterator[Memory]:
     """Let the process's channel layer be one in memory, that of the test if it has one."""
     layer = layers.get_channel_layer()
-    memory = layer.line if isinstance(layer.line, Memory) else Memory((layer.local, layer.line))
-    layer.local = layer.line = memory
+    memory = layer.remote if isinstance(layer.remote, Memory) else Memory((layer.local, layer.remote))
+    layer.local = layer.remote = memory
     memory.users += 1
     try:
         yield memory
     finally:
         memory.users -= 1
-        if not memory.users and layer.line is memory:
-            layer.local, layer.line = memory.before
+        if not memory.users and layer.remote is memory:
+            layer.local, layer.remote = memory.before
 
 
 def forget() -> None:
     """Let the channel layer be what it was, also if a test has left consumers behind."""
     layer = layers.get_channel_layer()
-    while isinstance(layer.line, Memory):
-        layer.local, layer.line = layer.line.before
+    while isinstance(layer.remote, Memory):
+        layer.local, layer.remote = layer.remote.before
 
 
 __all__ = ["Memory", "forget", "own", "use"]

@@ -84,7 +84,7 @@ class Recorder:
 
     # What publishing and reading call.
 
-    def publish(self, client: Any, messages: Iterable[publishing.Outgoing]) -> None:
+    def publish(self, client: Any, messages: Iterable[publishing.OutgoingMessage]) -> None:
         """See :func:`wsloop.backend.publishing.publish`."""
         for message in messages:
             self._number += 1
@@ -113,7 +113,7 @@ class Recorder:
         tops = [self._histories.get(channel.decode()) for channel, _ in questions]
         return [Page([], entries[-1].message.position if entries else Position(0, new_id()), True) for entries in tops]
 
-    def _keep(self, channel: str, message: publishing.Outgoing) -> None:
+    def _keep(self, channel: str, message: publishing.OutgoingMessage) -> None:
         entries = self._histories.setdefault(channel, [])
         offset, previous = entries[-1].message.position if entries else (0, "")
         kept = Message(message.payload, f"test-{self._number}", offset + 1, previous, len(message.channels) > 1)

@@ -29,7 +29,7 @@ from redis.exceptions import RedisError
 
 from wsloop import signals
 from wsloop.backend import pool, scripts
-from wsloop.drain import Drain
+from wsloop.batch_queue import BatchQueue
 from wsloop.greenlets import log, logged
 from wsloop.presence import Place, presence_channel, presence_keys
 
@@ -92,8 +92,8 @@ class Presence:
         self._refresh_at = 0.0
         self._steady_since = 0.0
         self._failing = False
-        self._changes: Drain[tuple[Place, bool]] = Drain(self._tell)
-        self._signals: Drain[tuple[Signal, str]] = Drain(self._send_signals)
+        self._changes: BatchQueue[tuple[Place, bool]] = BatchQueue(self._tell)
+        self._signals: BatchQueue[tuple[Signal, str]] = BatchQueue(self._send_signals)
         self._timer: Any = gevent.get_hub().loop.timer(TICK, TICK)
 
     def entered(self, facility: str, user: str | None) -> None:
@@ -161,7 +161,7 @@ class Presence:
         if not self._places:
             self._timer.stop()
 
-    # In the greenlet of the Drain.
+    # In the greenlet of the BatchQueue.
 
     def _tell(self, items: list[tuple[Place, bool]]) -> None:
         """Tell Redis of places: of all who are there, or of what has changed."""

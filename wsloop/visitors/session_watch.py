@@ -7,8 +7,8 @@ saves its users often costs one question each ``ROUND`` seconds, however many no
 
 Notices can be missed: while Redis cannot be reached, and by a socket that is just being opened. So all sockets are
 looked at when the subscription stands again, and a new one if there was a notice since its handshake began
-(:meth:`Access.mark`). Some changes give no notice at all, such as sessions deleted by SQL: each session is asked for
-again after ``ASK_AGAIN`` seconds, and its user with it.
+(:meth:`SessionWatch.generation`). Some changes give no notice at all, such as sessions deleted by SQL: each session is
+asked for again after ``ASK_AGAIN`` seconds, and its user with it.
 
 This module must not know Redis, nor the protocol of WebSockets.
 """
@@ -25,8 +25,8 @@ import gevent
 from django.contrib.auth import get_user_model
 
 from wsloop import conf, greenlets
+from wsloop.batch_queue import BatchQueue
 from wsloop.db import give_back
-from wsloop.drain import Drain
 from wsloop.identity import find_users, next_look, session_ends
 from wsloop.protocol.close_codes import RIGHTS_CHANGED, SIGNED_OUT
 from wsloop.sockets.connection import Connection
@@ -42,13 +42,7 @@ SPREAD = 1.0  # seconds within which workers begin to look at all of their socke
 RETRY = 5.0  # seconds until those are looked at again that could not be
 
 
-# Who it is.
-
-
-# Whether it is still so.
-
-
-class Access:
+class SessionWatch:
     """Closes the sockets of this process whose users may no longer have them.
 
     Args:
@@ -57,13 +51,13 @@ class Access:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._mark = 0
+        self._generation = 0
         self._due: dict[Connection, bool] = {}  # with whether the session is to be looked at too
-        self._looking: Drain[None] = Drain(self._look)
+        self._looking: BatchQueue[None] = BatchQueue(self._look)
 
-    def heard(self, payload: bytes) -> None:
+    def on_notice(self, payload: bytes) -> None:
         """Act on a notice of :mod:`wsloop.signals`. Never blocks."""
-        self._mark += 1
+        self._generation += 1
         try:
             notice = json.loads(payload)
             users, session = notice.get("users", ()), notice.get("session")
@@ -83,8 +77,8 @@ class Access:
 
     def connected(self) -> None:
         """Look at all sockets soon: notices may have been missed. Never blocks."""
-        self._mark += 1
-        connections = self._hub.connections  # others that are being opened are looked at because of the mark
+        self._generation += 1
+        connections = self._hub.connections  # others that are being opened are looked at because of the generation
         if connections:
             greenlets.spawn_later(random.uniform(0, SPREAD), self._put, connections)
 
@@ -96,9 +90,9 @@ class Access:
             else:
                 self._put([connection])
 
-    def mark(self) -> int:
+    def generation(self) -> int:
         """Return a number to be compared: if it is another one later, there have been notices in between."""
-        return self._mark
+        return self._generation
 
     def recheck(self, connection: Connection) -> None:
         """Look at a connection whose handshake began before the last notice. Never blocks."""
@@ -140,14 +134,14 @@ class Access:
             self._put([connection], session)
 
     def _check(self, batch: dict[Connection, bool]) -> None:
-        users = find_users({each.visitor.user for each in batch if each.visitor.proof})
+        users = find_users({each.visitor.user for each in batch if each.visitor.auth_hash})
         for connection in batch:
             present = users.get(connection.visitor.user)
-            if not connection.visitor.proof:
+            if not connection.visitor.auth_hash:
                 continue
-            if present is None or present[0] != connection.visitor.proof:
+            if present is None or present[0] != connection.visitor.auth_hash:
                 connection.close(SIGNED_OUT, "signed out")
-            elif present[1] != connection.visitor.rights:
+            elif present[1] != connection.visitor.permissions_hash:
                 connection.close(RIGHTS_CHANGED, "your rights have changed")
         with_session = [each for each, session in batch.items() if session and each.visitor.session and each.open]
         ends = session_ends({each.visitor.session for each in with_session}) if with_session else {}
@@ -160,4 +154,4 @@ class Access:
                 self._hub.watch_expiry(connection)
 
 
-__all__ = ["Access"]
+__all__ = ["SessionWatch"]

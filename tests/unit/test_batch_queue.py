@@ -7,12 +7,12 @@ import gevent
 from gevent.event import Event
 
 from tests.unit.peer import WAIT, turn
-from wsloop.drain import Drain
+from wsloop.batch_queue import BatchQueue
 
 
 def test_items_are_handled_in_order_as_many_at_once_as_have_gathered():
     batches = []
-    drain = Drain(batches.append)
+    drain = BatchQueue(batches.append)
     for number in range(5):
         drain.put(number)
     assert len(drain) == 5
@@ -33,7 +33,7 @@ def test_what_is_put_while_items_are_handled_comes_after_them():
         elif "last" in items:
             done.set()
 
-    drain = Drain(handle)
+    drain = BatchQueue(handle)
     drain.put("first")
     turn()
     drain.put("last")
@@ -47,7 +47,7 @@ def test_what_is_put_while_items_are_handled_comes_after_them():
 
 def test_it_works_again_after_it_has_run_empty():
     handled = []
-    drain = Drain(handled.extend)
+    drain = BatchQueue(handled.extend)
     for number in range(3):
         drain.put(number)
         turn()
@@ -65,7 +65,7 @@ def test_it_works_again_after_its_greenlet_was_killed():
             Event().wait()
         handled.extend(items)
 
-    drain = Drain(handle)
+    drain = BatchQueue(handle)
     drain.put("stuck")
     assert started.wait(WAIT)
     greenlets.pop().kill()
@@ -76,7 +76,7 @@ def test_it_works_again_after_its_greenlet_was_killed():
 
 def test_callbacks_of_the_event_loop_may_put():
     handled = Event()
-    drain = Drain(lambda items: handled.set())
+    drain = BatchQueue(lambda items: handled.set())
     gevent.get_hub().loop.run_callback(drain.put, "item")
     assert handled.wait(WAIT)
 
@@ -85,7 +85,7 @@ def test_no_greenlet_and_no_item_is_kept_without_work():
     class Item:
         pass
 
-    drain = Drain(lambda items: items.clear())
+    drain = BatchQueue(lambda items: items.clear())
     item = Item()
     reference = weakref.ref(item)
     gc.disable()
@@ -106,7 +106,7 @@ def test_what_fails_is_logged_and_what_comes_next_is_handled(caplog):
         if "bad" in items:
             raise ZeroDivisionError("by zero")
 
-    drain = Drain(handle)
+    drain = BatchQueue(handle)
     drain.put("bad")
     turn()
     drain.put("good")

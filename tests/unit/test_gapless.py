@@ -12,9 +12,9 @@ from tests.integration.harness import wait_until
 from tests.unit.peer import WAIT, events, turn
 from wsloop import conf
 from wsloop.backend import history, keys, pool, publishing
-from wsloop.backend.publishing import Outgoing
-from wsloop.delivery import continuity as module
-from wsloop.delivery.continuity import Continuity
+from wsloop.backend.publishing import OutgoingMessage
+from wsloop.delivery import gapless as module
+from wsloop.delivery.gapless import GaplessDelivery
 
 A, B = b"unit:broadcast:a", b"unit:user:john:a"
 OPTIONS = conf.Facility(size=1000, ttl=60)
@@ -69,10 +69,10 @@ def line(reads, monkeypatch):
     monkeypatch.setattr(random, "uniform", lambda a, b: (a + b) / 2)
     line = Lines(reads)
     yield line
-    for channel in list(line.continuity._lines):
-        line.continuity.forget(channel)
-    if line.continuity._checking is not None:
-        line.continuity._checking.kill()
+    for channel in list(line.gapless._channels):
+        line.gapless.forget(channel)
+    if line.gapless._checking is not None:
+        line.gapless._checking.kill()
 
 
 class Lines:
@@ -80,7 +80,7 @@ class Lines:
         self.told = []
         self.origins = []
         self.reads = reads
-        self.continuity = Continuity(events(message=self._deliver, lost=self._lost))
+        self.gapless = GaplessDelivery(events(message=self._deliver, lost=self._lost))
 
     def _deliver(self, channel, message, origin):
         self.told.append((channel, message.payload.decode()))
@@ -94,22 +94,22 @@ class Lines:
 
     def watch(self, *channels):
         for channel in channels:
-            assert self.continuity.watch(channel)
-            self.continuity.subscribed(channel)
-        assert self.continuity.wait(channels, WAIT)
+            assert self.gapless.watch(channel)
+            self.gapless.subscribed(channel)
+        assert self.gapless.wait(channels, WAIT)
 
     def publish(self, *texts, channel=A, options=OPTIONS):
         """Publish, and return what would arrive."""
-        publishing.publish(pool.client(), [Outgoing([channel], text.encode(), 0, options) for text in texts])
+        publishing.publish(pool.client(), [OutgoingMessage([channel], text.encode(), 0, options) for text in texts])
         return [entry.message for entry in history.latest(pool.client(), channel, len(texts))]
 
     def arrive(self, *messages, channel=A):
         for message in messages:
-            self.continuity.arrived(channel, message, f"origin of {message.payload.decode()}")
+            self.gapless.arrived(channel, message, f"origin of {message.payload.decode()}")
 
     def settle(self):
         """Wait until nothing is missing any more."""
-        lines = self.continuity._lines.values()
+        lines = self.gapless._channels.values()
         wait_until(lambda: all(line.waiting is None for line in lines), what="the end of catching up")
 
 
@@ -124,7 +124,7 @@ def top(channel=A):
 def test_a_line_begins_where_the_history_stands_when_it_is_subscribed(line):
     line.publish("old")
     line.watch(A)
-    assert line.continuity.position(A) == top()
+    assert line.gapless.position(A) == top()
     line.arrive(*line.publish("new"))
     assert line.told == [(A, "new")]
     assert line.origins == ["origin of new"]
@@ -132,16 +132,16 @@ def test_a_line_begins_where_the_history_stands_when_it_is_subscribed(line):
 
 def test_the_position_is_unknown_before_redis_has_answered(line, reads):
     reads.before.clear()
-    assert line.continuity.watch(A)
-    assert not line.continuity.watch(A), "it is there already"
-    line.continuity.subscribed(A)
-    assert line.continuity.position(A) is None
-    assert not line.continuity.wait([A], 0.01)
+    assert line.gapless.watch(A)
+    assert not line.gapless.watch(A), "it is there already"
+    line.gapless.subscribed(A)
+    assert line.gapless.position(A) is None
+    assert not line.gapless.wait([A], 0.01)
     first, second = line.publish("first", "second")
     line.arrive(first)
     reads.before.set()
-    assert line.continuity.wait([A], WAIT)
-    assert line.continuity.position(A) == second.position
+    assert line.gapless.wait([A], WAIT)
+    assert line.gapless.position(A) == second.position
     line.arrive(second, *line.publish("third"))
     assert line.texts() == ["third"], "what came before is from before the subscription stood"
 
@@ -149,30 +149,30 @@ def test_the_position_is_unknown_before_redis_has_answered(line, reads):
 def test_what_arrives_behind_the_top_that_was_read_is_delivered(line, reads):
     reads.behind.clear()
     line.publish("old")
-    assert line.continuity.watch(A)
-    line.continuity.subscribed(A)
+    assert line.gapless.watch(A)
+    line.gapless.subscribed(A)
     wait_until(lambda: reads.questions, what="the question")
     turn()
     line.arrive(*line.publish("new", "newer"))
     reads.behind.set()
-    assert line.continuity.wait([A], WAIT)
+    assert line.gapless.wait([A], WAIT)
     line.settle()
     assert line.texts() == ["new", "newer"]
 
 
 def test_a_channel_that_never_had_a_message_begins_with_an_id_of_its_own(line):
     line.watch(A)
-    assert line.continuity.position(A).offset == 0
+    assert line.gapless.position(A).offset == 0
     line.arrive(*line.publish("first"))
     assert line.told == [(A, "first")]
 
 
 def test_lines_of_facilities_with_other_options(line):
-    assert line.continuity.watch(A)
-    assert line.continuity.watch(B)
-    line.continuity.subscribed(A)
-    line.continuity.subscribed(B)
-    assert line.continuity.wait([A, B, b"no line"], WAIT)
+    assert line.gapless.watch(A)
+    assert line.gapless.watch(B)
+    line.gapless.subscribed(A)
+    line.gapless.subscribed(B)
+    assert line.gapless.wait([A, B, b"no line"], WAIT)
     line.arrive(*line.publish("to all"))
     line.arrive(*line.publish("to john", channel=B), channel=B)
     assert line.told == [(A, "to all"), (B, "to john")]
@@ -183,7 +183,7 @@ def test_channels_without_a_history_pass(line):
     line.watch(A)
     line.arrive(module.Message(b"published by another program"))
     assert line.told == [(b"other", "bare"), (A, "published by another program")]
-    assert line.continuity.position(b"other") is None
+    assert line.gapless.position(b"other") is None
 
 
 # What is missing.
@@ -207,8 +207,8 @@ def test_what_was_missed_while_the_subscription_was_away_comes_when_it_stands_ag
     line.arrive(*line.publish("before"))
     line.publish("missed")
     line.publish("missed too", channel=B)
-    line.continuity.subscribed(A)
-    line.continuity.subscribed(B)
+    line.gapless.subscribed(A)
+    line.gapless.subscribed(B)
     line.settle()
     assert line.texts(A) == ["before", "missed"]
     assert line.texts(B) == ["missed too"]
@@ -263,14 +263,14 @@ def test_a_subscription_that_comes_back_again_while_it_is_read_doubles_nothing(l
     line.watch(A)
     line.publish("1")
     first, second = reads.hold(2), reads.hold(3, before)
-    line.continuity.subscribed(A)
+    line.gapless.subscribed(A)
     wait_until(lambda: len(reads.questions) == 2, what="the question")
-    line.continuity.subscribed(A)
+    line.gapless.subscribed(A)
     first.set()
     wait_until(lambda: len(reads.questions) == 3, what="the second question")
     line.arrive(*line.publish("2"))
     second.set()
-    wait_until(lambda: not line.continuity._behind._running, what="the end of the questions")
+    wait_until(lambda: not line.gapless._behind._running, what="the end of the questions")
     line.arrive(*line.publish("3"))
     line.settle()
     assert line.texts() == ["1", "2", "3"]
@@ -281,13 +281,13 @@ def test_what_was_missed_behind_an_answer_that_comes_late_is_asked_for_again(lin
     line.watch(A)
     line.publish("1")
     first = reads.hold(2)
-    line.continuity.subscribed(A)
+    line.gapless.subscribed(A)
     wait_until(lambda: len(reads.questions) == 2, what="the question")
     wait_until(lambda: reads.answers == 2, what="the answer")
     line.publish("2")
-    line.continuity.subscribed(A)
+    line.gapless.subscribed(A)
     first.set()
-    wait_until(lambda: not line.continuity._behind._running, what="the end of the questions")
+    wait_until(lambda: not line.gapless._behind._running, what="the end of the questions")
     assert line.texts() == ["1", "2"]
 
 
@@ -323,7 +323,7 @@ def test_more_than_may_wait_is_read_instead(line, reads, monkeypatch):
     turn()
     for number in range(2, 40):
         line.arrive(*line.publish(str(number)))
-        (watched,) = line.continuity._lines.values()
+        (watched,) = line.gapless._channels.values()
         assert sum(len(each[-2].payload) for each in watched.waiting) <= 10  # number, message, origin
     reads.behind.set()
     line.settle()
@@ -335,9 +335,9 @@ def test_more_than_may_wait_is_read_instead(line, reads, monkeypatch):
 def test_many_channels_are_read_in_few_questions(line, reads):
     channels = [b"unit:%d" % number for number in range(2 * module.AT_ONCE + 1)]
     for channel in channels:
-        line.continuity.watch(channel)
-        line.continuity.subscribed(channel)
-    assert line.continuity.wait(channels, WAIT)
+        line.gapless.watch(channel)
+        line.gapless.subscribed(channel)
+    assert line.gapless.wait(channels, WAIT)
     assert sorted(map(len, reads.questions)) == [1, module.AT_ONCE, module.AT_ONCE]
 
 
@@ -352,7 +352,7 @@ def test_whatever_happens_to_the_subscription_each_message_comes_once_and_in_ord
         what = chance.random()
         if what < 0.5:
             channels = chance.choice([(A,), (B,), (A, B)])
-            publishing.publish(pool.client(), [Outgoing(channels, b"%d" % number, 0, OPTIONS)])
+            publishing.publish(pool.client(), [OutgoingMessage(channels, b"%d" % number, 0, OPTIONS)])
             for channel in channels:
                 published[channel].append(str(number))
                 under_way.append((channel, history.latest(pool.client(), channel, 1)[0].message))
@@ -362,8 +362,8 @@ def test_whatever_happens_to_the_subscription_each_message_comes_once_and_in_ord
                 line.arrive(arrived[-1][1], channel=arrived[-1][0])
         elif what < 0.86:
             under_way.clear()
-            line.continuity.subscribed(A)
-            line.continuity.subscribed(B)
+            line.gapless.subscribed(A)
+            line.gapless.subscribed(B)
         elif what < 0.9:
             for channel, message in arrived[-chance.randrange(1, 10) :]:
                 line.arrive(message, channel=channel)
@@ -373,8 +373,8 @@ def test_whatever_happens_to_the_subscription_each_message_comes_once_and_in_ord
             gevent.sleep(0.001)
     reads.before.set()
     reads.behind.set()
-    line.continuity.subscribed(A)
-    line.continuity.subscribed(B)
+    line.gapless.subscribed(A)
+    line.gapless.subscribed(B)
     line.settle()
     assert line.texts(A) == published[A]
     assert line.texts(B) == published[B]
@@ -394,7 +394,7 @@ def test_a_loss_is_told_once_and_what_comes_next_is_complete(line, redis, lost):
     second, third = line.publish("new 2", "new 3")
     line.arrive(second, third)
     assert line.texts()[4:] == ["new 2", "new 3"]
-    line.continuity.subscribed(A)
+    line.gapless.subscribed(A)
     line.settle()
     assert line.texts()[4:] == ["new 2", "new 3"]
     assert lost("history") == 1
@@ -484,9 +484,7 @@ def test_a_question_that_fails_is_put_again(line, reads, caplog, error):
     assert caplog.text.count("what is missing cannot be read, trying again: gone") == 2
 
 
-@pytest.mark.parametrize(
-    "end", [lambda continuity: continuity.forget(A), Continuity.stop], ids=["forgotten", "stopped"]
-)
+@pytest.mark.parametrize("end", [lambda gapless: gapless.forget(A), GaplessDelivery.stop], ids=["forgotten", "stopped"])
 def test_a_question_that_fails_for_a_channel_that_nobody_waits_for_any_more(line, reads, monkeypatch, end):
     monkeypatch.setattr(module, "RETRY", 0.3)
     line.watch(A)
@@ -506,11 +504,11 @@ def test_a_channel_that_is_forgotten_while_it_is_read(line, reads):
     reads.behind.clear()
     line.arrive(messages[1])
     wait_until(lambda: len(reads.questions) == 2, what="the question")
-    line.continuity.forget(A)
+    line.gapless.forget(A)
     reads.behind.set()
-    wait_until(lambda: not line.continuity._behind._running, what="the end of the questions")
+    wait_until(lambda: not line.gapless._behind._running, what="the end of the questions")
     assert line.told == []
-    assert line.continuity.position(A) is None
+    assert line.gapless.position(A) is None
 
 
 def test_a_channel_that_is_watched_anew_while_it_is_read_for_those_before(line, reads):
@@ -519,11 +517,11 @@ def test_a_channel_that_is_watched_anew_while_it_is_read_for_those_before(line, 
     reads.behind.clear()
     line.arrive(messages[1])
     wait_until(lambda: len(reads.questions) == 2, what="the question")
-    line.continuity.forget(A)
-    assert line.continuity.watch(A)
-    line.continuity.subscribed(A)
+    line.gapless.forget(A)
+    assert line.gapless.watch(A)
+    line.gapless.subscribed(A)
     reads.behind.set()
-    assert line.continuity.wait([A], WAIT)
+    assert line.gapless.wait([A], WAIT)
     assert line.told == []
     line.arrive(*line.publish("3"))
     assert line.texts() == ["3"]
@@ -574,8 +572,8 @@ def test_comparing_goes_on_when_redis_does_not_answer_and_ends_with_the_last_lin
     wait_until(lambda: not reads.errors, what="errors")
     line.publish("1")
     wait_until(lambda: line.texts() == ["1"], what="the message")
-    line.continuity.forget(A)
-    wait_until(lambda: line.continuity._checking is None, what="the end of the greenlet")
+    line.gapless.forget(A)
+    wait_until(lambda: line.gapless._checking is None, what="the end of the greenlet")
     line.watch(B)
     line.publish("2", channel=B)
     wait_until(lambda: line.texts(B) == ["2"], what="the message")

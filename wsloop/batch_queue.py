@@ -37,7 +37,7 @@ def batches(items: Iterable[Item], most: int, most_bytes: int, size: Callable[[I
         yield batch
 
 
-class Drain(Generic[Item]):
+class BatchQueue(Generic[Item]):
     """An ordered queue whose items a greenlet of its own hands to ``handle``, as many at once as have gathered.
 
     What ``handle`` raises is logged, and those items are gone. Where somebody waits for an item, ``handle`` must tell

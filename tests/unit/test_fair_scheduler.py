@@ -6,13 +6,13 @@ import gevent
 import pytest
 
 from tests.integration.harness import wait_until
-from wsloop import turns as module
-from wsloop.turns import Turns
+from wsloop import fair_scheduler as module
+from wsloop.fair_scheduler import FairScheduler
 
 
 @pytest.fixture
 def turns():
-    turns = Turns()
+    turns = FairScheduler()
     yield turns
     wait_until(lambda: not turns._line and not turns._timer.active, what="the end of all turns")
 
@@ -33,7 +33,7 @@ def test_who_has_time_goes_on_at_once(turns, long):
     seen = []
     gevent.get_hub().loop.run_callback(seen.append, "another round")
     for _ in range(10):
-        turns.take()
+        turns.yield_turn()
     assert seen == []
 
 
@@ -44,7 +44,7 @@ def test_when_the_slice_is_over_others_have_their_turn(turns):
     def busy():
         for _ in range(40):
             work(module.SLICE / 4)
-            turns.take()
+            turns.yield_turn()
         done.append(True)
 
     timer = gevent.get_hub().loop.timer(0, 1e-6)
@@ -60,27 +60,27 @@ def test_those_that_wait_go_on_in_the_order_in_which_they_came(turns):
     seen = []
 
     def busy(name):
-        turns.take()
+        turns.yield_turn()
         seen.append(name)
         work(module.SLICE)
 
-    turns.stand_in_line(lambda: work(module.SLICE))
+    turns.enqueue(lambda: work(module.SLICE))
     gevent.joinall([gevent.spawn(busy, name) for name in "abc"], timeout=20, raise_error=True)
     assert seen == list("abc")
 
 
 def test_nobody_passes_those_that_stand_in_line(turns):
     seen = []
-    turns.stand_in_line(lambda: seen.append("first"))
-    turns.stand_in_line(lambda: seen.append("second"))
-    turns.take()
+    turns.enqueue(lambda: seen.append("first"))
+    turns.enqueue(lambda: seen.append("second"))
+    turns.yield_turn()
     assert seen == ["first", "second"]
 
 
 def test_much_that_is_short_is_done_in_one_go(turns, long):
     seen = []
     for number in range(50):
-        turns.stand_in_line(lambda number=number: seen.append(number))
+        turns.enqueue(lambda number=number: seen.append(number))
     gevent.get_hub().loop.timer(0).start(seen.append, "the next round")
     wait_until(lambda: len(seen) == 51, what="all of them")
     assert seen.index("the next round") in (0, 50)
@@ -91,11 +91,11 @@ def test_one_that_is_killed_in_the_line_disturbs_nobody(turns):
     seen = []
 
     def wait(name):
-        turns.take()
+        turns.yield_turn()
         seen.append(name)
 
-    turns.stand_in_line(lambda: work(module.SLICE))
-    turns.stand_in_line(lambda: work(module.SLICE))
+    turns.enqueue(lambda: work(module.SLICE))
+    turns.enqueue(lambda: work(module.SLICE))
     greenlets = [gevent.spawn(wait, name) for name in "abc"]
     gevent.sleep(0)
     greenlets[1].kill()
