@@ -191,7 +191,8 @@ def sends_john_a_message_over_the_socket(site):
         socket.send("hello")
         while (message := socket.recv()) == "--heartbeat--":
             pass
-        return message == "hello"
+        assert message == "hello"
+        return True
 
 
 @pytest.fixture
