@@ -18,9 +18,8 @@ from wsloop.backend.keys import control_channel
 from wsloop.db import close_databases
 from wsloop.delivery.broker import Broker
 from wsloop.delivery.events import BrokerEvents
-from wsloop.facilities.inbound import EnvelopeHandler, ReadOnlyHandler
+from wsloop.facilities.setup import Facilities
 from wsloop.greenlets import logged
-from wsloop.protocol.dialects import Dialect
 from wsloop.protocol.messages import Message, Position
 from wsloop.runtime.groups import BatchingDelivery, LocalConsumers
 from wsloop.runtime.runner import ConsumerRuntime
@@ -47,6 +46,7 @@ class Engine(BrokerEvents):
         self.session_watch = SessionWatch(self.hub)
         self.broker = Broker(self)
         self.broker.attach(control_channel(), self.session_watch.on_notice)
+        self.facilities = Facilities(self.hub, self.broker)
         self.local_consumers = LocalConsumers(self.broker)
         self.broker.attach(self.local_consumers.channel, self.local_consumers.on_request)
         self.consumer_runtime = ConsumerRuntime(self.hub, self.local_consumers)
@@ -100,9 +100,3 @@ class Engine(BrokerEvents):
 def engine() -> Engine:
     """Return the engine of this process. The first call must come from a worker, not from the process that forks it."""
     return Engine()
-
-
-@functools.cache
-def listener(dialect: Dialect) -> ReadOnlyHandler:
-    """Return the handler that all sockets of a dialect share which may not publish."""
-    return EnvelopeHandler(engine().hub, None) if dialect.has_envelopes else ReadOnlyHandler(engine().hub)

@@ -17,7 +17,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from wsloop import addressees, conf
-from wsloop.sockets.admission import NOBODY, Visitor
+from wsloop.sockets.visitor import NOBODY, Visitor
 
 ASK_AGAIN = 600.0  # seconds after which a session is asked for again: some end without a signal, by SQL for example
 

@@ -20,6 +20,14 @@ from wsloop import conf
 from wsloop.consumers import SyncConsumer
 
 
+def facility(request: HttpRequest) -> str:
+    """Return the part of the path behind ``WEBSOCKET_URL``, worked out once for each request."""
+    found: str | None = getattr(request, "_wsloop_facility", None)
+    if found is None:
+        found = request._wsloop_facility = request.path_info.removeprefix(conf.websocket_url())  # type: ignore[attr-defined]
+    return found
+
+
 class Match(NamedTuple):
     """A consumer, and what the pattern of its URL has captured."""
 

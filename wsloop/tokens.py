@@ -20,7 +20,7 @@ from django.core.signing import BadSignature, Signer
 from django.http import HttpRequest
 from django.utils.crypto import constant_time_compare
 
-from wsloop import conf
+from wsloop import routing
 from wsloop.addressees import facility_name
 from wsloop.refusals import Refused
 
@@ -77,7 +77,7 @@ def authenticate(request: HttpRequest) -> bool:
     if token is None:
         return False
     _remove(request)
-    found = _read(token, request.path_info.removeprefix(conf.websocket_url()))
+    found = _read(token, routing.facility(request))
     if found is None:
         raise Refused(
             HTTPStatus.FORBIDDEN, "The token is not valid, has expired, or is not for this address. Get a new one."

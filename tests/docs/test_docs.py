@@ -195,8 +195,8 @@ def sources():
 def counters():
     """Return the settings whose bounds the engine counts."""
     names = set(re.findall(r'metrics\.reached\("(\w+)"\)', sources()))
-    # those that Hub.exceeded_limit() returns
-    return names | set(re.findall(r'"(MAX_CONNECTIONS\w*)"', (ROOT / "wsloop/sockets/hub.py").read_text()))
+    # those of wsloop.sockets.admission.Full
+    return names | set(re.findall(r'"(MAX_CONNECTIONS\w*)"', (ROOT / "wsloop/sockets/admission.py").read_text()))
 
 
 def test_settings_are_documented_with_their_defaults():

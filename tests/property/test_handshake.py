@@ -12,7 +12,8 @@ from django.core.handlers.wsgi import WSGIRequest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsloop.handshake import HEADERS, check_origin, check_sizes, client_address, negotiate
+from wsloop.handshake import HEADERS, check_sizes, client_address, negotiate
+from wsloop.origin import check_origin
 from wsloop.refusals import Refused
 
 latin_1 = st.text(st.characters(max_codepoint=255), max_size=60)  # WSGI has a character for each byte

@@ -2,7 +2,6 @@
 
 import io
 import json
-import types
 from urllib.parse import quote, unquote_to_bytes
 
 from django.core.exceptions import SuspiciousOperation
@@ -12,8 +11,9 @@ from hypothesis import strategies as st
 
 from wsloop.backend.keys import control_channel
 from wsloop.backend.publishing import encode
-from wsloop.facilities.subscriptions import Subscriber, check_facility, facility, requested
+from wsloop.facilities.subscriptions import Subscriber, check_facility, requested
 from wsloop.refusals import Refused
+from wsloop.routing import facility
 from wsloop.store import Store
 
 POSSIBLE = [*Subscriber.subscription_channels, *Subscriber.publish_channels]
@@ -71,7 +71,7 @@ def test_any_path_is_a_facility_or_refused(rest, channels):
         assert name.isascii() or "%" in name  # Django escapes what is not UTF-8
     ambiguous = ":" in name and bool({channel.partition("-")[2] for channel in channels} & {"user", "group"})
     try:
-        check_facility(made, channels)
+        check_facility(name, channels)
     except Refused as refused:
         assert refused.status == 400
         assert ambiguous
@@ -108,7 +108,7 @@ def channels_of(audience, name, facility):
 def allowed(audience, facility):
     """Whether a socket may have it."""
     try:
-        check_facility(types.SimpleNamespace(path_info=f"/ws/{facility}"), [f"subscribe-{audience}"])
+        check_facility(facility, [f"subscribe-{audience}"])
     except Refused:
         return False
     return True

@@ -17,16 +17,16 @@ from wsloop import greenlets
 from wsloop.facilities.inbound import ReadOnlyHandler
 from wsloop.protocol.deflate import Deflate
 from wsloop.protocol.dialects import BARE, V1_DIALECT
-from wsloop.protocol.frames import encode
+from wsloop.protocol.frames import encode, is_text
 from wsloop.protocol.messages import Message, Position
-from wsloop.sockets import admission
+from wsloop.sockets import admission, heartbeat
 from wsloop.sockets import hub as module
-from wsloop.sockets.admission import Visitor
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
 from wsloop.sockets.index import Index
-from wsloop.sockets.joining import InitialFrames, JoinBuffer, is_text
+from wsloop.sockets.joining import InitialFrames, JoinBuffer
 from wsloop.sockets.limits import Bounds
+from wsloop.sockets.visitor import NOBODY, Visitor
 
 NEWS, SPORT = b"broadcast:news", b"broadcast:sport"
 
@@ -39,12 +39,21 @@ def left():
 
 @pytest.fixture
 def hub(left, monkeypatch):
-    """A hub whose timer the test turns by hand, with ``hub._tick()``."""
-    monkeypatch.setattr(module, "TICK", 3600)
+    """A hub whose timer the test turns by hand, with ``hub.heartbeat._tick()``."""
+    monkeypatch.setattr(heartbeat, "TICK", 3600)
     hub = Hub(lambda connection: left.append(connection.channels))
     yield hub
-    for connection in [*hub.connections, *hub._closing]:
+    for connection in [*hub.connections, *hub.heartbeat._closing]:
         connection.abort()
+
+
+def opened(hub, connection, joining=None, first=(), visitor=NOBODY):
+    """Have the hub look after a connection, and make it a subscriber."""
+    seat = hub.admission.take()
+    seat.assign(visitor)
+    hub.open(connection, seat)
+    if joining is not None:
+        hub.enter(joining, connection, first)
 
 
 @pytest.fixture
@@ -52,11 +61,12 @@ def member(hub, pair):
     """Make a member of channels: ``connection, peer = member(NEWS, SPORT)``."""
 
     def make(*channels, news=(), joining=None, bound=1024 * 1024, dialect=BARE, latest_only=False, **options):
+        visitor = options.pop("visitor", NOBODY)
         joining = joining or hub.join(channels)
         transport, peer = pair(**options)
         bounds = Bounds(1000, bound, latest_only=latest_only)
         connection = Connection(transport, ReadOnlyHandler(hub), bounds, dialect=dialect)
-        hub.complete(joining, connection, lambda: news)
+        opened(hub, connection, joining, news, visitor)
         return connection, peer
 
     return make
@@ -218,7 +228,7 @@ def test_news_that_fail_leave_a_connection_that_can_be_aborted(hub, pair, left):
     transport, peer = pair()
     connection = Connection(transport, hub, Bounds(1000, 1000))
     with pytest.raises(ZeroDivisionError):
-        hub.complete(hub.join([NEWS]), connection, lambda: 1 / 0)
+        opened(hub, connection, hub.join([NEWS]), (1 / 0 for _ in "x"))
     connection.abort()
     assert left == [(NEWS,)]
     assert len(hub) == 0
@@ -309,7 +319,7 @@ def test_who_left_leaves_nothing_behind(hub, pair, left):
         transport, peer = pair()
         connection = Watched(transport, ReadOnlyHandler(hub), Bounds(1000, 1000))
         reference = weakref.ref(connection)
-        hub.complete(hub.join([NEWS, SPORT]), connection, lambda: [b"kept"])
+        opened(hub, connection, hub.join([NEWS, SPORT]), [b"kept"])
         hub.deliver(NEWS, Message(b"live"))
         assert peer.messages(2) == ["kept", "live"]
         peer.send(close_frame())
@@ -323,9 +333,9 @@ def test_who_left_leaves_nothing_behind(hub, pair, left):
     assert not any(map(len, hub._subscribers.values()))
     assert not hub._draining
     assert not hub._joining
-    assert not hub._closing
+    assert not hub.heartbeat._closing
     assert not hub._dirty
-    assert not hub._timer.active
+    assert not hub.heartbeat._timer.active
     assert left == [(NEWS, SPORT)]
 
 
@@ -333,28 +343,28 @@ def test_who_left_leaves_nothing_behind(hub, pair, left):
 
 
 def test_the_timer_runs_as_long_as_there_is_a_connection(hub, member):
-    assert not hub._timer.active
+    assert not hub.heartbeat._timer.active
     (one, _), (two, peer) = member(NEWS), member(NEWS)
-    assert hub._timer.active
+    assert hub.heartbeat._timer.active
     one.abort()
-    assert hub._timer.active
+    assert hub.heartbeat._timer.active
     two.close(1000)
-    assert hub._timer.active, "somebody has to see to the deadline"
+    assert hub.heartbeat._timer.active, "somebody has to see to the deadline"
     peer.send(close_frame())
     peer.close()
     turn()
-    assert not hub._timer.active
+    assert not hub.heartbeat._timer.active
     member(NEWS)
-    assert hub._timer.active
+    assert hub.heartbeat._timer.active
 
 
 def test_the_timer_turns_by_itself(left, pair, monkeypatch, with_settings):
-    monkeypatch.setattr(module, "TICK", 0.005)
+    monkeypatch.setattr(heartbeat, "TICK", 0.005)
     with_settings(WS4REDIS_HEARTBEAT="beat", WSLOOP={"PING_INTERVAL": 3600})
     hub = Hub(lambda connection: left.append(connection.channels))
     transport, peer = pair()
     connection = Connection(transport, ReadOnlyHandler(hub), Bounds(1000, 1000))
-    hub.complete(hub.join([]), connection, list)
+    opened(hub, connection)
     assert peer.messages(3) == ["beat"] * 3
     connection.abort()
 
@@ -364,7 +374,7 @@ def test_the_heartbeat_goes_to_every_connection_every_four_ticks_and_not_to_all_
     peers = [member(NEWS)[1] for _ in range(100)]
     heard = {peer: [] for peer in peers}
     for tick in range(12):
-        hub._tick()
+        hub.heartbeat._tick()
         hub.deliver(NEWS, Message(b"end of tick"))
         turn()
         for peer in peers:
@@ -380,7 +390,7 @@ def test_without_the_setting_there_is_no_heartbeat(hub, member, with_settings):
     with_settings(WS4REDIS_HEARTBEAT=None)
     _, peer = member(NEWS)
     for _ in range(8):
-        hub._tick()
+        hub.heartbeat._tick()
     hub.deliver(NEWS, Message(b"end"))
     assert peer.message() == "end"
 
@@ -406,7 +416,7 @@ def ticks_until_pinged(hub, peer):
     count = 0
     while True:
         count += 1
-        hub._tick()
+        hub.heartbeat._tick()
         hub.deliver(NEWS, Message(b"end of tick"))
         turn()
         frame = peer.frame()
@@ -429,7 +439,7 @@ def test_the_pings_of_many_connections_are_spread_over_the_interval(quick_hub, q
     first = collections.Counter()
     waiting = set(peers)
     for tick in range(3):
-        quick_hub._tick()
+        quick_hub.heartbeat._tick()
         quick_hub.deliver(NEWS, Message(b"end of tick"))
         turn()
         for peer in list(waiting):
@@ -447,17 +457,17 @@ def test_any_sign_of_life_answers_a_ping(quick_hub, quick_member, sign):
     ticks_until_pinged(quick_hub, peer)
     peer.send(sign)
     turn()
-    quick_hub._tick()
-    quick_hub._tick()
+    quick_hub.heartbeat._tick()
+    quick_hub.heartbeat._tick()
     assert connection.open
 
 
 def test_who_does_not_answer_a_ping_is_ended_at_the_deadline(quick_hub, quick_member, left, reached):
     connection, peer = quick_member()
     ticks_until_pinged(quick_hub, peer)
-    quick_hub._tick()
+    quick_hub.heartbeat._tick()
     assert connection.open
-    quick_hub._tick()
+    quick_hub.heartbeat._tick()
     assert not connection.open
     assert len(quick_hub) == 0, "it is not waited for once more"
     assert left == [(NEWS,)]
@@ -473,7 +483,7 @@ def test_who_reads_slowly_is_alive_and_who_never_reads_is_not(quick_hub, quick_m
         connection.flush()
         assert connection._writing
         for _ in range(12):
-            quick_hub._tick()
+            quick_hub.heartbeat._tick()
             if reads:
                 peer.socket.recv(20_000)
             turn()
@@ -484,14 +494,14 @@ def test_who_reads_slowly_is_alive_and_who_never_reads_is_not(quick_hub, quick_m
 def test_who_does_not_answer_the_close_frame_is_cut_off_at_the_deadline(hub, member, with_settings, monkeypatch):
     with_settings(WSLOOP={"CLOSE_TIMEOUT": 10})
     now = 1000.0
-    hub._loop = types.SimpleNamespace(now=lambda: now, run_callback=hub._loop.run_callback)
+    hub.heartbeat._loop = types.SimpleNamespace(now=lambda: now)
     (slow, peer), _ = member(NEWS), member(NEWS)
     slow.close(1000)
     now += 9.9
-    hub._tick()
+    hub.heartbeat._tick()
     assert len(hub) == 2
     now += 0.1
-    hub._tick()
+    hub.heartbeat._tick()
     assert len(hub) == 1
     assert peer.frame().opcode is Opcode.CLOSE
     assert peer.frame() is None
@@ -529,7 +539,7 @@ def visit(hub, pair):
     def make(visitor):
         transport, _ = pair()
         connection = Connection(transport, ReadOnlyHandler(hub), Bounds(1000, 10**6))
-        hub.complete(hub.join([], visitor), connection, list)
+        opened(hub, connection, visitor=visitor)
         return connection
 
     return make
@@ -538,16 +548,16 @@ def visit(hub, pair):
 def test_connections_are_found_by_user_and_session_as_long_as_they_are_open(hub, visit):
     john, again, mary = visit(Visitor(1, "a")), visit(Visitor(1, "b")), visit(Visitor(2, "c"))
     visit(Visitor())
-    assert set(hub.users[1]) == {john, again}
-    assert set(hub.users[2]) == {mary}
-    assert set(hub.sessions["a"]) == {john}
+    assert set(hub.admission.users[1]) == {john, again}
+    assert set(hub.admission.users[2]) == {mary}
+    assert set(hub.admission.sessions["a"]) == {john}
     john.close(1000)
-    assert set(hub.users[1]) == {john, again}, "it counts until its peer has hung up"
+    assert set(hub.admission.users[1]) == {john, again}, "it counts until its peer has hung up"
     john.abort()
-    assert set(hub.users[1]) == {again}
-    assert not hub.sessions["a"]
+    assert set(hub.admission.users[1]) == {again}
+    assert not hub.admission.sessions["a"]
     again.abort()
-    assert not hub.users[1]
+    assert not hub.admission.users[1]
 
 
 @pytest.mark.parametrize(
@@ -559,59 +569,73 @@ def test_connections_are_found_by_user_and_session_as_long_as_they_are_open(hub,
 )
 def test_there_is_room_for_so_many_of_a_kind_and_for_others(hub, visit, with_settings, setting, same, other):
     with_settings(WSLOOP={setting: 3})
+    exceeded_limit = hub.admission.exceeded_limit
     first = visit(same)
     visit(same)
-    joining = hub.join([], same)
-    assert hub.exceeded_limit(same) == setting, "those that are being set up count"
-    assert hub.exceeded_limit(same, joined=1) is None, "but one does not count for itself"
-    assert hub.exceeded_limit(other) is None
-    assert hub.exceeded_limit(Visitor()) is None
-    hub.cancel(joining)
-    assert hub.exceeded_limit(same) is None
+    seat = hub.admission.take()
+    assert exceeded_limit(same) is None, "it is not known yet for whom that seat is"
+    seat.assign(same)
+    assert exceeded_limit(same) == setting, "those that are being set up count"
+    with pytest.raises(admission.Full) as caught:
+        hub.admission.take().assign(same)
+    assert (caught.value.setting, caught.value.visitor) == (setting, same)
+    assert exceeded_limit(other) is None
+    assert exceeded_limit(Visitor()) is None
+    seat.give_back()
+    seat.give_back()  # again does nothing
+    assert exceeded_limit(same) is None
     visit(same)
-    assert hub.exceeded_limit(same) == setting
+    assert exceeded_limit(same) == setting
     first.close(1000)
-    assert hub.exceeded_limit(same) == setting, "closing and not hanging up makes no room"
+    assert exceeded_limit(same) == setting, "closing and not hanging up makes no room"
     first.abort()
-    assert hub.exceeded_limit(same) is None
-    hub.working(same)
-    hub.working(same)
-    hub.worked(same)
-    assert hub.exceeded_limit(same) == setting, "nor does ending, while the site's code goes on"
-    assert hub.exceeded_limit(other) is None
-    hub.worked(same)
-    assert hub.exceeded_limit(same) is None
-    assert not hub._working
+    assert exceeded_limit(same) is None
+    kept = [hub.admission.keep(same) for _ in range(2)]
+    kept.pop().give_back()
+    assert exceeded_limit(same) == setting, "nor does ending, while the site's code goes on"
+    assert exceeded_limit(other) is None
+    kept.pop().give_back()
+    assert exceeded_limit(same) is None
     with_settings(WSLOOP={setting: None})
     for _ in range(3):
         visit(same)
-    assert hub.exceeded_limit(same) is None
+    assert exceeded_limit(same) is None
+
+
+def is_full(hub):
+    try:
+        hub.admission.take().give_back()
+    except admission.Full as exc:
+        assert exc.setting == "MAX_CONNECTIONS"
+        return True
+    return False
 
 
 def test_there_is_room_for_so_many_in_all_closing_ones_included(hub, visit, with_settings):
     with_settings(WSLOOP={"MAX_CONNECTIONS": 2})
     one = visit(Visitor())
-    joining = hub.join([])
-    assert hub.exceeded_limit() == "MAX_CONNECTIONS"
-    assert hub.exceeded_limit(joined=1) is None
-    hub.cancel(joining)
+    seat = hub.admission.take()
+    assert is_full(hub)
+    seat.give_back()
+    assert not is_full(hub)
     visit(Visitor())
-    assert hub.exceeded_limit() == "MAX_CONNECTIONS"
+    assert is_full(hub)
     one.close(1000)
-    assert hub.exceeded_limit() == "MAX_CONNECTIONS", "its peer has not hung up"
+    assert is_full(hub), "its peer has not hung up"
     one.abort()
-    assert hub.exceeded_limit() is None
+    assert not is_full(hub)
+    assert len(hub.admission) == 1
 
 
 def test_a_quarter_of_the_descriptors_is_left_to_the_site(hub, visit, with_settings, monkeypatch):
     with_settings(WSLOOP={"MAX_CONNECTIONS": None})
     monkeypatch.setattr(admission.resource, "getrlimit", lambda which: (8, 8))
     for _ in range(6):
-        assert hub.exceeded_limit() is None
+        assert not is_full(hub)
         visit(Visitor())
-    assert hub.exceeded_limit() == "MAX_CONNECTIONS"
+    assert is_full(hub)
     monkeypatch.setattr(admission.resource, "getrlimit", lambda which: (admission.resource.RLIM_INFINITY,) * 2)
-    assert hub.exceeded_limit() is None
+    assert not is_full(hub)
 
 
 # Sessions that end.
@@ -621,26 +645,26 @@ def test_a_quarter_of_the_descriptors_is_left_to_the_site(hub, visit, with_setti
 def wall(monkeypatch):
     """The time of day; ``wall.now += 1`` lets a second pass."""
     wall = types.SimpleNamespace(now=1_000_000.0)
-    monkeypatch.setattr(module.time, "time", lambda: wall.now)
+    monkeypatch.setattr(heartbeat.time, "time", lambda: wall.now)
     return wall
 
 
 def test_the_end_of_a_session_is_reported_within_a_tick(left, pair, wall, monkeypatch, with_settings):
-    monkeypatch.setattr(module, "TICK", 3600)
+    monkeypatch.setattr(heartbeat, "TICK", 3600)
     with_settings(WSLOOP={"PING_INTERVAL": 5}, WS4REDIS_HEARTBEAT=None)
     expired = []
     hub = Hub(lambda connection: left.append(connection.channels), expired.extend)
-    monkeypatch.setattr(module, "TICK", 1)
+    monkeypatch.setattr(heartbeat, "TICK", 1)
     ends = {}
     for seconds in (0.5, 3, 5.5, 17, 40, None):
         transport, _ = pair()
         connection = Connection(transport, ReadOnlyHandler(hub), Bounds(1000, 10**6))
         expires = None if seconds is None else wall.now + seconds
-        hub.complete(hub.join([], Visitor(1, "a", None, expires)), connection, list)
+        opened(hub, connection, visitor=Visitor(1, "a", None, expires))
         ends[connection] = seconds
     for second in range(1, 31):
         wall.now += 1
-        hub._tick()
+        hub.heartbeat._tick()
         for connection in hub.connections:
             connection.alive = True
         due = {connection for connection, seconds in ends.items() if seconds is not None and seconds <= second}
@@ -650,24 +674,24 @@ def test_the_end_of_a_session_is_reported_within_a_tick(left, pair, wall, monkey
 
 
 def test_a_session_that_was_prolonged_is_reported_at_its_new_end(left, pair, wall, monkeypatch, with_settings):
-    monkeypatch.setattr(module, "TICK", 3600)
+    monkeypatch.setattr(heartbeat, "TICK", 3600)
     with_settings(WSLOOP={"PING_INTERVAL": 5})
     expired = []
     hub = Hub(lambda connection: left.append(connection.channels), expired.extend)
-    monkeypatch.setattr(module, "TICK", 1)
+    monkeypatch.setattr(heartbeat, "TICK", 1)
     transport, _ = pair()
     connection = Connection(transport, ReadOnlyHandler(hub), Bounds(1000, 10**6))
-    hub.complete(hub.join([], Visitor(1, "a", None, wall.now + 1)), connection, list)
+    opened(hub, connection, visitor=Visitor(1, "a", None, wall.now + 1))
     wall.now += 1
-    hub._tick()
+    hub.heartbeat._tick()
     assert expired.pop() is connection
     connection.visitor = connection.visitor._replace(expires=wall.now + 2)
-    hub.watch_expiry(connection)
+    hub.heartbeat.watch_expiry(connection)
     wall.now += 1
-    hub._tick()
+    hub.heartbeat._tick()
     assert not expired
     wall.now += 1
-    hub._tick()
+    hub.heartbeat._tick()
     assert expired == [connection]
     connection.abort()
 
@@ -685,7 +709,7 @@ def test_a_message_is_compressed_once_for_all_with_the_same_window(hub, pair, mo
         transport, peer = pair()
         extensions = [] if bits is None else [Deflate(15, bits)]
         connection = Connection(transport, ReadOnlyHandler(hub), Bounds(1000, 10**6), extensions)
-        hub.complete(hub.join([NEWS]), connection, list)
+        opened(hub, connection, hub.join([NEWS]))
         peers[peer] = bits
     hub.deliver(NEWS, Message(b"x" * 1023))
     hub.deliver(NEWS, Message(b"y" * 1024))
@@ -701,7 +725,7 @@ def test_without_the_setting_nothing_is_compressed(left, pair, with_settings):
     hub = Hub(lambda connection: left.append(connection.channels))
     transport, peer = pair()
     connection = Connection(transport, ReadOnlyHandler(hub), Bounds(1000, 10**6), [Deflate(15, 15)])
-    hub.complete(hub.join([NEWS]), connection, list)
+    opened(hub, connection, hub.join([NEWS]))
     hub.deliver(NEWS, Message(b"x" * 10_000))
     turn()
     assert peer.socket.recv(65536) == encode(b"x" * 10_000, True)
@@ -717,14 +741,14 @@ def test_connections_that_trickle_are_read_again_a_few_at_a_time(hub, member):
         for _, peer in members:
             peer.send(bytes([byte]))
         turn()
-    assert len(hub._paused) == 50
-    assert hub._resume_timer.active
-    hub._resume()
-    assert len(hub._paused) == 50 - module.RESUMED
-    hub._resume()
-    hub._resume()
-    assert not hub._paused
-    assert not hub._resume_timer.active
+    assert len(hub.heartbeat._paused) == 50
+    assert hub.heartbeat._resume_timer.active
+    hub.heartbeat._resume()
+    assert len(hub.heartbeat._paused) == 50 - heartbeat.RESUMED
+    hub.heartbeat._resume()
+    hub.heartbeat._resume()
+    assert not hub.heartbeat._paused
+    assert not hub.heartbeat._resume_timer.active
 
 
 def test_a_connection_that_ends_while_it_is_paused_does_no_harm(hub, member):
@@ -732,9 +756,9 @@ def test_a_connection_that_ends_while_it_is_paused_does_no_harm(hub, member):
     for byte in masked(Opcode.TEXT, b"hello")[:5]:
         peer.send(bytes([byte]))
         turn()
-    assert hub._paused
+    assert hub.heartbeat._paused
     connection.abort()
-    hub._resume()
+    hub.heartbeat._resume()
     assert len(hub) == 0
 
 
@@ -743,15 +767,15 @@ def test_a_connection_that_ends_while_it_is_paused_does_no_harm(hub, member):
 
 def test_connections_of_a_user_or_an_address_share_a_bucket(hub, visit):
     john, again, mary = (visit(Visitor(user)) for user in (1, 1, 2))
-    assert john.shared is again.shared
-    assert mary.shared is not john.shared
+    assert john.meter.shared is again.meter.shared
+    assert mary.meter.shared is not john.meter.shared
     here, too, there = (visit(Visitor(address=address)) for address in ("8.8.8.8", "8.8.8.8", "9.9.9.9"))
-    assert here.shared is too.shared
-    assert there.shared is not here.shared
-    assert visit(Visitor(1, address="8.8.8.8")).shared is john.shared, "who has signed in counts as a user"
-    assert visit(Visitor()).shared is None
+    assert here.meter.shared is too.meter.shared
+    assert there.meter.shared is not here.meter.shared
+    assert visit(Visitor(1, address="8.8.8.8")).meter.shared is john.meter.shared, "who has signed in counts as a user"
+    assert visit(Visitor()).meter.shared is None
     john.abort()
-    assert visit(Visitor(1)).shared is again.shared
+    assert visit(Visitor(1)).meter.shared is again.meter.shared
 
 
 def test_who_is_held_is_not_expected_to_answer_a_ping(quick_hub, quick_member):
@@ -759,11 +783,11 @@ def test_who_is_held_is_not_expected_to_answer_a_ping(quick_hub, quick_member):
     connection.hold()
     ticks_until_pinged(quick_hub, peer)
     for _ in range(6):
-        quick_hub._tick()
+        quick_hub.heartbeat._tick()
     assert connection.open
     connection.release()
     for _ in range(6):
-        quick_hub._tick()
+        quick_hub.heartbeat._tick()
     assert not connection.open
 
 
@@ -875,7 +899,7 @@ def test_clients_of_wsloop_v1_get_its_pings_and_no_heartbeat(hub, member, with_s
     with_settings(WS4REDIS_HEARTBEAT="--heartbeat--", WSLOOP={"PING_INTERVAL": 30, "PING_TIMEOUT": 30})
     _, peer = member(NEWS, dialect=V1_DIALECT)
     for _ in range(30):
-        hub._tick()
+        hub.heartbeat._tick()
     hub.deliver(NEWS, Message(b"end"))
     assert peer.frame().opcode is Opcode.PING
     assert [frame["type"] for frame in frames(peer, 2)] == ["ping", "message"]
@@ -1051,10 +1075,10 @@ def test_a_part_of_the_timer_that_fails_is_logged_and_the_others_go_on(
     fail.__qualname__ = part
     with_settings(WS4REDIS_HEARTBEAT=None)
     monkeypatch.setattr(greenlets, "_failures", {})
-    monkeypatch.setattr(hub, part, fail)
+    monkeypatch.setattr(hub.heartbeat, part, fail)
     _, peer = member(NEWS)
-    for _ in range(len(hub._portions)):
-        hub._tick()
+    for _ in range(len(hub.heartbeat._portions)):
+        hub.heartbeat._tick()
     assert peer.frame().opcode is Opcode.PING
     assert f"{part} has failed" in caplog.text
     assert "ZeroDivisionError: by zero" in caplog.text
@@ -1063,10 +1087,10 @@ def test_a_part_of_the_timer_that_fails_is_logged_and_the_others_go_on(
 
 def test_a_ping_that_fails_keeps_no_session_from_ending(hub, member, monkeypatch, caplog):
     expired = []
-    monkeypatch.setattr(hub, "_ping", lambda: 1 / 0)
-    monkeypatch.setattr(hub, "_expired", expired.extend)
-    connection, _ = member(NEWS, joining=hub.join([NEWS], Visitor(user=1, expires=1.0)))
-    hub._tick()
+    monkeypatch.setattr(hub.heartbeat, "_ping", lambda: 1 / 0)
+    monkeypatch.setattr(hub.heartbeat, "_expired", expired.extend)
+    connection, _ = member(NEWS, visitor=Visitor(user=1, expires=1.0))
+    hub.heartbeat._tick()
     assert expired == [connection]
     assert "ZeroDivisionError" in caplog.text
 

@@ -61,7 +61,10 @@ MUST_NOT_KNOW = {
     "redaction": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "websockets"},
     "refusals": SOCKETS | GEVENT | {"redis", "ws4redis", "django", "websockets"},
     "routing": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
+    "opening": SOCKETS | HTTP | {"redis", "ws4redis"},
+    "origin": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
     "server": SOCKETS,
+    "stages": SOCKETS,
     "signals": SOCKETS | GEVENT | HTTP | {"websockets"},
     "store": SOCKETS | GEVENT | HTTP | {"websockets"},
     "templatetags": SOCKETS | GEVENT | HTTP | {"ws4redis", "websockets"},
@@ -180,7 +183,7 @@ def test_there_are_no_circles():
 
 @pytest.mark.parametrize(
     "name",
-    ["consumers", "exceptions", "layers", "presence", "publisher", "routing", "signals", "testing", "tokens"],
+    ["consumers", "exceptions", "layers", "presence", "publisher", "routing", "server", "signals", "testing", "tokens"],
 )
 def test_what_sites_import_loads_no_gevent(name):
     code = f"""
@@ -206,7 +209,11 @@ TESTED_WITH = {
     "sockets.index": "hub",
     "sockets.joining": "hub",
     "sockets.admission": "hub",
+    "sockets.heartbeat": "hub",
+    "sockets.visitor": "hub",
     "sockets.limits": "connection",
+    "sockets.output": "connection",
+    "protocol.fragments": "connection",
     "protocol.frames": "connection",
     "protocol.close_codes": "dialects",
     "backend.keys": "publishing",
@@ -215,10 +222,14 @@ TESTED_WITH = {
     "identity": "session_watch",
     "visitors.attendance": "presence",
     "store": "publishing",
-    "refusals": "handshake",
+    "refusals": "origin",
     "db": "server",
     "engine": "server",
     "opening": "server",
+    "stages": "server",
+    "sockets.plan": "server",
+    "facilities.setup": "server",
+    "runtime.setup": "server",
 }
 
 

@@ -52,7 +52,7 @@ def test_whoever_asks_is_told_that_the_message_was_taken(id, taken, sent):
     hub, client = Hub(), Client()
 
     class PublishHandler:
-        def take(self, connection, payload, answer):
+        def publish(self, connection, payload, answer):
             assert (connection, payload) == (client, b"x")
             answer(taken)
 

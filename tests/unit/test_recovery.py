@@ -19,7 +19,7 @@ from wsloop.facilities.recovery import Recovery
 from wsloop.protocol import resume_tokens
 from wsloop.protocol.dialects import BARE, V1_DIALECT
 from wsloop.protocol.messages import Message, Position
-from wsloop.sockets import hub as hub_module
+from wsloop.sockets import heartbeat
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
 from wsloop.sockets.limits import Bounds
@@ -106,11 +106,11 @@ class Client:
 
 @pytest.fixture
 def process(own_redis, monkeypatch):
-    monkeypatch.setattr(hub_module, "TICK", 3600)
+    monkeypatch.setattr(heartbeat, "TICK", 3600)
     process = Process()
     process.watch(A, B)
     yield process
-    for connection in [*process.hub.connections, *process.hub._closing]:
+    for connection in [*process.hub.connections, *process.hub.heartbeat._closing]:
         connection.abort()
 
 
@@ -128,13 +128,13 @@ def come(process, pair):
         recovery.kept_wanted = recovery.start(text)
         meanwhile()
         connection = Connection(transport, ReadOnlyHandler(process.hub), Bounds(1000, bound), dialect=dialect)
-        into = joining
+        process.hub.open(connection, process.hub.admission.take())
         if recovery.unfinished:
             process.hub.cancel(joining)
-            into = process.hub.join(())
-        process.hub.complete(into, connection, lambda: recovery.news(joining))
-        if recovery.unfinished:
+            process.hub.begin(connection, recovery.news(joining))
             recovery.greenlet = gevent.spawn(recovery.go_on, connection)
+        else:
+            process.hub.enter(joining, connection, recovery.news(joining))
         return Client(connection, peer, recovery)
 
     return make

@@ -128,16 +128,17 @@ class World:
     def open(self, consumer, max_message_size=65536, max_queued_bytes=1024 * 1024, runner=None, **options):
         """Open the socket of a consumer, as ``server`` does."""
         runner = runner or self.runner(consumer)
-        joining = self.hub.join(())
+        seat = self.hub.admission.take()
+        seat.assign(runner._visitor)
         try:
             runner.connect()
         except BaseException:
-            self.hub.cancel(joining)
+            seat.give_back()
             runner.failed()
             raise
         transport, peer = self._pair(**options)
         connection = Connection(transport, runner, Bounds(max_message_size, max_queued_bytes), dialect=CONSUMER)
-        self.hub.complete(joining, connection, tuple)
+        self.hub.open(connection, seat)
         runner.opened(connection)
         turn()
         return types.SimpleNamespace(runner=runner, connection=connection, peer=peer, name=runner.channel_name)
@@ -155,7 +156,7 @@ class World:
             and not self.members._subscribed
             and not self.members._full
             and not self.members._resuming
-            and not self.hub._working
+            and not self.hub.admission.seats
             and set(self.broker._counts) == own
             and set(self.broker._counts.values()) == {1}
         )
@@ -166,7 +167,7 @@ def world(pair):
     layers.LAYER.local = None
     world = World(pair)
     yield world
-    for connection in [*world.hub.connections, *world.hub._closing]:
+    for connection in [*world.hub.connections, *world.hub.heartbeat._closing]:
         connection.abort()
     try:
         wait_until(world.nothing_is_left, what="the end of all consumers")
@@ -383,7 +384,7 @@ def test_connect_returns_the_subprotocol_and_accept_returns_when_the_101_is_out(
     assert seen == []
     transport, peer = pair()
     connection = Connection(transport, runner, Bounds(1000, 1000), dialect=CONSUMER)
-    world.hub.complete(world.hub.join(()), connection, tuple)
+    world.hub.open(connection, world.hub.admission.take())
     runner.opened(connection)
     assert peer.message() == "welcome"
     assert seen == ["accepted"]
@@ -521,7 +522,7 @@ def test_what_ends_it_while_it_is_opening_is_not_forgotten(world, pair, then, co
     wait_until(lambda: runner.greenlet is None, what="the end of connect()")
     transport, peer = pair()
     connection = Connection(transport, runner, Bounds(1000, 1000), dialect=CONSUMER)
-    world.hub.complete(world.hub.join(()), connection, tuple)
+    world.hub.open(connection, world.hub.admission.take())
     runner.opened(connection)
     assert Close.parse(peer.frame().data).code == code
     assert consumer.ended() == code
@@ -541,7 +542,7 @@ def test_a_connection_that_breaks_while_it_is_opening_ends_accept(world, pair):
     runner.connect()
     transport, _ = pair()
     connection = Connection(transport, runner, Bounds(1000, 1000), dialect=CONSUMER)
-    world.hub.complete(world.hub.join(()), connection, tuple)
+    world.hub.open(connection, world.hub.admission.take())
     connection.abort()
     runner.opened(connection)
     assert consumer.ended() == 1006
@@ -1872,7 +1873,7 @@ def two(world, with_settings):
     """A user who may have two sockets; whether there is room for another one."""
     with_settings(WSLOOP={"MAX_CONNECTIONS_PER_USER": 2})
     user = Visitor(user=1)
-    return user, lambda: world.hub.exceeded_limit(user) is None
+    return user, lambda: world.hub.admission.exceeded_limit(user) is None
 
 
 def test_a_socket_that_has_ended_counts_until_its_handlers_have(world, two):
@@ -1886,7 +1887,7 @@ def test_a_socket_that_has_ended_counts_until_its_handlers_have(world, two):
         opened.peer.close()
         wait_until(lambda opened=opened: not len(world.hub), what="the end of the line")
     assert not room()
-    assert world.hub.exceeded_limit(Visitor(user=2)) is None
+    assert world.hub.admission.exceeded_limit(Visitor(user=2)) is None
     go_on.set()
     for consumer in consumers:
         assert consumer.ended() == 1006

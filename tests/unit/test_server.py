@@ -5,12 +5,12 @@ import gc
 import itertools
 import json
 import logging
+import pickle
 import socket
 import sys
 import time
 import types
 import weakref
-from http import HTTPStatus
 
 import gevent
 import pytest
@@ -23,14 +23,14 @@ from django.core.exceptions import DisallowedHost, ImproperlyConfigured, Permiss
 from django.db import connections, transaction
 from django.test import RequestFactory
 from django.urls import path
+from gevent import monkey
 from gevent.event import Event
 from websockets.frames import Close, Opcode
 from ws4redis.subscriber import RedisSubscriber
 
 from tests.integration.harness import wait_until
 from tests.unit.peer import WAIT, Peer, close_frame, masked, turn
-from wsloop import engine, layers, opening, presence, tokens
-from wsloop import server as module
+from wsloop import db, engine, layers, presence, stages, tokens
 from wsloop.backend import history, pool
 from wsloop.consumers import WebsocketConsumer
 from wsloop.delivery import broker
@@ -38,13 +38,15 @@ from wsloop.delivery.broker import Unavailable
 from wsloop.exceptions import Disconnected
 from wsloop.facilities import subscriptions
 from wsloop.facilities.recovery import Recovery
+from wsloop.opening import Opening
 from wsloop.publisher import RedisPublisher
 from wsloop.refusals import Refused
 from wsloop.runtime.runner import Runner
-from wsloop.server import WebsocketServer, refusal
+from wsloop.server import WebsocketServer
 from wsloop.sockets import transport
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
+from wsloop.stages import refusal
 from wsloop.store import RedisMessage
 
 OLD_KEY = settings.SECRET_KEY
@@ -81,17 +83,15 @@ class Answer:
 def fresh(monkeypatch):
     """A process that has not served a socket yet."""
     engine.engine.cache_clear()
-    engine.listener.cache_clear()
     monkeypatch.setattr(transport, "claim", lambda environ: PairTakeover(environ["test.socket"]))
     yield
     if engine.engine.cache_info().currsize:
         made = engine.engine()
-        for connection in [*made.hub.connections, *made.hub._closing]:
+        for connection in [*made.hub.connections, *made.hub.heartbeat._closing]:
             connection.abort()
         made.broker.stop()
         made.presence._timer.stop()
     engine.engine.cache_clear()
-    engine.listener.cache_clear()
     layers.LAYER.local, layers.LAYER.remote = None, layers.RedisDelivery()
 
 
@@ -165,7 +165,8 @@ def channel(facility):
 def nothing_is_left():
     made = engine.engine()
     return (
-        set(made.broker._counts) == {made.broker._own_channel, made.broker._control_channel, made.local_consumers.channel}
+        set(made.broker._counts)
+        == {made.broker._own_channel, made.broker._control_channel, made.local_consumers.channel}
         and not len(made.local_consumers)
         and not made.local_consumers._subscribed
         and not made.consumer_runtime.running
@@ -174,6 +175,7 @@ def nothing_is_left():
         and not any(map(len, made.hub._subscribers.values()))
         and not made.hub._draining
         and not len(made.hub)
+        and not len(made.hub.admission)
         and not made.broker._origins
         and not made.broker._waiting
         and not made.broker._gapless._channels
@@ -345,9 +347,9 @@ def test_database_connections_are_closed(front, shared_redis, databases_seen, pa
 
 def test_but_not_inside_a_transaction_of_a_test(database):
     with transaction.atomic():
-        module.close_databases()
+        db.close_databases()
         assert User.objects.count() == 0
-    module.close_databases()
+    db.close_databases()
     assert connections["default"].connection is None
 
 
@@ -548,7 +550,7 @@ def test_an_error_after_the_101_ends_the_connection(front, shared_redis, facilit
     answer = front.call(f"{facility}?subscribe-broadcast")
     assert answer.status == 101
     assert answer.peer.frame() is None
-    assert "could not be opened" in caplog.text
+    assert "Could not open a WebSocket" in caplog.text
     assert nothing_is_left()
 
 
@@ -751,7 +753,6 @@ def test_there_is_one_engine_and_it_is_made_when_the_first_socket_comes(front, s
     assert not engine.engine.cache_info().currsize, "the process that forks the workers must not have one"
     front.connect(facility)
     assert engine.engine() is engine.engine()
-    assert all(engine.listener(dialect) is engine.listener(dialect) for dialect in module.DIALECTS.values())
 
 
 def test_a_wrong_setting_is_refused_at_the_start(with_settings):
@@ -769,7 +770,7 @@ def test_a_wrong_setting_is_refused_at_the_start(with_settings):
 def test_inside_uwsgi_a_process_that_is_not_patched_is_refused(monkeypatch):
     monkeypatch.setattr(transport, "inside_uwsgi", lambda: True)
     WebsocketServer()
-    monkeypatch.setattr(module.monkey, "is_module_patched", lambda name: False)
+    monkeypatch.setattr(monkey, "is_module_patched", lambda name: False)
     with pytest.raises(ImproperlyConfigured, match=r"wsgi\.py must begin with `from gevent import monkey"):
         WebsocketServer()
 
@@ -887,6 +888,79 @@ def test_an_address_has_too_many(front, shared_redis, with_settings, reached, ca
     assert reached("MAX_CONNECTIONS_PER_ADDRESS") == 1
     assert "8.8.8.8 has too many WebSockets; if it is a proxy, see TRUSTED_PROXIES" in caplog.text
     assert front.call("news?subscribe-broadcast", REMOTE_ADDR="9.9.9.9").status == 101
+
+
+def test_a_seat_is_taken_before_the_visitor_is_looked_up(front, shared_redis, with_settings, reached):
+    with_settings(WSLOOP={"MAX_CONNECTIONS": 1})
+    asked, go_on = [], Event()
+
+    class Slow(WebsocketServer):
+        def process_request(self, request):
+            asked.append(request)
+            go_on.wait(WAIT)
+            request.user = request.session = None
+
+    app = Slow()
+    first = front.spawn("news?subscribe-broadcast", app=app)
+    wait_until(lambda: asked, what="the question")
+    assert front.call("news?subscribe-broadcast", app=app).status == 503
+    assert (len(asked), reached("MAX_CONNECTIONS")) == (1, 1)
+    go_on.set()
+    assert first.get(timeout=WAIT).status == 101
+    assert len(engine.engine().hub.admission) == 1
+
+
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [
+        (stages, "check_origin"),
+        (WebsocketServer, "process_request"),
+        (stages.identity, "visitor"),
+        (WebsocketServer, "process_subscriptions"),
+        (subscriptions.Subscriber, "set_pubsub_channels"),
+        (subscriptions.Subscriber, "send_persisted_messages"),
+        (PairTakeover, "accept"),
+    ],
+)
+def test_a_stage_that_fails_gives_the_seat_back(front, shared_redis, facility, monkeypatch, where, what):
+    def broken(*_):
+        raise RuntimeError("an error that should not be")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(where, what, broken)
+        assert front.call(f"{facility}?subscribe-broadcast").status == 500
+    wait_until(nothing_is_left, what="the end of the handshake")
+    front.connect(f"{facility}?subscribe-broadcast")
+
+
+def plain(value):
+    """Whether another process could be given a value: no object of this one is in it."""
+    if isinstance(value, tuple):
+        return all(map(plain, value))
+    return isinstance(value, (str, bytes, int, float, bool, type(None)))
+
+
+def test_a_plan_is_plain_data_that_another_process_could_carry_out(front, keeping, facility, signed_in, monkeypatch):
+    plans = []
+    original = Opening.open
+    monkeypatch.setattr(Opening, "open", lambda self, *args: plans.append(self._plan) or original(self, *args))
+    with_deflate = {"HTTP_SEC_WEBSOCKET_EXTENSIONS": "permessage-deflate"}
+    peer = front.connect(f"{facility}?subscribe-broadcast&subscribe-user", HTTP_COOKIE=signed_in.cookie, **V1)
+    token = frame(peer)["token"]
+    front.connect(f"{facility}?subscribe-broadcast&publish-broadcast&resume={token}", **V1, **with_deflate)
+    front.connect(f"{facility}?subscribe-broadcast&publish-user&echo", HTTP_COOKIE=signed_in.cookie)
+    front.connect("shout/a/", app=Site().app, HTTP_COOKIE=signed_in.cookie)
+    assert [plan.dialect for plan in plans] == ["wsloop.v1", "wsloop.v1", "ws4redis", "consumer"]
+    assert all(plain(tuple(plan)) for plan in plans)
+    assert [pickle.loads(pickle.dumps(plan)) for plan in plans] == plans
+    first, second, third, consumer = plans
+    assert (first.facility, first.resume, first.publishes) == (facility, None, ())
+    assert set(first.channels) == {f"unit:user:john:{facility}".encode(), f"unit:broadcast:{facility}".encode()}
+    assert first.visitor.user == User.objects.get(username="john").pk
+    assert (second.resume, second.publishes, second.echo) == (token, (f"unit:broadcast:{facility}".encode(),), False)
+    assert (first.deflate, second.deflate) == (None, (15, 15))
+    assert (third.echo, third.publishes) == (True, (f"unit:user:john:{facility}".encode(),))
+    assert (consumer.channels, consumer.publishes) == ((), ())
 
 
 def test_many_at_once_do_not_slip_through_while_each_waits(front, gate, with_settings):
@@ -1051,20 +1125,6 @@ def test_consumers_sockets_are_checked_and_counted_like_others(front, shared_red
     assert site.names() == ["connect"]
 
 
-def test_one_that_is_refused_because_others_came_meanwhile_is_asked_nothing(front, shared_redis, monkeypatch):
-    site = Site()
-
-    def make_room(visitor=None, joined=0):
-        if joined:
-            raise Refused(HTTPStatus.TOO_MANY_REQUESTS, "too many")
-
-    monkeypatch.setattr(opening, "make_room", make_room)
-    monkeypatch.setattr(module, "make_room", make_room)
-    assert front.call("shout/a/", app=site.app).status == 429
-    wait_until(nothing_is_left, what="the handshake leaving")
-    assert site.calls == []
-
-
 def test_what_a_consumer_is_told_of_its_socket(front, shared_redis, signed_in):
     site = Site()
     headers = {"HTTP_COOKIE": signed_in.cookie, "HTTP_SEC_WEBSOCKET_PROTOCOL": "soap, chat"}
@@ -1201,7 +1261,7 @@ def test_a_consumer_whose_client_hung_up_before_the_101_is_told(front, shared_re
     wait_until(nothing_is_left, what="the handshake leaving")
 
 
-@pytest.mark.parametrize(("where", "what"), [(Runner, "opened"), (Connection, "start"), (Hub, "complete")])
+@pytest.mark.parametrize(("where", "what"), [(Runner, "opened"), (Connection, "start"), (Hub, "open")])
 def test_a_consumer_whose_socket_fails_behind_the_101_is_told(front, shared_redis, monkeypatch, caplog, where, what):
     def broken(*_):
         raise RuntimeError("an error that should not be")
@@ -1212,7 +1272,7 @@ def test_a_consumer_whose_socket_fails_behind_the_101_is_told(front, shared_redi
     assert answer.status == 101
     assert answer.peer.frame() is None
     assert site.code() == 1006
-    assert "could not be opened" in caplog.text
+    assert "Could not open a WebSocket" in caplog.text
     wait_until(nothing_is_left, what="the connection leaving")
 
 
@@ -1259,8 +1319,8 @@ def test_consumers_get_no_heartbeat(front, shared_redis, facility, monkeypatch):
     consumer, listener = front.connect("shout/a/", app=site.app), front.connect(facility, app=site.app)
     hub = engine.engine().hub
     for _ in range(4):
-        hub._ticks += 1
-        hub._beat()
+        hub.heartbeat._ticks += 1
+        hub.heartbeat._beat()
     assert listener.frame().data == b"--heartbeat--"
     consumer.text("hello")
     assert consumer.frame().data == b"HELLO"
@@ -1510,7 +1570,7 @@ def test_a_recovery_of_many_pages_that_cannot_begin_leaves_nothing(front, keepin
     monkeypatch.setattr(Recovery, "news", broken)
     answer = front.call(f"{facility}?subscribe-broadcast&resume={token}", **V1)
     assert answer.peer.frame() is None
-    assert "could not be opened" in caplog.text
+    assert "Could not open a WebSocket" in caplog.text
     wait_until(nothing_is_left, what="the end of the connections")
 
 

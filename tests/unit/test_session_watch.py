@@ -22,7 +22,7 @@ from tests.unit.peer import turn
 from wsloop import identity, signals, tokens
 from wsloop.facilities.inbound import ReadOnlyHandler
 from wsloop.identity import visitor
-from wsloop.sockets import hub as hub_module
+from wsloop.sockets import heartbeat
 from wsloop.sockets.admission import NOBODY, Visitor
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
@@ -71,13 +71,13 @@ def session_of(user, engine=db, **content):
 
 @pytest.fixture
 def hub(monkeypatch, with_settings):
-    """A hub whose timer the test turns by hand, with ``hub._tick()``."""
-    monkeypatch.setattr(hub_module, "TICK", 3600)
+    """A hub whose timer the test turns by hand, with ``hub.heartbeat._tick()``."""
+    monkeypatch.setattr(heartbeat, "TICK", 3600)
     with_settings(WS4REDIS_HEARTBEAT=None)
     hub = Hub(lambda connection: None, lambda connections: hub.session_watch.expired(connections))
     hub.session_watch = SessionWatch(hub)
     yield hub
-    for connection in [*hub.connections, *hub._closing]:
+    for connection in [*hub.connections, *hub.heartbeat._closing]:
         connection.abort()
 
 
@@ -93,7 +93,10 @@ def member(hub, pair):
     def make(who):
         transport, peer = pair()
         peer.connection = Connection(transport, ReadOnlyHandler(hub), Bounds(1000, 1000))
-        hub.complete(hub.join([b"news"], who), peer.connection, lambda: ())
+        seat = hub.admission.take()
+        seat.assign(who)
+        hub.open(peer.connection, seat)
+        hub.enter(hub.join([b"news"]), peer.connection, ())
         return peer
 
     return make
@@ -201,7 +204,7 @@ def test_a_session_that_has_ended_while_the_socket_was_opened(john, member, hub)
     found = request(john, db.SessionStore(session.session_key))
     session.flush()
     peer = member(visitor(found))
-    hub._tick()
+    hub.heartbeat._tick()
     assert code_of(peer) == SIGNED_OUT
 
 
@@ -444,8 +447,8 @@ def test_notices_of_a_newer_version_are_understood_as_far_as_they_go(look, socke
 def clock(monkeypatch):
     """Seconds that have passed, as the hub sees it; the test adds to them."""
     passed = [0.0]
-    time = hub_module.time.time
-    monkeypatch.setattr(hub_module, "time", types.SimpleNamespace(time=lambda: time() + passed[0]))
+    time = heartbeat.time.time
+    monkeypatch.setattr(heartbeat, "time", types.SimpleNamespace(time=lambda: time() + passed[0]))
     return passed
 
 
@@ -459,12 +462,12 @@ def test_the_socket_ends_with_the_session(hub, look, socket_of, john, clock):
     session, longer = session_of(john), session_of(john)
     lasts(session, 20)
     peer, other = socket_of(john, session), socket_of(john, longer)
-    hub._tick()
+    hub.heartbeat._tick()
     idle(look)
     assert peer.connection.open
     clock[0] = 21
     lasts(session, -1)
-    hub._tick()
+    hub.heartbeat._tick()
     assert code_of(peer) == SIGNED_OUT
     assert hub.connections == {other.connection}
 
@@ -476,24 +479,24 @@ def test_a_session_that_was_prolonged_keeps_its_sockets(hub, look, socket_of, jo
     peer = socket_of(john, session)
     lasts(session, 20)
     clock[0] = 11
-    hub._tick()
+    hub.heartbeat._tick()
     idle(look)
     assert peer.connection.open
     assert peer.connection.visitor.expires == identity.session_ends([session.session_key])[session.session_key]
     clock[0] = 21
     lasts(session, -1)
-    hub._tick()
+    hub.heartbeat._tick()
     assert code_of(peer) == SIGNED_OUT
 
 
 def test_the_socket_ends_with_the_token(hub, member, john, clock):
-    made = request(john, token_expires=hub_module.time.time() + 10)
+    made = request(john, token_expires=heartbeat.time.time() + 10)
     peer = member(visitor(made))
     clock[0] = 9
-    hub._tick()
+    hub.heartbeat._tick()
     assert peer.connection.open
     clock[0] = 10
-    hub._tick()
+    hub.heartbeat._tick()
     assert code_of(peer) == SIGNED_OUT
 
 

@@ -82,17 +82,17 @@ def play_for_real(consumer, messages, leave, pair):
     """Return whether the socket was accepted, the texts that the client got, and the server's close frame."""
     hub, members = Hub(left=lambda connection: None), LocalConsumers(None)
     runner = Runner(ConsumerRuntime(hub, members), consumer, scope())
-    joining = hub.join(())
+    seat = hub.admission.take()
     try:
         runner.connect()
     except (Refused, ZeroDivisionError, ValueError, RuntimeError):
-        hub.cancel(joining)
+        seat.give_back()
         runner.failed()
         wait_until(lambda: not len(members), what="the end")
         return False, [], None
     transport, peer = pair()
     connection = Connection(transport, runner, Bounds(65536, 1024 * 1024), dialect=CONSUMER)
-    hub.complete(joining, connection, tuple)
+    hub.open(connection, seat)
     runner.opened(connection)
     peer.send(*[masked(Opcode.TEXT, each.encode()) for each in messages])
     if leave == "now":

@@ -11,6 +11,7 @@ from ws4redis import settings as stock_settings
 from ws4redis.redis_store import SELF, RedisMessage
 from ws4redis.subscriber import RedisSubscriber
 
+from wsloop import routing
 from wsloop.backend import pool
 from wsloop.facilities import subscriptions
 from wsloop.facilities.subscriptions import (
@@ -173,13 +174,13 @@ def test_a_visitor_without_session_has_broadcast_only():
     ],
 )
 def test_the_facility_is_what_follows_the_websocket_url(url, facility):
-    assert subscriptions.facility(request(url)) == facility
+    assert routing.facility(request(url)) == facility
     assert channels_of(Subscriber, ["subscribe-broadcast"], path=url)[0] == [f"unit:broadcast:{facility}".encode()]
 
 
 def test_the_facility_behind_another_websocket_url(with_settings):
     with_settings(WEBSOCKET_URL="/sockets/")
-    assert subscriptions.facility(request("/sockets/news")) == "news"
+    assert routing.facility(request("/sockets/news")) == "news"
 
 
 @pytest.mark.parametrize("cls", [Extra, WithMixin])
@@ -252,20 +253,20 @@ def test_the_query(query, names, echo):
 @pytest.mark.parametrize("channels", [["subscribe-group"], ["subscribe-user"], ["subscribe-broadcast", "publish-user"]])
 def test_a_facility_with_a_colon_cannot_have_users_or_groups(channels):
     with pytest.raises(Refused, match="A facility with a colon cannot have the audiences user and group") as caught:
-        subscriptions.check_facility(request("/ws/admins:news"), channels)
+        subscriptions.check_facility("admins:news", channels)
     assert caught.value.status == 400
 
 
 @pytest.mark.parametrize(
-    ("path", "channels"),
+    ("facility", "channels"),
     [
-        ("/ws/admins:news", ["subscribe-broadcast", "publish-session", "subscribe-session"]),
-        ("/ws/admins:news", []),
-        ("/ws/admins/news", ["subscribe-user", "publish-group"]),
+        ("admins:news", ["subscribe-broadcast", "publish-session", "subscribe-session"]),
+        ("admins:news", []),
+        ("admins/news", ["subscribe-user", "publish-group"]),
     ],
 )
-def test_all_else_is_not_ambiguous(path, channels):
-    subscriptions.check_facility(request(path), channels)
+def test_all_else_is_not_ambiguous(facility, channels):
+    subscriptions.check_facility(facility, channels)
 
 
 # What is kept, and what is published.

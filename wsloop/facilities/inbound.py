@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from websockets.frames import CloseCode
 
@@ -21,6 +21,7 @@ from wsloop.facilities import subscriptions
 from wsloop.protocol import dialects
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
+from wsloop.sockets.plan import Plan
 from wsloop.store import RedisMessage
 
 logger = logging.getLogger("wsloop.handlers")
@@ -37,21 +38,19 @@ class ReadOnlyHandler:
 
 
 class PublishHandler(ReadOnlyHandler):
-    """The handler of a socket that publishes to ``channels``.
+    """The handler of a socket that publishes to the channels of its plan.
 
     Args:
         hub, broker: of the process.
-        channels: where to.
-        echo: whether the socket wants its own messages back.
-        options: of the facility.
+        plan: of the socket.
     """
 
-    def __init__(self, hub: Hub, broker: Broker, channels: Iterable[bytes], echo: bool, options: conf.Facility) -> None:
+    def __init__(self, hub: Hub, broker: Broker, plan: Plan) -> None:
         super().__init__(hub)
         self._broker = broker
-        self._channels = tuple(channels)
-        self._echo = echo
-        self._options = options
+        self._channels = plan.publishes
+        self._echo = plan.echo
+        self._options = plan.options
 
     def received(self, connection: Connection, payload: bytes, text: bool) -> None:
         if payload != conf.heartbeat():
@@ -82,15 +81,8 @@ class PublishHandler(ReadOnlyHandler):
 class CustomPublishHandler(PublishHandler):
     """The handler of a socket whose messages go through the ``publish_message`` of the site's own subscriber class."""
 
-    def __init__(
-        self,
-        hub: Hub,
-        broker: Broker,
-        subscriber: subscriptions.Subscriber,
-        echo: bool,
-        options: conf.Facility,
-    ) -> None:
-        super().__init__(hub, broker, subscriptions.as_bytes(subscriber._publishers), echo, options)
+    def __init__(self, hub: Hub, broker: Broker, plan: Plan, subscriber: subscriptions.Subscriber) -> None:
+        super().__init__(hub, broker, plan)
         self._subscriber = subscriber
         self._inbox: BatchQueue[tuple[Connection, bytes, Callable[[bool], None]]] = BatchQueue(self._handle)
 

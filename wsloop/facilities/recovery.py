@@ -169,7 +169,7 @@ class Recovery:
             if joining.lost:
                 raise Unavailable("messages were lost meanwhile")
             self._tell(news, joining)
-            self._hub.enter(joining, connection, lambda: news.texts)
+            self._hub.enter(joining, connection, news.texts)
             return True
         finally:
             if joining is not None:

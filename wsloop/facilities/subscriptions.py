@@ -16,17 +16,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from ws4redis.subscriber import RedisSubscriber
 
-from wsloop import conf, kinds
+from wsloop import conf, kinds, routing
 from wsloop.backend import pool, publishing
 from wsloop.refusals import Refused
 from wsloop.store import SELF, Store
 
 PRESENCE = "subscribe-presence"  # who is there; the policy decides about it as about audiences
-
-
-def facility(request: HttpRequest) -> str:
-    """Return the part of the path behind ``WEBSOCKET_URL``."""
-    return request.path_info.removeprefix(conf.websocket_url())
 
 
 class Subscriber(Store, RedisSubscriber):  # type: ignore[misc]
@@ -35,7 +30,7 @@ class Subscriber(Store, RedisSubscriber):  # type: ignore[misc]
     def set_pubsub_channels(self, request: HttpRequest, channels: Iterable[str]) -> None:
         """Work out the channels for what the client asked and the policy allowed, ``subscribe-user`` and the like."""
         wanted = set(channels)
-        self._facility = facility(request)
+        self._facility = routing.facility(request)
 
         def names(verb: str) -> list[str]:
             return self._get_message_channels(
@@ -190,7 +185,7 @@ def allowed(answer: Any) -> list[str]:
     return found
 
 
-def check_facility(request: HttpRequest, channels: Iterable[str]) -> None:
+def check_facility(facility: str, channels: Iterable[str]) -> None:
     """Refuse a facility with which one group or user could read what is meant for another.
 
     In ws4redis's keys the name and the facility are parted by a colon: ``group:team:admins:news`` is the facility
@@ -199,7 +194,7 @@ def check_facility(request: HttpRequest, channels: Iterable[str]) -> None:
     Raises:
         Refused: 400.
     """
-    if ":" in facility(request) and any(name.endswith(("-group", "-user")) for name in channels):
+    if ":" in facility and any(name.endswith(("-group", "-user")) for name in channels):
         raise Refused(
             HTTPStatus.BAD_REQUEST,
             "A facility with a colon cannot have the audiences user and group: its channels would be ambiguous.",

@@ -93,6 +93,12 @@ def pays(payload: bytes) -> bool:
     return len(payload) <= PROBE or len(zlib.compress(payload[:PROBE], LEVEL)) < PROBE * 9 // 10
 
 
+def parameters(extensions: Sequence[Extension]) -> tuple[int, int] | None:
+    """Return the arguments of the :class:`Deflate` among the extensions of a handshake; None if there is none."""
+    agreed = next((each for each in extensions if isinstance(each, Deflate)), None)
+    return None if agreed is None else (agreed.remote_max_window_bits, agreed.local_max_window_bits)
+
+
 @functools.cache
 def compressor(window_bits: int) -> Deflate:
     """Return the extension whose sending half all connections with the same window share."""

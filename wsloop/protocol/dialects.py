@@ -111,6 +111,7 @@ class V1(Dialect):
 class ConsumerDialect(Dialect):
     """What a consumer sends, and nothing else."""
 
+    name = "consumer"  # never offered to a client
     heartbeat = False
 
 

@@ -24,5 +24,14 @@ def encode(payload: bytes, text: bool, window_bits: int = 0) -> bytes:
     return frame
 
 
+def is_text(payload: bytes) -> bool:
+    """Return whether a message leaves as text: a payload has no type in Redis, so all that is UTF-8 does."""
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 PING = Frame(Opcode.PING, b"").serialize(mask=False)
 PONG_BYTE = Frame(Opcode.PONG, b"").serialize(mask=False)[:1]

@@ -47,9 +47,10 @@ from wsloop.protocol import strict_json
 from wsloop.protocol.close_codes import TOO_SLOW
 from wsloop.refusals import Refused, try_again
 from wsloop.runtime.groups import LocalConsumers
-from wsloop.sockets.admission import NOBODY, Visitor
+from wsloop.sockets.admission import Seat
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
+from wsloop.sockets.visitor import NOBODY, Visitor
 
 logger = logging.getLogger("wsloop.runner")
 
@@ -151,13 +152,13 @@ class Runner:
         "_opening",
         "_presence",
         "_runtime",
+        "_seat",
         "_started_at",
         "_state",
         "_stopped",
         "_stuck",
         "_timer",
         "_visitor",
-        "_working",
         "channel_name",
         "greenlet",
         "subscriptions",
@@ -187,7 +188,7 @@ class Runner:
         self._hung_up = False  # the client has gone, although there may be more to read
         self._count = 0
         self._visitor = visitor
-        self._working = False  # although its socket has ended
+        self._seat: Seat | None = None  # while it works although its socket has ended
         self._decision: AsyncResult[str | None] | None = AsyncResult()
         self._opening: AsyncResult[None] | None = None
         self._timer: Any = None
@@ -308,10 +309,9 @@ class Runner:
         self._end_handler()
 
     def _count_work(self) -> None:
-        """Have it count for its visitor for as long as its handlers work: who comes and goes keeps no more at work."""
-        if self._consumer is not None and not self._working:
-            self._working = True
-            self._runtime.hub.working(self._visitor)
+        """Count running handlers against the visitor, so that reconnecting cannot exceed the limit."""
+        if self._consumer is not None and self._seat is None:
+            self._seat = self._runtime.hub.admission.keep(self._visitor)
 
     def give_up(self) -> None:
         """There is no more time: end a handler that runs, wherever it waits, and call nothing but ``disconnect``."""
@@ -479,9 +479,9 @@ class Runner:
         self._runtime.local_consumers.leave(self.channel_name)
         self._inbox.clear()
         self._consumer = self._connection = None
-        if self._working:
-            self._working = False
-            self._runtime.hub.worked(self._visitor)
+        seat, self._seat = self._seat, None
+        if seat is not None:
+            seat.give_back()
 
     # What the consumer does, in its greenlet or in one that it has spawned.
 

@@ -1,40 +1,145 @@
-"""Who is behind a connection, as far as it counts: how many of them there may be.
+"""How many connections there may be, and whose: a seat is handed out once for each, before the database is asked.
 
-This module must not know where a visitor comes from.
+How it works. A handshake takes a seat before it costs anything, and names its visitor as soon as that is known; the
+seat becomes the connection's, and counts until the connection has ended. Handlers of a consumer that go on after that
+keep a seat of their own, so that reconnecting cannot exceed the limits. This module must not know where a visitor
+comes from.
 """
 
 from __future__ import annotations
 
 import resource
-from typing import Any, NamedTuple
+from typing import Any
 
 from wsloop import conf
+from wsloop.sockets.connection import Connection
+from wsloop.sockets.index import Index
+from wsloop.sockets.limits import Bucket
+from wsloop.sockets.visitor import NOBODY, Visitor
 
 
-class Visitor(NamedTuple):
-    """Who is behind a connection, as far as it is kept while the connection is open.
+class Full(Exception):
+    """There is no room for one more connection.
 
-    Attributes:
-        user: primary key; None: nobody has signed in.
-        session: its key, a secret; None without one.
-        address: where it comes from; None if that is not counted.
-        expires: when session or token end, in seconds since the epoch; None: never.
-        auth_hash: a hash of what signed the user in; another one, and the user has to sign in again.
-        permissions_hash: a hash of the user's groups and the like; another one, and the socket may have other channels.
+    Args:
+        setting: the option whose limit is reached.
+        visitor: the one who wanted to connect, if known.
     """
 
-    user: Any = None
-    session: str | None = None
-    address: str | None = None
-    expires: float | None = None
-    auth_hash: int = 0
-    permissions_hash: int = 0
+    def __init__(self, setting: str, visitor: Visitor = NOBODY) -> None:
+        super().__init__(setting)
+        self.setting = setting
+        self.visitor = visitor
 
 
-NOBODY = Visitor()
+class Seat:
+    """Counts one socket that is no connection: not yet, or not any more.
+
+    Attributes:
+        visitor: for whom it counts; NOBODY as long as that is not known.
+    """
+
+    __slots__ = ("_admission", "visitor")
+
+    def __init__(self, admission: Admission, visitor: Visitor) -> None:
+        self._admission = admission
+        self.visitor = visitor
+
+    def assign(self, visitor: Visitor) -> None:
+        """Count for a visitor from now on.
+
+        Raises:
+            Full: if the visitor has too many already.
+        """
+        setting = self._admission.exceeded_limit(visitor)
+        if setting is not None:
+            raise Full(setting, visitor)
+        self.visitor = visitor
+
+    def give_back(self) -> None:
+        """Count no longer. May be called again."""
+        self._admission.seats.discard(self)
 
 
-def most_connections() -> float:
+class Admission:
+    """The connections and seats of this process.
+
+    Attributes:
+        users, sessions: connections by the primary key of their user and by the key of their session, closing ones
+            included.
+        seats: those that are no connections.
+    """
+
+    def __init__(self) -> None:
+        self.users: Index[Any] = Index()
+        self.sessions: Index[str] = Index()
+        self.seats: set[Seat] = set()
+        self._addresses: Index[str] = Index()
+        self._connections = 0
+
+    def __len__(self) -> int:
+        """Return how many sockets count."""
+        return self._connections + len(self.seats)
+
+    def take(self) -> Seat:
+        """Return a seat for one more socket.
+
+        Raises:
+            Full: if there are as many as the process may have.
+        """
+        if len(self) >= _most_connections():
+            raise Full("MAX_CONNECTIONS")
+        return self.keep(NOBODY)
+
+    def keep(self, visitor: Visitor) -> Seat:
+        """Return a seat for work that goes on for a visitor whose connection has ended, whatever the limits say."""
+        seat = Seat(self, visitor)
+        self.seats.add(seat)
+        return seat
+
+    def exceeded_limit(self, visitor: Visitor) -> str | None:
+        """Return the option whose limit leaves no room for one more connection of a visitor; None if there is room."""
+        for setting, index, attribute in (
+            ("MAX_CONNECTIONS_PER_USER", self.users, "user"),
+            ("MAX_CONNECTIONS_PER_ADDRESS", self._addresses, "address"),
+        ):
+            most, value = conf.option(setting), getattr(visitor, attribute)
+            if most is not None and value is not None:
+                others = sum(getattr(seat.visitor, attribute) == value for seat in self.seats)
+                if len(index[value]) + others >= most:
+                    return setting
+        return None
+
+    def occupy(self, seat: Seat, connection: Connection) -> None:
+        """Let a connection have a seat, until :meth:`vacate`."""
+        seat.give_back()
+        connection.visitor = seat.visitor
+        connection.meter.shared = self._shared_bucket(seat.visitor)
+        self._connections += 1
+        for index, key in self._keys(connection):
+            index.add(key, connection)
+
+    def vacate(self, connection: Connection) -> None:
+        """Count a connection no longer: it has ended."""
+        self._connections -= 1
+        for index, key in self._keys(connection):
+            index.remove(key, connection)
+
+    def _keys(self, connection: Connection) -> list[tuple[Index[Any], Any]]:
+        user, session, address = connection.visitor[:3]
+        pairs = ((self.users, user), (self.sessions, session), (self._addresses, address))
+        return [(index, key) for index, key in pairs if key is not None]
+
+    def _shared_bucket(self, visitor: Visitor) -> Bucket | None:
+        """Return what counts the frames of all connections of the same user; without one, of the same address."""
+        index, key = (self.users, visitor.user) if visitor.user is not None else (self._addresses, visitor.address)
+        if key is None:
+            return None
+        others = (each.meter.shared for each in index[key] if each.visitor.user == visitor.user)
+        return next((bucket for bucket in others if bucket is not None), None) or Bucket()
+
+
+def _most_connections() -> float:
     """Return how many connections this process may have: a quarter of its descriptors is left to the site."""
     most = conf.option("MAX_CONNECTIONS")
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

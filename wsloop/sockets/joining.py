@@ -6,16 +6,6 @@ from collections.abc import Iterable, Sequence
 
 from wsloop.protocol.dialects import Dialect
 from wsloop.protocol.messages import Message
-from wsloop.sockets.admission import NOBODY, Visitor
-
-
-def is_text(payload: bytes) -> bool:
-    """Tell whether a message leaves as text: a payload has no type in Redis, so whatever is UTF-8 does."""
-    try:
-        payload.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 class JoinBuffer:
@@ -23,17 +13,15 @@ class JoinBuffer:
 
     Attributes:
         channels: the channels it will be subscribed to.
-        visitor: who wants to open it.
         messages: pairs of channel and message, in order.
         too_much: more has arrived than one connection may hold; the socket must be refused.
         lost: messages of a channel were lost meanwhile; the socket must be refused.
     """
 
-    __slots__ = ("_bound", "_size", "channels", "lost", "messages", "too_much", "visitor")
+    __slots__ = ("_bound", "_size", "channels", "lost", "messages", "too_much")
 
-    def __init__(self, channels: Iterable[bytes], bound: int, visitor: Visitor = NOBODY) -> None:
+    def __init__(self, channels: Iterable[bytes], bound: int) -> None:
         self.channels = tuple(channels)
-        self.visitor = visitor
         self.messages: list[tuple[bytes, Message]] = []
         self.too_much = False
         self.lost = False

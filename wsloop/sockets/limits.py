@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import NamedTuple
 
 from websockets.frames import Frame, Opcode
 
+SHARED = 20  # times the rate of one connection is taken from all connections of a user, or of an address, together
 WORTH = 4096  # bytes of a message, decompressed, that count as another frame, at the least
 
 
@@ -18,7 +20,7 @@ class Bounds(NamedTuple):
         rate: frames a second taken in the long run, or None; above it the connection is closed with TOO_MANY.
         burst: frames taken at once.
         compress_from: bytes of the smallest message that is compressed, where that was negotiated.
-        latest_only: of the messages of a channel that wait, the newest alone counts; see :meth:`Connection.replace`.
+        latest_only: of the messages of a channel that wait, the newest alone counts; see :meth:`Output.enqueue`.
     """
 
     max_message_size: int
@@ -61,3 +63,33 @@ class Bucket:
     def full(self, rate: float, burst: float, now: float) -> bool:
         """Tell whether more than ``burst`` frames have come beyond the rate."""
         return self._used_until > now + burst / rate
+
+
+class Meter(Bucket):
+    """Counts what one client sends, by itself and together with all connections of its user or address.
+
+    Attributes:
+        shared: counts the frames of all connections of the same user or address; None: they do not count together.
+    """
+
+    __slots__ = ("shared",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared: Bucket | None = None
+
+    def exceeded(self, count: float, bounds: Bounds) -> bool:
+        """Count frames, and return whether the client has sent more than it may."""
+        if bounds.rate is None:
+            return False
+        now = monotonic()
+        if self.shared is not None:
+            self.shared.add(count, SHARED * bounds.rate, now)
+        self.add(count, bounds.rate, now)
+        return self.full(bounds.rate, bounds.burst, now)
+
+    def exceeded_together(self, bounds: Bounds) -> bool:
+        """Return whether all connections of the user or address have sent too much: each waits, none is closed."""
+        if bounds.rate is None or self.shared is None:
+            return False
+        return self.shared.full(SHARED * bounds.rate, SHARED * bounds.burst, monotonic())

@@ -67,7 +67,7 @@ class SessionWatch:
         except Exception:  # whatever it is, the reader of the subscription must go on
             logger.warning("a notice on the control channel is none of wsloop's")
             return
-        self._put(itertools.chain.from_iterable(self._hub.users[pk] for pk in pks), session=False)
+        self._put(itertools.chain.from_iterable(self._hub.admission.users[pk] for pk in pks), session=False)
         if session is not None:
             self._end(session)
             # The notice comes just before the session ends: somebody may have used it once more, in a handshake that
@@ -107,7 +107,7 @@ class SessionWatch:
             self._looking.put(None)
 
     def _end(self, session: str) -> None:
-        for connection in list(self._hub.sessions[session]):
+        for connection in list(self._hub.admission.sessions[session]):
             connection.close(SIGNED_OUT, "signed out")
 
     def _look(self, _: list[None]) -> None:
@@ -151,7 +151,7 @@ class SessionWatch:
                 connection.close(SIGNED_OUT, "the session has ended")
             elif connection.open:
                 connection.visitor = connection.visitor._replace(expires=next_look(end))
-                self._hub.watch_expiry(connection)
+                self._hub.heartbeat.watch_expiry(connection)
 
 
 __all__ = ["SessionWatch"]

@@ -1,0 +1,155 @@
+"""Which pages may open sockets: those of this site, and of the sites that ``ALLOWED_ORIGINS`` names (RFC 6455, 10.2).
+
+This module must not know Redis or sockets.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from django.core.exceptions import DisallowedHost
+from django.http import HttpRequest
+
+from wsloop import conf, handshake, kinds
+from wsloop.refusals import Refused, refusals, shown
+
+DEFAULT_PORTS = {"http": "80", "https": "443"}
+
+
+def check_origin(request: HttpRequest) -> None:
+    """Let only pages of this site and of ``ALLOWED_ORIGINS`` open sockets (RFC 6455, section 10.2).
+
+    A browser sends the user's cookies with a socket that any page opens, so a foreign page would act in their name.
+    Scripts send no Origin and are let in. Host and port are compared. A page without encryption is another site than an
+    encrypted one, as far as it is known that this site is encrypted (``SECURE_PROXY_SSL_HEADER``).
+
+    The names that the request came with go to the log: the client need not know what a proxy makes of them.
+
+    Raises:
+        Refused: 403, or 400 if ``ALLOWED_HOSTS`` has not this request's host.
+    """
+    header, given, line = _host(request)
+    try:
+        host = request.get_host()
+    except DisallowedHost:
+        refusals.log(
+            logging.WARNING,
+            "Host",
+            'the request is for the host "%s" (%s), which is not one of ALLOWED_HOSTS, or not the name of a host. '
+            "Add it there if people know the site by it. If they know it by another name, a proxy has replaced that; "
+            "%s.",
+            shown(given),
+            header,
+            line,
+        )
+        raise Refused(
+            HTTPStatus.BAD_REQUEST,
+            "The Host of the request is not one of the site's; see ALLOWED_HOSTS. If you have used the right address, "
+            f"the proxy must hand on the Host header; {line}.",
+        ) from None
+    origin = request.META.get("HTTP_ORIGIN")
+    if origin is None:
+        return
+    allowed = conf.option("ALLOWED_ORIGINS")
+    secure = request.is_secure()
+    if _is_of(origin, host, secure) or any(_matches(origin, pattern) for pattern in allowed):
+        return
+    if secure and _is_of(origin, host, False):
+        reason = (
+            "A page without encryption (http) may not open a WebSocket here, for this site is encrypted: open the page "
+            "with https. Other sites are let in by ALLOWED_ORIGINS."
+        )
+        advice = "it is a page of this site without encryption: redirect such pages to https (SECURE_SSL_REDIRECT)"
+    else:
+        reason = (
+            "Pages of another site may not open a WebSocket here: the Origin of the page is not this host. "
+            f"If it is the same site, the proxy must hand on the Host header; {line}. "
+            "Other sites are let in by ALLOWED_ORIGINS."
+        )
+        advice = _advice(request, origin, line)
+    refusals.log(
+        logging.WARNING,
+        "Origin",
+        'the page is of "%s", the request for the host "%s" (%s); %s',
+        shown(origin),
+        shown(host),
+        header,
+        advice,
+    )
+    raise Refused(HTTPStatus.FORBIDDEN, reason)
+
+
+def _host(request: HttpRequest) -> tuple[str, str, str]:
+    """Return what Django takes the host of a request from, what that says, and how nginx would set it rightly."""
+    meta = request.META
+    if conf.uses_forwarded_host() and "HTTP_X_FORWARDED_HOST" in meta:
+        header = "X-Forwarded-Host"
+    elif "HTTP_HOST" in meta:
+        header = "Host"
+    else:
+        return "no Host", meta.get("SERVER_NAME", ""), "the client must send the header Host"
+    variable = f"HTTP_{header.upper().replace('-', '_')}"
+    if handshake.is_from_uwsgi_pass(meta):
+        # Below, for the last one counts, and Debian's uwsgi_params have a HTTP_HOST without the port.
+        line = f"behind nginx's uwsgi_pass, set `uwsgi_param {variable} $http_host;`, below `include uwsgi_params;`"
+    else:
+        line = f"behind nginx, set `proxy_set_header {header} $http_host;`"
+    return header, meta[variable], line
+
+
+def _advice(request: HttpRequest, origin: str, line: str) -> str:
+    """Return what may have to be done about a page that is not of the request's host."""
+    forwarded = request.META.get("HTTP_X_FORWARDED_HOST", "")
+    if not origin:
+        return "a browser sends no empty Origin: a proxy has emptied it, and must hand it on"
+    if origin in kinds.NAMELESS_ORIGINS:
+        return "a local file or a sandboxed frame has no origin of its own; see ALLOWED_ORIGINS in WSLOOP"
+    if forwarded and not conf.uses_forwarded_host() and _is_of(origin, forwarded, False):
+        return (
+            f"X-Forwarded-Host names the page's host: set USE_X_FORWARDED_HOST = True if your proxy writes that "
+            f"header whatever the client sends, or let it hand on the Host as well; {line}"
+        )
+    return (
+        f"if that is this site, a proxy has replaced the host or dropped its port: {line}; if it is another site that "
+        "may open sockets here, name it in ALLOWED_ORIGINS of WSLOOP"
+    )
+
+
+def _is_of(origin: str, host: str, secure: bool) -> bool:
+    """Tell whether the page at ``origin`` is one of this ``host``."""
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    port = DEFAULT_PORTS.get(parts.scheme)
+    if port is None or (secure and parts.scheme != "https"):
+        return False
+    # A browser keeps the dot at the end of a name that has one; nginx's $host does not.
+    page, here = (re.sub(r"\.(?=(:\d+)?$)", "", _strip(each, port)) for each in (parts.netloc, host))
+    return page == here
+
+
+def _matches(origin: str, pattern: str) -> bool:
+    """Tell whether an Origin is meant by an entry of ``ALLOWED_ORIGINS``; a wildcard stands for any subdomains."""
+    if pattern == "*":
+        return True
+    if pattern in kinds.NAMELESS_ORIGINS:
+        return origin == pattern
+    scheme, _, rest = origin.lower().partition("://")
+    wanted_scheme, _, wanted = pattern.lower().partition("://")
+    port = DEFAULT_PORTS.get(scheme, "")
+    rest, wanted = _strip(rest, port), _strip(wanted, port)
+    if scheme != wanted_scheme:
+        return False
+    if not wanted.startswith("*."):
+        return rest == wanted
+    name = rest.removesuffix(wanted[1:])
+    # Only what can be in the name of a host: nothing that would make the rest a path, a user or a port.
+    return name != rest and re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", name) is not None
+
+
+def _strip(host: str, port: str) -> str:
+    return host.lower().removesuffix(f":{port}")

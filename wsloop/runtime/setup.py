@@ -1,0 +1,62 @@
+"""A consumer's socket: asking the consumer about it, and letting it go on behind the 101.
+
+This module must not know facilities, nor how a request is matched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from wsloop.consumers import SyncConsumer
+from wsloop.db import close_databases
+from wsloop.delivery.broker import Broker, Unavailable
+from wsloop.presence import presence_channel
+from wsloop.runtime.runner import ConsumerRuntime, Runner
+from wsloop.sockets.connection import Connection
+from wsloop.sockets.plan import Plan
+
+
+class ConsumerService:
+    """Implements :class:`wsloop.opening.Service` for one socket of a consumer.
+
+    Args:
+        runtime, broker: of the process.
+        plan: of the socket, all but the subprotocol.
+        consumer: just made.
+        scope: of the socket.
+
+    Raises:
+        Exception: what the consumer's own code raises while it is prepared.
+    """
+
+    def __init__(
+        self, runtime: ConsumerRuntime, broker: Broker, plan: Plan, consumer: SyncConsumer, scope: dict[str, Any]
+    ) -> None:
+        self._broker = broker
+        presence = presence_channel(plan.facility).encode() if plan.presence_scope else None
+        self.handler = Runner(runtime, consumer, scope, presence, plan.visitor)
+
+    def prepare(self, plan: Plan) -> Plan:
+        """Ask the consumer, and return the plan with the subprotocol that it accepts with.
+
+        Raises:
+            Refused: if it rejects the socket, or fails.
+        """
+        self._broker.listen()  # may need no Redis, but must end with its session
+        with contextlib.suppress(Unavailable):  # else an event for its channel would be lost
+            self._broker.ready()
+        close_databases()  # not kept while the consumer decides, which has its own
+        subprotocol = self.handler.connect()
+        return plan if subprotocol is None else plan.answering(subprotocol)
+
+    def opened(self, connection: Connection) -> None:
+        """Let the consumer go on."""
+        self.handler.opened(connection)
+
+    def cancel(self) -> None:
+        """End the consumer: there will be no socket. May be called again."""
+        self.handler.failed()
+
+
+__all__ = ["ConsumerService"]

@@ -1,0 +1,184 @@
+"""What waits for the kernel to take it, bounded, and the states in which a connection takes more.
+
+:class:`Output` is a base of :class:`wsloop.sockets.connection.Connection`, not a part of it: an object of its own would
+cost each idle connection a hundred bytes, and each message a call. This module must not know sockets.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+
+from wsloop import metrics
+from wsloop.protocol.frames import encode
+from wsloop.sockets.limits import Bounds
+
+JOIN = 256 * 1024  # bytes joined into one write; more than the kernel takes at once would only be copied in vain
+
+logger = logging.getLogger("wsloop.connection")
+
+
+class State(enum.IntEnum):
+    """What a connection does; it only goes on to later states.
+
+    ==================  ================  ===============  ========================================
+    state               messages sent     messages taken   left by
+    ==================  ================  ===============  ========================================
+    OPEN                yes               yes              ``close()``, the client, too much output
+    ENDING              yes               those that came  the last of these messages
+                                          before the end
+    OVERFLOWED          dropped           yes              the next ``flush()``, which closes; the client
+    ENDING_OVERFLOWED   dropped           as ENDING        as ENDING
+    CLOSING             no                no               the client's close frame, or a deadline
+    FINISHING           no                thrown away      the end of the stream, or a deadline
+    CLOSED              no                no
+    ==================  ================  ===============  ========================================
+
+    ENDING: the parser, which is ahead, has met a close frame or a fault of the client behind messages that are not
+    handled yet. FINISHING: the last frame is queued, and the end of the outgoing stream follows it.
+    """
+
+    OPEN = 0
+    ENDING = 1
+    OVERFLOWED = 2
+    ENDING_OVERFLOWED = 3
+    CLOSING = 4
+    FINISHING = 5
+    CLOSED = 6
+
+
+ENDING = State.ENDING  # of a module they are found quicker than of a class
+
+
+class Output:
+    """Frames that wait, in order, at most ``bounds.max_queued_bytes`` of them.
+
+    Attributes:
+        bounds: what the client may do.
+        window_bits: how messages to this client may be compressed, see :func:`encode`; 0: not at all.
+    """
+
+    __slots__ = ("_latest", "_queue", "_queued_bytes", "_sent", "_state", "_writing", "bounds", "window_bits")
+
+    def __init__(self, bounds: Bounds, window_bits: int) -> None:
+        self.bounds = bounds
+        self.window_bits = window_bits
+        self._state = State.OPEN
+        self._queue: list[bytes] | None = None  # frames that wait; None as long as an idle connection has none
+        self._latest: dict[bytes, bytes] | None = None  # by channel, what comes after the queue; see enqueue()
+        self._queued_bytes = 0
+        self._sent = 0  # bytes of the first frame that the kernel has taken already
+        self._writing = False  # the kernel is full: the event loop tells when it takes more
+
+    @property
+    def accepting(self) -> bool:
+        """Whether what is queued is sent; also while messages are handled that came before a fault, or the close."""
+        return self._state <= ENDING
+
+    @property
+    def lagging(self) -> bool:
+        """Whether the client does not read fast enough for all messages, and older ones have to give way."""
+        return self._latest is not None or (self._writing and self.bounds.latest_only)
+
+    @property
+    def queued_bytes(self) -> int:
+        """How much waits to be sent."""
+        return self._queued_bytes
+
+    @property
+    def clear(self) -> bool:
+        """Whether the kernel has taken all that was to be sent."""
+        return self._queue is None
+
+    def frame(self, payload: bytes, text: bool) -> bytes:
+        """Return the frame of a message for this client alone, compressed where that was negotiated and may pay."""
+        small = len(payload) < self.bounds.compress_from
+        return encode(payload, text, 0 if small else self.window_bits)
+
+    def enqueue(self, frame: bytes, channel: bytes | None = None) -> bool:
+        """Queue an encoded frame, and return whether the caller has to see to a ``flush()``.
+
+        If something waits already and it would be more than ``max_queued_bytes``, the waiting frames are dropped, and
+        the flush closes the connection with TOO_SLOW. With ``latest_only`` a frame replaces an earlier one instead: of
+        what comes on a channel while the kernel is full, or more than ``max_queued_bytes`` wait, the newest frame alone
+        is kept.
+
+        Args:
+            frame: for the client.
+            channel: on which the message came; None: it came on none, and is never replaced.
+        """
+        if self._state > ENDING:
+            return False
+        if self._queue is None:
+            # Whatever its size: a client that has taken all before is not slow.
+            self._queue = [frame]
+            self._queued_bytes = len(frame)
+            return True
+        bounds = self.bounds
+        size = self._queued_bytes + len(frame)
+        too_much = size > bounds.max_queued_bytes
+        if bounds.latest_only and channel is not None and (self._writing or self._latest or too_much):
+            self._replace(channel, frame)
+            return False
+        self._queued_bytes = size
+        if too_much:
+            self._overflow()
+            return True
+        self._queue.append(frame)
+        return False
+
+    def _replace(self, channel: bytes, frame: bytes) -> None:
+        if self._latest is None:
+            self._latest = {}
+        if self._latest.pop(channel, None) is not None:  # the new one goes to the end: the order is that of the newest
+            metrics.lost("replaced")
+        self._latest[channel] = frame
+
+    def _queue_latest(self) -> None:
+        """Put the latest messages behind all that waits."""
+        if self._latest:
+            self._queue, self._latest = [*(self._queue or ()), *self._latest.values()], None
+            self._queued_bytes = sum(map(len, self._queue)) - self._sent
+
+    def _head(self) -> bytes:
+        """Return the first bytes that wait, joined."""
+        queue = self._queue or []
+        if len(queue) == 1 and not self._sent:
+            return queue[0]
+        if self._queued_bytes > JOIN:
+            size = count = 0
+            while size < JOIN and count < len(queue):
+                size += len(queue[count])
+                count += 1
+            queue = queue[:count]
+        data = b"".join(queue)
+        return data[self._sent :] if self._sent else data
+
+    def _taken(self, count: int) -> None:
+        """Drop the frames of which the kernel has taken the last byte."""
+        if count == self._queued_bytes:
+            self._queue = None
+            self._queued_bytes = self._sent = 0
+            self._queue_latest()
+            return
+        queue = self._queue or []
+        self._queued_bytes -= count
+        count += self._sent
+        done = 0
+        while count >= len(queue[done]):
+            count -= len(queue[done])
+            done += 1
+        del queue[:done]
+        self._sent = count
+
+    def _overflow(self) -> None:
+        # A frame of which a part is out must be completed, or the peer could not read the close frame behind it.
+        rest = self._queue[:1] if self._queue and self._sent else []
+        self._queue = rest or None
+        self._queued_bytes = sum(map(len, rest)) - self._sent
+        self._state = State.OVERFLOWED if self._state is State.OPEN else State.ENDING_OVERFLOWED
+        metrics.reached("MAX_QUEUED_BYTES")
+        logger.info("Closed a slow client: %d bytes waited to be sent", self.bounds.max_queued_bytes)
+
+
+__all__ = ["Output", "State"]

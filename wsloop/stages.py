@@ -1,0 +1,248 @@
+"""The way of a handshake, from the request of the WSGI server to an open socket or a response that says why not.
+
+How it works. The stages run in the request's greenlet, where blocking is allowed, cheap ones first: sizes, negotiation,
+the server's connection, a seat, the Origin, the visitor, the policy. Each adds to a plan
+(:class:`wsloop.sockets.plan.Plan`), which :class:`wsloop.opening.Opening` carries out. Only when Redis has acknowledged
+the subscriptions does the 101 go out: open means subscribed. Then the connection belongs to the hub and the request
+ends. This module must not know sockets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+import gevent
+from django.core.exceptions import DisallowedHost, PermissionDenied, SuspiciousOperation
+from django.core.handlers.wsgi import WSGIRequest
+from django.http import HttpRequest
+from redis.exceptions import RedisError
+
+from wsloop import conf, handshake, identity, metrics, redaction, routing, tokens
+from wsloop.db import close_databases
+from wsloop.delivery.broker import Unavailable
+from wsloop.engine import Engine, engine
+from wsloop.facilities import setup, subscriptions
+from wsloop.facilities.setup import FacilityService
+from wsloop.opening import Opening, Service
+from wsloop.origin import check_origin
+from wsloop.protocol import deflate
+from wsloop.protocol.dialects import BARE, CONSUMER, DIALECTS
+from wsloop.refusals import Refused, refusals, shown, try_again
+from wsloop.runtime.setup import ConsumerService
+from wsloop.sockets import transport
+from wsloop.sockets.admission import Full
+from wsloop.sockets.limits import Bounds
+from wsloop.sockets.plan import Plan
+from wsloop.sockets.transport import Headers
+
+logger = logging.getLogger("wsloop.server")
+
+
+class Hooks(Protocol):
+    """What a site decides; :class:`wsloop.server.WebsocketServer` and its subclasses.
+
+    Attributes:
+        subprotocols: names that a client may be answered with, the preferred one first.
+        routes: the paths that consumers serve.
+        policy: returns those of the requested channels that are allowed; None allows all.
+        authenticate: finds the user of a request.
+        Subscriber: works out channels.
+    """
+
+    subprotocols: tuple[str, ...]
+    routes: routing.Routes
+    policy: Callable[[HttpRequest, list[str]], Any] | None
+    authenticate: Callable[[HttpRequest], None]
+    Subscriber: type[subscriptions.Subscriber]
+
+    def process_subscriptions(self, request: HttpRequest) -> tuple[list[str], bool]:
+        """Return the channels that the query asks for, and whether it asks for the echo."""
+
+
+def serve(server: Hooks, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """Open the socket that a request asks for, or answer with a refusal. Blocks; the socket needs it no longer.
+
+    Args:
+        server: has the site's hooks.
+        environ, start_response: as of WSGI (PEP 3333).
+
+    Returns:
+        the body of the response; of an open socket nothing, once the server may go on.
+    """
+    try:
+        if tokens.PARAMETER in unquote(environ.get("QUERY_STRING", "")).lower():
+            start_response = _log_without_token(environ, start_response)
+        with _deadline():
+            opening = _set_up(server, environ)
+        taken = opening.open(start_response)
+    except transport.Gone as exc:
+        logger.debug("the client has gone before the 101: %s", exc.__cause__)
+        return []
+    except Exception as exc:
+        return _respond(refusal(exc), environ, start_response)
+    finally:
+        close_databases()
+    return opening.takeover.finish(taken) if taken else []
+
+
+def _set_up(server: Hooks, environ: dict[str, Any]) -> Opening:
+    """Do all that comes before the 101, cheap checks first."""
+    request = WSGIRequest(environ)
+    facility = routing.facility(request)
+    handshake.check_sizes(environ, facility)
+    options = conf.facility(facility)
+    compression = conf.option("COMPRESS_FROM") is not None and options.compression
+    match = server.routes.match(request.path_info)
+    spoken = (BARE.name,) if match else server.subprotocols
+    answer, extensions = handshake.negotiate(environ, spoken, compression)
+    subprotocol = dict(answer).get("Sec-WebSocket-Protocol", "")  # the site may have names of its own
+    takeover = transport.claim(environ)
+    process = engine()
+    seat = process.hub.admission.take()
+    try:
+        check_origin(request)
+        generation = process.session_watch.generation()  # before the database is asked
+        server.authenticate(request)
+        seat.assign(identity.visitor(request, handshake.client_address(environ)))
+        plan = Plan(
+            facility=facility,
+            options=options,
+            answer=tuple(answer),
+            deflate=deflate.parameters(extensions),
+            dialect=CONSUMER.name if match else DIALECTS.get(subprotocol, BARE).name,
+            bounds=_bounds(options.latest_only and match is None),
+            visitor=seat.visitor,
+            generation=generation,
+            presence_scope=_presence_scope(request, facility) if options.presence else None,
+        )
+        if match is None:
+            plan, service = _facility(server, process, request, plan)
+        else:
+            service = ConsumerService(
+                process.consumer_runtime, process.broker, plan, match.make(), routing.scope(request, match)
+            )
+        opening = Opening(process, takeover, seat, plan, service)
+    except BaseException:
+        seat.give_back()
+        raise
+    opening.prepare()
+    return opening
+
+
+def _facility(server: Hooks, process: Engine, request: WSGIRequest, plan: Plan) -> tuple[Plan, Service]:
+    """Ask the policy and the site's subscriber class what the socket listens and publishes to."""
+    wanted, echo = server.process_subscriptions(request)
+    if server.policy is not None:
+        wanted = subscriptions.allowed(server.policy(request, wanted))
+    subscriptions.check_facility(plan.facility, wanted)
+    subscriber = server.Subscriber(subscriptions.RecordingClient())
+    subscriber.set_pubsub_channels(request, wanted)
+    plan = setup.complete(plan, request, wanted, echo, subscriber)
+    return plan, FacilityService(process.facilities, plan, subscriber)
+
+
+def _presence_scope(request: WSGIRequest, facility: str) -> tuple[str, str | None]:
+    user = getattr(request, "user", None)
+    return facility, user.get_username() if user and user.is_authenticated else None
+
+
+def _bounds(latest_only: bool) -> Bounds:
+    rate, burst = conf.option("RATE_LIMIT") or (None, 0)
+    sizes = conf.option("MAX_MESSAGE_SIZE"), conf.option("MAX_QUEUED_BYTES")
+    return _shared(Bounds(*sizes, rate, burst, conf.compress_from(), latest_only))
+
+
+@functools.lru_cache(maxsize=4)
+def _shared(bounds: Bounds) -> Bounds:
+    """Return one object for equal ones: each connection keeps it."""
+    return bounds
+
+
+def _log_without_token(environ: dict[str, Any], start_response: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep the server from logging the request, and return a ``start_response`` that logs it without its secret."""
+    transport.keep_out_of_log()
+    uri = environ.get("REQUEST_URI") or f"{environ['PATH_INFO']}?{environ['QUERY_STRING']}"  # as sent, with uWSGI
+    line = redaction.request_line(environ.get("REQUEST_METHOD", ""), uri)
+
+    def logged(status: str, headers: Headers) -> Any:
+        logger.info("%s %s", line, status)
+        return start_response(status, headers)
+
+    return logged
+
+
+@contextlib.contextmanager
+def _deadline() -> Iterator[None]:
+    """Refuse a handshake that takes too long, wherever it waits.
+
+    Raises:
+        Refused: 503.
+    """
+    deadline = gevent.Timeout(conf.option("HANDSHAKE_TIMEOUT"))
+    try:
+        with deadline:
+            yield
+    except gevent.Timeout as exc:
+        if exc is not deadline:
+            raise RuntimeError("Site code leaked a gevent.Timeout") from exc  # it is no Exception
+        metrics.reached("HANDSHAKE_TIMEOUT")
+        refusals.log(logging.WARNING, "HANDSHAKE_TIMEOUT", "the handshake took longer than %g s", deadline.seconds)
+        raise try_again(HTTPStatus.SERVICE_UNAVAILABLE, "The WebSocket could not be set up in time.") from None
+
+
+def refusal(error: Exception) -> Refused:
+    """Return the response to an error while a socket was set up. Nothing in it is secret."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, Full):
+        return _full(error)
+    if isinstance(error, PermissionDenied):
+        return Refused(HTTPStatus.FORBIDDEN, "This site does not allow you to open this WebSocket. Sign in, perhaps.")
+    if isinstance(error, DisallowedHost):  # of the site's own code
+        refusals.log(logging.WARNING, "Host", "%s", shown(str(error)))
+        return Refused(HTTPStatus.BAD_REQUEST, "The Host of the request is not one of the site's; see ALLOWED_HOSTS.")
+    if isinstance(error, SuspiciousOperation):
+        refusals.log(logging.WARNING, type(error).__name__, "%s", shown(str(error)))
+        return Refused(HTTPStatus.BAD_REQUEST, "The request is not acceptable; perhaps it has too many parameters.")
+    if isinstance(error, transport.Unsupported):
+        refusals.log(logging.ERROR, "server", "%s", error)
+        return Refused(HTTPStatus.NOT_IMPLEMENTED, str(error))
+    if isinstance(error, (Unavailable, RedisError)):
+        refusals.log(logging.WARNING, "Redis", "%s", error)
+        return try_again(HTTPStatus.SERVICE_UNAVAILABLE, "Messages cannot be delivered at the moment.")
+    logger.error("Could not set up a WebSocket", exc_info=error)
+    return Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "The WebSocket could not be set up; the site's log says why.")
+
+
+def _full(error: Full) -> Refused:
+    metrics.reached(error.setting)
+    if error.setting == "MAX_CONNECTIONS":
+        return try_again(HTTPStatus.SERVICE_UNAVAILABLE, "This server has as many WebSockets as it can hold.")
+    if error.setting == "MAX_CONNECTIONS_PER_ADDRESS":
+        refusals.log(
+            logging.WARNING,
+            error.setting,
+            "%s has too many WebSockets; if it is a proxy, see TRUSTED_PROXIES",
+            error.visitor.address,
+        )
+    return try_again(
+        HTTPStatus.TOO_MANY_REQUESTS, "You have too many WebSockets open. Close some of them, perhaps in other windows."
+    )
+
+
+def _respond(refused: Refused, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    body = f"{refused.reason}\n".encode()
+    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
+    headers += [("Cache-Control", "no-store"), *refused.headers]
+    start_response(f"{refused.status.value} {refused.status.phrase}", headers)
+    # Servers send what they get: behind the answer to a HEAD it would be read as the next answer (RFC 9110, 9.3.2).
+    return [] if environ.get("REQUEST_METHOD") == "HEAD" else [body]
+
+
+__all__ = ["refusal", "serve"]
