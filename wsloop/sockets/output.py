@@ -109,30 +109,36 @@ class Output:
         """
         if self._state > ENDING:
             return False
-        if self._queue is None:
+        queue = self._queue
+        if queue is None:
             # Whatever its size: a client that has taken all before is not slow.
             self._queue = [frame]
             self._queued_bytes = len(frame)
             return True
         bounds = self.bounds
         size = self._queued_bytes + len(frame)
-        too_much = size > bounds.max_queued_bytes
-        if bounds.latest_only and channel is not None and (self._writing or self._latest or too_much):
-            self._replace(channel, frame)
-            return False
+        if size > bounds.max_queued_bytes or bounds.latest_only:
+            return self._squeeze(queue, frame, size, channel)
         self._queued_bytes = size
-        if too_much:
-            self._overflow()
-            return True
-        self._queue.append(frame)
+        queue.append(frame)
         return False
 
-    def _replace(self, channel: bytes, frame: bytes) -> None:
-        if self._latest is None:
-            self._latest = {}
-        if self._latest.pop(channel, None) is not None:  # the new one goes to the end: the order is that of the newest
-            metrics.lost("replaced")
-        self._latest[channel] = frame
+    def _squeeze(self, queue: list[bytes], frame: bytes, size: int, channel: bytes | None) -> bool:
+        """Queue a frame that may be too much, or may have to replace an earlier one."""
+        fits = size <= self.bounds.max_queued_bytes
+        if self.bounds.latest_only and channel is not None and not (fits and not self._writing and not self._latest):
+            if self._latest is None:
+                self._latest = {}
+            if self._latest.pop(channel, None) is not None:  # the new one goes to the end, in the order of the newest
+                metrics.lost("replaced")
+            self._latest[channel] = frame
+            return False
+        self._queued_bytes = size
+        if fits:
+            queue.append(frame)
+        else:
+            self._overflow()
+        return not fits
 
     def _queue_latest(self) -> None:
         """Put the latest messages behind all that waits."""
