@@ -1,6 +1,6 @@
-"""What one process has for all of its sockets, and how it takes leave of them.
+"""The objects of one process that all of its sockets share, and the end of a worker.
 
-Made when the first socket comes, in a worker and not in the process that forks it.
+They are made for the first socket, in a worker and not in the process that forks it.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from wsloop.sockets.hub import Hub
 from wsloop.visitors.attendance import Presence
 from wsloop.visitors.session_watch import SessionWatch
 
-LEAVING_RATE = 200  # sockets closed a second when a worker ends: a worker does more handshakes than that
-LEAVING_TIME = 4.0  # seconds that it may take, however many there are: half of what uWSGI and init systems grant
+LEAVING_RATE = 200  # sockets closed per second when a worker ends: a worker does more handshakes than that
+LEAVING_TIME = 4.0  # seconds that it may take, however many there are: half of the time of uWSGI and init systems
 LEAVING_STEP = 0.05  # seconds
-LAST_WORDS = 2.0  # seconds for what consumers do when their sockets have been closed
+LAST_WORDS = 2.0  # seconds for the handlers of consumers after their sockets have been closed
 
 
 class Engine(BrokerEvents):
-    """What one process has for all of its sockets: hub, broker and access, made when the first socket comes."""
+    """Puts the parts of one process together, and connects their events."""
 
     def __init__(self) -> None:
         self.hub = Hub(
@@ -57,7 +57,7 @@ class Engine(BrokerEvents):
             checks.warn_about_uwsgi(transport.uwsgi_option)
         transport.at_exit(lambda: logged(self._take_leave))
 
-    # What the broker tells.
+    # Events of the broker.
 
     def message(self, channel: bytes, message: Message, origin: Any = None) -> None:
         self.hub.deliver(channel, message, origin)
@@ -76,7 +76,7 @@ class Engine(BrokerEvents):
     def wait_for_room(self, channels: Collection[bytes], timeout: float) -> None:
         self.hub.wait_for_room(channels, timeout)
 
-    # What the hub tells, and the server.
+    # Events of the hub and of uWSGI.
 
     def _left(self, connection: Connection) -> None:
         self.broker.unsubscribe(connection.channels)
@@ -84,7 +84,7 @@ class Engine(BrokerEvents):
             self.presence.left(*connection.presence_scope)
 
     def _take_leave(self) -> None:
-        """Close all sockets, not all at once: their clients come back, each to a handshake and its history."""
+        """Close all sockets, but not at once: their clients come back, each with a handshake and its recovery."""
         connections = list(self.hub.connections)
         steps = math.ceil(min(len(connections) / LEAVING_RATE, LEAVING_TIME) / LEAVING_STEP) or 1
         for number in range(steps):

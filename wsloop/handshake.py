@@ -1,7 +1,7 @@
 """From a request's environ to an accepted WebSocket handshake, or a refusal that a person can act on.
 
-RFC 6455, section 4.2, checked by the ``websockets`` library; what the library words for its own servers is worded here
-for people with a Django site behind uWSGI and nginx. The Origin is the business of
+The ``websockets`` library checks RFC 6455, section 4.2; its errors are worded here for people with a Django site behind
+uWSGI and nginx. The Origin is the business of
 :mod:`wsloop.origin`. This module must not know Redis or sockets.
 """
 
@@ -23,7 +23,7 @@ from wsloop import conf, metrics
 from wsloop.protocol.deflate import DeflateFactory
 from wsloop.refusals import Refused
 
-# What the handshake is made of. The library checks whatever it is given, and garbage elsewhere is not its business.
+# The headers of the handshake. The library checks each header that it gets, and others do not concern it.
 HEADERS = (
     "Connection",
     "Upgrade",
@@ -37,11 +37,11 @@ DEFLATE = DeflateFactory()
 
 
 def check_sizes(environ: dict[str, Any], facility: str) -> None:
-    """Refuse what is larger than any real client sends, before anything is done with it.
+    """Refuse a request with larger parts than any real client sends, before it costs anything.
 
     Args:
         environ: of the WSGI request.
-        facility: the path behind ``WEBSOCKET_URL``.
+        facility: the path after ``WEBSOCKET_URL``.
 
     Raises:
         Refused: 414 or 431.
@@ -68,8 +68,8 @@ def negotiate(
 
     Args:
         environ: of the WSGI request.
-        subprotocols: those that the server speaks, the preferred one first. One of them is chosen if the client offers
-            it; nothing that the client says is sent back otherwise.
+        subprotocols: those that the server accepts, the preferred one first. One of them is chosen if the client offers
+            it; no other text of the client is sent back.
         compression: whether to agree on permessage-deflate (RFC 7692).
 
     Raises:
@@ -77,7 +77,7 @@ def negotiate(
     """
     if environ.get("REQUEST_METHOD") != "GET":
         raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "A WebSocket is opened with a GET request.", [("Allow", "GET")])
-    direct = is_from_uwsgi_pass(environ)  # nginx hands on what the client sent
+    direct = is_from_uwsgi_pass(environ)  # nginx passes on what the client sent
     if environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
         advice = "" if direct else " Behind nginx, set `proxy_http_version 1.1;`."
         raise Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, f"A WebSocket needs HTTP/1.1.{advice}")
@@ -91,7 +91,7 @@ def negotiate(
     try:
         for name in HEADERS:
             value = environ.get(f"HTTP_{name.upper().replace('-', '_')}")
-            if value:  # a proxy may hand on what is not there as empty
+            if value:  # a proxy may send a missing header as an empty one
                 headers[name] = value  # raises for control characters
         accept, extensions, subprotocol = protocol.process_request(Request("/", headers))
     except InvalidUpgrade:
@@ -124,21 +124,21 @@ def negotiate(
 def client_address(environ: dict[str, Any]) -> str | None:
     """Return the address that a connection counts for, or None if it counts for none.
 
-    A proxy's address stands for many clients, so those of ``TRUSTED_PROXIES`` are asked whom they serve
-    (``X-Forwarded-For``, read from its end, where they write), and addresses that are not global are not counted: the
-    loopback, unix sockets, private networks. An IPv6 client has a network of its own, /64 at the least.
+    The address of a proxy stands for many clients. So ``X-Forwarded-For`` is read if it comes from ``TRUSTED_PROXIES``,
+    from its end, where proxies append; and addresses that are not global are not counted: the loopback, unix sockets,
+    private networks. An IPv6 client has a network of its own, /64 at least.
     """
     proxies = conf.option("TRUSTED_PROXIES")
     chain = [each.strip() for each in environ.get("HTTP_X_FORWARDED_FOR", "").split(",")] if proxies else []
     text = environ.get("REMOTE_ADDR", "")
-    if text == "0.0.0.0":  # what uWSGI's http-socket says of a peer at a unix socket
+    if text == "0.0.0.0":  # uWSGI's http-socket reports a peer on a unix socket so
         text = ""
     while True:
         try:
             address = ipaddress.ip_address(text) if text else None
         except ValueError:
             return None
-        # A peer without an address is at a unix socket: a proxy of this machine.
+        # A peer without an address is on a unix socket: a proxy on this machine.
         trusted = address is None or any(address in network for network in proxies)
         if not (trusted and chain):
             break
@@ -151,8 +151,8 @@ def client_address(environ: dict[str, Any]) -> str | None:
 
 
 def is_from_uwsgi_pass(environ: dict[str, Any]) -> bool:
-    """Tell whether nginx speaks uWSGI's own protocol here (``uwsgi_pass``), not HTTP (``proxy_pass``).
+    """Return whether nginx uses uWSGI's own protocol (``uwsgi_pass``), not HTTP (``proxy_pass``).
 
-    Its ``uwsgi_params`` add variables that neither uWSGI's HTTP parser nor gevent's knows, and no client can send.
+    Its ``uwsgi_params`` add variables that neither uWSGI's HTTP parser nor gevent's sets, and no client can send.
     """
     return "DOCUMENT_ROOT" in environ or "REQUEST_SCHEME" in environ

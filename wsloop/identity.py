@@ -1,6 +1,6 @@
-"""Who makes a request, and what of it is kept while a socket is open. Asks the database.
+"""Finds out who makes a request, and which facts to keep while the socket is open. Queries the database.
 
-A visitor is the user, when the session ends, and a hash each of what signed the user in and of what the user may do:
+A visitor is the user, the end of the session, and two hashes: of the user's credentials, and of the user's permissions.
 :mod:`wsloop.visitors.session_watch` compares them later. This module must not know gevent or WebSockets.
 """
 
@@ -19,22 +19,22 @@ from django.utils import timezone
 from wsloop import addressees, conf
 from wsloop.sockets.visitor import NOBODY, Visitor
 
-ASK_AGAIN = 600.0  # seconds after which a session is asked for again: some end without a signal, by SQL for example
+ASK_AGAIN = 600.0  # seconds after which a session is queried again: some end without a signal, by SQL for example
 
 
 def visitor(request: HttpRequest, address: str | None = None) -> Visitor:
-    """Return who makes a request, as far as it is kept while the socket is open. Asks the database.
+    """Return the visitor who makes a request. Queries the database.
 
     Args:
-        request: with ``user`` and ``session``, either of which may be missing or None; ``token_expires`` if
-            :func:`wsloop.tokens.authenticate` has found out who it is.
-        address: what the socket counts for, see ``MAX_CONNECTIONS_PER_ADDRESS``.
+        request: with ``user`` and ``session``, either of which may be missing or None; with ``token_expires`` if
+            :func:`wsloop.tokens.authenticate` has signed the user in.
+        address: for which the socket counts, see ``MAX_CONNECTIONS_PER_ADDRESS``.
     """
     user = getattr(request, "user", None)
     if not getattr(user, "is_authenticated", False):  # the session of an anonymous visitor signs nobody in
         return NOBODY if address is None else NOBODY._replace(address=address)
     session = getattr(request, "session", None)
-    # Of a session from elsewhere (WS4REDIS_PROCESS_REQUEST) it is not known here whether it still is.
+    # A session of another kind (WS4REDIS_PROCESS_REQUEST) cannot be looked up here later.
     key = session.session_key or None if isinstance(session, conf.session_store()) else None
     expires = getattr(request, "token_expires", None)
     if key is not None:
@@ -43,10 +43,10 @@ def visitor(request: HttpRequest, address: str | None = None) -> Visitor:
 
 
 def auth_hash(user: Any) -> int:
-    """Return a hash of what signs a user in: it differs after a change of the password, or of ``is_active``.
+    """Return a hash of a user's credentials: it changes with the password and with ``is_active``.
 
     Returns:
-        0 for users of another kind than ``AUTH_USER_MODEL``: the database cannot tell about them.
+        0 for users of another class than ``AUTH_USER_MODEL``, which the database does not know.
     """
     if not isinstance(user, get_user_model()) or user.pk is None:
         return 0
@@ -55,16 +55,16 @@ def auth_hash(user: Any) -> int:
 
 
 def permissions_hash(user: Any) -> int:
-    """Return a hash of what decides about the channels of a user: groups, by their names too, staff and superuser."""
+    """Return a hash of what decides about a user's channels: groups with their names, staff and superuser status."""
     groups = sorted((str(group.pk), getattr(group, "name", "")) for group in addressees.user_groups(user) or ())
     return hash((tuple(groups), getattr(user, "is_staff", None), getattr(user, "is_superuser", None)))
 
 
 def session_ends(keys: Iterable[str]) -> dict[str, float]:
-    """Return when sessions end, in seconds since the epoch, by key; sessions that have ended are missing.
+    """Return the ends of sessions, in seconds since the epoch, by key; ended sessions are missing.
 
-    Sessions in the database are asked for together. Other stores do not tell when a session ends, only how long it
-    lives after a change: there it is the latest time at which it can end.
+    Sessions in the database are queried together. Other stores only know how long a session lives after a change: for
+    them it is the latest time at which the session can end.
     """
     stores = conf.session_store()
     if not hasattr(stores, "get_model_class"):
@@ -77,7 +77,7 @@ def session_ends(keys: Iterable[str]) -> dict[str, float]:
 
 
 def next_look(end: float) -> float:
-    """Return when a session is to be asked for that should end at ``end``, in seconds since the epoch."""
+    """Return when to query a session again that should end at ``end``, in seconds since the epoch."""
     return min(end, time.time() + ASK_AGAIN)
 
 
@@ -90,7 +90,7 @@ def _session_end(session: Any) -> float | None:
 
 
 def find_users(pks: Collection[Any]) -> dict[Any, tuple[int, int]]:
-    """Return both hashes of users by primary key, from the database that is written to."""
+    """Return both hashes of users by primary key, from the database for writes."""
     if not pks:
         return {}
     model = get_user_model()

@@ -1,4 +1,4 @@
-"""Carries the plan of one socket out: prepares it, sends the 101, and hands the connection to the hub; or calls it off.
+"""Carries out the plan of one socket: prepares it, sends the 101, and hands the connection to the hub; or cancels it.
 
 This module must not know HTTP, nor where a plan comes from.
 """
@@ -28,10 +28,10 @@ class Service(Protocol):
         """The handler of the connection."""
 
     def prepare(self, plan: Plan) -> Plan:
-        """Do all that comes before the 101, and return the plan that is carried out. May block, and raise anything."""
+        """Do the work before the 101, and return the plan to carry out. May block, and raise any exception."""
 
     def opened(self, connection: Connection) -> None:
-        """The 101 is out, and the hub looks after the connection. Never blocks."""
+        """The 101 is out, and the hub has the connection. Never blocks."""
 
     def cancel(self) -> None:
         """There will be no connection, or it has failed. May be called again, and at any time."""
@@ -56,7 +56,7 @@ class Opening:
         self._service = service
 
     def prepare(self) -> None:
-        """Do all that comes before the 101; raises what the service raises."""
+        """Do the work before the 101; raises what the service raises."""
         try:
             self._plan = self._service.prepare(self._plan)
         except BaseException:
@@ -64,7 +64,7 @@ class Opening:
             raise
 
     def cancel(self) -> None:
-        """Call it off. May be called again."""
+        """Cancel it. May be called again."""
         self._seat.give_back()
         self._service.cancel()
 

@@ -20,16 +20,16 @@ DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 def check_origin(request: HttpRequest) -> None:
-    """Let only pages of this site and of ``ALLOWED_ORIGINS`` open sockets (RFC 6455, section 10.2).
+    """Allow only pages of this site and of ``ALLOWED_ORIGINS`` to open sockets (RFC 6455, section 10.2).
 
-    A browser sends the user's cookies with a socket that any page opens, so a foreign page would act in their name.
-    Scripts send no Origin and are let in. Host and port are compared. A page without encryption is another site than an
-    encrypted one, as far as it is known that this site is encrypted (``SECURE_PROXY_SSL_HEADER``).
+    A browser sends the user's cookies with a socket that any page opens, so a page of another site would act for the
+    user. Scripts send no Origin and are allowed. Host and port are compared. A page without encryption belongs to
+    another site than an encrypted one, if Django knows that this site is encrypted (``SECURE_PROXY_SSL_HEADER``).
 
-    The names that the request came with go to the log: the client need not know what a proxy makes of them.
+    The names in the request go to the log: the client need not know what a proxy makes of them.
 
     Raises:
-        Refused: 403, or 400 if ``ALLOWED_HOSTS`` has not this request's host.
+        Refused: 403, or 400 if the host is not in ``ALLOWED_HOSTS``.
     """
     header, given, line = _host(request)
     try:
@@ -83,7 +83,7 @@ def check_origin(request: HttpRequest) -> None:
 
 
 def _host(request: HttpRequest) -> tuple[str, str, str]:
-    """Return what Django takes the host of a request from, what that says, and how nginx would set it rightly."""
+    """Return the header from which Django takes the host, its value, and the advice how nginx should set it."""
     meta = request.META
     if conf.uses_forwarded_host() and "HTTP_X_FORWARDED_HOST" in meta:
         header = "X-Forwarded-Host"
@@ -93,7 +93,7 @@ def _host(request: HttpRequest) -> tuple[str, str, str]:
         return "no Host", meta.get("SERVER_NAME", ""), "the client must send the header Host"
     variable = f"HTTP_{header.upper().replace('-', '_')}"
     if handshake.is_from_uwsgi_pass(meta):
-        # Below, for the last one counts, and Debian's uwsgi_params have a HTTP_HOST without the port.
+        # Below, because the last one counts, and Debian's uwsgi_params have a HTTP_HOST without the port.
         line = f"behind nginx's uwsgi_pass, set `uwsgi_param {variable} $http_host;`, below `include uwsgi_params;`"
     else:
         line = f"behind nginx, set `proxy_set_header {header} $http_host;`"
@@ -101,7 +101,7 @@ def _host(request: HttpRequest) -> tuple[str, str, str]:
 
 
 def _advice(request: HttpRequest, origin: str, line: str) -> str:
-    """Return what may have to be done about a page that is not of the request's host."""
+    """Return the advice about a page whose origin is not the request's host."""
     forwarded = request.META.get("HTTP_X_FORWARDED_HOST", "")
     if not origin:
         return "a browser sends no empty Origin: a proxy has emptied it, and must hand it on"
@@ -119,7 +119,7 @@ def _advice(request: HttpRequest, origin: str, line: str) -> str:
 
 
 def _is_of(origin: str, host: str, secure: bool) -> bool:
-    """Tell whether the page at ``origin`` is one of this ``host``."""
+    """Return whether an origin is that of this ``host``."""
     try:
         parts = urlsplit(origin)
     except ValueError:
@@ -133,7 +133,7 @@ def _is_of(origin: str, host: str, secure: bool) -> bool:
 
 
 def _matches(origin: str, pattern: str) -> bool:
-    """Tell whether an Origin is meant by an entry of ``ALLOWED_ORIGINS``; a wildcard stands for any subdomains."""
+    """Return whether an Origin matches an entry of ``ALLOWED_ORIGINS``; a wildcard stands for any subdomains."""
     if pattern == "*":
         return True
     if pattern in kinds.NAMELESS_ORIGINS:
@@ -147,7 +147,7 @@ def _matches(origin: str, pattern: str) -> bool:
     if not wanted.startswith("*."):
         return rest == wanted
     name = rest.removesuffix(wanted[1:])
-    # Only what can be in the name of a host: nothing that would make the rest a path, a user or a port.
+    # Only characters of host names: no other may turn the rest into a path, a user or a port.
     return name != rest and re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", name) is not None
 
 

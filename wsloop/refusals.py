@@ -1,4 +1,4 @@
-"""How a handshake ends that opens no socket: a status of HTTP, words that a person can act on, and a bounded log.
+"""Refused handshakes: an HTTP status, a text that a person can act on, and a bounded log.
 
 This module must not know anything of wsloop but redaction.
 """
@@ -15,18 +15,18 @@ from wsloop.redaction import redact
 
 logger = logging.getLogger("wsloop.handshake")
 
-LOGGED = 10  # refusals of one kind that are logged one by one in LOG_INTERVAL: a client can bring about any number
+LOGGED = 10  # refusals of one kind that are logged one by one in LOG_INTERVAL: a client can cause any number
 LOG_INTERVAL = 60.0  # seconds
-SHOWN = 300  # characters of what a client has sent, in the log: the longest name of a host fits, with scheme and port
+SHOWN = 300  # characters of a client's text in the log: the longest host name fits, with scheme and port
 RETRY_AFTER = 5  # seconds; the broker tries to reach Redis at least as often
 
 
 class Refused(Exception):
-    """The handshake ends with an HTTP response instead of the 101.
+    """The handshake ends with an HTTP response other than the 101.
 
     Args:
         status: HTTP status.
-        reason: what is wrong and what to do, for the person who wrote the client or runs the site. Never internals.
+        reason: what is wrong and what to do, for the author of the client or the operator of the site. No internals.
         headers: further response headers.
     """
 
@@ -38,18 +38,18 @@ class Refused(Exception):
 
 
 def try_again(status: HTTPStatus, reason: str) -> Refused:
-    """Return a refusal for now only."""
+    """Return a temporary refusal."""
     return Refused(status, f"{reason} Try again in a few seconds.", [("Retry-After", str(RETRY_AFTER))])
 
 
 class RefusalLog:
-    """Tells the log of refusals that clients can bring about: some of each kind, and how many it has left out."""
+    """Logs refusals that clients can cause: some of each kind, and then only their number."""
 
     def __init__(self) -> None:
-        self._kinds: dict[str, tuple[float, int]] = {}  # when the interval began, and how many there were in it
+        self._kinds: dict[str, tuple[float, int]] = {}  # start and number of refusals of the current interval
 
     def log(self, level: int, kind: str, message: str, *arguments: Any) -> None:
-        """Log a refusal, with ``kind`` in front of its message, unless there were too many of that kind."""
+        """Log a refusal, its ``kind`` before the message, unless there were too many of that kind."""
         now = time.monotonic()
         began, count = self._kinds.get(kind, (now, 0))
         if now - began >= LOG_INTERVAL:
@@ -65,7 +65,7 @@ refusals = RefusalLog()
 
 
 def shown(value: str) -> str:
-    """Return what a client has sent as it may stand in a log: one line, without secrets, bounded."""
+    """Return a client's text for a log: one line, without secrets, bounded."""
     text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in redact(value))
     return f"{text[:SHOWN]}…" if len(text) > SHOWN else text
 

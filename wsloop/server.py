@@ -1,7 +1,7 @@
 """The WSGI callable that ``wsgi.py`` gives the URLs under ``WEBSOCKET_URL``.
 
-It has the hooks of a site; the way of a handshake is in :mod:`wsloop.stages`, which is loaded when a server is made: a
-module that only imports the class needs no gevent. This module must not know sockets.
+It has the hooks of a site. The stages of a handshake are in :mod:`wsloop.stages`, which is loaded when a server is
+made: a module that only imports the class needs no gevent. This module must not know sockets.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 
 class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
-    """ws4redis's WebSocket server with another loop: the application for URLs under ``WEBSOCKET_URL``.
+    """ws4redis's WebSocket server with another loop: the WSGI application for the URLs under ``WEBSOCKET_URL``.
 
     Args:
         redis_connection: a Redis client for ws4redis's base class; wsloop's own one by default.
-        urlpatterns: which paths are served by consumers, made with ``path()`` and ``re_path()`` and
-            ``as_websocket()``; all others are facilities.
+        urlpatterns: the paths of consumers, made with ``path()`` and ``re_path()`` and ``as_websocket()``; all other
+            paths are facilities.
 
     Attributes:
-        subprotocols: names that a client may be answered with as ``Sec-WebSocket-Protocol``, the preferred one first.
-            "wsloop.v1" is documented in ``docs/reference/wsloop-v1.rst``. "ws4redis" is the bare messages that are
-            spoken anyway: browsers that offer a token as a subprotocol need another one to be answered with.
+        subprotocols: names that the server accepts as ``Sec-WebSocket-Protocol``, the preferred one first. "wsloop.v1"
+            is documented in ``docs/reference/wsloop-v1.rst``. "ws4redis" stands for bare messages, the default:
+            browsers that offer a token as a subprotocol need another one that the server can accept.
 
     Raises:
         ImproperlyConfigured: if a setting is wrong, or uWSGI's process is not patched by gevent.

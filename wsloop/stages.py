@@ -45,7 +45,7 @@ logger = logging.getLogger("wsloop.server")
 
 
 class Hooks(Protocol):
-    """What a site decides; :class:`wsloop.server.WebsocketServer` and its subclasses.
+    """The decisions of a site, made by :class:`wsloop.server.WebsocketServer` and its subclasses.
 
     Attributes:
         subprotocols: names that a client may be answered with, the preferred one first.
@@ -82,7 +82,7 @@ def serve(server: Hooks, environ: dict[str, Any], start_response: Callable[..., 
             opening = _set_up(server, environ)
         taken = opening.open(start_response)
     except transport.Gone as exc:
-        logger.debug("the client has gone before the 101: %s", exc.__cause__)
+        logger.debug("The client hung up before the 101: %s", exc.__cause__)
         return []
     except Exception as exc:
         return _respond(refusal(exc), environ, start_response)
@@ -92,7 +92,7 @@ def serve(server: Hooks, environ: dict[str, Any], start_response: Callable[..., 
 
 
 def _set_up(server: Hooks, environ: dict[str, Any]) -> Opening:
-    """Do all that comes before the 101, cheap checks first."""
+    """Run all stages before the 101, and return the prepared opening."""
     request = WSGIRequest(environ)
     facility = routing.facility(request)
     handshake.check_sizes(environ, facility)
@@ -197,7 +197,7 @@ def _deadline() -> Iterator[None]:
 
 
 def refusal(error: Exception) -> Refused:
-    """Return the response to an error while a socket was set up. Nothing in it is secret."""
+    """Return the response to an error during a handshake. It contains no secret."""
     if isinstance(error, Refused):
         return error
     if isinstance(error, Full):

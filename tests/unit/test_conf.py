@@ -280,7 +280,7 @@ class Asynchronous:
         ("WS4REDIS_SUBSCRIBER", "Subscriber", "the dotted path of a class"),
         ("WS4REDIS_SUBSCRIBER", None, "the dotted path of a class"),
         ("WS4REDIS_SUBSCRIBER", "nowhere.Subscriber", "cannot be imported"),
-        ("WS4REDIS_SUBSCRIBER", "os.path", "is no subclass of ws4redis's RedisSubscriber"),
+        ("WS4REDIS_SUBSCRIBER", "os.path", "is not a subclass of ws4redis's RedisSubscriber"),
         ("WS4REDIS_ALLOWED_CHANNELS", asynchronous, "a plain function .* write `def` for `async def`"),
         ("WS4REDIS_ALLOWED_CHANNELS", Asynchronous(), "a plain function .* write `def` for `async def`"),
         ("WS4REDIS_ALLOWED_CHANNELS", lambda request: [], r"can be called with \(request, channels\)"),

@@ -418,7 +418,7 @@ def test_a_slow_reader_gets_everything_in_order(connect):
         frame = peer.frame()
         (pongs if frame.opcode is PONG else received).append(frame.data.decode())
     turn()
-    assert connection._transport.events == READ, "the loop is still told of room to write, at every turn"
+    assert connection._transport._events == READ, "the loop is still told of room to write, at every turn"
     assert received == messages
     assert pongs == sorted(pongs, key=int)
     assert set(pongs) <= {str(at) for at in range(0, 5000, 50)}
@@ -1032,7 +1032,7 @@ def test_of_one_read_no_more_is_handled_than_of_a_slice_until_it_is_released(con
         connection.release()
         turn()
     assert received == expected
-    assert connection._transport.events == READ
+    assert connection._transport._events == READ
 
 
 def test_what_is_left_of_a_read_is_forgotten_with_the_connection(connect):

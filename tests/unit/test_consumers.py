@@ -335,15 +335,15 @@ def test_json_is_decoded_and_encoded(content):
 @pytest.mark.parametrize(
     ("event", "words"),
     [
-        ({"text": "no JSON"}, "it ends, or goes on otherwise, at character 0"),
-        ({"text": ""}, "at character 0"),
-        ({"text": "{"}, "at character 1"),
-        ({"bytes": b"{}"}, "at character 0"),
-        ({"bytes": b""}, "at character 0"),
-        ({"bytes": b"\xff"}, "at character 0"),
-        ({"text": '{"text": NaN}'}, "NaN is no number of JSON"),
+        ({"text": "no JSON"}, "unexpected end or character at position 0"),
+        ({"text": ""}, "at position 0"),
+        ({"text": "{"}, "at position 1"),
+        ({"bytes": b"{}"}, "at position 0"),
+        ({"bytes": b""}, "at position 0"),
+        ({"bytes": b"\xff"}, "at position 0"),
+        ({"text": '{"text": NaN}'}, "NaN is not a JSON number"),
         ({"text": '{"text": 1e999}'}, "a number that is too large"),
-        ({"text": '{"text": "\\ud800"}'}, "half of a surrogate pair is no character"),
+        ({"text": '{"text": "\\ud800"}'}, "half of a surrogate pair is not a character"),
         ({"text": str(2**64)}, "a number of more than 64 bits"),
     ],
 )

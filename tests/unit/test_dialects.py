@@ -109,7 +109,7 @@ def test_a_position_by_itself():
     made = frame(V1_DIALECT.position(NEWS, Message(b"x", "a", 1, "-", True)))
     assert set(made) == set(example)
     assert made["position"] == resume_tokens.position(NEWS, Position(1, "a"))
-    assert V1_DIALECT.position(NEWS, Message(b"x", "a", several=True)) is None, "without a history there is none"
+    assert V1_DIALECT.position(NEWS, Message(b"x", "a", multi_audience=True)) is None, "without a history there is none"
 
 
 def test_presence_as_the_page_has_it():

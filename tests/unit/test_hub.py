@@ -914,7 +914,7 @@ def test_news_hold_a_message_to_several_channels_once_and_its_other_position():
     for channel, message in [*several(b"new", (1, 1), "new"), *several(b"had", (2, 2), "had")]:
         news.add(channel, message)
     news.add(NEWS, Message(b"no id"))
-    news.add(NEWS, Message(b"no id"), kept=True)
+    news.add(NEWS, Message(b"no id"), retained=True)
     news.tell(None)
     news.tell(b'{"type": "x"}')
     told = [json.loads(text) for text in news.texts]

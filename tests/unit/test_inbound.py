@@ -43,7 +43,7 @@ def test_without_a_speaker_whoever_publishes_is_told_that_it_may_not():
     handler.received(client, b'{"type": "publish", "data": "x", "id": 7}', True)
     handler.received(client, b"no JSON", True)
     refused = dialects.error("refused", "This socket may not publish.", 7)
-    words = "A frame must be JSON, or binary: it ends, or goes on otherwise, at character 0."
+    words = "A frame must be JSON, or binary: unexpected end or character at position 0."
     assert client.replies == [(refused, True), (dialects.error("frame", words), True)]
 
 

@@ -481,7 +481,7 @@ def test_redis_fails_while_pages_are_sent(own_redis, process, come, monkeypatch,
     assert client.texts("goodbye")[-1] == "goodbye"
     assert Close.parse(client.peer.frame().data).code == 1013
     client.peer.close()
-    assert "a recovery cannot go on" in caplog.text
+    assert "Recovery interrupted; client must reconnect" in caplog.text
     wait_until(lambda: nothing_is_left(process), what="the end of the connection")
 
 

@@ -532,7 +532,7 @@ def test_when_the_database_is_back_all_that_was_due_is_looked_at(hub, look, sock
     look.recheck(peers[0].connection)
     assert [code_of(peer) for peer in peers] == [SIGNED_OUT] * 2
     assert not failing
-    assert "users and sessions cannot be looked up, trying again in 0.05 s" in caplog.text
+    assert "Could not look up users and sessions; retrying in 0.05 s" in caplog.text
 
 
 def test_users_are_looked_at_although_the_sessions_cannot_be(look, socket_of, john, mary, monkeypatch):

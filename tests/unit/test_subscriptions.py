@@ -144,7 +144,7 @@ def test_a_class_that_cannot_be_imported_is_refused(name):
 
 @pytest.mark.parametrize("name", [f"{__name__}.NotASubscriber", f"{__name__}.request", f"{__name__}.ALL"])
 def test_what_is_no_subscriber_is_refused(name):
-    with pytest.raises(ImproperlyConfigured, match="is no subclass of ws4redis's RedisSubscriber"):
+    with pytest.raises(ImproperlyConfigured, match="is not a subclass of ws4redis's RedisSubscriber"):
         subscriber_class(name)
 
 

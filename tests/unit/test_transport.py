@@ -121,7 +121,7 @@ def test_reports_reading_then_what_is_watched(pair):
     peer.send(b"x")
     assert calls.get(timeout=WAIT) == READ
     transport.watch(WRITE)
-    assert transport.events == WRITE
+    assert transport._events == WRITE
     turn()
     seen = {calls.get(timeout=WAIT) for _ in range(calls.qsize())} - {READ}
     assert seen == {WRITE}
@@ -138,7 +138,7 @@ def test_reports_reading_then_what_is_watched(pair):
 def test_watching_before_the_start_and_after_the_end_does_nothing(pair):
     transport, _ = pair()
     transport.watch(WRITE)
-    assert transport.events == 0
+    assert transport._events == 0
     transport.start(lambda events: None)
     transport.close()
     transport.watch(READ)

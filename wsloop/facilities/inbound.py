@@ -1,8 +1,8 @@
-"""What becomes of the messages that the socket of a facility sends: ignored, published, or answered in ``wsloop.v1``.
+"""Handles the messages that clients of facilities send: ignores, publishes, or answers them in ``wsloop.v1``.
 
-Each class is the handler of connections (see :class:`wsloop.sockets.connection.Handler`) and hands to the hub what
-concerns it. What a consumer's socket sends is the business of :mod:`wsloop.runtime.runner`. This module must not know
-sockets or HTTP.
+Each class is a handler of connections (see :class:`wsloop.sockets.connection.Handler`) and passes the hub's part on to
+the hub. :mod:`wsloop.runtime.runner` handles the messages of consumers' clients. This module must not know sockets or
+HTTP.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger("wsloop.handlers")
 
 
 class ReadOnlyHandler:
-    """The handler of a socket that may not publish: what it sends is ignored, as in ws4redis."""
+    """The handler of a socket that may not publish: its messages are ignored, as in ws4redis."""
 
     def __init__(self, hub: Hub) -> None:
         self.pausing, self.drained, self.closing, self.closed = hub.pausing, hub.drained, hub.closing, hub.closed
@@ -57,7 +57,7 @@ class PublishHandler(ReadOnlyHandler):
             self.publish(connection, payload, lambda taken: None)
 
     def publish(self, connection: Connection, payload: bytes, answer: Callable[[bool], None]) -> None:
-        """Publish a message, and call ``answer`` with whether Redis has taken it. Never blocks."""
+        """Publish a message, and call ``answer`` with whether Redis took it. Never blocks."""
         self._publish(connection, answer, self._channels, payload, conf.expire())
 
     def _publish(
@@ -68,7 +68,7 @@ class PublishHandler(ReadOnlyHandler):
         payload: bytes,
         expire: int,
     ) -> None:
-        connection.hold()  # the socket is not read before Redis has taken what it sent
+        connection.hold()  # the socket is not read again until Redis has answered
 
         def done(taken: bool) -> None:
             answer(taken)
@@ -87,7 +87,7 @@ class CustomPublishHandler(PublishHandler):
         self._inbox: BatchQueue[tuple[Connection, bytes, Callable[[bool], None]]] = BatchQueue(self._handle)
 
     def publish(self, connection: Connection, payload: bytes, answer: Callable[[bool], None]) -> None:
-        connection.hold()  # the socket is not read while its message is worked on
+        connection.hold()  # the socket is not read while its message is handled
         self._inbox.put((connection, payload, answer))
 
     def _handle(self, items: list[tuple[Connection, bytes, Callable[[bool], None]]]) -> None:
@@ -111,7 +111,7 @@ class CustomPublishHandler(PublishHandler):
 
 
 class AckCollector:
-    """One answer for the several messages that a site's code may publish for one: whether all were taken."""
+    """Collects the answers for all messages that a site publishes for one message: whether Redis took all of them."""
 
     def __init__(self, answer: Callable[[bool], None]) -> None:
         self._answer = answer
@@ -119,12 +119,12 @@ class AckCollector:
         self._taken = True
 
     def another(self) -> Callable[[bool], None]:
-        """Return the function that answers for one more."""
+        """Expect one more answer, and return the function to call with it."""
         self._open += 1
         return self._one
 
     def complete(self) -> None:
-        """There are no more."""
+        """Expect no further answers."""
         self._one(True)
 
     def _one(self, taken: bool) -> None:
@@ -139,7 +139,7 @@ class EnvelopeHandler(ReadOnlyHandler):
 
     Args:
         hub: of the process.
-        publisher: publishes what the client wants to be published; None: it may not.
+        publisher: publishes the messages of the client; None: it may not publish.
     """
 
     def __init__(self, hub: Hub, publisher: PublishHandler | None) -> None:

@@ -1,10 +1,10 @@
-"""What a socket gets before live messages: where it stands, what it has missed, and what was published meanwhile.
+"""Recovery: a socket gets the messages that it missed before live ones, without gap or duplicate.
 
-How it works. While live messages of its channels are already being kept for the socket (*joining*, see ``hub``), the
-histories are read from where the client stands. The two overlap, and so do the history and what the subscription has
-yet to bring; they are put together by their offsets. What was missed may be more than a socket should hold at once;
-then the first page goes out with the 101, and the following ones as the client takes them. Only for the last page live
-messages are kept again, so a long recovery costs no memory.
+How it works. While live messages of its channels are already being buffered for the socket (*joining*, see ``hub``),
+the histories are read from the client's positions. The two overlap, and so do the history and the messages that the
+subscription has yet to deliver; offsets tell which are the same. The missed messages may be more than a socket should
+hold at once; then the first page goes out with the 101, and the next pages follow as the client takes them. Live
+messages are buffered again only for the last page, so a long recovery costs no memory.
 
 This module must not know HTTP or sockets.
 """
@@ -33,22 +33,22 @@ from wsloop.sockets.joining import InitialFrames, JoinBuffer
 
 logger = logging.getLogger("wsloop.recovery")
 
-# Of the process's two connections one is left to handshakes and all else, however many long recoveries there are.
+# One of the process's two connections is left to handshakes and all else, however many long recoveries there are.
 READING = BoundedSemaphore(1)
 
 
 class Recovery:
-    """The way of one socket to the present.
+    """Brings one socket from its client's positions to the present.
 
     Args:
         hub: of the process.
-        broker: of the process; it has subscribed to the channels for this socket.
-        dialect: what the socket speaks.
-        channels: those of the socket.
+        broker: of the process; already subscribed to the channels.
+        dialect: of the socket.
+        channels: of the socket.
         options: of the facility.
 
     Attributes:
-        unfinished: there is more to recover than fits before the 101: see :meth:`go_on`.
+        unfinished: whether there is more to recover than fits before the 101; then call :meth:`go_on`.
     """
 
     def __init__(
@@ -67,14 +67,14 @@ class Recovery:
         self.unfinished = False
 
     def start(self, text: str | None, groups: bool = False) -> bool:
-        """Find out where the client stands, at the moment from which live messages are kept for it, and read a page.
+        """Determine the client's positions, from the moment that live messages are buffered for it, and read a page.
 
         Args:
-            text: what the client has sent as ``resume``; None if it has sent nothing.
-            groups: whether it listens to the user's groups, those that the user may join later too.
+            text: the client's ``resume`` parameter; None if it sent none.
+            groups: whether the socket listens to the user's groups, including those that the user joins later.
 
         Returns:
-            whether the last messages that channels keep are to be sent: to a client that has not been here before.
+            whether to send the retained messages, which is so for a client without a token.
 
         Raises:
             redis.exceptions.RedisError: if Redis does not answer.
@@ -107,26 +107,29 @@ class Recovery:
         return False
 
     def news(
-        self, joining: JoinBuffer, kept: Iterable[tuple[bytes, Message]] = (), presence: dict[str, Any] | None = None
+        self,
+        joining: JoinBuffer,
+        retained: Iterable[tuple[bytes, Message]] = (),
+        presence: dict[str, Any] | None = None,
     ) -> list[bytes]:
-        """Return what the socket is sent first, in order.
+        """Return the payloads that the socket gets first, in order.
 
         Args:
-            joining: what has been kept for it since :meth:`start` began.
-            kept: the last messages of its channels, with their channels.
-            presence: who is there, for clients that have asked for it.
+            joining: has buffered live messages since :meth:`start` began.
+            retained: the retained messages of its channels, with their channels.
+            presence: the users of the facility, for clients that asked for them.
         """
         news = InitialFrames(self._dialect, self._known)
         if self._dialect.has_envelopes:
             ping = conf.option("PING_INTERVAL")
-            news.tell(dialects.welcome(self._channels, self._recovered, self._token, ping, presence))
-        for channel, message in kept:
-            news.add(channel, message, kept=True)
+            news.add_text(dialects.welcome(self._channels, self._recovered, self._token, ping, presence))
+        for channel, message in retained:
+            news.add(channel, message, retained=True)
         self._tell(news, None if self.unfinished else joining)
         return news.texts
 
     def go_on(self, connection: Connection) -> None:
-        """Send one page after another, as the client takes them, until it is a member of its channels. Blocks."""
+        """Send one page after another, as the client takes them, until it is a subscriber. Blocks."""
         entered = False
         try:
             while not entered:
@@ -135,28 +138,28 @@ class Recovery:
                     return
                 entered = self._step(connection)
         except (RedisError, OSError, Unavailable) as exc:
-            logger.warning("a recovery cannot go on, the client has to come back: %s", exc)
+            logger.warning("Recovery interrupted; client must reconnect: %s", exc)
             connection.close(CloseCode.TRY_AGAIN_LATER, "messages cannot be read at the moment")
         except Exception:
-            logger.exception("a recovery ends because of an error of the server")
+            logger.exception("Recovery failed because of an error of the server")
             connection.close(CloseCode.INTERNAL_ERROR, "internal error")
         finally:
             if not entered:
                 self._broker.unsubscribe(self._channels)
 
     def _step(self, connection: Connection) -> bool:
-        """Send the next page, and tell whether it was the last one and the client is a member now."""
+        """Send the next page, and return whether it was the last one and the client is a subscriber now."""
         merge = self._merge
         assert merge is not None
-        # Live messages are kept only for what may be the last page.
+        # Live messages are buffered only for a page that may be the last one.
         joining = self._hub.join(self._channels) if merge.complete else None
         try:
             with READING:
                 merge.read(merge.since if joining else None)
-            gevent.sleep(0)  # whoever waits for the connection gets it before the next page
+            gevent.sleep(0)  # greenlets that wait for the connection get it before the next page
             news = InitialFrames(self._dialect, self._known)
             for channel, position in merge.lost.items():  # trimmed meanwhile: the client is too slow for this history
-                news.tell(self._dialect.lost(channel, position))
+                news.add_text(self._dialect.lost(channel, position))
             merge.lost.clear()
             self._messages = merge.take(_page_size())
             if joining is None or not merge.complete:
@@ -167,7 +170,7 @@ class Recovery:
             if not connection.open:
                 return False
             if joining.lost:
-                raise Unavailable("messages were lost meanwhile")
+                raise Unavailable("messages were lost during a recovery")
             self._tell(news, joining)
             self._hub.enter(joining, connection, news.texts)
             return True
@@ -176,10 +179,10 @@ class Recovery:
                 self._hub.cancel(joining)
 
     def _tell(self, news: InitialFrames, joining: JoinBuffer | None) -> None:
-        """Add what was read, and after the last page what has come meanwhile; nothing may yield before it is a member.
+        """Add the page, and after the last page the buffered messages; nothing may yield until it is a subscriber.
 
-        This process has delivered to others all that was read (:meth:`Broker.wait_for`), so none of it comes again but
-        by way of ``joining``. What is behind it there was published after the socket had joined.
+        This process has delivered all messages of the page to others (:meth:`Broker.wait_for`), so they can come again
+        only from ``joining``. Later messages there were published after the socket had joined.
         """
         messages, self._messages = self._messages, []
         for channel, message in messages:

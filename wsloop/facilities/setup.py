@@ -1,4 +1,4 @@
-"""Facilities: the part of a socket's plan that is theirs, and carrying it out up to live messages.
+"""Sockets of facilities: completes their plan, and carries it out up to the first live message.
 
 This module must not know HTTP beyond the request that a site's subscriber class is given.
 """
@@ -27,14 +27,14 @@ from wsloop.sockets.plan import Plan
 def complete(
     plan: Plan, request: HttpRequest, allowed: Collection[str], echo: bool, subscriber: subscriptions.Subscriber
 ) -> Plan:
-    """Return the plan with what the socket listens to and publishes to.
+    """Return the plan with the channels of the socket, and what its client asked for.
 
     Args:
-        plan: with all that other stages have decided.
+        plan: of the stages before.
         request: of the handshake.
-        allowed: what the client asked for and the policy allows, ``subscribe-user`` and the like.
+        allowed: channels that the client asked for and the policy allows, such as ``subscribe-user``.
         echo: whether the client wants its own messages back.
-        subscriber: has worked out the channels for that.
+        subscriber: has worked these channels out.
     """
     has_envelopes = DIALECTS[plan.dialect].has_envelopes
     return plan._replace(
@@ -48,7 +48,7 @@ def complete(
 
 
 class Facilities:
-    """What the sockets of all facilities of one process share.
+    """Shared by the sockets of all facilities of one process.
 
     Args:
         hub, broker: of the process.
@@ -63,7 +63,7 @@ class Facilities:
         }
 
     def handler(self, plan: Plan, subscriber: subscriptions.Subscriber) -> ReadOnlyHandler:
-        """Return the handler of a socket; those that may not publish share one."""
+        """Return the handler of a socket; sockets that may not publish share one."""
         publisher: PublishHandler
         if type(subscriber).publish_message is not subscriptions.Subscriber.publish_message:
             publisher = CustomPublishHandler(self.hub, self.broker, plan, subscriber)
@@ -80,7 +80,7 @@ class FacilityService:
     Args:
         facilities: of the process.
         plan: of the socket.
-        subscriber: sends the retained messages, and publishes if the site's class has a way of its own.
+        subscriber: sends the retained messages, and publishes if the site's class overrides that.
     """
 
     def __init__(self, facilities: Facilities, plan: Plan, subscriber: subscriptions.Subscriber) -> None:
@@ -91,10 +91,10 @@ class FacilityService:
         self._joining: JoinBuffer | None = None
 
     def prepare(self, plan: Plan) -> Plan:
-        """Subscribe, and read the messages that come first. When this returns, every message reaches the socket.
+        """Subscribe, and read the first messages. After it returns, the socket misses no message.
 
         Raises:
-            redis.exceptions.RedisError, Unavailable: if Redis does not answer, or messages are lost at this moment.
+            redis.exceptions.RedisError, Unavailable: if Redis does not answer, or messages were lost meanwhile.
         """
         self._broker.subscribe(plan.channels, plan.options)
         self._channels = plan.channels
@@ -113,13 +113,13 @@ class FacilityService:
         self._present = who(plan.facility)._asdict() if plan.watches_presence else None
         if joining.too_much and not self._recovery.unfinished:
             metrics.reached("MAX_QUEUED_BYTES")
-            raise Unavailable("more is published than a new connection can hold")
+            raise Unavailable("more was published than a new connection can hold")
         if joining.lost:
-            raise Unavailable("messages are lost at this moment")
+            raise Unavailable("messages were lost during the handshake")
         return plan
 
     def opened(self, connection: Connection) -> None:
-        """Write the first messages, and make the connection a subscriber, at once or when it has caught up."""
+        """Write the first messages, and make the connection a subscriber: at once, or when it has caught up."""
         assert self._joining is not None
         first = self._recovery.news(self._joining, self._retained, self._present)
         if self._recovery.unfinished:
@@ -131,7 +131,7 @@ class FacilityService:
         self._channels = ()
 
     def cancel(self) -> None:
-        """Give back what no connection has. May be called again."""
+        """Give back what no connection has taken over. May be called again."""
         if self._joining is not None:
             self._hub.cancel(self._joining)
         channels, self._channels = self._channels, ()

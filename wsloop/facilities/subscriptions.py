@@ -1,8 +1,9 @@
-"""From a request to the channels that its socket listens and publishes to, through ws4redis's subscriber classes.
+"""From a request to the channels that its socket subscribes and publishes to, with ws4redis's subscriber classes.
 
 A site may have its own subclass of ``ws4redis.subscriber.RedisSubscriber`` (setting ``WS4REDIS_SUBSCRIBER``), written
-for a Redis connection of its own for each socket. It is given a client that records what it subscribes to, for the
-shared subscription, and a socket that records what it sends before it is open. This module must not know sockets.
+for a Redis connection per socket. Here it gets a client that records its subscriptions, for the shared subscription,
+and a stand-in for the socket that records the messages it sends before the socket is open. This module must not know
+sockets.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from wsloop.backend import pool, publishing
 from wsloop.refusals import Refused
 from wsloop.store import SELF, Store
 
-PRESENCE = "subscribe-presence"  # who is there; the policy decides about it as about audiences
+PRESENCE = "subscribe-presence"  # the policy decides about it as about audiences
 
 
 class Subscriber(Store, RedisSubscriber):  # type: ignore[misc]
-    """ws4redis's subscriber with its broken methods mended; a base of the site's own class, whatever that inherits."""
+    """ws4redis's subscriber with its broken methods fixed; always a base of the site's own class."""
 
     def set_pubsub_channels(self, request: HttpRequest, channels: Iterable[str]) -> None:
-        """Work out the channels for what the client asked and the policy allowed, ``subscribe-user`` and the like."""
+        """Work out the channels for what the client asked for and the policy allowed, such as ``subscribe-user``."""
         wanted = set(channels)
         self._facility = routing.facility(request)
 
@@ -48,12 +49,12 @@ class Subscriber(Store, RedisSubscriber):  # type: ignore[misc]
             self._subscription.subscribe(channel)
 
     def publish_message(self, message: Any, expire: int | None = None) -> None:
-        """Publish what the socket sent; see :meth:`wsloop.backend.publishing.Store.publish_message`."""
+        """Publish a message of the client; see :meth:`wsloop.backend.publishing.Store.publish_message`."""
         payload = publishing.encode(message)
         self._connection.publish_all(self._publishers, payload, conf.expire() if expire is None else expire)
 
     def send_persisted_messages(self, websocket: RetainedRecorder) -> None:
-        """Send the last message that each channel keeps, in one round trip."""
+        """Send the retained message of each channel, in one round trip."""
         channels = list(self._subscription.channels)
         if channels:
             found = publishing.last_messages(pool.client(), channels)
@@ -63,7 +64,7 @@ class Subscriber(Store, RedisSubscriber):  # type: ignore[misc]
 
 
 class RetainedRecorder:
-    """Stands for the WebSocket until it is open: keeps what a subscriber sends to it."""
+    """Stands in for the WebSocket until it is open: records the messages that a subscriber sends."""
 
     closed = False
 
@@ -71,25 +72,25 @@ class RetainedRecorder:
         self.sent: list[tuple[bytes | None, bytes]] = []
 
     def send(self, message: bytes | str, binary: bool | None = None, *, channel: bytes | None = None) -> None:
-        """Keep a message; ``channel`` tells where it is the last one of, if that is known."""
+        """Record a message; ``channel`` is the one that retained it, if known."""
         self.sent.append((channel, message.encode() if isinstance(message, str) else bytes(message)))
 
 
 class RecordingPubSub:
-    """Stands for redis-py's ``PubSub``: keeps the channels that a subscriber asks for.
+    """Stands in for redis-py's ``PubSub``: records the channels that a subscriber subscribes to.
 
     Attributes:
-        channels: as in redis-py, a dictionary with the channels as bytes.
+        channels: as in redis-py, a dictionary whose keys are the channels, as bytes.
     """
 
     connection = None
-    subscribed = False  # nothing to release: the process's subscription is not the subscriber's
+    subscribed = False  # nothing to release: the subscription belongs to the process
 
     def __init__(self) -> None:
         self.channels: dict[bytes, None] = {}
 
     def subscribe(self, *channels: Any, **handlers: Any) -> None:
-        """Ask for channels, given one by one or in lists."""
+        """Record channels, given one by one or in lists."""
         if handlers:
             raise ImproperlyConfigured("WS4REDIS_SUBSCRIBER: handlers for single channels are not supported")
         for channel in channels:
@@ -98,7 +99,7 @@ class RecordingPubSub:
             )
 
     def unsubscribe(self, *channels: Any) -> None:
-        """Take channels back, or all of them."""
+        """Remove channels, or all of them."""
         for channel in as_bytes(channels) or list(self.channels):
             self.channels.pop(channel, None)
 
@@ -110,11 +111,11 @@ class RecordingPubSub:
 
 
 class RecordingClient:
-    """Stands for the Redis client of one socket's subscriber: the process's client, but for ``pubsub`` and publishing.
+    """Stands in for the Redis client of one socket's subscriber: the process's client, except for pub/sub.
 
     Attributes:
-        publish_hook: takes the channels, payload and expiry (seconds) of what the subscriber publishes for an open
-            socket; None: it goes to Redis as it is.
+        publish_hook: called with the channels, payload and expiry (seconds) of a message that the subscriber publishes
+            for an open socket; None: the message goes straight to Redis.
     """
 
     def __init__(self) -> None:
@@ -145,17 +146,17 @@ def as_bytes(names: Iterable[bytes | str]) -> tuple[bytes, ...]:
 
 @functools.cache
 def subscriber_class(path: str) -> type[Subscriber]:
-    """Return the class that the setting ``WS4REDIS_SUBSCRIBER`` names, with the mended base behind it.
+    """Return the class that the setting ``WS4REDIS_SUBSCRIBER`` names, with the fixed base class added.
 
-    In the order of resolution :class:`Subscriber` comes right before ws4redis's class, so the site's own methods go
-    first and what they inherit is mended.
+    In the method resolution order :class:`Subscriber` comes right before ws4redis's class: the site's own methods come
+    first, and the inherited ones are the fixed ones.
 
     Raises:
         ImproperlyConfigured: if there is no such class.
     """
     given = kinds.imported("WS4REDIS_SUBSCRIBER", path)
     if not (isinstance(given, type) and issubclass(given, RedisSubscriber)):
-        raise ImproperlyConfigured(f"WS4REDIS_SUBSCRIBER = {path!r} is no subclass of ws4redis's RedisSubscriber")
+        raise ImproperlyConfigured(f"WS4REDIS_SUBSCRIBER = {path!r} is not a subclass of ws4redis's RedisSubscriber")
     if given is RedisSubscriber or issubclass(given, Subscriber):
         return Subscriber if given is RedisSubscriber else given
     return type(given.__name__, (given, Subscriber), {"__module__": given.__module__})
@@ -171,10 +172,10 @@ def requested(request: HttpRequest, possible: Iterable[str]) -> tuple[list[str],
 
 
 def allowed(answer: Any) -> list[str]:
-    """Return what the site's policy, ``WS4REDIS_ALLOWED_CHANNELS``, has answered.
+    """Return the answer of the site's policy, ``WS4REDIS_ALLOWED_CHANNELS``.
 
     Raises:
-        TypeError: if that is no list of names.
+        TypeError: if it is not a list of names.
     """
     found = list(answer) if isinstance(answer, Iterable) and not isinstance(answer, (str, bytes)) else None
     if found is None or not all(isinstance(each, str) for each in found):
@@ -186,9 +187,9 @@ def allowed(answer: Any) -> list[str]:
 
 
 def check_facility(facility: str, channels: Iterable[str]) -> None:
-    """Refuse a facility with which one group or user could read what is meant for another.
+    """Refuse a facility with which one group or user could read messages for another.
 
-    In ws4redis's keys the name and the facility are parted by a colon: ``group:team:admins:news`` is the facility
+    In ws4redis's keys a colon separates the name and the facility: ``group:team:admins:news`` is the facility
     ``news`` of the group ``team:admins``, and the facility ``admins:news`` of the group ``team``.
 
     Raises:

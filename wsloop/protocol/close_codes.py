@@ -1,4 +1,4 @@
-"""The close codes that this server sends, and what a client does after each (RFC 6455, section 7.4).
+"""The close codes of this server, and what a client does after each (RFC 6455, section 7.4).
 
 One table for all: the documentation and the browser's scripts have the same rows, and tests compare them. Codes from
 4000 on are this project's own. This module must not know anything else of wsloop.
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 NORMAL = 1000
 PROTOCOL_ERROR = 1002
-ABNORMAL = 1006  # never sent: what a connection without a close frame ends with (section 7.1.5)
+ABNORMAL = 1006  # never sent: the code of a connection that ends without a close frame (section 7.1.5)
 INVALID_DATA = 1007
 POLICY_VIOLATION = 1008
 MESSAGE_TOO_BIG = 1009
@@ -24,7 +24,7 @@ TOO_MANY = 4029  # 429
 
 
 class CloseCode(NamedTuple):
-    """One row: what a code means, and whether the client may come back."""
+    """One row: the meaning of a code, and whether the client may reconnect."""
 
     meaning: str
     reconnect: bool
@@ -44,8 +44,8 @@ CLOSE_CODES = {
     TOO_MANY: CloseCode("more frames, or bytes, than RATE_LIMIT", True),
 }
 
-# What the dialect wsloop.v1 tells clients not to come back after. After any other code of a fault of their own they
-# decide for themselves: the same client would meet the same end.
+# After these codes the dialect wsloop.v1 tells clients not to reconnect. After the other codes for a client's own fault
+# clients decide for themselves: the same client would be closed again.
 FINAL = frozenset({POLICY_VIOLATION, SIGNED_OUT})
 
 __all__ = ["CLOSE_CODES", "FINAL", "CloseCode"]

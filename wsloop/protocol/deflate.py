@@ -1,7 +1,7 @@
-"""permessage-deflate (RFC 7692) without context takeover: nothing is kept between messages, in either direction.
+"""permessage-deflate (RFC 7692) without context takeover: no state is kept between messages, in either direction.
 
 So an idle connection has neither compressor nor decompressor, and a message is compressed once for all connections with
-the same window. Negotiation and compression are the ``websockets`` library's; what it does not check is checked here.
+the same window. The ``websockets`` library negotiates and compresses; this module adds the checks that it lacks.
 This module must not know connections.
 """
 
@@ -21,16 +21,16 @@ from websockets.typing import ExtensionParameter
 LEVEL = 1  # of zlib: 64 KiB of JSON in a fifth of the time of its default, a third larger; all others wait meanwhile
 WINDOW_BITS = 12  # 4 KiB: the window that clients without much memory ask for; quick, and at this level nearly as good
 SMALLEST_WINDOW_BITS = 9  # of zlib; the RFC has 8 too, which the library takes up to its release 16
-PROBE = 4096  # bytes of a large message by which it is told whether compressing it pays
+PROBE = 4096  # bytes of a large message that decide whether to compress it
 # Behind a last block may come the byte that ends the message (RFC 7692, section 7.2.3.4), and what a receiver appends.
 BEHIND_LAST_BLOCK = 5
 
 
 class Deflate(PerMessageDeflate):
-    """The extension of one connection; only the receiving half keeps something, while a message arrives.
+    """The extension of one connection; only the receiving half keeps state, while a message arrives.
 
-    A deflate stream that has ended takes no more input, but zlib keeps all that comes behind it, for ever and without
-    any output that a bound could be compared with. So a message whose stream has ended must end too.
+    A deflate stream that has ended takes no more input, but zlib keeps all later data, without any output that a limit
+    could be compared with. So a message must end with its stream.
 
     Args:
         remote_max_window_bits: of the client's messages.
@@ -48,8 +48,8 @@ class Deflate(PerMessageDeflate):
         """Decompress a frame of the client.
 
         Raises:
-            ProtocolError: if it is not compressed as it says.
-            PayloadTooBig: if it would become larger than ``max_size`` bytes.
+            ProtocolError: if its data is not valid.
+            PayloadTooBig: if it is larger than ``max_size`` bytes when decompressed.
         """
         if frame.opcode in CTRL_OPCODES:
             return frame
@@ -65,7 +65,7 @@ class Deflate(PerMessageDeflate):
 
 
 class DeflateFactory(ServerPerMessageDeflateFactory):
-    """Agrees on the extension with a client, in whatever parameters it offers."""
+    """Negotiates the extension with a client, whichever parameters it offers."""
 
     def __init__(self) -> None:
         super().__init__(server_no_context_takeover=True, client_no_context_takeover=True)
@@ -80,16 +80,16 @@ class DeflateFactory(ServerPerMessageDeflateFactory):
 
 
 def window_bits(agreed: Deflate) -> int:
-    """Return with which window messages are compressed for a client, 0 if not at all: for all with the same one.
+    """Return the window with which messages are compressed for a client, the same for all; 0 if not at all.
 
-    A client that asks for a smaller one is sent messages as they are, which it must take (RFC 7692, section 6): each
-    size would be compressed for by itself, and a small window costs more work and saves less.
+    A client that asks for a smaller window gets messages uncompressed, which it must accept (RFC 7692, section 6):
+    messages would have to be compressed once more for each size, and a small window costs more work and saves less.
     """
     return WINDOW_BITS if agreed.local_max_window_bits >= WINDOW_BITS else 0
 
 
 def pays(payload: bytes) -> bool:
-    """Tell by its beginning whether a message becomes smaller: pictures and the like cost ten times as much to try."""
+    """Return whether the beginning of a message compresses well: to try all of a picture costs ten times as much."""
     return len(payload) <= PROBE or len(zlib.compress(payload[:PROBE], LEVEL)) < PROBE * 9 // 10
 
 
@@ -101,5 +101,5 @@ def parameters(extensions: Sequence[Extension]) -> tuple[int, int] | None:
 
 @functools.cache
 def compressor(window_bits: int) -> Deflate:
-    """Return the extension whose sending half all connections with the same window share."""
+    """Return the extension whose sending half is shared by all connections with the same window."""
     return Deflate(15, window_bits)

@@ -1,7 +1,7 @@
-"""What is said on the wire: bare messages as ws4redis sends them, or the JSON envelopes of ``wsloop.v1``.
+"""The payloads on the wire: bare messages as ws4redis sends them, or the JSON envelopes of ``wsloop.v1``.
 
-A dialect turns what happens into the payload of a frame. It knows no connection: what it returns is encoded once and
-sent to all sockets of the dialect. The frames are documented in ``docs/reference/wsloop-v1.rst``. This module must not
+A dialect turns an event into the payload of a frame. It knows no connection: the payload is encoded once and sent to
+all sockets of the dialect. The frames are documented in ``docs/reference/wsloop-v1.rst``. This module must not
 know Redis, sockets or gevent.
 """
 
@@ -17,20 +17,20 @@ from wsloop.protocol import resume_tokens, strict_json
 from wsloop.protocol.close_codes import FINAL
 from wsloop.protocol.messages import Message, Position, audience
 
-SPREAD = 3000  # milliseconds within which clients that were said goodbye to come back
+SPREAD = 3000  # milliseconds within which clients reconnect after a goodbye frame
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 MOST_ID = 64  # characters of the id of a client's frame
 
 
 class Dialect:
-    """Bare messages; other dialects override what they have to say.
+    """Bare messages; other dialects override methods.
 
     Attributes:
         name: the subprotocol.
-        has_envelopes: whether this dialect has more frames than messages.
-        heartbeat: whether the heartbeat of ws4redis comes between the messages.
-        ping: payload of a message that shows that the line is alive; None: there is none.
+        has_envelopes: whether messages are wrapped, and there are frames of other types.
+        heartbeat: whether clients get the heartbeat of ws4redis.
+        ping: payload of the message that shows that the connection is alive; None: there is none.
     """
 
     name = "ws4redis"
@@ -39,26 +39,26 @@ class Dialect:
     ping: bytes | None = None
 
     def message(self, channel: bytes, message: Message, own: bool = False, kept: bool = False) -> bytes:
-        """Return what is sent of a message.
+        """Return the payload for a message.
 
         Args:
             channel: on which it came.
-            message: what came.
-            own: whether it goes to the socket that has published it.
-            kept: whether it is the last message from before the socket was opened.
+            message: from Redis.
+            own: whether it goes to the socket that published it.
+            kept: whether it is the retained message, from before the socket was opened.
         """
         return message.payload
 
     def position(self, channel: bytes, message: Message) -> bytes | None:
-        """Return what is sent of a message which the client has already, by way of another channel; None: nothing."""
+        """Return the payload for a message that the client has from another channel already; None sends nothing."""
         return None
 
     def lost(self, channel: bytes, at: Position) -> bytes | None:
-        """Return what is sent where messages of a channel are lost, and ``at`` is where it goes on; None: nothing."""
+        """Return the payload that reports lost messages of a channel, now at position ``at``; None sends nothing."""
         return None
 
     def goodbye(self, code: int, reason: str) -> bytes | None:
-        """Return what is sent before the close frame; None: nothing."""
+        """Return the payload that is sent before the close frame; None sends nothing."""
         return None
 
 
@@ -109,7 +109,7 @@ class V1(Dialect):
 
 
 class ConsumerDialect(Dialect):
-    """What a consumer sends, and nothing else."""
+    """The messages that a consumer sends, and nothing else."""
 
     name = "consumer"  # never offered to a client
     heartbeat = False
@@ -134,26 +134,26 @@ def welcome(
 
 
 def ack(id: int | float | str) -> bytes:
-    """Return the frame that tells that Redis has taken a message of the client."""
+    """Return the frame that acknowledges a message of the client: Redis has taken it."""
     return _frame("ack", id=id)
 
 
 def error(code: str, reason: str, id: int | float | str | None = None, **content: Any) -> bytes:
-    """Return the frame that tells what went wrong, without the connection's end."""
+    """Return the frame that reports an error after which the connection goes on."""
     if id is not None:
         content["id"] = id
     return _frame("error", code=code, reason=reason, **content)
 
 
 class Published(NamedTuple):
-    """What a client wants to be published; ``id`` is None where it wants no answer."""
+    """A message that a client publishes; ``id`` is None if it wants no acknowledgement."""
 
     payload: bytes
     id: int | float | str | None = None
 
 
 class InvalidFrame(Exception):
-    """A frame of the client is none of ``wsloop.v1``; the text says why, ``id`` is that of the frame if it has one."""
+    """A client's frame is not valid in ``wsloop.v1``; the text says why, ``id`` is that of the frame, if any."""
 
     def __init__(self, reason: str, id: int | float | str | None = None) -> None:
         super().__init__(reason)
@@ -161,10 +161,10 @@ class InvalidFrame(Exception):
 
 
 def parse(payload: bytes, text: bool) -> Published:
-    """Return what a frame of a client asks for.
+    """Return the message that a frame of a client carries.
 
     Raises:
-        InvalidFrame: if it is none of ``wsloop.v1``.
+        InvalidFrame: if it is not a valid frame of ``wsloop.v1``.
     """
     if not text:
         return Published(payload)
@@ -192,11 +192,11 @@ def parse(payload: bytes, text: bool) -> Published:
 
 
 def _presence(payload: bytes) -> bytes | None:
-    """Return the frame that tells of presence; None for what somebody else has published on that channel."""
+    """Return the frame for a presence event; None if the payload is not one of wsloop's."""
     try:
         event = strict_json.decode(payload)
         known = {name: event[name] for name in ("event", "user", "count") if name in event}
-        # Nothing of it has parts, or what can be read might be nested too deeply to be written.
+        # No value has parts: they might be readable but nested too deeply to be written.
         if "event" not in known or not all(isinstance(each, (str, int)) for each in known.values()):
             return None
         return _frame("presence", **known)

@@ -1,13 +1,13 @@
-"""What travels through Redis: a message, and where it stands in the history of its channel.
+"""The messages in Redis, and their positions in the history of a channel.
 
-Most messages travel bare, as ws4redis sends them: any reader of the channel can take them. A header comes before those
-that have something to tell beside their payload: in facilities with a history where they stand, and of messages to
-several channels that they are one. :mod:`wsloop.backend.publishing` has the script that writes it.
+Most messages travel bare, as ws4redis sends them: any reader of the channel can take them. A header precedes messages
+with more facts than their payload: their position, in facilities with a history, and that copies in several channels
+are one message. :mod:`wsloop.backend.publishing` has the script that writes it.
 
-In a history each message has an id of its own and names the one before. So it can be seen whether two of them are
-neighbours, and whether a position is still on the present line: Redis may lose its data, and a replica that becomes the
-master may have missed the last messages and number others like them. (Centrifugo has one id, the epoch, for a whole
-history; it stays the same in the second case.)
+In a history each message has an id of its own and names the previous one. This shows whether two messages are
+neighbours, and whether a position is still part of the present history: Redis may lose its data, and a replica that
+becomes the master may have missed the last messages and give their numbers to others. (Centrifugo has one id, the
+epoch, for a whole history; it stays the same in the second case.)
 
 This module must not know Redis, sockets or HTTP.
 """
@@ -26,7 +26,7 @@ HEADER = re.compile(rb"\0w1 ([0-9]{1,16}) ([A-Za-z0-9_-]{1,32}) ([A-Za-z0-9_-]{1
 
 
 class Position(NamedTuple):
-    """Where a channel's history stands: offset and id of its newest message; offset 0 before there was any."""
+    """A position in a channel's history: offset and id of a message; offset 0 is before the first one."""
 
     offset: int
     id: str
@@ -54,7 +54,7 @@ class Message(NamedTuple):
         return Position(self.offset, self.id)
 
     def follows(self, position: Position) -> bool:
-        """Tell whether this message is the next one after ``position``."""
+        """Return whether this message is the next one after ``position``."""
         return self.offset == position.offset + 1 and self.previous == position.id
 
 
@@ -74,10 +74,10 @@ def unwrap(data: bytes) -> Message:
 
 
 class Audience(NamedTuple):
-    """Whom a channel is for.
+    """The audience of a channel.
 
     Attributes:
-        kind: "broadcast", "user", "group", "session" or "presence"; "other" for a channel that is none of these.
+        kind: "broadcast", "user", "group", "session" or "presence"; "other" for any other channel.
         name: of the group.
     """
 
@@ -90,7 +90,7 @@ class Audience(NamedTuple):
 
 @functools.lru_cache(maxsize=4096)
 def audience(channel: bytes) -> Audience:
-    """Return whom a channel is for, by its name."""
+    """Return the audience of a channel, by its name."""
     kind, _, rest = channel.decode(errors="replace").removeprefix(conf.prefix()).partition(":")
     if kind not in ("broadcast", "user", "group", "session", "presence"):
         return Audience("other")

@@ -1,12 +1,12 @@
-"""The token with which a client comes back: where it stands in each of its channels.
+"""The token with which a client reconnects: its position in each of its channels.
 
-The page, or the welcome of a socket, has a token that covers all channels. Each message that follows brings the
-position in its own channel, the same text for all clients, which the client appends: so a message is encoded once,
-however many there are. The token is positions too, signed: it says which channels it is for. A position alone needs no
-signature: who makes one up must know the random id of a message.
+The page, or the welcome frame of a socket, has a token that covers all channels. Each later message carries the
+position in its own channel, which the client appends; it is the same text for all clients, so a message is encoded
+once, however many clients there are. The token also consists of positions, and is signed, because it says for which
+channels it is valid. A position alone needs no signature: to forge one, a client must know the random id of a message.
 
-Channels are named by a short hash, because the names of some have the key of a session in them, which is a secret. A
-token for other channels, those of another user, session or facility, does not name the present ones.
+A short hash names each channel, because the names of some contain the key of a session, which is a secret. A token for
+other channels, those of another user, session or facility, does not name the present ones.
 
 This module must not know Redis, sockets or gevent.
 """
@@ -31,7 +31,7 @@ POSITION = re.compile(r"([A-Za-z0-9_-]{8})\.([0-9]{1,16})\.([A-Za-z0-9_-]{1,32})
 
 @functools.lru_cache(maxsize=4096)
 def label(channel: bytes) -> str:
-    """Return what a channel is called in tokens and positions."""
+    """Return the name of a channel in tokens and positions."""
     return base64.urlsafe_b64encode(hashlib.blake2b(channel, digest_size=6).digest()).decode()
 
 
@@ -41,26 +41,26 @@ def position(channel: bytes, at: Position) -> str:
 
 
 def token(positions: Mapping[bytes, Position], groups: bool = False) -> str:
-    """Return the token of a client that has all up to these positions of its channels.
+    """Return the token of a client that has all messages up to these positions.
 
     Args:
         positions: by channel.
-        groups: whether it listens to the groups of its user, whichever these are.
+        groups: whether the socket listens to the groups of its user, whichever these are.
     """
     names = [position(channel, at) for channel, at in positions.items()]
     return _signer().sign("~".join([*names, GROUPS] if groups else names))
 
 
 def read(text: str, channels: Collection[bytes]) -> dict[bytes, Position] | None:
-    """Return where a client stands in ``channels``.
+    """Return the positions of a client in ``channels``.
 
     Args:
         text: the token, and positions with ``~`` before each.
-        channels: those that it subscribes to.
+        channels: to which the client subscribes.
 
     Returns:
-        None if the token is damaged, or is not one for these channels. If it is for the groups of its user, a group's
-        channel may be missing: the user has become a member since, and could not miss anything before.
+        None if the token is damaged, or not valid for these channels. In a token for the groups of a user, a group's
+        channel may be missing: the user joined that group later, and missed no message of it.
     """
     body, _, rest = text.partition(":")
     signature, *later = rest.split("~")

@@ -1,8 +1,8 @@
-"""How many connections there may be, and whose: a seat is handed out once for each, before the database is asked.
+"""Limits the number of connections: each gets a seat once, before the database is queried.
 
-How it works. A handshake takes a seat before it costs anything, and names its visitor as soon as that is known; the
-seat becomes the connection's, and counts until the connection has ended. Handlers of a consumer that go on after that
-keep a seat of their own, so that reconnecting cannot exceed the limits. This module must not know where a visitor
+How it works. A handshake takes a seat before it costs anything, and assigns it to the visitor as soon as that is known;
+the seat passes to the connection, and counts until the connection has ended. Handlers of a consumer that run on after
+that keep a seat of their own, so that reconnecting cannot exceed the limits. This module must not know where a visitor
 comes from.
 """
 
@@ -23,7 +23,7 @@ class Full(Exception):
 
     Args:
         setting: the option whose limit is reached.
-        visitor: the one who wanted to connect, if known.
+        visitor: who wanted to connect, if known.
     """
 
     def __init__(self, setting: str, visitor: Visitor = NOBODY) -> None:
@@ -33,7 +33,7 @@ class Full(Exception):
 
 
 class Seat:
-    """Counts one socket that is no connection: not yet, or not any more.
+    """Counts one socket that is not a connection: not yet, or no longer.
 
     Attributes:
         visitor: for whom it counts; NOBODY as long as that is not known.
@@ -46,10 +46,10 @@ class Seat:
         self.visitor = visitor
 
     def assign(self, visitor: Visitor) -> None:
-        """Count for a visitor from now on.
+        """Count against a visitor from now on.
 
         Raises:
-            Full: if the visitor has too many already.
+            Full: if the visitor has too many sockets already.
         """
         setting = self._admission.exceeded_limit(visitor)
         if setting is not None:
@@ -57,7 +57,7 @@ class Seat:
         self.visitor = visitor
 
     def give_back(self) -> None:
-        """Count no longer. May be called again."""
+        """Stop counting. May be called again."""
         self._admission.seats.discard(self)
 
 
@@ -67,7 +67,7 @@ class Admission:
     Attributes:
         users, sessions: connections by the primary key of their user and by the key of their session, closing ones
             included.
-        seats: those that are no connections.
+        seats: of sockets that are not connections.
     """
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ class Admission:
         self._connections = 0
 
     def __len__(self) -> int:
-        """Return how many sockets count."""
+        """Return the number of connections and seats."""
         return self._connections + len(self.seats)
 
     def take(self) -> Seat:
@@ -92,7 +92,7 @@ class Admission:
         return self.keep(NOBODY)
 
     def keep(self, visitor: Visitor) -> Seat:
-        """Return a seat for work that goes on for a visitor whose connection has ended, whatever the limits say."""
+        """Return a seat for handlers that run on after their connection has ended, whatever the limits say."""
         seat = Seat(self, visitor)
         self.seats.add(seat)
         return seat
@@ -111,7 +111,7 @@ class Admission:
         return None
 
     def occupy(self, seat: Seat, connection: Connection) -> None:
-        """Let a connection have a seat, until :meth:`vacate`."""
+        """Pass a seat to its connection, which keeps it until :meth:`vacate`."""
         seat.give_back()
         connection.visitor = seat.visitor
         connection.meter.shared = self._shared_bucket(seat.visitor)
@@ -120,7 +120,7 @@ class Admission:
             index.add(key, connection)
 
     def vacate(self, connection: Connection) -> None:
-        """Count a connection no longer: it has ended."""
+        """Stop counting a connection, which has ended."""
         self._connections -= 1
         for index, key in self._keys(connection):
             index.remove(key, connection)
@@ -131,7 +131,7 @@ class Admission:
         return [(index, key) for index, key in pairs if key is not None]
 
     def _shared_bucket(self, visitor: Visitor) -> Bucket | None:
-        """Return what counts the frames of all connections of the same user; without one, of the same address."""
+        """Return the bucket of all connections of the same user; if there is no user, of the same address."""
         index, key = (self.users, visitor.user) if visitor.user is not None else (self._addresses, visitor.address)
         if key is None:
             return None
@@ -140,7 +140,7 @@ class Admission:
 
 
 def _most_connections() -> float:
-    """Return how many connections this process may have: a quarter of its descriptors is left to the site."""
+    """Return the limit of this process: a quarter of its file descriptors is left to the site."""
     most = conf.option("MAX_CONNECTIONS")
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     bound = float("inf") if descriptors == resource.RLIM_INFINITY else descriptors * 3 // 4

@@ -46,16 +46,16 @@ logger.setLevel(logging.INFO)  # below it the parser would format every frame, f
 
 
 class Handler(Protocol):
-    """What a connection tells; each is called from the event loop and must not block."""
+    """Gets the events of a connection; each method is called from the event loop and must not block."""
 
     def received(self, connection: Connection, payload: bytes, text: bool) -> None:
-        """A complete message has arrived; ``text`` tells whether as text (then it is valid UTF-8) or binary."""
+        """A complete message has arrived; ``text`` is whether it is text, then valid UTF-8, or binary."""
 
     def pausing(self, connection: Connection) -> None:
-        """The connection is held, because of how its peer sends; release it in some milliseconds."""
+        """The connection is held, because its client sends too fast or trickles; release it in some milliseconds."""
 
     def drained(self, connection: Connection) -> None:
-        """The kernel was full, and has taken now all that waited."""
+        """The kernel was full, and has now taken all output that waited."""
 
     def closing(self, connection: Connection) -> None:
         """The connection takes no more messages and waits for the peer to hang up."""
@@ -65,11 +65,11 @@ class Handler(Protocol):
 
 
 class _Protocol(WebSocketProtocol):
-    """The library's protocol, which takes a close frame between the fragments of a message for an error of the peer."""
+    """Accepts a close frame between the fragments of a message, which the library takes for an error."""
 
     def recv_frame(self, frame: Frame) -> None:
         if frame.opcode is Opcode.CLOSE:
-            self.current_size = None  # control frames may come there (RFC 6455, section 5.4); the message is given up
+            self.current_size = None  # control frames may come there (RFC 6455, section 5.4); the message is dropped
         super().recv_frame(frame)
 
 
@@ -78,18 +78,18 @@ class Connection(Output):
 
     Args:
         transport: its socket, from which reading starts with :meth:`start`.
-        handler: told about messages and the end.
+        handler: gets its messages and its end.
         bounds: what the client may do.
         extensions: those that the handshake has negotiated; see ``handshake``.
-        dialect: what is spoken.
+        dialect: of the frames.
 
     Attributes:
-        dialect: what is spoken.
-        presence_scope: for presence: the facility, and the name of the user; None where it is not counted.
-        channels: for the hub: what this connection is subscribed to.
+        dialect: of the frames.
+        presence_scope: the facility, and the name of the user, for presence; None if it is not counted.
+        channels: for the hub: those that this connection is subscribed to.
         visitor: for the hub: the person behind it.
         meter: counts what the client sends.
-        alive: for the hub: whether there was a sign of life since the hub last looked.
+        alive: for the heartbeat: whether there was a sign of life since it last looked.
     """
 
     __slots__ = (
@@ -123,14 +123,14 @@ class Connection(Output):
         self._handler = handler
         most = bounds.max_message_size
         if extensions:
-            # The parser compares the size on the wire too, and what does not compress grows; _frame() is exact.
+            # The parser limits the size on the wire too, where incompressible data grows; _frame() is exact.
             most += most // 8 + 64
         self._protocol = _Protocol(Side.SERVER, state=ParserState.OPEN, max_size=most, logger=logger)
         if extensions:
             self._protocol.extensions = list(extensions)
         self._held = 0
         self._fruitless = 0  # reads in a row that brought little and completed no frame
-        self._rest = b""  # of a read: what came behind the frame on account of which the connection is held
+        self._rest = b""  # of a read: the data after the frame because of which the connection is held
         self._fragments: Fragments | None = None
         self.meter = Meter()
         self.channels: tuple[bytes, ...] = ()
@@ -145,7 +145,7 @@ class Connection(Output):
 
     @property
     def held(self) -> bool:
-        """Whether it is not read at the moment."""
+        """Whether reading is stopped at the moment."""
         return self._held > 0
 
     @property
@@ -155,13 +155,13 @@ class Connection(Output):
 
     @property
     def close_code(self) -> int:
-        """The code that a connection which is closing ends with: 1006 without a close frame (RFC 6455, 7.1.5)."""
+        """The code that a closing connection ends with: 1006 without a close frame (RFC 6455, 7.1.5)."""
         close = self._protocol.close_rcvd or self._protocol.close_sent
         return CloseCode.ABNORMAL_CLOSURE if close is None else close.code
 
     @property
     def hung_up(self) -> bool:
-        """Whether the peer will send no more, and may be gone; to be asked of a connection that is not read."""
+        """Whether the client has ended the stream; for a connection that is not read, and would not notice."""
         return self._transport.hung_up
 
     # Output; see Output.
@@ -171,7 +171,7 @@ class Connection(Output):
         self.enqueue(self.frame(payload, text))
 
     def flush(self) -> None:
-        """Give to the kernel what waits, as much as it takes."""
+        """Hand the waiting frames to the kernel, as much as it takes."""
         if self._state is State.OVERFLOWED:
             self.close(TOO_SLOW, "too slow")
         while self._queue and not self._writing:
@@ -202,7 +202,7 @@ class Connection(Output):
         try:
             work(argument)
         except Exception:
-            # The loop would only print it, and call again at once because the socket is still readable.
+            # The loop would only print it, and call again at once, because the socket is still readable.
             logger.exception("Closed a connection because of an error of the server")
             self.abort()
 
@@ -326,7 +326,7 @@ class Connection(Output):
         self._send_answers()
 
     def _answer(self, data: bytes) -> None:
-        """Queue what the protocol has to say: a pong or a close frame."""
+        """Queue an answer of the parser: a pong or a close frame."""
         if data is SEND_EOF:
             return  # flush() sends it behind the last frame
         if self._queue is None:
@@ -344,13 +344,13 @@ class Connection(Output):
         self.flush()
 
     def hold(self) -> None:
-        """Stop reading until :meth:`release` has been called as often: a message is being worked on."""
+        """Stop reading until :meth:`release` has been called as often."""
         self._held += 1
         if self._held == 1:
             self._watch()
 
     def release(self) -> None:
-        """Take back one :meth:`hold`."""
+        """Reverse one :meth:`hold`."""
         self._held -= 1
         if self._held:
             return
@@ -369,7 +369,7 @@ class Connection(Output):
             goodbye = self.dialect.goodbye(code, reason) if self.accepting else None
             if goodbye is not None:
                 frame = encode(goodbye, True)
-                # Where it does not fit, what waits would be dropped for it.
+                # If it does not fit, the waiting frames would be dropped for it.
                 if self._queued_bytes + len(frame) <= self.bounds.max_queued_bytes:
                     self.enqueue(frame)
             self._protocol.send_close(code, reason)
@@ -383,7 +383,7 @@ class Connection(Output):
         self._handler.closing(self)
 
     def _finished(self) -> bool:
-        """Follow the parser, and return whether all has been said: the end of the stream comes behind the output."""
+        """Follow the parser, and return whether the last frame is queued: the end of the stream follows the output."""
         if self._state is State.CLOSING and self._protocol.eof_sent:
             self._state = State.FINISHING
         return self._state is State.FINISHING
@@ -403,7 +403,7 @@ class Connection(Output):
 
 
 class Nobody:
-    """The handler of a connection that has ended, which so keeps nothing alive."""
+    """The handler of a connection that has ended, so that it keeps no other object alive."""
 
     def received(self, connection: Connection, payload: bytes, text: bool) -> None: ...
 

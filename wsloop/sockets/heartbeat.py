@@ -1,7 +1,7 @@
 """One timer for all connections: heartbeats, pings and their deadlines, ends of sessions, and of closing ones.
 
-How it works. Connections are parted into as many portions as there are seconds between two pings, and each tick of the
-timer pings one portion. A connection that neither answers a ping nor says anything else is ended. Sessions and tokens
+How it works. Connections are divided into as many portions as there are seconds between two pings, and each tick of the
+timer pings one portion. A connection that neither answers a ping nor sends anything else is ended. Sessions and tokens
 that end within one round of the portions are compared with the clock at every tick. Connections that trickle are held,
 and released a few at a time. This module must not know channels.
 """
@@ -31,16 +31,16 @@ RESUMED = 20  # connections read again after such a pause: thousands that trickl
 
 @functools.cache
 def encode_ping(dialect: Dialect) -> bytes:
-    """Return the frame by which clients of a dialect see that the connection is alive; nothing if it has none."""
+    """Return the frame that shows clients of a dialect that the connection is alive; empty if it has none."""
     return b"" if dialect.ping is None else encode(dialect.ping, True)
 
 
 class Heartbeat:
-    """The connections of this process by time: open ones in portions, closing ones with their deadlines.
+    """The connections of this process: open ones in portions, closing ones with their deadlines.
 
     Args:
         send: sends a frame to connections.
-        expired: called with connections whose session or token ends about now.
+        expired: called with the connections whose session or token has just ended.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Heartbeat:
         self._portions: list[set[Connection]] = [set() for _ in range(conf.option("PING_INTERVAL"))]
         self._closing: dict[Connection, float] = {}
         self._pinged: dict[int, list[Connection]] = {}  # by the tick at which they must have answered
-        self._expiring: set[Connection] = set()  # those whose session or token ends before they are looked at again
+        self._expiring: set[Connection] = set()  # those whose session or token ends before their next ping
         self._loop: Any = gevent.get_hub().loop
         self._timer: Any = self._loop.timer(TICK, TICK)
         self._ticks = 0
@@ -70,7 +70,7 @@ class Heartbeat:
         return set().union(*self._portions)
 
     def add(self, connection: Connection) -> None:
-        """Look after an open connection."""
+        """Take charge of an open connection."""
         if not self:
             self._timer.start(logged, self._tick)
         self._portion(connection).add(connection)
@@ -94,13 +94,13 @@ class Heartbeat:
         return was_open, known
 
     def watch_expiry(self, connection: Connection) -> None:
-        """Look at ``visitor.expires``, which has just been set; ends far away are looked at again with the pings."""
+        """Look at ``visitor.expires``, which has just been set; an end far away is looked at again with each ping."""
         expires = connection.visitor.expires
         if expires is not None and expires <= time.time() + len(self._portions) * TICK:
             self._expiring.add(connection)
 
     def pausing(self, connection: Connection) -> None:
-        """Release a connection that has held itself, after a moment in which more gathers in the kernel."""
+        """Release a connection that has held itself, after a moment in which more data gathers in the kernel."""
         self._paused.append(connection)
         if len(self._paused) == 1:
             self._resume_timer.start(logged, self._resume, update=True)
@@ -124,7 +124,7 @@ class Heartbeat:
 
     def _tick(self) -> None:
         self._ticks += 1
-        # Each by itself: where one cannot be done, the others protect the server, and its users, all the same.
+        # Each by itself: if one fails, the others still protect the server and its users.
         for part in (self._beat, self._end_silent, self._ping, self._expire, self._end_closing):
             logged(part)
 
@@ -140,7 +140,7 @@ class Heartbeat:
     def _end_silent(self) -> None:
         """End connections whose answer to a ping is due."""
         for connection in self._pinged.pop(self._ticks, ()):
-            # One that is held is not read, so nothing of it can arrive.
+            # A connection that is held is not read, so no answer can arrive.
             if not connection.alive and not connection.held and connection.open:
                 metrics.reached("PING_TIMEOUT")
                 connection.close(TOO_SLOW, "no answer to a ping")

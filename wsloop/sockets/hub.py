@@ -30,7 +30,7 @@ from wsloop.sockets.heartbeat import Heartbeat
 from wsloop.sockets.index import Index
 from wsloop.sockets.joining import JoinBuffer
 
-MOST_MULTI_AUDIENCE = 20_000  # channels of messages to several of them that are remembered, until all have come
+MOST_MULTI_AUDIENCE = 20_000  # channels remembered for messages to several of them, until all have come
 
 
 class Hub:
@@ -42,7 +42,7 @@ class Hub:
 
     Attributes:
         admission: how many there are, and whose.
-        heartbeat: looks after them in time.
+        heartbeat: pings and ends them in time.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Hub:
         self.heartbeat = Heartbeat(self._send, expired)
         self.pausing = self.heartbeat.pausing
         self._subscribers: dict[Dialect, Index[bytes]] = {dialect: Index() for dialect in DIALECTS.values()}
-        # Of messages to several channels, by their ids, on which they have come.
+        # The channels on which a message to several of them has come, by its id.
         self._multi_audience: collections.OrderedDict[str, set[bytes]] = collections.OrderedDict()
         self._multi_audience_size = 0
         self._draining: dict[Connection, Event] = {}
@@ -86,7 +86,7 @@ class Hub:
         self._joining.discard(joining)
 
     def open(self, connection: Connection, seat: Seat) -> None:
-        """Look after a connection from now on, which has no channels yet, and read it. Nothing yields."""
+        """Take charge of a connection, which has no channels yet, and begin to read it. Nothing yields."""
         self.admission.occupy(seat, connection)
         self.heartbeat.add(connection)
         connection.start()
@@ -103,14 +103,14 @@ class Hub:
             connection.close(TOO_SLOW, "more was published than a new connection can hold")
 
     def begin(self, connection: Connection, payloads: Iterable[bytes]) -> None:
-        """Write what an open connection gets first."""
+        """Write the first payloads to an open connection."""
         frames = b"".join(connection.frame(payload, is_text(payload)) for payload in payloads)
         if frames:
             connection.enqueue(frames)  # as one: several retained messages are no sign of a slow client
         connection.flush()
 
     def closing(self, connection: Connection) -> None:
-        """Forget a connection that takes no more messages; for its visitor it counts until it has ended."""
+        """Forget a connection that takes no more messages; it counts for its visitor until it has ended."""
         if self.heartbeat.closing(connection):
             self._leave(connection)
 
@@ -131,13 +131,13 @@ class Hub:
     # The way of a message.
 
     def deliver(self, channel: bytes, message: Message, origin: Connection | None = None) -> None:
-        """Give a message to every subscriber of ``channel``. Called in the order of Redis.
+        """Send a message to every subscriber of ``channel``. Called in the order of Redis.
 
         Args:
-            channel: on which it came.
-            message: what came.
-            origin: the connection that has published it, if it is one of this process that is to be told from others:
-                it gets the message as its own, or not at all where its dialect has no word for that.
+            channel: on which the message came.
+            message: from Redis.
+            origin: the connection of this process that published it, for echo suppression: it gets the message marked
+                as its own, or not at all in a dialect without such a mark; None: nobody in particular.
         """
         for joining in self._joining:
             if channel in joining.channels:
@@ -157,7 +157,7 @@ class Hub:
                 known = [each for each in subscribers if not (each.lagging or before.isdisjoint(each.channels))]
                 if known:
                     subscribers = set(subscribers).difference(known)
-                    # Under a name of its own: it must not take the place of a message that is not read yet.
+                    # Under a name of its own: it must not replace a message that is not read yet.
                     self._enqueue(channel + b"\0position", dialect.position(channel, message), known)
             if origin is not None and origin in subscribers:
                 subscribers = [each for each in subscribers if each is not origin]
@@ -178,7 +178,7 @@ class Hub:
                 self._send(encode(text, True), list(index[channel]))
 
     def _enqueue(self, channel: bytes, payload: bytes | None, connections: Collection[Connection]) -> None:
-        """Queue a message, encoded once for all connections that take it compressed alike."""
+        """Queue a message, encoded once for all connections with the same compression."""
         if not connections or payload is None:
             return
         text = is_text(payload)
@@ -201,7 +201,7 @@ class Hub:
             connection.close(code, reason)
 
     def enqueue(self, connection: Connection, frame: bytes) -> None:
-        """Queue a frame for one connection; it leaves with all else that this turn of the loop brings."""
+        """Queue a frame for one connection; it leaves together with all other output of this turn of the loop."""
         if connection.enqueue(frame):
             if not self._dirty:
                 self._loop.run_callback(self._flush)
@@ -219,7 +219,7 @@ class Hub:
             self._flush_one(connection)
 
     def _flush_one(self, connection: Connection) -> None:
-        """Flush a connection; one that fails is ended, and keeps no other from its messages."""
+        """Flush a connection, or end it if that fails, so that the others still get their messages."""
         try:
             connection.flush()
         except Exception as exc:
@@ -234,7 +234,7 @@ class Hub:
     # Room in the output of connections.
 
     def wait_until_clear(self, connection: Connection) -> None:
-        """Return when the kernel has taken all that waits for a connection, or it has ended. Blocks."""
+        """Return when the kernel has taken all output of a connection, or the connection has ended. Blocks."""
         connection.flush()
         if connection.open and not connection.clear:
             event = self._draining.setdefault(connection, Event())
@@ -259,7 +259,7 @@ class Hub:
                     self.wait_until_clear(connection)
 
     def drained(self, connection: Connection) -> None:
-        """Let go on who waits for it in :meth:`wait_until_clear`."""
+        """Wake the greenlet that waits for it in :meth:`wait_until_clear`."""
         event = self._draining.pop(connection, None)
         if event is not None:
             event.set()

@@ -1,4 +1,4 @@
-"""Which connections belong to a key: to a channel, a user, a session, an address."""
+"""An index of connections by key: by channel, user, session or address."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Key = TypeVar("Key")
 
 
 class Index(Generic[Key]):
-    """Which connections belong to a key. One alone is kept without a set around it: most users have one socket."""
+    """Connections by key. A single one is stored without a set around it, because most users have one socket."""
 
     __slots__ = ("_of",)
 

@@ -1,4 +1,4 @@
-"""What arrives for a socket while it is being set up, and what it is sent first."""
+"""The messages that arrive for a socket while it is being set up, and the frames that it gets first."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from wsloop.protocol.messages import Message
 
 
 class JoinBuffer:
-    """What arrives on ``channels`` for a socket that is not open yet.
+    """Buffers the messages on ``channels`` for a socket that is not open yet.
 
     Attributes:
-        channels: the channels it will be subscribed to.
+        channels: to which the socket will be subscribed.
         messages: pairs of channel and message, in order.
         too_much: more has arrived than one connection may hold; the socket must be refused.
         lost: messages of a channel were lost meanwhile; the socket must be refused.
@@ -35,12 +35,12 @@ class JoinBuffer:
             self.messages.append((channel, message))
 
     def retained(self, persisted: Sequence[tuple[bytes | None, bytes]], count: int) -> list[tuple[bytes, Message]]:
-        """Return those of the kept messages that are not among those which have been published meanwhile.
+        """Return the retained messages without those that are in this buffer as well.
 
         Args:
-            persisted: pairs of channel (None if unknown) and kept message, read while joining.
-            count: how many of ``messages`` had been delivered when ``persisted`` was read, at the least. A kept
-                message that is among them is the same one; later equal ones are others.
+            persisted: pairs of channel (None if unknown) and retained message, read while joining.
+            count: number of ``messages`` that had been delivered when ``persisted`` was read, at least. A retained
+                message that equals one of them is the same message; equal ones after them are different messages.
         """
         known = self.messages[:count]
         retained = []
@@ -54,11 +54,11 @@ class JoinBuffer:
 
 
 class InitialFrames:
-    """What a socket is sent before it is a member of its channels, in its dialect, nothing twice.
+    """The frames that a socket gets before it is a subscriber, in its dialect and without duplicates.
 
     Args:
-        dialect: what it speaks.
-        known: ids of messages that it has already; those of added ones are put into it.
+        dialect: of the socket.
+        known: ids of messages that the client has already; ids of added messages are put into it.
     """
 
     def __init__(self, dialect: Dialect, known: set[str]) -> None:
@@ -66,16 +66,16 @@ class InitialFrames:
         self._known = known
         self.texts: list[bytes] = []
 
-    def tell(self, text: bytes | None) -> None:
-        """Add something that is no message; None is nothing."""
+    def add_text(self, text: bytes | None) -> None:
+        """Add a frame that is not a message; None adds nothing."""
         if text is not None:
             self.texts.append(text)
 
-    def add(self, channel: bytes, message: Message, kept: bool = False) -> None:
-        """Add a message, unless it was published to several channels and the socket has it by way of another one."""
+    def add(self, channel: bytes, message: Message, retained: bool = False) -> None:
+        """Add a message, or only its position if the client has the message from another channel already."""
         if message.id and message.id in self._known:
-            self.tell(self._dialect.position(channel, message))
+            self.add_text(self._dialect.position(channel, message))
             return
         if message.id:
             self._known.add(message.id)
-        self.tell(self._dialect.message(channel, message, kept=kept))
+        self.add_text(self._dialect.message(channel, message, kept=retained))

@@ -1,4 +1,4 @@
-"""What a client may do: sizes, frames a second, and what may wait for it."""
+"""The limits of a client: sizes, frames per second, and output that may wait."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ WORTH = 4096  # bytes of a message, decompressed, that count as another frame, a
 
 
 class Bounds(NamedTuple):
-    """What a client may do; one object for all connections with the same ones.
+    """The limits of a client; one object for all connections with the same ones.
 
     Attributes:
-        max_message_size: bytes of the largest message taken, over all its fragments; a larger one closes with 1009.
+        max_message_size: bytes of the largest accepted message, over all its fragments; a larger one closes with 1009.
         max_queued_bytes: output that may wait; over it the connection is closed with TOO_SLOW.
-        rate: frames a second taken in the long run, or None; above it the connection is closed with TOO_MANY.
-        burst: frames taken at once.
-        compress_from: bytes of the smallest message that is compressed, where that was negotiated.
-        latest_only: of the messages of a channel that wait, the newest alone counts; see :meth:`Output.enqueue`.
+        rate: frames per second accepted in the long run; None: any number. A faster client is closed with TOO_MANY.
+        burst: frames accepted at once.
+        compress_from: bytes of the smallest message that is compressed, if compression was negotiated.
+        latest_only: of the waiting messages of a channel only the latest is kept; see :meth:`Output.enqueue`.
     """
 
     max_message_size: int
@@ -37,10 +37,10 @@ class Bounds(NamedTuple):
 
 
 def weight(frame: Frame, worth: float) -> float:
-    """Return as how many frames a frame counts, whose bytes take work as well.
+    """Return the number of frames that a frame counts as, because its bytes take work as well.
 
-    The parts of a message that is cut into pieces of :data:`WORTH` bytes and more count by their bytes alone: a large
-    message counts the same in whatever pieces it comes, unless they are small.
+    Continuation frames of :data:`WORTH` bytes and more count by their bytes alone: a large message counts the same,
+    however it is cut into frames, unless these are small.
     """
     size = len(frame.data)
     if frame.opcode is Opcode.CONT and size >= WORTH:
@@ -49,7 +49,7 @@ def weight(frame: Frame, worth: float) -> float:
 
 
 class Bucket:
-    """Counts the frames of a connection, or of all of a user or an address: a leaky bucket, as ATM's GCRA keeps it."""
+    """Counts frames of a connection, or of all connections of a user or an address: a leaky bucket (ATM's GCRA)."""
 
     __slots__ = ("_used_until",)
 
@@ -57,11 +57,11 @@ class Bucket:
         self._used_until = 0.0
 
     def add(self, count: float, rate: float, now: float) -> None:
-        """Count frames of which ``rate`` a second may come."""
+        """Count frames, of which ``rate`` per second may come."""
         self._used_until = max(self._used_until, now) + count / rate
 
     def full(self, rate: float, burst: float, now: float) -> bool:
-        """Tell whether more than ``burst`` frames have come beyond the rate."""
+        """Return whether more than ``burst`` frames have come beyond the rate."""
         return self._used_until > now + burst / rate
 
 

@@ -1,4 +1,4 @@
-"""What waits for the kernel to take it, bounded, and the states in which a connection takes more.
+"""The output of a connection that waits for the kernel, bounded, and the states of a connection.
 
 :class:`Output` is a base of :class:`wsloop.sockets.connection.Connection`, not a part of it: an object of its own would
 cost each idle connection a hundred bytes, and each message a call. This module must not know sockets.
@@ -13,13 +13,13 @@ from wsloop import metrics
 from wsloop.protocol.frames import encode
 from wsloop.sockets.limits import Bounds
 
-JOIN = 256 * 1024  # bytes joined into one write; more than the kernel takes at once would only be copied in vain
+JOIN = 256 * 1024  # bytes joined into one write; copying more than the kernel takes at once would be in vain
 
 logger = logging.getLogger("wsloop.connection")
 
 
 class State(enum.IntEnum):
-    """What a connection does; it only goes on to later states.
+    """The states of a connection, which only goes on to later ones.
 
     ==================  ================  ===============  ========================================
     state               messages sent     messages taken   left by
@@ -47,7 +47,7 @@ class State(enum.IntEnum):
     CLOSED = 6
 
 
-ENDING = State.ENDING  # of a module they are found quicker than of a class
+ENDING = State.ENDING  # a global is found faster than an attribute of a class
 
 
 class Output:
@@ -65,29 +65,29 @@ class Output:
         self.window_bits = window_bits
         self._state = State.OPEN
         self._queue: list[bytes] | None = None  # frames that wait; None as long as an idle connection has none
-        self._latest: dict[bytes, bytes] | None = None  # by channel, what comes after the queue; see enqueue()
+        self._latest: dict[bytes, bytes] | None = None  # by channel, the frames that follow the queue; see enqueue()
         self._queued_bytes = 0
         self._sent = 0  # bytes of the first frame that the kernel has taken already
         self._writing = False  # the kernel is full: the event loop tells when it takes more
 
     @property
     def accepting(self) -> bool:
-        """Whether what is queued is sent; also while messages are handled that came before a fault, or the close."""
+        """Whether queued frames are sent; true also while messages are handled that came before a fault or a close."""
         return self._state <= ENDING
 
     @property
     def lagging(self) -> bool:
-        """Whether the client does not read fast enough for all messages, and older ones have to give way."""
+        """Whether the client reads too slowly for all messages, so that newer ones replace older ones."""
         return self._latest is not None or (self._writing and self.bounds.latest_only)
 
     @property
     def queued_bytes(self) -> int:
-        """How much waits to be sent."""
+        """The number of bytes that wait to be sent."""
         return self._queued_bytes
 
     @property
     def clear(self) -> bool:
-        """Whether the kernel has taken all that was to be sent."""
+        """Whether the kernel has taken all output."""
         return self._queue is None
 
     def frame(self, payload: bytes, text: bool) -> bytes:
@@ -96,22 +96,22 @@ class Output:
         return encode(payload, text, 0 if small else self.window_bits)
 
     def enqueue(self, frame: bytes, channel: bytes | None = None) -> bool:
-        """Queue an encoded frame, and return whether the caller has to see to a ``flush()``.
+        """Queue an encoded frame, and return whether the caller has to call ``flush()``.
 
-        If something waits already and it would be more than ``max_queued_bytes``, the waiting frames are dropped, and
-        the flush closes the connection with TOO_SLOW. With ``latest_only`` a frame replaces an earlier one instead: of
-        what comes on a channel while the kernel is full, or more than ``max_queued_bytes`` wait, the newest frame alone
+        If output waits already, and would be more than ``max_queued_bytes`` with the frame, the waiting frames are
+        dropped, and the flush closes the connection with TOO_SLOW. With ``latest_only`` a frame replaces an earlier one
+        instead: while the kernel is full, or more than ``max_queued_bytes`` wait, only the latest frame of each channel
         is kept.
 
         Args:
             frame: for the client.
-            channel: on which the message came; None: it came on none, and is never replaced.
+            channel: on which the message came; None: on no channel, the frame is never replaced.
         """
         if self._state > ENDING:
             return False
         queue = self._queue
         if queue is None:
-            # Whatever its size: a client that has taken all before is not slow.
+            # Of any size: a client that has taken all earlier output is not slow.
             self._queue = [frame]
             self._queued_bytes = len(frame)
             return True
@@ -124,7 +124,7 @@ class Output:
         return False
 
     def _squeeze(self, queue: list[bytes], frame: bytes, size: int, channel: bytes | None) -> bool:
-        """Queue a frame that may be too much, or may have to replace an earlier one."""
+        """Queue a frame that may exceed the limit, or may have to replace an earlier one."""
         fits = size <= self.bounds.max_queued_bytes
         if self.bounds.latest_only and channel is not None and not (fits and not self._writing and not self._latest):
             if self._latest is None:
@@ -141,13 +141,13 @@ class Output:
         return not fits
 
     def _queue_latest(self) -> None:
-        """Put the latest messages behind all that waits."""
+        """Append the latest messages to the queue."""
         if self._latest:
             self._queue, self._latest = [*(self._queue or ()), *self._latest.values()], None
             self._queued_bytes = sum(map(len, self._queue)) - self._sent
 
     def _head(self) -> bytes:
-        """Return the first bytes that wait, joined."""
+        """Return the first waiting bytes, joined."""
         queue = self._queue or []
         if len(queue) == 1 and not self._sent:
             return queue[0]
@@ -178,7 +178,7 @@ class Output:
         self._sent = count
 
     def _overflow(self) -> None:
-        # A frame of which a part is out must be completed, or the peer could not read the close frame behind it.
+        # A frame that is partly sent must be completed, or the client could not read the close frame after it.
         rest = self._queue[:1] if self._queue and self._sent else []
         self._queue = rest or None
         self._queued_bytes = sum(map(len, rest)) - self._sent

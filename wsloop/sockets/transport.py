@@ -1,9 +1,10 @@
-"""Taking sockets over from the WSGI server: the only module that knows uWSGI and gevent's WSGI server.
+"""Takes sockets over from the WSGI server: the only module that knows uWSGI and gevent's WSGI server.
 
-How it works. The 101 goes out through the server's own ``start_response``. Then the connection's descriptor is
-duplicated and the request ends: uWSGI closes its descriptor and frees its core, while the TCP connection lives on
-through the duplicate, which gevent's event loop watches. gevent's own WSGI server (``manage.py runserver``) would go on
-reading the same connection for a next request, so there the request waits until the socket has ended.
+It is a little longer than others, because the facts about one server are best read together. How it works. The 101
+goes out through the server's own ``start_response``. Then the connection's descriptor is duplicated and the request
+ends: uWSGI closes its descriptor and frees its core, while the TCP connection lives on through the duplicate, which
+gevent's event loop watches. gevent's own WSGI server (``manage.py runserver``) would continue to read the same
+connection for the next request, so there the request waits until the socket has ended.
 
 This module must not know the WebSocket protocol.
 """
@@ -32,14 +33,14 @@ socket = monkey.get_original("socket", "socket")
 original_poll = monkey.get_original("select", "poll")
 HUNG_UP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)  # the last is Linux's
 
-READ, WRITE = 1, 2  # what a watcher of gevent's loop waits for and reports
+READ, WRITE = 1, 2  # the events of gevent's loop
 RECEIVE_SIZE = 65536  # bytes read at once; one full TCP window would be no more
 
 Headers = list[tuple[str, str]]
 
 
 class Unsupported(Exception):
-    """The server in front cannot hand its connections over; the text says what to do about it."""
+    """The WSGI server cannot hand its connections over; the text says what to do about it."""
 
 
 class Gone(Exception):
@@ -50,7 +51,7 @@ class Transport:
     """A taken-over connection: reads, writes and waits without blocking.
 
     Args:
-        descriptor: an open socket that belongs to this object from now on.
+        descriptor: of an open socket; this object owns it from now on.
     """
 
     __slots__ = ("_events", "_on_close", "_ready", "_socket", "_watcher")
@@ -59,7 +60,7 @@ class Transport:
         self._socket: Any = socket(fileno=descriptor)
         self._socket.setblocking(False)
         if self._socket.family in (patched_socket.AF_INET, patched_socket.AF_INET6):
-            # Output is joined here already; waiting for more would only delay it.
+            # Output is joined here already; Nagle's algorithm would only delay it.
             self._socket.setsockopt(patched_socket.IPPROTO_TCP, patched_socket.TCP_NODELAY, 1)
         self._watcher: Any = None
         self._events = 0
@@ -82,13 +83,8 @@ class Transport:
             self._watcher.events = events
             self._watcher.start(self._ready, pass_events=True)
 
-    @property
-    def events(self) -> int:
-        """What is waited for."""
-        return self._events
-
     def receive(self) -> bytes | None:
-        """Return what has arrived, ``b""`` at the end of the stream (broken lines too), None if there is nothing."""
+        """Return the data that has arrived, None if there is none; ``b""`` at the end of the stream or on an error."""
         try:
             return self._socket.recv(RECEIVE_SIZE)  # type: ignore[no-any-return]
         except (BlockingIOError, InterruptedError):
@@ -109,7 +105,7 @@ class Transport:
 
     @property
     def hung_up(self) -> bool:
-        """Whether the peer has ended its half of the connection, even if there is more to read before that."""
+        """Whether the client has ended its half of the connection, even if there is data to read before the end."""
         if self._watcher is None:
             return True
         poll = original_poll()
@@ -118,7 +114,7 @@ class Transport:
 
     def send_eof(self) -> None:
         """End the outgoing half of the connection."""
-        with contextlib.suppress(OSError):  # the peer may be faster
+        with contextlib.suppress(OSError):  # the client may be faster
             self._socket.shutdown(patched_socket.SHUT_WR)
 
     def close(self) -> None:
@@ -142,7 +138,7 @@ class Transport:
 
 
 class Takeover:
-    """Takes the connection of one request over. Made before anything is promised to the client."""
+    """Takes the connection of one request over. Made before the client gets a promise."""
 
     def descriptor(self) -> int:
         """Return the descriptor of the request's connection."""
@@ -157,7 +153,7 @@ class Takeover:
         try:
             with socket(fileno=os.dup(self.descriptor())) as connection:
                 broken = connection.getsockopt(patched_socket.SOL_SOCKET, patched_socket.SO_ERROR)
-            if broken:  # uWSGI would log an answer that it cannot send, with the URL and the token in it
+            if broken:  # uWSGI would log an answer that it cannot send, with the token in its URL
                 raise OSError(broken, os.strerror(broken))
             write = start_response("101 Switching Protocols", headers)
             write(b"")  # makes the server send the headers
@@ -166,7 +162,7 @@ class Takeover:
             raise Gone from exc
 
     def finish(self, transport: Transport) -> Iterable[bytes]:
-        """Return what the WSGI callable returns, when it may."""
+        """Return the value that the WSGI callable returns, as soon as it may return."""
         return []
 
 
@@ -204,15 +200,15 @@ class SocketTakeover(Takeover):
 
 
 def inside_uwsgi() -> bool:
-    """Tell whether this process is one of uWSGI's."""
+    """Return whether this process belongs to uWSGI."""
     return uwsgi is not None
 
 
 def claim(environ: dict[str, Any]) -> Takeover:
-    """Return how the connection of this request can be taken over.
+    """Return the object that takes the connection of this request over.
 
     Raises:
-        Unsupported: if the server in front, or its options, do not allow it.
+        Unsupported: if the WSGI server, or its options, do not allow it.
     """
     if "wsloop.socket" in environ:
         return SocketTakeover(environ["wsloop.socket"])
@@ -222,7 +218,7 @@ def claim(environ: dict[str, Any]) -> Takeover:
 
 
 def at_exit(callback: Callable[[], object]) -> None:
-    """Call ``callback`` when uWSGI ends or reloads this worker, before a handler that the site has set."""
+    """Call ``callback`` when uWSGI ends or reloads this worker, before a handler that the site set."""
     if uwsgi is None:
         return
     previous = getattr(uwsgi, "atexit", None)
@@ -236,13 +232,13 @@ def at_exit(callback: Callable[[], object]) -> None:
 
 
 def keep_out_of_log() -> None:
-    """Keep uWSGI from logging the current request, because its query holds a secret.
+    """Keep uWSGI from logging the current request, because its query contains a secret.
 
-    Of the internal routing nothing else may be called from Python: an action that takes a text crashes the worker, for
-    there is no regular expression that the text could refer to. (Seen with ``seturi`` in 2.0.30.)
+    No other action of uWSGI's internal routing may be called from Python: an action with a text crashes the worker,
+    because there is no regular expression that the text could refer to. (Seen with ``seturi`` in 2.0.30.)
 
     Raises:
-        Unsupported: if this uWSGI would log the query all the same.
+        Unsupported: if this uWSGI would still log the query.
     """
     if uwsgi is None:
         return  # the handler of the command runserver leaves secrets out
@@ -258,7 +254,7 @@ def keep_out_of_log() -> None:
 
 
 def uwsgi_option(name: str) -> list[str]:
-    """Return the values that an option of the running uWSGI was given, as text; none if it was not."""
+    """Return the values of an option of the running uWSGI, as text; an empty list if it is not set."""
     value = uwsgi.opt.get(name, uwsgi.opt.get(name.encode()))
     values = value if isinstance(value, list) else [] if value is None else [value]
     return [each.decode() if isinstance(each, bytes) else str(each) for each in values]
@@ -269,7 +265,7 @@ def _runs_gevent() -> bool:
 
 
 def _listens(option: str, descriptor: int) -> bool:
-    """Tell whether a connection came in through a socket that the uWSGI option ``option`` opened."""
+    """Return whether a connection came in through a socket that the uWSGI option ``option`` opened."""
     addresses = [value.split(",")[0] for value in uwsgi_option(option)]
     if not addresses:
         return False

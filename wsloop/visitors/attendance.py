@@ -1,17 +1,17 @@
-"""Tells Redis who is connected to this worker; :mod:`wsloop.presence` reads there what all workers have told.
+"""Writes to Redis which users are connected to this worker; :mod:`wsloop.presence` reads the entries of all workers.
 
 How it works. :class:`Presence` counts the sockets of this worker by *place*, a facility or the whole site, and by user.
 When the first socket of a user opens here, or the last one has been closed for ``LINGER`` seconds, a script in Redis
-notes it, and finds out whether the user has come or gone as all workers see it; if so the same script publishes the
-event, so there is one, however many workers there are. What a worker notes expires after ``LIFE`` seconds unless
-it notes it again, as each does every ``REFRESH`` seconds. With that it also removes what has expired: what workers have
-left that were killed. A Redis that comes back empty is filled by the same means.
+writes an entry, and checks whether the user came online or went offline across all workers; if so, the same script
+publishes the event, so that there is one event, however many workers there are. An entry expires after ``LIFE`` seconds
+unless its worker renews it, which each worker does every ``REFRESH`` seconds. While renewing, a worker also removes
+expired entries, left by workers that were killed. A Redis that comes back empty is filled in the same way.
 
-A worker that could not reach Redis for a while finds the notes of all others expired too, for the same reason: for one
-interval it removes none, so that the others come first.
+A worker that could not reach Redis for a while may find the entries of all other workers expired too, for the same
+reason. It removes none of them for one interval, so that the others can renew theirs first.
 
-Anonymous sockets are counted, not named, and the number is published now and then only: each of a thousand visitors
-would be told of each of the others. This module must not know sockets or WebSockets.
+Anonymous sockets are counted, not named, and the number is published only now and then: otherwise each of a thousand
+visitors would get a message about each of the others. This module must not know sockets or WebSockets.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ from wsloop.presence import Place, presence_channel, presence_keys
 
 logger = logging.getLogger("wsloop.presence")
 
-# All in seconds. That somebody has gone whose worker was killed is told after LIFE + REFRESH + TICK at the most: less
-# than the 30 that the documentation promises. One refresh may fail in between.
+# All in seconds. If a worker is killed, its users go offline after LIFE + REFRESH + TICK at most: less than the 30 that
+# the documentation promises. One refresh may fail in between.
 LIFE = 18.0
 REFRESH = 10.0
 RETRY = 2.0  # until the next refresh, after one that failed
-LINGER = 5.0  # for a page to load anew, or the next page of the site
+LINGER = 5.0  # for a page to reload, or the next page of the site to load
 TICK = 0.5  # between two looks at what is due; the number of anonymous sockets gathers for as long
-KEEP = 3600.0  # until a place is forgotten whose workers have all ended: whoever comes before tells who has gone
+KEEP = 3600.0  # until Redis forgets a place whose workers have all ended; a worker that comes before reports who left
 CHUNK = 500  # users in one call of the script, during which Redis does nothing else
 BATCH = 50  # calls in one pipeline
 
 
 class _Members:
-    """Who of this worker is in one place.
+    """The users and anonymous sockets of this worker in one place.
 
     Attributes:
-        users: number of sockets by user; 0: the last one has been closed, and it may yet come back.
-        anonymous: number of sockets.
-        come, gone: users of whom Redis has not been told it yet.
-        told_at: when this worker has published the number of anonymous sockets.
+        users: number of sockets by user; 0: the last one was closed, and the user may come back.
+        anonymous: number of anonymous sockets.
+        come, gone: users whose arrival or departure is not in Redis yet.
+        told_at: when this worker last published the number of anonymous sockets.
     """
 
     __slots__ = ("anonymous", "come", "gone", "told_at", "users")
@@ -68,7 +68,7 @@ class _Members:
 
 
 class _Call(NamedTuple):
-    """One call of the script ``presence_update``, and the users of whom it tells that they have gone."""
+    """One call of the script ``presence_update``, and the users whose departure it writes."""
 
     place: Place
     gone: list[str]
@@ -76,11 +76,11 @@ class _Call(NamedTuple):
 
 
 class Presence:
-    """Who is connected to this worker, as Redis is told. Made once in each worker, not before the fork.
+    """The users connected to this worker, kept in Redis. Made once in each worker, not before the fork.
 
     Args:
-        clean_up: called after receivers of the signals ``user_online`` and ``user_offline``, in their greenlet: gives
-            back what they have taken, database connections for example.
+        clean_up: called after receivers of the signals ``user_online`` and ``user_offline``, in their greenlet, to give
+            back their resources, such as database connections.
     """
 
     def __init__(self, clean_up: Callable[[], None] = lambda: None) -> None:
@@ -88,7 +88,7 @@ class Presence:
         self._clean_up = clean_up
         self._places: dict[Place, _Members] = {}
         self._lingering: dict[tuple[Place, str], float] = {}  # in the order of their ends
-        self._unsaid: set[Place] = set()  # where the number of anonymous sockets has changed
+        self._count_dirty: set[Place] = set()  # the number of anonymous sockets there is not published yet
         self._refresh_at = 0.0
         self._steady_since = 0.0
         self._failing = False
@@ -97,11 +97,11 @@ class Presence:
         self._timer: Any = gevent.get_hub().loop.timer(TICK, TICK)
 
     def entered(self, facility: str, user: str | None) -> None:
-        """Count a socket that has been opened. Never blocks.
+        """Count an opened socket. Never blocks.
 
         Args:
-            facility: one with the option ``presence``.
-            user: name of the user; None: anonymous.
+            facility: has the option ``presence``.
+            user: name of the user; None for an anonymous socket.
         """
         if not self._timer.active:
             now = time.monotonic()
@@ -109,7 +109,7 @@ class Presence:
             self._timer.start(logged, self._tick)
         if user is None:
             self._members(facility).anonymous += 1
-            self._unsaid.add(facility)
+            self._count_dirty.add(facility)
             return
         for place in (facility, None):
             members = self._members(place)
@@ -121,10 +121,10 @@ class Presence:
             self._lingering.pop((place, user), None)
 
     def left(self, facility: str, user: str | None) -> None:
-        """Take back one :meth:`entered`: the socket has ended. Never blocks."""
+        """Reverse one :meth:`entered`, because the socket has ended. Never blocks."""
         if user is None:
             self._places[facility].anonymous -= 1
-            self._unsaid.add(facility)
+            self._count_dirty.add(facility)
             return
         for place in (facility, None):
             users = self._places[place].users
@@ -150,8 +150,8 @@ class Presence:
             members.come.pop(user, None)
             members.gone[user] = None
             self._changes.put((place, False))
-        due = {place for place in self._unsaid if self._places[place].told_at + REFRESH <= now}
-        self._unsaid -= due
+        due = {place for place in self._count_dirty if self._places[place].told_at + REFRESH <= now}
+        self._count_dirty -= due
         for place in due:
             self._changes.put((place, False))
         if self._refresh_at <= now:
@@ -164,7 +164,7 @@ class Presence:
     # In the greenlet of the BatchQueue.
 
     def _tell(self, items: list[tuple[Place, bool]]) -> None:
-        """Tell Redis of places: of all who are there, or of what has changed."""
+        """Write places to Redis: all of their users, or only the changes."""
         refresh: dict[Place, bool] = {}
         for place, everything in items:
             refresh[place] = refresh.get(place, False) or everything
@@ -197,7 +197,7 @@ class Presence:
         for start in parts:
             some, others = come[start : start + CHUNK], gone[start : start + CHUNK]
             tell = start == 0 and members.told_at + REFRESH <= now
-            # In the last part: by then the worker's own pairs have not expired.
+            # In the last part: the worker's own entries are renewed by then.
             reap = start == parts[-1] and self._steady_since + REFRESH <= now
             times = [int(LIFE * 1000), int(KEEP * 1000)]
             arguments = [self._worker, *times, channel, members.anonymous, int(tell), int(reap), len(some)]
@@ -208,18 +208,18 @@ class Presence:
             for signal, users in ((signals.user_online, came), (signals.user_offline, went)):
                 for user in users:
                     self._signals.put((signal, user.decode()))
-        members = self._places.get(place)  # None after an earlier part of the same
+        members = self._places.get(place)  # None after an earlier part of the same call
         if members is None:
             return
         if told:
             members.told_at = time.monotonic()
-        if not (members.users or members.anonymous or members.gone or place in self._unsaid):
+        if not (members.users or members.anonymous or members.gone or place in self._count_dirty):
             del self._places[place]
 
     def _failed(self, calls: list[_Call], error: Exception) -> None:
-        """Leave it to the next refresh, which tells of all who are there, and of those who have gone."""
+        """Leave it to the next refresh, which writes all present users, and the departures of these calls."""
         if not self._failing:
-            logger.warning("who comes and goes cannot be told: %s", error)
+            logger.warning("Could not update presence: %s", error)
         self._failing = True
         self._steady_since = time.monotonic()
         self._refresh_at = min(self._refresh_at, self._steady_since + RETRY)
@@ -228,7 +228,7 @@ class Presence:
             members.gone.update((user, None) for user in call.gone if user not in members.users)
 
     def _send_signals(self, items: list[tuple[Signal, str]]) -> None:
-        """Tell the site, in another greenlet: its code may take longer than a refresh can wait."""
+        """Send signals to the site in another greenlet: its code may take longer than a refresh can wait."""
         for signal, user in items:
             signal.send_robust(sender=Presence, user=user)  # Django logs what receivers raise
         self._clean_up()

@@ -1,14 +1,14 @@
-"""Closes sockets whose users may no longer have them: sockets end with the session that opened them.
+"""Closes sockets whose users may no longer have them: a socket ends with the session that opened it.
 
-How it works. :mod:`wsloop.identity` notes at the handshake who opens a socket. :mod:`wsloop.signals` publishes a notice
-when a user or a session has changed, and each worker puts the sockets concerned into one list. One greenlet looks at
-those: it asks the database for many users at once, compares the hashes, and closes what is not as it was. A site that
-saves its users often costs one question each ``ROUND`` seconds, however many notices there are.
+How it works. :mod:`wsloop.identity` records at the handshake who opens a socket. :mod:`wsloop.signals` publishes a
+notice when a user or a session changes, and each worker adds the affected sockets to one list. One greenlet checks
+them: it queries the database for many users at once, compares the hashes, and closes the sockets whose hashes differ.
+A site that saves its users often costs one query every ``ROUND`` seconds, however many notices there are.
 
-Notices can be missed: while Redis cannot be reached, and by a socket that is just being opened. So all sockets are
-looked at when the subscription stands again, and a new one if there was a notice since its handshake began
-(:meth:`SessionWatch.generation`). Some changes give no notice at all, such as sessions deleted by SQL: each session is
-asked for again after ``ASK_AGAIN`` seconds, and its user with it.
+Notices can be missed while Redis cannot be reached, and by a socket that is just being opened. So all sockets are
+checked when the subscription is restored, and a new socket is checked if there was a notice since its handshake began
+(:meth:`SessionWatch.generation`). Some changes cause no notice at all, such as sessions deleted by SQL: each session is
+queried again after ``ASK_AGAIN`` seconds, and its user with it.
 
 This module must not know Redis, nor the protocol of WebSockets.
 """
@@ -35,11 +35,11 @@ from wsloop.sockets.hub import Hub
 logger = logging.getLogger("wsloop.access")
 
 
-ROUND = 0.2  # seconds between two looks; notices that come meanwhile are looked at together
-BATCH = 50  # sockets looked at without a pause: some milliseconds of work
+ROUND = 0.2  # seconds between two checks; notices that arrive in between are handled together
+BATCH = 50  # sockets checked without a pause: some milliseconds of work
 PAUSE = 0.01  # seconds between two batches
-SPREAD = 1.0  # seconds within which workers begin to look at all of their sockets, for the sake of the database
-RETRY = 5.0  # seconds until those are looked at again that could not be
+SPREAD = 1.0  # seconds within which the workers begin to check all of their sockets, to spare the database
+RETRY = 5.0  # seconds until a failed check is repeated
 
 
 class SessionWatch:
@@ -52,7 +52,7 @@ class SessionWatch:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._generation = 0
-        self._due: dict[Connection, bool] = {}  # with whether the session is to be looked at too
+        self._due: dict[Connection, bool] = {}  # with whether to check the session, too
         self._looking: BatchQueue[None] = BatchQueue(self._look)
 
     def on_notice(self, payload: bytes) -> None:
@@ -64,26 +64,26 @@ class SessionWatch:
             pks = [get_user_model()._meta.pk.to_python(text) for text in users]
             if not (session is None or isinstance(session, str)):
                 raise TypeError
-        except Exception:  # whatever it is, the reader of the subscription must go on
-            logger.warning("a notice on the control channel is none of wsloop's")
+        except Exception:  # of any kind: the reader of the subscription must go on
+            logger.warning("Ignored malformed control message")
             return
         self._put(itertools.chain.from_iterable(self._hub.admission.users[pk] for pk in pks), session=False)
         if session is not None:
             self._end(session)
-            # The notice comes just before the session ends: somebody may have used it once more, in a handshake that
-            # is open by the end of HANDSHAKE_TIMEOUT.
+            # The notice comes just before the session ends. A handshake may have used the session once more; it is
+            # open by the end of HANDSHAKE_TIMEOUT.
             for delay in (1, 1 + conf.option("HANDSHAKE_TIMEOUT")):
                 greenlets.spawn_later(delay, self._end, session)
 
     def connected(self) -> None:
-        """Look at all sockets soon: notices may have been missed. Never blocks."""
+        """Check all sockets soon, because notices may have been missed. Never blocks."""
         self._generation += 1
-        connections = self._hub.connections  # others that are being opened are looked at because of the generation
+        connections = self._hub.connections  # those that are being opened are checked because of the generation
         if connections:
             greenlets.spawn_later(random.uniform(0, SPREAD), self._put, connections)
 
     def expired(self, connections: Iterable[Connection]) -> None:
-        """Close connections whose session or token has ended, unless it has been prolonged. Never blocks."""
+        """Close connections whose session or token has ended, unless it was prolonged. Never blocks."""
         for connection in connections:
             if connection.visitor.session is None:
                 connection.close(SIGNED_OUT, "the token has expired")
@@ -91,11 +91,11 @@ class SessionWatch:
                 self._put([connection])
 
     def generation(self) -> int:
-        """Return a number to be compared: if it is another one later, there have been notices in between."""
+        """Return a number that changes with each notice: compare it to find out whether there was one in between."""
         return self._generation
 
     def recheck(self, connection: Connection) -> None:
-        """Look at a connection whose handshake began before the last notice. Never blocks."""
+        """Check a connection whose handshake began before the last notice. Never blocks."""
         self._put([connection])
 
     def _put(self, connections: Iterable[Connection], session: bool = True) -> None:
@@ -111,7 +111,7 @@ class SessionWatch:
             connection.close(SIGNED_OUT, "signed out")
 
     def _look(self, _: list[None]) -> None:
-        """Look at all that are due."""
+        """Check all connections that are due."""
         due, self._due = self._due, {}
         failed: dict[Connection, bool] = {}
         for start in range(0, len(due), BATCH):
@@ -120,7 +120,7 @@ class SessionWatch:
                 self._check(batch)
             except Exception:
                 if not failed:
-                    logger.exception("users and sessions cannot be looked up, trying again in %g s", RETRY)
+                    logger.exception("Could not look up users and sessions; retrying in %g s", RETRY)
                 failed |= batch
                 give_back()
             gevent.sleep(PAUSE)
