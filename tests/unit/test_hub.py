@@ -915,8 +915,8 @@ def test_news_hold_a_message_to_several_channels_once_and_its_other_position():
         news.add(channel, message)
     news.add(NEWS, Message(b"no id"))
     news.add(NEWS, Message(b"no id"), retained=True)
-    news.tell(None)
-    news.tell(b'{"type": "x"}')
+    news.add_text(None)
+    news.add_text(b'{"type": "x"}')
     told = [json.loads(text) for text in news.texts]
     assert [each.get("data", each["type"]) for each in told] == ["new", *["position"] * 3, "no id", "no id", "x"]
     assert [each.get("kept", False) for each in told[4:6]] == [False, True]
