@@ -1,4 +1,5 @@
-"""One WebSocket: protocol state, closing, and what its client sends. The only writer to its socket.
+"""One WebSocket: protocol state, input and closing. The only writer to its socket. Longer than other modules, because
+states and both directions of one socket are best read together.
 
 How it works. The object has no greenlet. The event loop calls :meth:`Connection.ready`; what arrived goes through the
 parser of the ``websockets`` library, and complete messages go to the handler. Frames to send are encoded elsewhere,
@@ -7,9 +8,8 @@ gathered and gives it to the kernel. What the kernel does not take waits, up to 
 :class:`wsloop.sockets.output.Output`, which also has the table of a connection's states.
 
 The cost that a client can cause is bounded: input is parsed in small slices, and after each the frames are counted; a
-client that trickles bytes is read again only after a pause, when more has gathered in the kernel. The class is longer
-than others because the states and both directions of one socket are one thing. This module must not know Redis, nor how
-the hub works.
+client that trickles bytes is read again only after a pause, when more has gathered in the kernel. This module must not
+know Redis, nor how the hub works.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class _Protocol(WebSocketProtocol):
 
 
 class Connection(Output):
-    """An open WebSocket on a taken-over socket.
+    """An open WebSocket on a taken-over socket. A long class: see the module.
 
     Args:
         transport: its socket, from which reading starts with :meth:`start`.

@@ -1,10 +1,10 @@
-"""Takes sockets over from the WSGI server: the only module that knows uWSGI and gevent's WSGI server.
+"""Takes sockets over from the WSGI server: the only module that knows uWSGI and gevent's WSGI server. Longer than other
+modules, because all facts about these servers are in one place.
 
-It is a little longer than others, because the facts about one server are best read together. How it works. The 101
-goes out through the server's own ``start_response``. Then the connection's descriptor is duplicated and the request
-ends: uWSGI closes its descriptor and frees its core, while the TCP connection lives on through the duplicate, which
-gevent's event loop watches. gevent's own WSGI server (``manage.py runserver``) would continue to read the same
-connection for the next request, so there the request waits until the socket has ended.
+How it works. The 101 goes out through the server's own ``start_response``. Then the connection's descriptor is
+duplicated and the request ends: uWSGI closes its descriptor and frees its core, while the TCP connection lives on
+through the duplicate, which gevent's event loop watches. gevent's own WSGI server (``manage.py runserver``) would
+continue to read the same connection for the next request, so there the request waits until the socket has ended.
 
 This module must not know the WebSocket protocol.
 """
