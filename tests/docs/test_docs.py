@@ -166,6 +166,27 @@ def rows(page, heading="Key"):
             yield from texts[1:]
 
 
+def hops(title):
+    """Return the functions that a section of how-it-works lists, in order."""
+    page = (ROOT / "docs/explanation/how-it-works.rst").read_text()
+    section = page.partition(f"\n{title}\n---")[2].partition("\n---")[0]
+    found = re.findall(r"``((?:\w+\.)+\w+)``", section)
+    return [name for name in found if name.partition(".")[0] not in ("gevent", "time", "wsloop")]
+
+
+@pytest.mark.parametrize("title", ["The way of a handshake", "The way of a message"])
+def test_the_ways_lead_through_functions_that_exist(title):
+    assert len(hops(title)) > 9
+    for name in hops(title):
+        module = ROOT / "wsloop"
+        parts = name.split(".")
+        while (module / parts[0]).is_dir():
+            module /= parts.pop(0)
+        found = ast.parse((module / f"{parts.pop(0)}.py").read_text())
+        for part in parts:
+            (found,) = [each for each in found.body if getattr(each, "name", None) == part]
+
+
 def test_every_module_has_its_place_in_how_it_works():
     page = ROOT / "docs/explanation/how-it-works.rst"
     section = page.read_text().partition("Packages and their directions")[2].partition("\nCode for one socket\n---")[0]
