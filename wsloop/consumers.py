@@ -14,73 +14,12 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.http import QueryDict
-from websockets.frames import Close, CloseCode
+from websockets.frames import CloseCode
 
 from wsloop.exceptions import AcceptConnection, DenyConnection, StopConsumer
 from wsloop.protocol import strict_json
+from wsloop.protocol.consumer_events import Event, handler_name
 from wsloop.protocol.strict_json import NotJson
-
-Event = dict[str, Any]
-
-
-def handler_name(event: Event) -> str:
-    """Return the name of the method that handles an event: its type, with dots as underscores.
-
-    Raises:
-        ValueError: if the event has no type, or one that begins with an underscore.
-    """
-    kind = event.get("type")
-    if not isinstance(kind, str) or not kind:
-        raise ValueError('an event needs a "type", the name of the method that handles it')
-    if kind.startswith(("_", ".")):
-        raise ValueError(f"the type of an event must not begin with an underscore or a dot: {kind!r}")
-    return kind.replace(".", "_")
-
-
-def check_close(code: Any, reason: Any) -> None:
-    """Refuse what cannot be in a close frame (RFC 6455, section 7.4).
-
-    Raises:
-        ValueError: saying what can.
-    """
-    try:
-        Close(int.__index__(code), reason).check()
-        size = len(reason.encode())
-    except Exception:
-        raise ValueError(
-            f"a close code is 1000 to 1014, but not 1004 to 1006, or 3000 to 4999, with text: not {code!r}, {reason!r}"
-        ) from None
-    if size > 123:
-        raise ValueError(f"the reason of a close frame has 123 bytes at the most, this one {size}")
-
-
-def check_sent(event: Event, subprotocols: Sequence[str]) -> None:
-    """Refuse what cannot be done for a consumer, whatever has become of its socket.
-
-    Args:
-        event: what the consumer has sent.
-        subprotocols: those that the client has offered.
-
-    Raises:
-        TypeError: if a message is neither text nor bytes.
-        ValueError: for an unknown event, a subprotocol that was not offered, or what no close frame can have.
-    """
-    kind = event.get("type")
-    if kind == "websocket.accept":
-        subprotocol = event.get("subprotocol")
-        if subprotocol is not None and subprotocol not in subprotocols:
-            raise ValueError(f"the client has not offered the subprotocol {subprotocol!r}")
-    elif kind == "websocket.send":
-        text = event.get("text")
-        if not isinstance(text, str) and (
-            text is not None or not isinstance(event.get("bytes"), (bytes, bytearray, memoryview))
-        ):
-            raise TypeError("what is sent must be text (str) or bytes; send_json() encodes other things")
-    elif kind == "websocket.close":
-        code = event.get("code")
-        check_close(1000 if code is None else code, event.get("reason") or "")
-    else:
-        raise ValueError(f"a consumer can send websocket.accept, websocket.send and websocket.close, not {kind!r}")
 
 
 def begin(
@@ -91,18 +30,6 @@ def begin(
     consumer.channel_layer = layer
     consumer.channel_name = channel_name
     consumer.base_send = send
-
-
-def encode_text(text: str) -> bytes:
-    """Return a message as it goes over the wire.
-
-    Raises:
-        ValueError: if it cannot be encoded as UTF-8.
-    """
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("text that is sent must be such as UTF-8 encodes: half of a surrogate pair is not") from None
 
 
 class SyncConsumer:

@@ -21,8 +21,8 @@ from redis.exceptions import TimeoutError as RedisTimeout
 
 from wsloop import conf
 from wsloop.backend import pool, publishing, scripts
-from wsloop.consumers import Event, handler_name
 from wsloop.exceptions import ChannelFull, MessageTooLarge
+from wsloop.protocol.consumer_events import Event, handler_name
 
 MAX_SIZE = 1024 * 1024  # bytes of an event, as all layers of Channels carry
 MAX_NAME = 100  # characters of the name of a group, as in Channels

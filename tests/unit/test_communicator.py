@@ -164,7 +164,7 @@ def test_the_lower_consumer(opened):
         ({"type": "websocket.send", "text": 7}, TypeError, "must be text"),
         ({"type": "websocket.send", "bytes": "text"}, TypeError, "must be text"),
         ({"type": "websocket.send", "text": "\ud800"}, ValueError, "half of a surrogate pair"),
-        ({"type": "websocket.close", "code": 1006}, ValueError, "a close code is"),
+        ({"type": "websocket.close", "code": 1006}, ValueError, "a close code must be"),
         ({"type": "websocket.close", "code": 4000, "reason": "ä" * 62}, ValueError, "123 bytes"),
         ({"type": "websocket.accept"}, RuntimeError, "accepted before"),
         ({"type": "websocket.wink"}, ValueError, "websocket.wink"),

@@ -38,13 +38,14 @@ from redis.exceptions import RedisError
 from websockets.frames import CloseCode
 
 from wsloop import conf, layers, metrics
-from wsloop.consumers import Event, SyncConsumer, begin, check_sent, encode_text, handler_name
+from wsloop.consumers import SyncConsumer, begin
 from wsloop.db import close_databases
 from wsloop.exceptions import Disconnected, StopConsumer
 from wsloop.fair_scheduler import BREATH, FairScheduler
 from wsloop.greenlets import logged
 from wsloop.protocol import strict_json
 from wsloop.protocol.close_codes import TOO_SLOW
+from wsloop.protocol.consumer_events import Event, check_sent, encode_text, handler_name
 from wsloop.refusals import Refused, try_again
 from wsloop.runtime.groups import LocalConsumers
 from wsloop.sockets.admission import Seat

@@ -15,7 +15,8 @@ from typing import Any
 from django.test import RequestFactory
 
 from wsloop import conf, routing
-from wsloop.consumers import Event, SyncConsumer
+from wsloop.consumers import SyncConsumer
+from wsloop.protocol.consumer_events import Event
 from wsloop.testing.memory import use
 from wsloop.testing.scheduler import uncommitted
 from wsloop.testing.sockets import Socket

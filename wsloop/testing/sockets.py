@@ -20,9 +20,10 @@ from greenlet import GreenletExit
 from redis.exceptions import RedisError
 
 from wsloop import conf, layers
-from wsloop.consumers import Event, SyncConsumer, begin, check_sent, encode_text
+from wsloop.consumers import SyncConsumer, begin
 from wsloop.exceptions import Disconnected, StopConsumer
 from wsloop.protocol.close_codes import ABNORMAL, INTERNAL_ERROR, NORMAL, TOO_SLOW
+from wsloop.protocol.consumer_events import Event, check_sent, encode_text
 from wsloop.testing.memory import Memory
 from wsloop.testing.scheduler import FOREVER, Handler
 

@@ -1,0 +1,91 @@
+"""The events between a consumer and its socket, which are dictionaries with a ``type``: names and checks.
+
+They are those of Django Channels and ASGI. This module must not know consumers, nor what runs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from websockets.frames import Close
+
+Event = dict[str, Any]
+
+MAX_REASON = 123  # bytes: a control frame has 125, two of which are the code (RFC 6455, sections 5.5 and 5.5.1)
+
+
+def handler_name(event: Event) -> str:
+    """Return the name of the method that handles an event: its type, with dots as underscores.
+
+    Raises:
+        ValueError: if the event has no type, or one that begins with an underscore or a dot.
+    """
+    kind = event.get("type")
+    if not isinstance(kind, str) or not kind:
+        raise ValueError('an event needs a "type", the name of the method that handles it')
+    if kind.startswith(("_", ".")):
+        raise ValueError(f"the type of an event must not begin with an underscore or a dot: {kind!r}")
+    return kind.replace(".", "_")
+
+
+def check_close(code: Any, reason: Any) -> None:
+    """Check that code and reason fit into a close frame (RFC 6455, section 7.4).
+
+    Raises:
+        ValueError: if they do not; it says what does.
+    """
+    try:
+        Close(int.__index__(code), reason).check()
+        size = len(reason.encode())
+    except Exception:
+        raise ValueError(
+            "a close code must be 1000 to 1014 except 1004 to 1006, or 3000 to 4999, and its reason text: "
+            f"not {code!r}, {reason!r}"
+        ) from None
+    if size > MAX_REASON:
+        raise ValueError(f"the reason of a close frame may have {MAX_REASON} bytes, this one has {size}")
+
+
+def check_sent(event: Event, subprotocols: Sequence[str]) -> None:
+    """Check an event that a consumer has sent, whatever the state of its socket.
+
+    Args:
+        event: from the consumer.
+        subprotocols: that the client has offered.
+
+    Raises:
+        TypeError: if a message is neither text nor bytes.
+        ValueError: if the type is unknown, the subprotocol was not offered, or no close frame can carry the code.
+    """
+    kind = event.get("type")
+    if kind == "websocket.accept":
+        subprotocol = event.get("subprotocol")
+        if subprotocol is not None and subprotocol not in subprotocols:
+            raise ValueError(f"the client has not offered the subprotocol {subprotocol!r}")
+    elif kind == "websocket.send":
+        text = event.get("text")
+        if not isinstance(text, str) and (
+            text is not None or not isinstance(event.get("bytes"), (bytes, bytearray, memoryview))
+        ):
+            raise TypeError("a message must be text (str) or bytes; send_json() encodes other values")
+    elif kind == "websocket.close":
+        code = event.get("code")
+        check_close(1000 if code is None else code, event.get("reason") or "")
+    else:
+        raise ValueError(f"a consumer can send websocket.accept, websocket.send and websocket.close, not {kind!r}")
+
+
+def encode_text(text: str) -> bytes:
+    """Return a text message as UTF-8.
+
+    Raises:
+        ValueError: if it has half of a surrogate pair, which UTF-8 cannot encode.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a text message cannot contain half of a surrogate pair: UTF-8 does not encode it") from None
+
+
+__all__ = ["Event", "check_close", "check_sent", "encode_text", "handler_name"]
