@@ -35,9 +35,12 @@ from wsloop.exceptions import ChannelFull, DenyConnection, Disconnected, StopCon
 from wsloop.protocol.dialects import CONSUMER
 from wsloop.refusals import Refused
 from wsloop.runtime import groups
-from wsloop.runtime import runner as module
+from wsloop.runtime import handlers as module
 from wsloop.runtime.groups import LocalConsumers
-from wsloop.runtime.runner import ConsumerRuntime, Runner, State
+from wsloop.runtime.inbox import MAX_MESSAGES
+from wsloop.runtime.runner import Runner
+from wsloop.runtime.state import State
+from wsloop.runtime.worker import ConsumerRuntime
 from wsloop.sockets.admission import NOBODY, Visitor
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
@@ -227,7 +230,7 @@ def test_handlers_of_one_socket_run_one_after_the_other_in_the_order_of_what_cam
     expected = []
     for number in range(4):
         opened.peer.send(text(f"text {number}"))
-        wait_until(lambda number=number: opened.runner._messages + (number == 0) > number - 1, what="the message")
+        wait_until(lambda number=number: opened.runner._inbox.messages + (number == 0) > number - 1, what="the message")
         turn(5)
         world.send(opened.name, number)
         expected += [("receive", f"text {number}"), ("happened", number)]
@@ -260,7 +263,7 @@ def test_a_disconnect_that_sends_is_told_of(world, caplog):
     opened.peer.send(close_frame(1000))
     assert consumer.ended() == 1000
     assert "disconnect() of Recorded at" in caplog.text
-    assert "ends early: it has sent to its socket" in caplog.text
+    assert "ended early: it has sent to its closed socket" in caplog.text
 
 
 def test_text_and_bytes_arrive_as_what_they_are(world):
@@ -428,7 +431,7 @@ def test_errors_that_have_a_response_of_their_own_get_it(world, error):
 def test_a_site_that_forgets_to_decide_is_told_so(world, caplog):
     with pytest.raises(Refused):
         world.open(Recorded(connect=lambda consumer: None))
-    assert "Recorded at '/ws/room/' for AnonymousUser None has failed with an event websocket.connect" in caplog.text
+    assert "Recorded at '/ws/room/' for AnonymousUser None failed to handle an event websocket.connect" in caplog.text
     assert "connect() has called neither accept() nor close()" in caplog.text
 
 
@@ -669,7 +672,7 @@ def test_an_error_in_disconnect_is_the_end_all_the_same(world, error, caplog):
     assert consumer.ended() == 1001
     assert opened.peer.closing() == 1001
     unexpected = isinstance(error, (ZeroDivisionError, gevent.Timeout, SystemExit))
-    assert ("has failed with an event websocket.disconnect" in caplog.text) == unexpected
+    assert ("failed to handle an event websocket.disconnect" in caplog.text) == unexpected
 
 
 def test_nothing_can_be_sent_in_disconnect(world):
@@ -817,7 +820,7 @@ def test_those_that_are_cut_off_are_told_of(world, caplog):
     opened.connection.close(1012)
     wait_until(lambda: consumer.got("disconnect"), what="disconnect()")
     world.consumers.wait(0.05)
-    assert "the worker ends while 1 consumers still work: they are cut off" in caplog.text
+    assert "The worker stops before 1 consumers have finished: they are cut off" in caplog.text
     go_on.set()
 
 
@@ -1027,7 +1030,7 @@ def test_a_handler_that_goes_on_is_ended_after_the_timeout_wherever_it_waits(wor
     assert consumer.ended() == 1006
     assert time.monotonic() - began >= 1
     assert raised == [Disconnected]
-    assert "Recorded at '/ws/room/' for AnonymousUser None is ended: it has gone on for too long" in caplog.text
+    assert "Ended a handler of Recorded at '/ws/room/' for AnonymousUser None that went on for too long" in caplog.text
 
 
 def test_so_is_disconnect_itself_and_it_may_sleep_until_then(world, short):
@@ -1047,7 +1050,7 @@ def test_so_is_disconnect_itself_and_it_may_sleep_until_then(world, short):
 
 
 def test_one_that_swallows_everything_is_told_again_but_not_logged_again(world, short, monkeypatch, caplog):
-    monkeypatch.setattr(module, "LOOK", 0.02)
+    monkeypatch.setattr(module, "HANDLER_CHECK_INTERVAL", 0.02)
     swallowed = []
 
     def receive(consumer, message):
@@ -1064,7 +1067,7 @@ def test_one_that_swallows_everything_is_told_again_but_not_logged_again(world, 
     opened.peer.close()
     assert consumer.ended() == 1006
     assert swallowed == [Disconnected] * 10
-    assert caplog.text.count("is ended: it has gone on for too long") == 1
+    assert caplog.text.count("that went on for too long") == 1
 
 
 def test_what_the_client_sent_before_it_left_may_take_its_time_in_all(world, with_settings):
@@ -1148,15 +1151,15 @@ def test_a_client_that_sends_faster_than_it_is_handled_is_not_read(world):
     go_on = Event()
     consumer = Recorded(receive=lambda *_: go_on.wait())
     opened = world.open(consumer)
-    for number in range(module.MOST_MESSAGES + 1):  # one is being handled
+    for number in range(MAX_MESSAGES + 1):  # one is being handled
         opened.peer.text(str(number))
         turn()
-        assert opened.connection.held == (number >= module.MOST_MESSAGES), number
-    assert opened.runner._messages == module.MOST_MESSAGES
-    for number in range(module.MOST_MESSAGES + 1, 100):
+        assert opened.connection.held == (number >= MAX_MESSAGES), number
+    assert opened.runner._inbox.messages == MAX_MESSAGES
+    for number in range(MAX_MESSAGES + 1, 100):
         opened.peer.text(str(number))
         turn(1)
-    assert opened.runner._messages == module.MOST_MESSAGES
+    assert opened.runner._inbox.messages == MAX_MESSAGES
     go_on.set()
     wait_until(lambda: len(consumer.got("receive")) == 100, what="all messages")
     assert consumer.got("receive") == [str(number) for number in range(100)]
@@ -1170,13 +1173,13 @@ def test_it_is_read_again_when_half_of_what_waited_is_handled(world):
     tickets = Semaphore(0)
     consumer = Recorded(receive=lambda *_: tickets.acquire())
     opened = world.open(consumer)
-    for number in range(module.MOST_MESSAGES + 1):
+    for number in range(MAX_MESSAGES + 1):
         opened.peer.text(str(number))
         turn()
-    for _ in range(module.MOST_MESSAGES):
-        waiting = opened.runner._messages  # without the one whose handler runs
-        assert opened.connection.held if waiting >= module.MOST_MESSAGES // 2 else True
-        assert not opened.connection.held if waiting < module.MOST_MESSAGES // 2 - 1 else True
+    for _ in range(MAX_MESSAGES):
+        waiting = opened.runner._inbox.messages  # without the one whose handler runs
+        assert opened.connection.held if waiting >= MAX_MESSAGES // 2 else True
+        assert not opened.connection.held if waiting < MAX_MESSAGES // 2 - 1 else True
         tickets.release()
         turn(5)
     tickets.release()
@@ -1203,7 +1206,7 @@ def test_tiny_messages_in_one_piece_are_bounded_too(world):
     opened = world.open(Recorded(receive=lambda *_: go_on.wait()))
     opened.peer.send(masked(Opcode.TEXT) * 5000)
     turn(10)
-    assert module.MOST_MESSAGES <= opened.runner._messages <= 400
+    assert MAX_MESSAGES <= opened.runner._inbox.messages <= 400
     go_on.set()
 
 
@@ -1227,7 +1230,7 @@ def test_a_handler_of_a_full_inbox_that_sends_is_told_that_the_client_has_left(w
     raised = []
 
     def receive(consumer, message):
-        while not opened.runner._hung_up:
+        while not opened.runner._client_gone:
             Event().wait(0.01)
         try:
             consumer.send("nobody")
@@ -1268,7 +1271,7 @@ def test_a_loop_that_sends_waits_for_a_client_that_does_not_read(world, reached)
     consumer = Recorded(receive=flood)
     opened = world.open(consumer, max_queued_bytes=100_000, send_buffer=4096)
     opened.peer.text("go")
-    wait_until(lambda: opened.runner._stuck, what="a full line")
+    wait_until(lambda: opened.runner._blocked_sends, what="a full line")
     turn(20)
     assert len(sent) < 30
     assert opened.connection.queued_bytes <= 50_000
@@ -1296,7 +1299,7 @@ def test_threads_that_send_together_wait_for_each_other(world, reached):
 
     opened = world.open(Recorded(receive=flood), max_queued_bytes=100_000, send_buffer=4096)
     opened.peer.text("go")
-    wait_until(lambda: opened.runner._stuck, what="a full line")
+    wait_until(lambda: opened.runner._blocked_sends, what="a full line")
     turn(20)
     assert opened.peer.messages(21) == [bytes(40_000)] * 20 + ["end"]
     assert reached("MAX_QUEUED_BYTES") == 0
@@ -1316,7 +1319,7 @@ def test_a_client_that_leaves_while_a_consumer_waits_for_it_ends_the_wait(world)
     consumer = Recorded(receive=flood)
     opened = world.open(consumer, max_queued_bytes=100_000, send_buffer=4096)
     opened.peer.text("go")
-    wait_until(lambda: opened.runner._stuck, what="a full line")
+    wait_until(lambda: opened.runner._blocked_sends, what="a full line")
     opened.peer.close()
     assert consumer.ended() == 1006
     assert raised == [Disconnected]
@@ -1435,7 +1438,7 @@ def test_one_that_is_kept_busy_is_not_full_for_that(full, monkeypatch):
 
 
 def test_events_that_wait_are_bounded_in_bytes_too(world, monkeypatch, dropped):
-    monkeypatch.setattr(world.consumers, "most_bytes", 10_000)
+    monkeypatch.setattr(world.consumers, "max_bytes", 10_000)
     go_on = Event()
     consumer = Recorded(receive=lambda *_: go_on.wait())
     opened = world.open(consumer)
@@ -1453,7 +1456,7 @@ def test_events_that_wait_are_bounded_in_bytes_too(world, monkeypatch, dropped):
     assert dropped() == 1
     go_on.set()
     wait_until(lambda: consumer.got("happened") == [0, 1, 2], what="the events")
-    assert opened.runner._events_size == 0
+    assert opened.runner._inbox.events_size == 0
     send(3, 50_000)  # alone it may be larger
     wait_until(lambda: consumer.got("happened") == [0, 1, 2, 3], what="the large one")
 
@@ -1464,7 +1467,7 @@ def test_messages_of_the_client_take_no_room_of_events(world, monkeypatch):
     consumer = Recorded(receive=lambda *_: go_on.wait())
     opened = world.open(consumer)
     opened.peer.send(text(*map(str, range(10))))
-    wait_until(lambda: opened.runner._messages == 9, what="the messages")
+    wait_until(lambda: opened.runner._inbox.messages == 9, what="the messages")
     world.send(opened.name, 1)
     with pytest.raises(ChannelFull):
         world.send(opened.name, 2)
@@ -1480,7 +1483,7 @@ def test_one_that_waits_for_its_client_and_is_flooded_is_closed_as_too_slow(worl
     consumer = Recorded(receive=flood)
     opened = world.open(consumer, max_queued_bytes=100_000, send_buffer=4096)
     opened.peer.text("go")
-    wait_until(lambda: opened.runner._stuck, what="a full line")
+    wait_until(lambda: opened.runner._blocked_sends, what="a full line")
     for number in range(10):
         world.send(opened.name, number)
     assert opened.connection.open
@@ -1501,7 +1504,7 @@ def test_an_event_that_no_method_handles_closes_with_1011_and_is_logged(world, k
     world.layer.send(opened.name, {"type": kind})
     assert closing(opened) == 1011
     assert consumer.ended() == 1011
-    assert f"Recorded at '/ws/room/' for AnonymousUser None has failed with an event {kind}" in caplog.text
+    assert f"Recorded at '/ws/room/' for AnonymousUser None failed to handle an event {kind}" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -1523,7 +1526,7 @@ def test_what_somebody_else_publishes_for_a_group_ends_nothing(world, shared_red
     wait_until(lambda: consumer.got("happened"), what="the next event")
     assert opened.connection.open
     assert consumer.calls == [("connect",), ("happened", 1)]
-    words = f"not understood: an event of {len(payload)} bytes for Recorded at '/ws/room/' for AnonymousUser None"
+    words = f"Discarded malformed event ({len(payload)} bytes) for Recorded at '/ws/room/' for AnonymousUser None"
     assert words in caplog.text
 
 
@@ -1834,7 +1837,7 @@ def test_the_runner_forgets_the_consumer_at_once_when_it_has_ended(world):
     consumer.ended()
     runner = opened.runner
     assert (runner._consumer, runner._connection, runner._timer, runner.greenlet) == (None, None, None, None)
-    assert not runner._inbox
+    assert runner._inbox.entries is None
     assert not runner.subscriptions
 
 
@@ -1923,7 +1926,7 @@ def test_the_log_names_consumer_path_and_user_and_shows_the_trace_once(world, ca
     assert consumer.ended() == 1011
     records = [record for record in caplog.records if record.name == "wsloop.runner"]
     (record,) = records
-    assert record.getMessage() == "Recorded at '/ws/chat/lobby/' for User 7 has failed with an event websocket.receive"
+    assert record.getMessage() == "Recorded at '/ws/chat/lobby/' for User 7 failed to handle an event websocket.receive"
     assert record.levelno == logging.ERROR
     assert caplog.text.count("ZeroDivisionError: a bug of the site") == 1
 

@@ -13,7 +13,8 @@ from wsloop.exceptions import DenyConnection, StopConsumer
 from wsloop.protocol.dialects import CONSUMER
 from wsloop.refusals import Refused
 from wsloop.runtime.groups import LocalConsumers
-from wsloop.runtime.runner import ConsumerRuntime, Runner
+from wsloop.runtime.runner import Runner
+from wsloop.runtime.worker import ConsumerRuntime
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
 from wsloop.sockets.limits import Bounds

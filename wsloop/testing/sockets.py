@@ -1,46 +1,37 @@
-"""The socket of one consumer under test: what :mod:`wsloop.runtime.runner` is to a real one, without a connection.
+"""The socket of one consumer under test: the rules of a real one, in virtual time and without a connection.
 
-It has the same states and rules: events are handled one after the other, what the client has sent before it left is
-handled, a handler that sleeps then is ended, and ``websocket.disconnect`` comes last, once. What would go to the client
-gathers in ``output``. This module must not know gevent.
+The rules are those of :mod:`wsloop.runtime.core`. Handlers run in the scheduler of the test, and what would go to the
+client is collected in ``output``. This module must not know gevent.
 """
 
 from __future__ import annotations
 
 import collections
 import contextvars
-import enum
 import functools
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
-from greenlet import GreenletExit
-from redis.exceptions import RedisError
-
-from wsloop import conf, layers
-from wsloop.consumers import SyncConsumer, begin
-from wsloop.exceptions import Disconnected, StopConsumer
-from wsloop.protocol.close_codes import ABNORMAL, INTERNAL_ERROR, NORMAL, TOO_SLOW
-from wsloop.protocol.consumer_events import Event, check_sent, encode_text
+from wsloop import conf
+from wsloop.consumers import SyncConsumer
+from wsloop.exceptions import Disconnected
+from wsloop.protocol.close_codes import ABNORMAL
+from wsloop.protocol.consumer_events import Event, encode_text
+from wsloop.refusals import Refused
+from wsloop.runtime.core import BYTES, CONNECT, DISCONNECT, EVENT, TEXT, ConsumerCore, State
 from wsloop.testing.memory import Memory
 from wsloop.testing.scheduler import FOREVER, Handler
 
-MOST_UNREAD = 1000  # messages that the test has not received, before send() waits for it
+MAX_UNREAD = 1000  # messages that the test has not received, before send() waits for it
+NO_LIMIT = float("inf")
 
 
-class State(enum.Enum):
-    CONNECTING = enum.auto()
-    OPEN = enum.auto()
-    LEFT = enum.auto()
-
-
-class Socket:
-    """Hands events to a consumer, and takes what it does.
+class Socket(ConsumerCore):
+    """Calls a consumer with events, and carries out what it does.
 
     Args:
-        consumer: just made.
+        consumer: new.
         scope: of the socket.
         memory: the channel layer.
         ended: called when nothing will happen any more.
@@ -58,27 +49,17 @@ class Socket:
         self.output: collections.deque[Event] = collections.deque()
         self.answer: tuple[bool, str | int | None] | None = None
         self.ended = False
-        self._consumer = consumer
         self._memory = memory
         self._scheduler = memory.scheduler
         self._when_ended = ended
-        self._state = State.CONNECTING
-        self._stopped = False  # by itself: what the client has sent besides is not for it any more
         self._code = 0
-        self._inbox: collections.deque[tuple[str, Any]] = collections.deque()
-        self._messages = 0  # of the client, in the inbox
+        self._event: Event = {}
         self._handler: Handler | None = None
-        self._kind = self._handling = ""
-        self._stuck: Handler | None = None  # it waits for the test to receive
+        self._sender: Handler | None = None  # it waits for the test to receive
         self._modules = [
             sys.modules[each.__module__] for each in type(consumer).__mro__ if each.__module__ in sys.modules
         ]
-        self.channel_name = memory.enter(self)
-        try:
-            begin(consumer, scope, self._do, layers.get_channel_layer(), self.channel_name)
-        except BaseException:
-            memory.leave(self.channel_name)
-            raise
+        super().__init__(consumer, scope, memory)
 
     # The client.
 
@@ -90,22 +71,28 @@ class Socket:
     @property
     def idle(self) -> bool:
         """Whether no handler runs, and none is due."""
-        return self._handler is None and not self._inbox
+        return self._handler is None and not self._inbox.entries
 
     def connect(self) -> None:
         """Ask the consumer."""
-        self._put("websocket.connect", None)
+        self._put(CONNECT)
 
     def receive(self, message: str | bytes) -> None:
-        """The client has sent a message."""
-        self._messages += 1
-        self._put("websocket.receive", message)
+        """The client has sent a message.
+
+        Raises:
+            ValueError: if it is text that UTF-8 cannot encode.
+        """
+        if isinstance(message, str):
+            self._put(TEXT, encode_text(message))
+        else:
+            self._put(BYTES, message)
 
     def take(self) -> Event:
         """Return the next event for the client."""
         event = self.output.popleft()
-        if self._stuck is not None:
-            self._scheduler.wake(self._stuck)
+        if self._sender is not None:
+            self._scheduler.wake(self._sender)
         return event
 
     def leave(self, code: int) -> None:
@@ -119,8 +106,8 @@ class Socket:
             return f"the socket has ended, with {self._code}"
         if handler is None:
             return "no handler runs"
-        what = f"the handler of {self._handling}"
-        if self._stuck is not None:
+        what = f"the handler of {self._event['type']}"
+        if self._sender is not None:
             return f"{what} waits for you to receive some of {len(self.output)} messages, at {handler.where()}"
         if handler.wakes_at is not None and handler.wakes_at < FOREVER:
             return f"{what} sleeps for {handler.wakes_at - self._scheduler.now:g} s more, at {handler.where()}"
@@ -130,152 +117,92 @@ class Socket:
 
     def put(self, payload: bytes) -> bool:
         """See :class:`wsloop.testing.memory.Member`."""
-        if self.left:
-            return True
-        if len(self._inbox) - self._messages >= conf.option("CHANNEL_CAPACITY"):
-            if self._stuck is not None:
-                self._close(TOO_SLOW, "too slow")
-            return False
-        self._put("event", payload)
-        return True
+        return self._put_published(EVENT, payload, conf.option("CHANNEL_CAPACITY"), NO_LIMIT)
 
     # Handlers.
 
-    def _put(self, kind: str, content: Any) -> None:
-        self._inbox.append((kind, content))
+    def _wake(self) -> None:
         self._scheduler.soon(self._next)
 
     def _next(self) -> None:
         """Begin with the next event, unless the last one is still handled."""
-        if self._handler is not None or not self._inbox:
-            return
-        kind, content = self._inbox.popleft()
-        self._messages -= kind == "websocket.receive"
-        if not self._wants(kind):
-            self._scheduler.soon(self._next)
-            return
-        ends_at = FOREVER
-        if self.left:
-            ends_at = self._scheduler.now
-            if kind == "websocket.disconnect":
-                ends_at += conf.option("HANDLER_TIMEOUT")
-        event = _event(kind, content)
-        self._kind, self._handling = kind, event["type"]
-        call = functools.partial(self._dispatch, event)
-        self._handler = Handler(call, self._handled, self._modules, ends_at)
+        while self._handler is None and self._inbox.entries:
+            event = self._take()
+            if event is not None:
+                self._handle(event)
+
+    def _handle(self, event: Event) -> None:
+        assert self._consumer is not None
+        call = functools.partial(contextvars.Context().run, self._consumer.dispatch, event)
+        self._event = event
+        self._handler = Handler(call, self._handler_ended, self._modules)
+        if self._client_gone:
+            self._end_soon()
         self._scheduler.start(self._handler)
 
-    def _wants(self, kind: str) -> bool:
-        """Tell whether the consumer is to be called with what was put into its inbox."""
-        if kind == "websocket.receive":
-            return not self._stopped
-        return kind == "websocket.disconnect" or not self.left  # others need not know yet that it has left
-
-    def _dispatch(self, event: Event) -> None:
-        contextvars.Context().run(self._consumer.dispatch, event)
-        if self._kind == "websocket.connect" and self._state is State.CONNECTING:
-            raise RuntimeError("connect() has called neither accept() nor close()")
-
-    def _handled(self, error: BaseException | None) -> None:
+    def _handler_ended(self, error: BaseException | None) -> None:
         self._handler = None
-        if isinstance(error, GreenletExit):  # Disconnected, or the site's own code has ended the greenlet
-            if not self.left:  # else what the client sent before is handled yet
-                self._close(NORMAL)
-        elif isinstance(error, StopConsumer):
-            self._close(NORMAL)
-        elif error is not None:
-            self._failed(error)
-        if self._kind == "websocket.disconnect":
-            self.ended = True
-            self._memory.leave(self.channel_name)
-            self._when_ended()
-        else:
-            self._scheduler.soon(self._next)
-        if error is not None and not isinstance(error, (Exception, GreenletExit)):
-            self._scheduler.errors.remove(error)
-            raise error  # KeyboardInterrupt, and what else is for the whole process
+        self._handled(self._event, error)
+        self._wake()
+        if isinstance(error, KeyboardInterrupt):
+            raise error
 
-    def _failed(self, error: BaseException) -> None:
-        self._scheduler.errors.append(error)
-        if self._state is State.CONNECTING:
-            self._leave(ABNORMAL if isinstance(error, (PermissionDenied, RedisError)) else INTERNAL_ERROR)
+    def _now(self) -> float:
+        return self._scheduler.now
+
+    def _end_handler(self) -> None:
+        assert self._handler is not None
+        if self._handling == DISCONNECT:
+            self._handler.ends_at = self._ends_at
         else:
-            self._close(INTERNAL_ERROR, "internal error")
+            self._scheduler.end(self._handler)
+
+    def _report(self, event: Event, error: BaseException) -> None:
+        self._scheduler.errors.append(error)
 
     def _leave(self, code: int) -> None:
-        """Have ``disconnect`` be called behind all that the client has sent."""
-        if self.left:
-            return
-        self._state = State.LEFT
-        self._code = code
-        self._put("websocket.disconnect", code)
-        if self._handler is not None:
-            self._scheduler.end(self._handler)
+        if not self.left:
+            self._code = code
+        super()._leave(code)
+
+    def _release(self) -> None:
+        self._memory.leave(self.channel_name)
+        self.ended = True
+        self._when_ended()
 
     # What the consumer does.
 
-    def _do(self, event: Event) -> None:
-        check_sent(event, self._consumer.scope["subprotocols"])
-        if event["type"] == "websocket.accept":
-            self._accept(event.get("subprotocol"))
-        elif event["type"] == "websocket.close":
-            code = event.get("code")
-            self._close(NORMAL if code is None else code, event.get("reason") or "")
-        elif event.get("text") is not None:
-            encode_text(event["text"])  # as it would be on the wire, and not all text can
-            self._send("text", event["text"])
-        else:
-            self._send("bytes", bytes(event["bytes"]))
-
-    def _accept(self, subprotocol: str | None) -> None:
-        if self.left:
-            self._refuse()
-        if self._state is not State.CONNECTING:
-            raise RuntimeError("the socket was accepted before")
-        self._state = State.OPEN
+    def _open(self, subprotocol: str | None) -> None:
         self.answer = (True, subprotocol)
+        self._opened()
 
-    def _send(self, kind: str, message: str | bytes) -> None:
+    def _refuse(self, error: BaseException, code: int) -> None:
+        self.answer = (False, code)
+        if not isinstance(error, Refused):  # otherwise it is reported by itself, or there is none
+            self._scheduler.errors.append(error)
+
+    def _transmit(self, payload: bytes, text: bool) -> None:
         handler = self._scheduler.current()
-        if self.left:
-            if handler is None or handler is self._handler:
-                self._refuse()
-            return
-        if self._state is State.CONNECTING:
-            raise RuntimeError("send() comes after accept()")
-        while len(self.output) >= MOST_UNREAD and handler is not None:
-            self._stuck = handler
+        while len(self.output) >= MAX_UNREAD and handler is not None:
+            self._sender = handler
+            self._blocked_sends += 1
             try:
                 self._scheduler.pause(handler)
             finally:
-                self._stuck = None
-        self.output.append({"type": "websocket.send", kind: message})
+                self._blocked_sends -= 1
+                self._sender = None
+        self.output.append({"type": "websocket.send", **({"text": payload.decode()} if text else {"bytes": payload})})
 
-    def _close(self, code: int, reason: str = "") -> None:
-        self._stopped = True
-        if self._state is State.CONNECTING:
-            self.answer = (False, code)
-            self._leave(ABNORMAL)
-        elif self._state is State.OPEN:
-            self.output.append({"type": "websocket.close", "code": code, "reason": reason})
-            self._leave(code)
-
-    def _refuse(self) -> None:
+    def _stop_caller(self) -> None:
         handler = self._scheduler.current()
-        if handler is not None:
+        if handler is None:
+            raise Disconnected
+        if handler is self._handler:
             self._scheduler.refuse(handler)
-        raise Disconnected
 
-
-def _event(kind: str, content: Any) -> Event:
-    """Return the event that a consumer gets for what was put into its inbox."""
-    if kind == "event":
-        return layers.decode(content)
-    if kind == "websocket.receive":
-        return {"type": kind, "text" if isinstance(content, str) else "bytes": content}
-    if kind == "websocket.disconnect":
-        return {"type": kind, "code": content}
-    return {"type": kind}
+    def _close_connection(self, code: int, reason: str) -> None:
+        self.output.append({"type": "websocket.close", "code": code, "reason": reason})
+        self._leave(code)
 
 
 __all__ = ["Socket"]
