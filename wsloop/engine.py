@@ -21,7 +21,8 @@ from wsloop.delivery.events import BrokerEvents
 from wsloop.facilities.setup import Facilities
 from wsloop.greenlets import logged
 from wsloop.protocol.messages import Message, Position
-from wsloop.runtime.groups import BatchingDelivery, LocalConsumers
+from wsloop.runtime.batching import BatchingDelivery
+from wsloop.runtime.groups import LocalConsumers
 from wsloop.runtime.runner import ConsumerRuntime
 from wsloop.sockets import transport
 from wsloop.sockets.connection import Connection

@@ -1,12 +1,12 @@
 """The channel layer: events for consumers, from anywhere, through Redis. Names are those of Django Channels.
 
-How it works. A group is a Redis channel, to which each worker is subscribed that has members; so an event for a group
-is published once, however many members and workers there are, and nothing is left of a group when its members have
-gone, whatever became of their workers. Besides, each worker has a channel of its own, on which it is told what is for
-one of its consumers only. The name of a consumer's channel begins with that of its worker.
+How it works. A group is a Redis channel, to which each worker subscribes that has consumers in the group. So an event
+for a group is published once, however many consumers and workers there are, and nothing is left of a group when its
+consumers have ended, even if their workers were killed. Each worker also has a Redis channel of its own, for events and
+requests for one of its consumers. The ``channel_name`` of a consumer begins with the name of its worker.
 
-This module is the side that sends, for views, tasks and consumers alike; the other side is
-:mod:`wsloop.runtime.groups`. It must not know gevent or sockets.
+This module is the side that sends, for views, tasks and consumers alike; :mod:`wsloop.runtime.groups` is the side that
+receives. It must not know gevent or sockets.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from wsloop.exceptions import ChannelFull, MessageTooLarge
 from wsloop.protocol.consumer_events import Event, handler_name
 
 MAX_SIZE = 1024 * 1024  # bytes of an event, as all layers of Channels carry
-MAX_NAME = 100  # characters of the name of a group, as in Channels
+MAX_NAME = 100  # characters of a group's name, as in Channels
 REPLY_TTL = 60  # seconds
-FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.1  # seconds between two looks at whether a worker has answered, doubled each time
+FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.1  # seconds between two checks for the reply of a worker, doubled each time
 CHANNEL = re.compile(r"specific\.([0-9a-f]+)![0-9a-f]+")
 
 
@@ -35,7 +35,7 @@ class LocalDelivery(Protocol):
     """The consumers of this process.
 
     Attributes:
-        worker: what the names of their channels begin with.
+        worker: the part of a ``channel_name`` that names this worker.
     """
 
     worker: str
@@ -44,37 +44,41 @@ class LocalDelivery(Protocol):
         """Raise RuntimeError in a thread that must not use them."""
 
     def has(self, channel: str) -> bool:
-        """Tell whether a channel is that of one of them."""
+        """Return whether a channel is that of one of them."""
 
     def put(self, channel: str, payload: bytes) -> bool:
-        """Hand an event to one of them, and tell whether it had room."""
+        """Hand an event to one of them, and return whether it had room."""
 
     def add(self, group: str, channel: str) -> None:
-        """Make one of them a member of a group."""
+        """Add one of them to a group."""
 
     def discard(self, group: str, channel: str) -> None:
-        """Take one of them out of a group."""
+        """Remove one of them from a group."""
 
 
 class RemoteDelivery(Protocol):
-    """The way to the consumers of all processes: Redis, or none in tests."""
+    """The consumers of all processes, reached through Redis; in tests there are none."""
 
     def publish(self, channel: bytes, payload: bytes) -> int:
-        """Publish on a Redis channel, and return how many have got it, as far as is known."""
+        """Publish on a Redis channel, and return the number of subscribers reached, as far as it is known."""
 
     def send(self, worker: str, channel: str, payload: bytes) -> bool:
-        """Hand an event to a consumer of another worker, and tell whether it is not known to be full."""
+        """Send an event to a consumer of another worker, and return False if it is known to be full."""
 
     def ask(self, worker: str, request: list[str]) -> None:
-        """Have the worker of a consumer do something, and wait until it has, unless that worker has ended."""
+        """Send a request to another worker, and wait until it has carried it out, or return if that worker has ended.
+
+        Raises:
+            redis.exceptions.TimeoutError: if it does not reply in time.
+        """
 
 
 def encode(message: Any) -> bytes:
-    """Return an event as it is published.
+    """Return an event as bytes.
 
     Raises:
-        TypeError: if it is no dictionary, or has anything that MessagePack does not carry.
-        ValueError: if its type is missing or not valid.
+        TypeError: if it is not a dictionary, or has a value that MessagePack cannot encode.
+        ValueError: if its type is missing or invalid.
         MessageTooLarge: if it is larger than :data:`MAX_SIZE`.
     """
     if not isinstance(message, dict):
@@ -82,16 +86,16 @@ def encode(message: Any) -> bytes:
     handler_name(message)
     try:
         payload: bytes = msgpack.packb(message)
-        decode(payload)  # keys may be packed that cannot be unpacked
+        decode(payload)  # some keys can be packed but not unpacked
     except (OverflowError, TypeError, ValueError) as exc:
-        raise TypeError(f"a message of the channel layer cannot carry this: {exc}") from None
+        raise TypeError(f"the channel layer cannot encode this message: {exc}") from None
     if len(payload) > MAX_SIZE:
         raise MessageTooLarge(f"a message of the channel layer may have {MAX_SIZE} bytes, this one has {len(payload)}")
     return payload
 
 
 def decode(payload: bytes) -> Event:
-    """Return the event that was published."""
+    """Return the event that :func:`encode` made into bytes."""
     return msgpack.unpackb(payload, strict_map_key=False)  # type: ignore[no-any-return]
 
 
@@ -99,14 +103,14 @@ def group_channel(group: str) -> bytes:
     """Return the Redis channel of a group.
 
     Raises:
-        TypeError: if that is no name of a group.
+        TypeError: if the name is invalid.
     """
     if not isinstance(group, str) or not 0 < len(group) <= MAX_NAME:
         raise TypeError(f"the name of a group must be text of 1 to {MAX_NAME} characters, not {group!r}")
     try:
         return f"{conf.prefix()}wsloop:group:{group}".encode()
     except UnicodeEncodeError:
-        raise TypeError(f"the name of a group must be text that can be encoded as UTF-8, not {group!r}") from None
+        raise TypeError(f"the name of a group must be text that UTF-8 can encode, not {group!r}") from None
 
 
 def worker_channel(worker: str) -> bytes:
@@ -115,7 +119,7 @@ def worker_channel(worker: str) -> bytes:
 
 
 def full_key(channel: str) -> str:
-    """Return the key that exists while a consumer has no room."""
+    """Return the key that exists while a consumer is full."""
     return f"{conf.prefix()}wsloop:full:{channel}"
 
 
@@ -137,11 +141,11 @@ class RedisDelivery:
         if not reached:
             reached = publishing.listeners(client, channel)
         if reached:
-            # Asked for again and again, for waiting in Redis would take one of the process's two connections.
+            # Polled: a blocking command of Redis would occupy one of the process's two connections.
             pause, end = FIRST_PAUSE, time.monotonic() + conf.option("REDIS_TIMEOUT")
             while not client.getdel(reply):
                 if time.monotonic() > end:
-                    raise RedisTimeout("the worker of that consumer did not answer in time")
+                    raise RedisTimeout("timed out waiting for the worker of that consumer")
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -150,8 +154,8 @@ class ChannelLayer:
     """Sends events to consumers.
 
     Attributes:
-        local: the consumers of this process; None where there are none, in a shell for example.
-        remote: leads to the others; :mod:`wsloop.testing.memory` puts its own here.
+        local: the consumers of this process; None in a process that cannot have any, for example a shell.
+        remote: the consumers of other processes; :mod:`wsloop.testing.memory` replaces both.
         ChannelFull, MessageTooLarge: as of :mod:`wsloop.exceptions`.
     """
 
@@ -163,22 +167,22 @@ class ChannelLayer:
         self.remote: RemoteDelivery = RedisDelivery()
 
     def group_send(self, group: str, message: Event) -> None:
-        """Send an event to all members of a group.
+        """Send an event to all consumers of a group.
 
         Raises:
-            TypeError, ValueError, MessageTooLarge: if the message or the name cannot be sent.
-            redis.exceptions.RedisError: if Redis did not take it.
+            TypeError, ValueError, MessageTooLarge: if the message or the name is invalid.
+            redis.exceptions.RedisError: if Redis did not accept it.
         """
         self._check_thread()
         self.remote.publish(group_channel(group), encode(message))
 
     def send(self, channel: str, message: Event) -> None:
-        """Send an event to one consumer. Nothing happens if that has ended.
+        """Send an event to one consumer. Does nothing if the consumer has ended.
 
         Raises:
-            ChannelFull: if it is known to have no room.
-            TypeError, ValueError, MessageTooLarge: if the message or the name cannot be sent.
-            redis.exceptions.RedisError: if Redis did not take it.
+            ChannelFull: if the consumer is known to be full.
+            TypeError, ValueError, MessageTooLarge: if the message or the name is invalid.
+            redis.exceptions.RedisError: if Redis did not accept it.
         """
         self._check_thread()
         worker, payload = _worker(channel), encode(message)
@@ -190,16 +194,16 @@ class ChannelLayer:
             raise ChannelFull(f"the consumer {channel} has {conf.option('CHANNEL_CAPACITY')} events waiting")
 
     def group_add(self, group: str, channel: str) -> None:
-        """Make a consumer a member of a group; when this returns Redis has acknowledged the subscription.
+        """Add a consumer to a group; when this returns Redis has acknowledged the subscription.
 
         Raises:
-            TypeError: if one of the names is none.
-            redis.exceptions.RedisError: if Redis, or the consumer's worker, did not answer in time.
+            TypeError: if a name is invalid.
+            redis.exceptions.RedisError: if Redis, or the consumer's worker, did not reply in time.
         """
         self._change("add", group, channel)
 
     def group_discard(self, group: str, channel: str) -> None:
-        """Take a consumer out of a group; raises what :meth:`group_add` raises."""
+        """Remove a consumer from a group; raises what :meth:`group_add` raises."""
         self._change("discard", group, channel)
 
     def _check_thread(self) -> None:
@@ -212,15 +216,18 @@ class ChannelLayer:
         worker = _worker(channel)
         if self.local is not None and self.local.has(channel):
             getattr(self.local, verb)(group, channel)
-        elif self.local is None or worker != self.local.worker:  # else it has ended
+        elif self.local is None or worker != self.local.worker:  # otherwise it was of this worker, and has ended
             self.remote.ask(worker, [verb, channel, group])
 
 
-def answer(reply: str) -> None:
-    """Tell who has asked that what was asked for is done.
+def acknowledge(reply: str) -> None:
+    """Acknowledge a request of another process.
+
+    Args:
+        reply: the key that the other process polls.
 
     Raises:
-        redis.exceptions.RedisError: if Redis did not take it.
+        redis.exceptions.RedisError: if Redis did not accept it.
     """
     pool.client().set(reply, "done", ex=REPLY_TTL)
 
@@ -239,10 +246,10 @@ def get_channel_layer(alias: str = "default") -> ChannelLayer:
     """Return the channel layer of this process.
 
     Raises:
-        ValueError: for another alias than "default": there is one layer.
+        ValueError: if the alias is not "default".
     """
     if alias != "default":
-        raise ValueError(f'there is one channel layer, "default", and none named {alias!r}')
+        raise ValueError(f'the only channel layer is "default": there is no {alias!r}')
     return LAYER
 
 

@@ -12,7 +12,7 @@ from django.urls import path, re_path
 from django.utils import translation
 
 from wsloop.consumers import JsonWebsocketConsumer, SyncConsumer, WebsocketConsumer
-from wsloop.exceptions import AcceptConnection, ChannelFull, DenyConnection, StopConsumer
+from wsloop.exceptions import AcceptConnection, ChannelFull, DenyConnection, Disconnected, StopConsumer
 from wsloop.layers import RedisDelivery, get_channel_layer
 from wsloop.testing import WebsocketCommunicator
 
@@ -193,6 +193,7 @@ def test_what_a_consumer_cannot_do(opened, event, error, words):
         (lambda self: self.close(4003), (False, 4003)),
         (lambda self: (_ for _ in ()).throw(AcceptConnection), (True, None)),
         (lambda self: (_ for _ in ()).throw(DenyConnection), (False, 1000)),
+        (lambda self: (_ for _ in ()).throw(Disconnected), (False, 1012)),
     ],
 )
 def test_answers(connect, answer):
@@ -200,8 +201,9 @@ def test_answers(connect, answer):
     members = {"connect": connect, "disconnect": lambda self, code: calls.append(code)}
     with WebsocketCommunicator(type("Made", (WebsocketConsumer,), members), "/", subprotocols=["a", "b"]) as socket:
         assert socket.connect() == answer
-        assert calls == ([] if answer[0] else [1006])
-    assert calls == [1000 if answer[0] else 1006]
+        code = 1012 if answer[1] == 1012 else 1006
+        assert calls == ([] if answer[0] else [code])
+    assert calls == [1000 if answer[0] else code]
 
 
 @pytest.mark.parametrize(
@@ -709,6 +711,26 @@ def test_a_client_that_does_not_read_is_closed_when_events_come(opened, with_set
     get_channel_layer().group_send("lobby", {"type": "said", "text": "x"})
     assert [socket.receive_from() for _ in range(1000)] == ["x"] * 1000
     assert socket.receive_output() == {"type": "websocket.close", "code": 4008, "reason": "too slow"}
+
+
+def test_what_a_slow_client_sent_before_is_handled(opened, with_settings):
+    with_settings(WSLOOP={"CHANNEL_CAPACITY": 3})
+
+    class Noted(Chat):
+        def receive(self, text_data):
+            self.noted = text_data
+
+    socket = opened(Noted)
+    for _ in range(1004):
+        get_channel_layer().group_send("lobby", {"type": "said", "text": "x"})
+    socket.send_to("before")
+    get_channel_layer().group_send("lobby", {"type": "said", "text": "x"})
+    assert socket.consumer.noted == "before"
+
+
+def test_text_that_no_client_could_send(opened):
+    with pytest.raises(ValueError, match="half of a surrogate pair"):
+        opened(Echo).send_to("\ud800")
 
 
 def test_presence_is_told_by_events(opened):

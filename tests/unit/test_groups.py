@@ -19,6 +19,7 @@ from wsloop.delivery.broker import Broker
 from wsloop.exceptions import ChannelFull
 from wsloop.layers import ChannelLayer, decode, encode, full_key, group_channel
 from wsloop.runtime import groups as module
+from wsloop.runtime.batching import MAX_EVENTS, BatchingDelivery
 from wsloop.runtime.groups import LocalConsumers
 
 
@@ -360,7 +361,7 @@ def test_a_note_that_redis_does_not_take_is_logged_and_no_more(worker, own_redis
     full = here.consumer(room=0)
     own_redis.kill()
     here.members.on_request(msgpack.packb(["send", full.channel_name, encode(event(1))]))
-    wait_until(lambda: "it cannot be told which consumers are full" in caplog.text, what="the log entry")
+    wait_until(lambda: "Could not update consumer backpressure flags" in caplog.text, what="the log entry")
 
 
 # Other processes.
@@ -404,7 +405,7 @@ def test_a_worker_that_is_slow_is_an_error_of_redis_and_leaves_nothing(worker, s
     one = here.consumer()
     here.broker.ready()
     gate.hold("SUBSCRIBE")
-    with pytest.raises(RedisTimeout, match="did not answer in time"):
+    with pytest.raises(RedisTimeout, match="timed out waiting for the worker"):
         shell.group_add(facility, one.channel_name)
     wait_until(lambda: not here.counts, what="the end of the attempt")
     gate.hold()
@@ -452,7 +453,7 @@ def test_garbage_on_the_channel_of_a_worker_ends_nothing(worker, shared_redis, r
     wait_until(lambda: one.events, what="the next event")
     assert one.numbers() == [1]
     assert here.broker._reader is reader
-    assert f"not understood: a message of {len(payload)} bytes on the channel of this worker" in caplog.text
+    assert f"Discarded malformed message ({len(payload)} bytes) on the channel of this worker" in caplog.text
 
 
 @pytest.mark.parametrize("group", ["", "x" * 101])
@@ -460,7 +461,7 @@ def test_a_group_that_is_none_is_logged(worker, shared_redis, group, caplog, cap
     here = worker()
     one = here.consumer()
     here.members.on_request(msgpack.packb(["add", one.channel_name, group, "unit:wsloop:reply:x"]))
-    wait_until(lambda: "add of a group for another process" in caplog.text, what="the log entry")
+    wait_until(lambda: "Could not add a consumer to a group" in caplog.text, what="the log entry")
     assert capfd.readouterr().err == ""
 
 
@@ -469,7 +470,7 @@ def test_a_group_that_is_none_is_logged(worker, shared_redis, group, caplog, cap
 
 @pytest.fixture
 def line():
-    return module.BatchingDelivery()
+    return BatchingDelivery()
 
 
 @pytest.fixture
@@ -553,11 +554,11 @@ def test_one_that_is_ended_while_it_waits_does_not_disturb_the_others(line, own_
 def test_while_redis_does_not_answer_it_is_waited_for_once(line, own_redis, facility, round_trips):
     own_redis.pause()
     try:
-        errors = published(line, [(group_channel(facility), b"x")] * (2 * module.BATCH + 1))
+        errors = published(line, [(group_channel(facility), b"x")] * (2 * MAX_EVENTS + 1))
     finally:
         own_redis.resume()
     assert all(isinstance(each, RedisError) for each in errors)
-    assert round_trips == [module.BATCH], "the others fail with it, instead of one batch after the other"
+    assert round_trips == [MAX_EVENTS], "the others fail with it, instead of one batch after the other"
 
 
 # A line that breaks.

@@ -236,6 +236,7 @@ TESTED_WITH = {
     "runtime.driver": "core",
     "runtime.state": "core",
     "runtime.handlers": "runner",
+    "runtime.batching": "groups",
     "runtime.worker": "runner",
     "engine": "server",
     "opening": "server",

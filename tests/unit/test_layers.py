@@ -380,7 +380,7 @@ class Worker:
 
     def answer(self):
         request = msgpack.unpackb(self.heard())
-        layers.answer(request[-1])
+        layers.acknowledge(request[-1])
         self.requests.put(request)
 
 
@@ -395,7 +395,7 @@ def test_who_asks_waits_for_the_answer(shell, listen, redis_client):
 
 
 def test_an_answer_that_nobody_waits_for_expires(shared_redis, redis_client):
-    layers.answer("unit:wsloop:reply:test")
+    layers.acknowledge("unit:wsloop:reply:test")
     assert 0 < redis_client.ttl("unit:wsloop:reply:test") <= layers.REPLY_TTL
     redis_client.delete("unit:wsloop:reply:test")
 
@@ -410,7 +410,7 @@ def test_a_worker_that_does_not_answer_in_time_is_an_error(shell, listen, with_s
     with_settings(WSLOOP={"REDIS_TIMEOUT": 1})
     redis_pool.forget()
     listen(worker_channel("0123456789abcdef"))
-    with pytest.raises(RedisTimeout, match="did not answer in time"):
+    with pytest.raises(RedisTimeout, match="timed out waiting for the worker"):
         shell.group_add("group", NAME)
 
 
@@ -422,12 +422,12 @@ def test_many_may_wait_at_once_and_others_are_not_kept_from_redis(shell, listen,
     requests = [msgpack.unpackb(heard()) for _ in asking]
     gevent.spawn(shell.group_send, facility, message()).get(timeout=WAIT)
     for request in requests:
-        layers.answer(request[-1])
+        layers.acknowledge(request[-1])
     gevent.joinall(asking, timeout=WAIT, raise_error=True)
     assert all(each.ready() for each in asking)
 
 
 def test_a_process_has_one_layer():
     assert layers.get_channel_layer() is layers.get_channel_layer("default")
-    with pytest.raises(ValueError, match="there is one channel layer"):
+    with pytest.raises(ValueError, match="the only channel layer is"):
         layers.get_channel_layer("other")

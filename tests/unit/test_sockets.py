@@ -9,7 +9,7 @@ from websockets.frames import Close, Opcode
 from tests.integration.harness import wait_until
 from tests.unit.peer import close_frame, masked
 from wsloop.consumers import WebsocketConsumer
-from wsloop.exceptions import DenyConnection, StopConsumer
+from wsloop.exceptions import DenyConnection, Disconnected, StopConsumer
 from wsloop.protocol.dialects import CONSUMER
 from wsloop.refusals import Refused
 from wsloop.runtime.groups import LocalConsumers
@@ -44,6 +44,7 @@ class Actor(WebsocketConsumer):
                 "fail": lambda _: 1 / 0,
                 "deny": lambda _: self._raise(DenyConnection),
                 "stop": lambda _: self._raise(StopConsumer),
+                "end": lambda _: self._raise(Disconnected),
             }[verb](*[argument] if argument or verb not in ("accept", "close") else [])
         except BaseException as exc:
             self.calls.append(type(exc).__name__)
@@ -140,6 +141,7 @@ def play_under_test(consumer, messages, leave):
         ([BEGIN, "send a", "fail", "send b"], "never"),
         ([BEGIN, "close 4000, fail"], "never"),
         ([BEGIN, "stop", "send b"], "never"),
+        ([BEGIN, "end", "send b"], "never"),
         ([BEGIN, "accept"], "never"),
         ([BEGIN, "close 1006"], "never"),
         ([BEGIN, "close 1005", "send a"], "never"),
@@ -165,6 +167,7 @@ def test_messages(messages, leave, pair):
         ["close"],
         ["close 4000"],
         ["stop"],
+        ["end"],
         ["fail"],
         ["send early"],
         ["accept b"],

@@ -1,99 +1,54 @@
-"""The consumers of this process: which are in which group, who gets what comes, and how what they publish goes out.
+"""The consumers of this worker, and the groups they are in: who gets what arrives from Redis.
 
-How it works. A group is a Redis channel that the broker subscribes to for its first member here. What comes on it is
-put into the inbox of each member, and what comes on the worker's own channel into that of the one it names. Nothing of
-this is kept in Redis but a note, for some seconds, that a consumer has no room, so that who sends to it is told.
+How it works. A group is a Redis channel, to which the broker subscribes for the first of its consumers in this worker.
+An event that arrives on it is put into the inbox of each of them; an event on the worker's own channel into the inbox
+of the consumer that it names. Redis stores nothing of this but a note, for some seconds, that a consumer has no room,
+so that further senders get an error.
 
 This module must not know WebSockets.
 """
 
 from __future__ import annotations
 
-import copy
 import logging
 import secrets
-from typing import Any, Protocol, cast
+from typing import Protocol
 
 import gevent
 import msgpack
 from gevent import monkey
-from gevent.event import AsyncResult
 from redis.exceptions import ConnectionError as RedisUnreachable
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeout
 
 from wsloop import greenlets, layers
-from wsloop.backend import pool, publishing
-from wsloop.batch_queue import BatchQueue, batches
+from wsloop.backend import pool
+from wsloop.batch_queue import BatchQueue
 from wsloop.delivery.broker import Broker, Unavailable
 
 logger = logging.getLogger("wsloop.members")
 
 thread_id = monkey.get_original("_thread", "get_ident")  # of the operating system's thread; gevent's are greenlets
 
-BATCH, BATCH_BYTES = 100, 256 * 1024  # events published in one round trip, and bytes of them
-RETRY = 0.5  # seconds until it is asked again whether the subscription stands
-FULL_TTL = 10  # seconds; who sends to a consumer whose worker was killed while it was full finds out then
-
-GroupEvent = tuple[bytes, bytes, Any]  # channel, payload, and the AsyncResult for how many have got it
+RETRY = 0.5  # seconds between two attempts to renew the subscriptions
+FULL_TTL = 10  # seconds; afterwards senders find out that the worker of a full consumer was killed
 
 
 class LocalConsumer(Protocol):
     """A consumer, as it is seen from here.
 
     Attributes:
-        channel_name: of its channel, see :meth:`LocalConsumers.enter`.
-        subscriptions: the Redis channels of its groups, and of whose presence it watches.
+        channel_name: the name of its channel, see :meth:`LocalConsumers.enter`.
+        subscriptions: the Redis channels of its groups, and that of the presence it watches.
     """
 
     channel_name: str
     subscriptions: set[bytes]
 
     def put(self, channel: bytes, payload: bytes) -> bool:
-        """Put an event down that came on a Redis channel, and tell whether there was room. Never blocks."""
+        """Put an event from a Redis channel into the inbox, and return whether there was room. Never blocks."""
 
     def resumed(self) -> None:
-        """What was published meanwhile may be lost, but nothing that is published from now on. Never blocks."""
-
-
-class BatchingDelivery(layers.RedisDelivery):
-    """The way to other workers for the consumers of one: what they publish at the same time goes out together.
-
-    One after the other they would wait for each other's answers, as the process has two connections to publish with.
-    """
-
-    def __init__(self) -> None:
-        self._outbox: BatchQueue[GroupEvent] = BatchQueue(self._send_all)
-
-    def publish(self, channel: bytes, payload: bytes) -> int:
-        reached: AsyncResult[int] = AsyncResult()
-        self._outbox.put((channel, payload, reached))
-        return cast(int, reached.get())
-
-    def _send_all(self, items: list[GroupEvent]) -> None:
-        failure: Exception | None = None
-        for batch in batches(items, BATCH, BATCH_BYTES, lambda each: len(each[1])):
-            answers: list[Any] = [failure] * len(batch)
-            if failure is None:
-                try:
-                    answers = publishing.publish_bare(pool.client(), [item[:2] for item in batch])
-                except Exception as exc:  # whatever it is, nobody must wait for ever
-                    answers = [exc] * len(batch)
-                # The rest has waited for the same line, and does not wait for it again.
-                failure = next((each for each in answers if isinstance(each, (RedisUnreachable, RedisTimeout))), None)
-            for (_, _, reached), answer in zip(batch, answers, strict=True):
-                if isinstance(answer, Exception):
-                    reached.set_exception(_another(answer))
-                else:
-                    reached.set(answer)
-
-
-def _another(error: Exception) -> Exception:
-    """Return an error like this one, which would gather the frames of all whom it is raised to."""
-    try:
-        return copy.copy(error)
-    except Exception:  # a constructor that wants more than ``args``
-        return error
+        """Events may have been lost, but none that is published from now on will be. Never blocks."""
 
 
 class LocalConsumers:
@@ -101,6 +56,10 @@ class LocalConsumers:
 
     Args:
         broker: of the process.
+
+    Attributes:
+        worker: the part of a ``channel_name`` that names this worker.
+        channel: the Redis channel of this worker.
     """
 
     def __init__(self, broker: Broker) -> None:
@@ -113,100 +72,100 @@ class LocalConsumers:
         self._subscribed: dict[bytes, dict[LocalConsumer, None]] = {}
         self._full: set[str] = set()
         self._resuming = False
-        self._notes: BatchQueue[tuple[str, bool]] = BatchQueue(self._note)
+        self._notes: BatchQueue[tuple[str, bool]] = BatchQueue(self._write_notes)
 
     def __len__(self) -> int:
-        """Return how many consumers there are."""
+        """Return the number of consumers."""
         return len(self._consumers)
 
     def check_thread(self) -> None:
-        """Refuse a thread of another one's: greenlets and connections of this one are not for it, and would hang.
+        """Refuse calls from other threads, in which the greenlets and connections of this one would hang.
 
         Raises:
             RuntimeError: in another thread than the worker's.
         """
         if thread_id() != self._thread:
             raise RuntimeError(
-                "consumers and the channel layer belong to the worker's own thread: return what was found in another "
-                "one, and send it from the handler"
+                "consumers and the channel layer belong to the worker's own thread: return the result from the other "
+                "thread, and send it from the handler"
             )
 
-    def enter(self, member: LocalConsumer) -> str:
-        """Return the name of a new consumer's channel."""
+    def enter(self, consumer: LocalConsumer) -> str:
+        """Add a consumer, and return the name of its channel."""
         self._numbers += 1
         channel = f"specific.{self.worker}!{secrets.token_hex(4)}{self._numbers:x}"
-        self._consumers[channel] = member
+        self._consumers[channel] = consumer
         return channel
 
     def leave(self, channel: str) -> None:
-        """Forget a consumer, which then is in no group any more."""
-        member = self._consumers.pop(channel, None)
-        if member is not None:
-            for subscription in list(member.subscriptions):
-                self.unsubscribe(member, subscription)
+        """Remove the consumer with this channel from its groups, and forget it."""
+        consumer = self._consumers.pop(channel, None)
+        if consumer is not None:
+            for subscription in list(consumer.subscriptions):
+                self.unsubscribe(consumer, subscription)
         self.has_room(channel)
 
     def has(self, channel: str) -> bool:
-        """Tell whether this is the channel of one of these consumers."""
+        """Return whether this is the channel of one of these consumers."""
         return channel in self._consumers
 
     def put(self, channel: str, payload: bytes) -> bool:
-        """Hand an event to the consumer with this channel, and tell whether it had room."""
-        member = self._consumers.get(channel)
-        return member is None or member.put(self.channel, payload)
+        """Hand an event to the consumer with this channel, and return whether it had room."""
+        consumer = self._consumers.get(channel)
+        return consumer is None or consumer.put(self.channel, payload)
 
     def add(self, group: str, channel: str) -> None:
-        """Make a consumer a member of a group. Blocks until Redis has acknowledged the subscription.
+        """Add a consumer to a group. Blocks until Redis has acknowledged the subscription.
 
         Raises:
             redis.exceptions.ConnectionError: if it has not.
         """
-        member = self._consumers.get(channel)
-        if member is not None:
-            self.subscribe(member, layers.group_channel(group))
+        consumer = self._consumers.get(channel)
+        if consumer is not None:
+            self.subscribe(consumer, layers.group_channel(group))
 
     def discard(self, group: str, channel: str) -> None:
-        """Take a consumer out of a group."""
-        member = self._consumers.get(channel)
-        if member is not None:
-            self.unsubscribe(member, layers.group_channel(group))
+        """Remove a consumer from a group."""
+        consumer = self._consumers.get(channel)
+        if consumer is not None:
+            self.unsubscribe(consumer, layers.group_channel(group))
 
-    def subscribe(self, member: LocalConsumer, channel: bytes) -> None:
-        """Have a consumer get what is published on a Redis channel; raises what :meth:`add` raises."""
-        if channel in member.subscriptions:
+    def subscribe(self, consumer: LocalConsumer, channel: bytes) -> None:
+        """Deliver what is published on a Redis channel to a consumer; raises what :meth:`add` raises."""
+        if channel in consumer.subscriptions:
             return
         try:
             self._broker.subscribe([channel])
         except Unavailable as exc:
             raise RedisUnreachable(str(exc)) from None
-        if channel in member.subscriptions or not self.has(member.channel_name):  # meanwhile
+        if channel in consumer.subscriptions or not self.has(consumer.channel_name):  # changed while this blocked
             self._broker.unsubscribe([channel])
             return
-        member.subscriptions.add(channel)
-        self._subscribed.setdefault(channel, {})[member] = None
+        consumer.subscriptions.add(channel)
+        self._subscribed.setdefault(channel, {})[consumer] = None
 
-    def unsubscribe(self, member: LocalConsumer, channel: bytes) -> None:
-        """Take a :meth:`subscribe` back. Never blocks."""
-        if channel in member.subscriptions:
-            member.subscriptions.remove(channel)
-            members = self._subscribed[channel]
-            del members[member]
-            if not members:
+    def unsubscribe(self, consumer: LocalConsumer, channel: bytes) -> None:
+        """Undo :meth:`subscribe`. Never blocks."""
+        if channel in consumer.subscriptions:
+            consumer.subscriptions.remove(channel)
+            consumers = self._subscribed[channel]
+            del consumers[consumer]
+            if not consumers:
                 del self._subscribed[channel]
             self._broker.unsubscribe([channel])
 
     # What Redis brings.
 
     def deliver(self, channel: bytes, payload: bytes) -> None:
-        """Hand on what came on a Redis channel. Never blocks."""
-        for member in list(self._subscribed.get(channel, ())):
-            member.put(channel, payload)
+        """Hand a message from a Redis channel to its consumers. Never blocks."""
+        for consumer in list(self._subscribed.get(channel, ())):
+            consumer.put(channel, payload)
 
     def on_request(self, payload: bytes) -> None:
-        """Act on what came on this worker's channel. Never blocks."""
+        """Act on a message from this worker's channel. Never blocks."""
         try:
             request = msgpack.unpackb(payload)
-        except Exception:  # whatever MessagePack makes of what somebody else has published
+        except Exception:  # MessagePack raises many types, and anybody can publish to a Redis channel
             request = None
         match request:
             case ["send", str(channel), bytes(event)]:
@@ -216,15 +175,15 @@ class LocalConsumers:
             case [("add" | "discard") as verb, str(channel), str(group), str(reply)]:
                 greenlets.spawn(self._change, verb, channel, group, reply)
             case _:
-                logger.warning("not understood: a message of %d bytes on the channel of this worker", len(payload))
+                logger.warning("Discarded malformed message (%d bytes) on the channel of this worker", len(payload))
 
     def has_room(self, channel: str) -> None:
-        """Take back that a consumer is full. Never blocks."""
+        """Note that a consumer is no longer full. Never blocks."""
         if channel in self._full:
             self._full.discard(channel)
             self._notes.put((channel, False))
 
-    def _note(self, notes: list[tuple[str, bool]]) -> None:
+    def _write_notes(self, notes: list[tuple[str, bool]]) -> None:
         try:
             for channel, full in dict(notes).items():
                 if full:
@@ -232,18 +191,19 @@ class LocalConsumers:
                 else:
                     pool.client().delete(layers.full_key(channel))
         except (RedisError, OSError) as exc:
-            logger.warning("it cannot be told which consumers are full: %s", exc)
+            logger.warning("Could not update consumer backpressure flags: %s", exc)
         gevent.sleep(0)
 
     def _change(self, verb: str, channel: str, group: str, reply: str) -> None:
         try:
             getattr(self, verb)(group, channel)
-            layers.answer(reply)
-        except (RedisError, OSError, TypeError) as exc:  # who has asked is told by the silence
-            logger.warning("%s of a group for another process: %s", verb, exc)
+            layers.acknowledge(reply)
+        except (RedisError, OSError, TypeError) as exc:  # the caller's request times out
+            what = "add a consumer to" if verb == "add" else "remove a consumer from"
+            logger.warning("Could not %s a group for another process: %s", what, exc)
 
     def resumed(self) -> None:
-        """Tell all consumers that the subscription stands again, as soon as it does. Never blocks."""
+        """Call ``resumed()`` of all consumers as soon as the subscription is complete again. Never blocks."""
         if self._consumers and not self._resuming:
             self._resuming = True
             greenlets.spawn(self._resume)
@@ -262,8 +222,8 @@ class LocalConsumers:
                     break
         finally:
             self._resuming = False
-        for member in list(self._consumers.values()):
-            member.resumed()
+        for consumer in list(self._consumers.values()):
+            consumer.resumed()
 
 
-__all__ = ["BatchingDelivery", "LocalConsumers"]
+__all__ = ["LocalConsumers"]
