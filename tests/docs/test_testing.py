@@ -91,5 +91,5 @@ def test_what_the_page_names_is_there():
     page = PAGE.read_text()
     named = set(re.findall(r"``(\w+)", page))
     assert members("communicator.py", "WebsocketCommunicator") <= named
-    assert members("notifications.py", "Notification") - {"number"} <= named
+    assert members("recorder.py", "Notification") - {"number"} <= named
     assert members("notifications.py", "NotificationsMixin") - {"setUpClass", "run"} <= named

@@ -18,7 +18,7 @@ from wsloop.outbox.models import Message
 from wsloop.publisher import SELF, RedisPublisher
 from wsloop.testing import NotificationsMixin, WebsocketCommunicator
 from wsloop.testing.memory import Memory
-from wsloop.testing.notifications import Recorder, record
+from wsloop.testing.recorder import Recorder, record
 
 
 @pytest.fixture(autouse=True)
@@ -285,17 +285,19 @@ def test_words_of_a_failure(some):
     with pytest.raises(AssertionError) as raised:
         some.assert_notified(user="mary", group="staff", session="another-key", facility="orders", message={"a": 1})
     assert str(raised.value) == (
-        'No message was published to group staff and session … and user mary on orders that says {"a": 1}.'
-        " Published were:\n"
+        'No message was published to group staff and session … and user mary on orders with the content {"a": 1}.'
+        " Published messages:\n"
         "  news, broadcast: hello\n"
         '  orders, group staff: {"order": 7, "state": "paid"}\n'
         '  orders, user john: {"order": 7, "state": "paid"}\n'
         "  orders, user john: b'\\xff'\n"
         "  orders, session …: private"
     )
-    with pytest.raises(AssertionError, match=r"^2 messages were published to user john, and not 1\. Published were:"):
+    with pytest.raises(
+        AssertionError, match=r"^2 messages were published to user john instead of 1\. Published messages:"
+    ):
         some.assert_notified(user="john", count=1)
-    with pytest.raises(AssertionError, match=r"^No message was published to everybody on orders\. Published were:"):
+    with pytest.raises(AssertionError, match=r"^No message was published to everybody on orders\. Published messages:"):
         some.assert_notified(broadcast=True, facility="orders", count=1)
     with pytest.raises(AssertionError, match=r"^1 message was published to everybody or user mary\."):
         some.assert_not_notified(broadcast=True, user="mary")
@@ -315,7 +317,7 @@ def test_few_words_about_many_and_long_messages(recorder):
     with pytest.raises(AssertionError) as raised:
         recorder.assert_notified(user="john")
     lines = str(raised.value).splitlines()
-    assert lines[0].endswith("Published were, 30 in all, these at last:")
+    assert lines[0].endswith("30 messages were published, the last of them:")
     assert lines[1] == f"  orders, broadcast: 10 {'x' * 197}…"
     assert len(lines) == 21
 

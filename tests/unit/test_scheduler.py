@@ -11,7 +11,8 @@ import gevent
 import pytest
 
 from wsloop.exceptions import Disconnected
-from wsloop.testing.scheduler import Handler, Scheduler
+from wsloop.testing.handler import Handler
+from wsloop.testing.scheduler import Scheduler
 
 VARIABLE = contextvars.ContextVar("variable", default="of nobody")
 
@@ -158,7 +159,7 @@ def test_a_circle_has_an_end(scheduler):
         scheduler.soon(again)
 
     scheduler.soon(again)
-    with pytest.raises(RuntimeError, match="there is no end"):
+    with pytest.raises(RuntimeError, match="the handlers do not end"):
         scheduler.turn()
     scheduler.turn()  # and is forgotten
 

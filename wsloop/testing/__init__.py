@@ -1,7 +1,7 @@
 """For the tests of sites: consumers and notifications without a server, without Redis, and without waiting.
 
-``docs/how-to/test.rst`` shows how. This module must not import anything while it is loaded: pytest loads the plugin in
-this package before Django is set up.
+``docs/how-to/test.rst`` describes it. This module must not import others of wsloop when it is loaded: pytest loads the
+plugin in this package before Django is set up.
 """
 
 from __future__ import annotations

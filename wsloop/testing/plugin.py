@@ -1,7 +1,7 @@
 """Fixtures for pytest: ``pytest_plugins = ["wsloop.testing.plugin"]`` in ``conftest.py``.
 
-pytest loads this module before Django is set up, so it imports what it needs in the fixtures. It is the only one that
-knows pytest.
+pytest loads this module before Django is set up, so its imports are in the fixtures. It is the only module that knows
+pytest.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from wsloop.testing.notifications import Notification, Recorder
+    from wsloop.testing.recorder import Notification, Recorder
 
 
 @pytest.fixture(autouse=True)
 def _wsloop_clean() -> Iterator[None]:
-    """Leave no consumer to the next test, if one has not been disconnected."""
+    """Restore the channel layer, even if the test has not disconnected a consumer."""
     yield
     if "wsloop.testing.memory" in sys.modules:
         from wsloop.testing.memory import forget
@@ -28,7 +28,7 @@ def _wsloop_clean() -> Iterator[None]:
 
 @pytest.fixture
 def _wsloop_recorder() -> Iterator[Recorder]:
-    from wsloop.testing.notifications import record
+    from wsloop.testing.recorder import record
 
     with record() as recorder:
         yield recorder
@@ -36,7 +36,7 @@ def _wsloop_recorder() -> Iterator[Recorder]:
 
 @pytest.fixture
 def notifications(_wsloop_recorder: Recorder) -> list[Notification]:
-    """What has been published, in order, once for each audience. Nothing of it goes to Redis."""
+    """The published messages in order, once for each audience. Nothing is sent to Redis."""
     return _wsloop_recorder.notifications
 
 

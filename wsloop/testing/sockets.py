@@ -20,8 +20,8 @@ from wsloop.protocol.close_codes import ABNORMAL
 from wsloop.protocol.consumer_events import Event, encode_text
 from wsloop.refusals import Refused
 from wsloop.runtime.core import BYTES, CONNECT, DISCONNECT, EVENT, TEXT, ConsumerCore, State
+from wsloop.testing.handler import FOREVER, Handler
 from wsloop.testing.memory import Memory
-from wsloop.testing.scheduler import FOREVER, Handler
 
 MAX_UNREAD = 1000  # messages that the test has not received, before send() waits for it
 NO_LIMIT = float("inf")
@@ -34,12 +34,12 @@ class Socket(ConsumerCore):
         consumer: new.
         scope: of the socket.
         memory: the channel layer.
-        ended: called when nothing will happen any more.
+        ended: called when the consumer has ended.
 
     Attributes:
         output: events for the client, ``websocket.send`` and ``websocket.close``.
         answer: to the handshake: whether it was accepted, and the subprotocol or the close code; None before.
-        ended: whether disconnect() has been called, and has returned.
+        ended: whether disconnect() has returned.
         channel_name: of the consumer.
     """
 
@@ -55,7 +55,7 @@ class Socket(ConsumerCore):
         self._code = 0
         self._event: Event = {}
         self._handler: Handler | None = None
-        self._sender: Handler | None = None  # it waits for the test to receive
+        self._sender: Handler | None = None  # waits until the test receives
         self._modules = [
             sys.modules[each.__module__] for each in type(consumer).__mro__ if each.__module__ in sys.modules
         ]
@@ -70,11 +70,11 @@ class Socket(ConsumerCore):
 
     @property
     def idle(self) -> bool:
-        """Whether no handler runs, and none is due."""
+        """Whether no handler runs and no entry waits."""
         return self._handler is None and not self._inbox.entries
 
     def connect(self) -> None:
-        """Ask the consumer."""
+        """Begin the handshake."""
         self._put(CONNECT)
 
     def receive(self, message: str | bytes) -> None:
@@ -100,15 +100,15 @@ class Socket(ConsumerCore):
         self._leave(ABNORMAL if self._state is State.CONNECTING else code)
 
     def doing(self) -> str:
-        """Return what the consumer does, for a person to read."""
+        """Return a description of what the consumer does at the moment."""
         handler = self._handler
         if self.left and handler is None:
-            return f"the socket has ended, with {self._code}"
+            return f"the socket has ended, with close code {self._code}"
         if handler is None:
             return "no handler runs"
         what = f"the handler of {self._event['type']}"
         if self._sender is not None:
-            return f"{what} waits for you to receive some of {len(self.output)} messages, at {handler.where()}"
+            return f"{what} waits until the test receives some of {len(self.output)} messages, at {handler.where()}"
         if handler.wakes_at is not None and handler.wakes_at < FOREVER:
             return f"{what} sleeps for {handler.wakes_at - self._scheduler.now:g} s more, at {handler.where()}"
         return f"{what} runs"
@@ -116,7 +116,7 @@ class Socket(ConsumerCore):
     # The channel layer.
 
     def put(self, payload: bytes) -> bool:
-        """See :class:`wsloop.testing.memory.Member`."""
+        """See :class:`wsloop.testing.memory.LocalConsumer`."""
         return self._put_published(EVENT, payload, conf.option("CHANNEL_CAPACITY"), NO_LIMIT)
 
     # Handlers.
@@ -125,7 +125,7 @@ class Socket(ConsumerCore):
         self._scheduler.soon(self._next)
 
     def _next(self) -> None:
-        """Begin with the next event, unless the last one is still handled."""
+        """Start the handler of the next event, unless a handler runs."""
         while self._handler is None and self._inbox.entries:
             event = self._take()
             if event is not None:
@@ -178,7 +178,7 @@ class Socket(ConsumerCore):
 
     def _refuse(self, error: BaseException, code: int) -> None:
         self.answer = (False, code)
-        if not isinstance(error, Refused):  # otherwise it is reported by itself, or there is none
+        if not isinstance(error, Refused):  # otherwise _report() gets the error, or there is none
             self._scheduler.errors.append(error)
 
     def _transmit(self, payload: bytes, text: bool) -> None:

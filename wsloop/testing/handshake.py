@@ -1,0 +1,89 @@
+"""The handshake of a client under test: its request, and the consumer that would serve it.
+
+This module must not know gevent, Redis or sockets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from django.test import RequestFactory
+
+from wsloop import conf, routing
+from wsloop.consumers import SyncConsumer
+
+Header = tuple[str | bytes, str | bytes]
+
+
+def make_request(
+    path: str,
+    headers: Iterable[Header] | Mapping[str, str] | None,
+    subprotocols: Sequence[str],
+    user: Any,
+    session: Any,
+) -> Any:
+    """Return the request of a handshake; see :class:`wsloop.testing.WebsocketCommunicator` for the arguments."""
+    path = path if path.startswith("/") else f"/{path}"
+    request: Any = RequestFactory().get(path, headers=_headers(headers, subprotocols), REMOTE_PORT="50000")
+    request.user, request.session = user, _session(session)
+    return request
+
+
+def find_consumer(application: Any, path: str, kwargs: dict[str, Any] | None) -> routing.Match:
+    """Return the consumer for a path.
+
+    Args:
+        application: ``Consumer.as_websocket()``, or the class, or a list of patterns.
+        path: of the URL.
+        kwargs: what a pattern would have captured, where ``application`` is not a list of patterns.
+
+    Raises:
+        TypeError: if ``application`` is something else, or ``kwargs`` are given with patterns.
+        ValueError: if the path matches none of the patterns.
+    """
+    if isinstance(application, type) and issubclass(application, SyncConsumer):
+        application = application.as_websocket()
+    if hasattr(application, "consumer_class"):
+        return routing.Match(application.consumer_class, application.consumer_initkwargs, (), kwargs or {})
+    if not isinstance(application, Iterable) or isinstance(application, (str, bytes)):
+        raise TypeError(f"application must be as_websocket() of a consumer, or a list of patterns, not {application!r}")
+    if kwargs is not None:
+        raise TypeError("kwargs are captured by the patterns; they can only be given with a consumer")
+    patterns = list(application)
+    found = routing.Routes(patterns).match(path)
+    if found is None:
+        known = ", ".join(str(each.pattern) for each in patterns)
+        raise ValueError(f"no pattern matches {path!r}, so it would be a facility; the patterns are: {known}")
+    return found
+
+
+def _headers(given: Iterable[Header] | Mapping[str, str] | None, subprotocols: Sequence[str]) -> dict[str, str]:
+    headers = {
+        "host": "testserver",
+        "origin": "http://testserver",
+        "connection": "Upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-version": "13",
+        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    if subprotocols:
+        headers["sec-websocket-protocol"] = ", ".join(subprotocols)
+    for name, value in given.items() if isinstance(given, Mapping) else given or ():
+        headers[_text(name).lower()] = _text(value)
+    return headers
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+def _session(given: Any) -> Any:
+    if not isinstance(given, dict):
+        return given
+    session = conf.session_store()()
+    session.update(given)
+    return session
+
+
+__all__ = ["Header", "find_consumer", "make_request"]
