@@ -1,6 +1,7 @@
-"""Work that is put down anywhere and done in order by one greenlet, which lives only while there is some.
+"""A queue whose items are handled in order by one greenlet, which exists only while there are some.
 
-Event-loop callbacks must not block, so what needs Redis or a site's code is put here by them.
+Callbacks of the event loop must not block, so they queue what needs Redis or code of a site. This module must not know
+what is queued.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ Item = TypeVar("Item")
 
 
 def batches(items: Iterable[Item], most: int, most_bytes: int, size: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """Yield items in order, as many at once as are handled together.
+    """Yield items in order, in batches.
 
     Args:
-        items: any.
-        most: of them in one batch.
-        most_bytes: of them in one batch, unless one alone is larger.
+        items: of any type.
+        most: number of items in one batch.
+        most_bytes: bytes of the items in one batch, unless a single one is larger.
         size: returns the size of an item in bytes.
     """
     batch: list[Item] = []
@@ -38,10 +39,11 @@ def batches(items: Iterable[Item], most: int, most_bytes: int, size: Callable[[I
 
 
 class BatchQueue(Generic[Item]):
-    """An ordered queue whose items a greenlet of its own hands to ``handle``, as many at once as have gathered.
+    """An ordered queue.
 
-    What ``handle`` raises is logged, and those items are gone. Where somebody waits for an item, ``handle`` must tell
-    them, whatever happens.
+    Args:
+        handle: called in a greenlet of the queue with all items that wait. Its exceptions are logged, and its items are
+            not handled again; if a caller waits for an item, ``handle`` must wake it up in any case.
     """
 
     __slots__ = ("_handle", "_items", "_running")
@@ -59,7 +61,7 @@ class BatchQueue(Generic[Item]):
             gevent.spawn(self._run)
 
     def __len__(self) -> int:
-        """Return how many items wait, without those that are being handled."""
+        """Return the number of items that wait, without those that are being handled."""
         return len(self._items)
 
     def _run(self) -> None:

@@ -1,8 +1,9 @@
-"""Code for one socket: classes whose methods are called with what happens to it, as Django Channels' synchronous ones.
+"""Code for one socket: the classes from which sites derive consumers, like the synchronous ones of Django Channels.
 
-A consumer is made for each socket. What happens comes as events, dictionaries with a ``type``, one at a time, to the
-method of that name; what the consumer does goes out as events, too. Who hands them over is no business of this module:
-:mod:`wsloop.runtime.runner` for sockets, :mod:`wsloop.testing` for tests. It must not know gevent, Redis or sockets.
+A consumer object serves one socket. An event, a dictionary with a ``type``, calls the method of that name; the consumer
+sends events, too. :mod:`wsloop.runtime` runs consumers on sockets, :mod:`wsloop.testing` in tests. The three classes
+are in one module, longer than others, because they are one family that sites read together. It must not know gevent,
+Redis or sockets.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from wsloop.protocol.strict_json import NotJson
 def begin(
     consumer: SyncConsumer, scope: dict[str, Any], send: Callable[[Event], None], layer: Any, channel_name: str
 ) -> None:
-    """Let a consumer know its socket. Called once, before the first event. (No method: a site's may have any name.)"""
+    """Connect a consumer with its socket, before its first event. (Not a method: a site may have one of any name.)"""
     consumer.scope = scope
     consumer.channel_layer = layer
     consumer.channel_name = channel_name
@@ -36,10 +37,10 @@ class SyncConsumer:
     """Calls a method for each event of its socket.
 
     Attributes:
-        scope: what is known of the socket, see ``docs/reference/consumers.rst``.
-        channel_layer: sends events to other consumers, and to groups of them.
-        channel_name: where this consumer is reached over the channel layer.
-        base_send: takes the events of this consumer.
+        scope: description of the socket, see ``docs/reference/consumers.rst``.
+        channel_layer: sends events to other consumers and to groups.
+        channel_name: the name of this consumer in the channel layer.
+        base_send: carries out the events of this consumer.
     """
 
     scope: dict[str, Any]
@@ -55,8 +56,8 @@ class SyncConsumer:
             if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
                 raise TypeError(
                     f"{cls.__name__}.{name} is `async def`; consumers here are plain code that may block. Write "
-                    f"`def {name}(…)` and leave out `await`. What there is as a coroutine only is run in a pool of "
-                    "threads: POOL = gevent.threadpool.ThreadPool(10), POOL.apply(asyncio.run, [coroutine])."
+                    f"`def {name}(…)` and omit `await`. Where only a coroutine exists, run it in a pool of threads: "
+                    "POOL = gevent.threadpool.ThreadPool(10), POOL.apply(asyncio.run, [coroutine])."
                 )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -66,17 +67,17 @@ class SyncConsumer:
 
     @functools.cached_property
     def user(self) -> Any:
-        """Who has opened the socket."""
+        """The user who has opened the socket."""
         return self.scope["user"]
 
     @functools.cached_property
     def session(self) -> Any:
-        """The session of whoever has opened the socket."""
+        """The session of that user."""
         return self.scope["session"]
 
     @functools.cached_property
     def kwargs(self) -> dict[str, Any]:
-        """What the pattern of the URL has captured by name."""
+        """The named parts of the URL that its pattern has captured."""
         captured: dict[str, Any] = self.scope["url_route"]["kwargs"]
         return captured
 
@@ -89,7 +90,7 @@ class SyncConsumer:
         """Call the method for an event.
 
         Raises:
-            ValueError: if there is none.
+            ValueError: if there is no such method.
         """
         name = handler_name(message)
         handler = getattr(self, name, None)
@@ -98,21 +99,21 @@ class SyncConsumer:
         handler(message)
 
     def send(self, message: Event) -> None:
-        """Have an event done: ``websocket.accept``, ``websocket.send`` or ``websocket.close``."""
+        """Send an event: ``websocket.accept``, ``websocket.send`` or ``websocket.close``."""
         self.base_send(message)
 
     @classmethod
     def as_websocket(cls, **initkwargs: Any) -> Callable[..., Any]:
-        """Return what a pattern of ``websocket_urlpatterns`` needs.
+        """Return the view for a pattern of ``websocket_urlpatterns``.
 
         Args:
-            initkwargs: given to ``__init__`` of the consumer that is made for each socket.
+            initkwargs: arguments of ``__init__``, for the consumer of each socket.
         """
 
         def consumer(*args: Any, **kwargs: Any) -> Any:
             raise ImproperlyConfigured(
                 f"{cls.__name__} serves WebSockets: its pattern belongs in the websocket_urlpatterns that "
-                "WebsocketServer is given, not in ROOT_URLCONF."
+                "WebsocketServer gets, not in ROOT_URLCONF."
             )
 
         consumer.consumer_class = cls  # type: ignore[attr-defined]
@@ -125,21 +126,21 @@ class SyncConsumer:
 
 
 class WebsocketConsumer(SyncConsumer):
-    """A consumer with methods for what happens to a socket; override :meth:`connect` and those below.
+    """A consumer with a method for each event of a socket; override :meth:`connect` and those below.
 
     Attributes:
-        groups: groups of the channel layer to be a member of.
+        groups: groups of the channel layer that the consumer joins.
     """
 
     groups: Sequence[str] | None = None
-    _wsloop_asked = True  # connect() was called, unless the groups could not be joined before
+    _wsloop_asked = True  # False while connect() has not been called, because the groups could not be joined
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.groups = list(self.groups or ())  # its own: connect() may append to it
 
     def websocket_connect(self, message: Event) -> None:
-        """Join the groups, and ask :meth:`connect`."""
+        """Join the groups, and call :meth:`connect`."""
         self._wsloop_asked = False
         for group in self.groups or ():
             self.channel_layer.group_add(group, self.channel_name)
@@ -152,18 +153,18 @@ class WebsocketConsumer(SyncConsumer):
             self.close()
 
     def connect(self) -> None:
-        """Decide whether to :meth:`accept` the socket, or to reject it with :meth:`close`."""
+        """Decide whether to :meth:`accept` the socket or to reject it with :meth:`close`."""
         self.accept()
 
     def accept(self, subprotocol: str | None = None) -> None:
         """Open the socket.
 
         Args:
-            subprotocol: which of ``scope["subprotocols"]`` is spoken; None: none of them.
+            subprotocol: one of ``scope["subprotocols"]``, or None.
 
         Raises:
             ValueError: if the client has not offered it.
-            Disconnected: if the client has gone.
+            Disconnected: if the client has left.
         """
         super().send({"type": "websocket.accept", "subprotocol": subprotocol})
 
@@ -175,12 +176,12 @@ class WebsocketConsumer(SyncConsumer):
             self.receive(bytes_data=message["bytes"])
 
     def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """Handle a message of the client; one of the two is None."""
+        """Handle a message of the client; one of the arguments is None."""
 
     def send(  # type: ignore[override]
         self, text_data: str | None = None, bytes_data: bytes | None = None, close: bool | int = False
     ) -> None:
-        """Send a message, and close the socket behind it if ``close`` is True or a close code.
+        """Send a message; then close the socket if ``close`` is True or a close code.
 
         Raises:
             Disconnected: if the socket has ended.
@@ -195,14 +196,14 @@ class WebsocketConsumer(SyncConsumer):
             self.close(close)
 
     def close(self, code: int | bool | None = None, reason: str | None = None) -> None:
-        """Reject the socket with 403, or close it if it was accepted.
+        """Close the socket, or reject it with 403 if it has not been accepted.
 
         Args:
             code: close code (RFC 6455, section 7.4); None or True: 1000.
             reason: for the client, up to 123 bytes.
 
         Raises:
-            ValueError: if code or reason cannot be sent.
+            ValueError: if a close frame cannot carry code or reason.
         """
         super().send({"type": "websocket.close", "code": None if code is True else code, "reason": reason})
 
@@ -216,7 +217,7 @@ class WebsocketConsumer(SyncConsumer):
         raise StopConsumer
 
     def disconnect(self, close_code: int) -> None:
-        """Clean up: the socket has ended, with this close code."""
+        """Clean up after the socket has ended with this close code."""
 
 
 class JsonWebsocketConsumer(WebsocketConsumer):
@@ -225,15 +226,15 @@ class JsonWebsocketConsumer(WebsocketConsumer):
     def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any) -> None:
         """Decode a message of the client, and call :meth:`receive_json`.
 
-        One that is binary, or no JSON, closes the socket with 1007. In Channels it is an error of the consumer: anybody
-        could fill the log.
+        A message that is binary or not JSON closes the socket with 1007. In Channels it is an error of the consumer,
+        with which any client could fill the log.
         """
         try:
             content = self.decode_json(text_data or "")
         except NotJson as exc:
             self.close(CloseCode.INVALID_DATA, f"JSON is expected: {exc}")
             return
-        except (ValueError, RecursionError):  # of a decode_json() of the site's own, whose words may be secret
+        except (ValueError, RecursionError):  # of a decode_json() of the site, whose messages may be secret
             self.close(CloseCode.INVALID_DATA, "JSON is expected")
             return
         self.receive_json(content, **kwargs)
@@ -242,20 +243,20 @@ class JsonWebsocketConsumer(WebsocketConsumer):
         """Handle a message of the client."""
 
     def send_json(self, content: Any, close: bool | int = False) -> None:
-        """Encode ``content`` and send it; otherwise as :meth:`send`.
+        """Encode ``content`` and send it; otherwise like :meth:`send`.
 
         Raises:
-            TypeError, ValueError: if it cannot be written as JSON; see :meth:`encode_json`.
+            TypeError, ValueError: if JSON cannot encode it; see :meth:`encode_json`.
         """
         super().send(text_data=self.encode_json(content), close=close)
 
     @classmethod
     def decode_json(cls, text_data: str) -> Any:
-        """Return what a message of the client says.
+        """Return the value of a message of the client.
 
         Raises:
-            ValueError: if it is no JSON (RFC 8259). ``NaN``, ``1e999``, whole numbers of more than 64 bits and half of
-                a surrogate pair, all of which Python's module takes, are refused.
+            ValueError: if it is not JSON (RFC 8259). ``NaN``, ``1e999``, integers of more than 64 bits and half of a
+                surrogate pair, all of which Python's module accepts, are refused.
         """
         return strict_json.decode(text_data)
 
@@ -264,8 +265,8 @@ class JsonWebsocketConsumer(WebsocketConsumer):
         """Return the message for ``content``.
 
         Raises:
-            TypeError: if it has something that JSON cannot carry.
-            ValueError: if it has ``nan``, ``inf`` or half of a surrogate pair, which no browser could read.
+            TypeError: if it has a value that JSON cannot encode.
+            ValueError: if it has ``nan``, ``inf`` or half of a surrogate pair, which browsers cannot read.
         """
         return strict_json.encode(content)
 
@@ -275,8 +276,8 @@ def __getattr__(name: str) -> Any:
     plain["AsyncConsumer"] = "SyncConsumer"
     if name in plain:  # of Channels
         raise ImportError(
-            f"there is no {name}: consumers here are plain code that may block. Take {plain[name]}, write `def` for "
-            "`async def`, and leave out `await`; see docs/how-to/coming-from-channels.rst."
+            f"there is no {name}: consumers here are plain code that may block. Use {plain[name]}, write `def` instead "
+            "of `async def`, and omit `await`; see docs/how-to/coming-from-channels.rst."
         )
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -1,7 +1,7 @@
-"""FairScheduler: work of which there may be much stops now and then, so that sockets, timers and requests have theirs.
+"""Shares the event loop fairly: greenlets with much work take turns, so that sockets, timers and requests get theirs.
 
-gevent's loop goes round: it looks at sockets and timers, then it runs greenlets. What a thousand consumers do with a
-burst of messages would all be done in one round; so they share :data:`SLICE` seconds of each, and stand in line.
+In each round gevent's loop polls sockets and timers, then runs greenlets. A thousand consumers would handle a burst of
+messages in one round, and delay everything else; so they share :data:`SLICE` seconds of each round, in a queue.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ from gevent.hub import Waiter
 from wsloop.greenlets import logged
 
 SLICE = 0.005  # seconds
-BREATH = 1e-6  # seconds: with 0 gevent would go round some fifty times before it looks at sockets and timers
+BREATH = 1e-6  # seconds: with 0 gevent would run greenlets some fifty times before it polls sockets and timers
 
 
 class FairScheduler:
-    """The slice of each round that some greenlets share."""
+    """The slice of each round that a set of greenlets shares."""
 
     def __init__(self) -> None:
-        self._line: collections.deque[Callable[[], object]] = collections.deque()
-        self._timer: Any = gevent.get_hub().loop.timer(BREATH)  # runs out in the next round
-        self._over_at = 0.0
+        self._queue: collections.deque[Callable[[], object]] = collections.deque()
+        self._timer: Any = gevent.get_hub().loop.timer(BREATH)  # expires in the next round
+        self._slice_ends_at = 0.0
 
     def enqueue(self, go_on: Callable[[], object]) -> None:
-        """Have ``go_on`` be called from the event loop when it is its turn. Never blocks."""
-        self._line.append(go_on)
+        """Call ``go_on`` from the event loop when its turn comes. Never blocks."""
+        self._queue.append(go_on)
         if not self._timer.active:
             self._timer.start(logged, self._next)
 
     def yield_turn(self) -> None:
-        """Return at once if there is time left in this round and nobody waits, else when it is this greenlet's turn."""
+        """Return immediately if nothing is queued and the slice has not ended; otherwise at this greenlet's turn."""
         if not self._timer.active:
-            self._over_at = monotonic() + SLICE
+            self._slice_ends_at = monotonic() + SLICE
             self._timer.start(logged, self._next)
-        elif self._line or monotonic() >= self._over_at:
+        elif self._queue or monotonic() >= self._slice_ends_at:
             waiter: Waiter[None] = Waiter()
             self.enqueue(functools.partial(waiter.switch, None))
             waiter.get()
 
     def _next(self) -> None:
-        self._over_at = monotonic() + SLICE
-        if self._line:
+        self._slice_ends_at = monotonic() + SLICE
+        if self._queue:
             self._timer.start(logged, self._next)
-        while self._line and monotonic() < self._over_at:
-            self._line.popleft()()
+        while self._queue and monotonic() < self._slice_ends_at:
+            self._queue.popleft()()

@@ -1,8 +1,8 @@
-"""Work in greenlets and timers of the engine: whatever it raises is logged with its trace, and the rest goes on.
+"""Runs work of the engine in greenlets and timers: exceptions are logged with their traces, and the engine goes on.
 
-gevent prints such a trace to standard error, where no handler of ``LOGGING`` sees it, and what the greenlet was there
-for is not done any more. So all of the engine's own work that nobody waits for is started here. What happens again and
-again is logged once in :data:`QUIET` seconds. This module must not know anything else of wsloop.
+gevent prints such a trace to standard error, where no handler of ``LOGGING`` sees it. So the engine starts all of its
+work here for whose result nobody waits. A repeated failure is logged once in :data:`QUIET` seconds. This module must
+not know anything else of wsloop.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import gevent
 
 logger = logging.getLogger("wsloop.greenlets")
 
-QUIET = 60.0  # seconds in which the same failure of the same work is not logged again
+QUIET = 60.0  # seconds during which the same failure of the same work is not logged again
 
-# When a failure was logged, and how often it has come since.
+# When a failure was last logged, and how often it has occurred since.
 _failures: dict[tuple[str, type[BaseException]], tuple[float, int]] = {}
 
 
 def logged(work: Callable[..., object], *arguments: Any) -> bool:
-    """Do something, and tell whether that went well; if it raises an ``Exception``, log that instead."""
+    """Call ``work`` and return True; if it raises an ``Exception``, log that and return False."""
     try:
         work(*arguments)
         return True
@@ -33,7 +33,7 @@ def logged(work: Callable[..., object], *arguments: Any) -> bool:
 
 
 def log(work: Callable[..., object], error: Exception) -> None:
-    """Log what some work has raised, with its trace, unless the same has been logged just now."""
+    """Log an exception of ``work`` with its trace, unless the same was logged in the last :data:`QUIET` seconds."""
     name = f"{work.__module__}.{getattr(work, '__qualname__', work)}"
     key, now = (name, type(error)), monotonic()
     logged_at, count = _failures.get(key, (float("-inf"), 0))
@@ -41,15 +41,15 @@ def log(work: Callable[..., object], error: Exception) -> None:
         _failures[key] = logged_at, count + 1
         return
     _failures[key] = now, 0
-    more = f" ({count} more times since it was logged last)" if count else ""
-    logger.error("%s has failed, which is an error of the server%s", name, more, exc_info=error)
+    more = f" ({count} more times since this was last logged)" if count else ""
+    logger.error("%s failed: an error of the server, not of the site%s", name, more, exc_info=error)
 
 
 def spawn(work: Callable[..., object], *arguments: Any) -> gevent.Greenlet[..., Any]:
-    """Do something in a greenlet of its own."""
+    """Call ``work`` in a new greenlet."""
     return gevent.spawn(logged, work, *arguments)
 
 
 def spawn_later(seconds: float, work: Callable[..., object], *arguments: Any) -> gevent.Greenlet[..., Any]:
-    """Do something in a greenlet of its own, some seconds from now."""
+    """Call ``work`` in a new greenlet, some seconds from now."""
     return gevent.spawn_later(seconds, logged, work, *arguments)

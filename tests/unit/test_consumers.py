@@ -81,7 +81,7 @@ def test_async_handlers_are_refused_when_the_class_is_defined():
                 pass
 
     assert str(refused.value).startswith("Chat.receive is `async def`; consumers here are plain code that may block.")
-    assert "Write `def receive(…)` and leave out `await`" in str(refused.value)
+    assert "Write `def receive(…)` and omit `await`" in str(refused.value)
 
 
 class AsyncMixin:
@@ -473,7 +473,7 @@ def test_any_arguments_are_taken_by_the_classes_themselves():
 
 @pytest.mark.parametrize("name", ["AsyncConsumer", "AsyncWebsocketConsumer", "AsyncJsonWebsocketConsumer"])
 def test_who_asks_for_the_asynchronous_ones_is_told_what_to_take(name):
-    with pytest.raises(ImportError, match=rf"there is no {name}: .* write `def` for `async def`"):
+    with pytest.raises(ImportError, match=rf"there is no {name}: .* write `def` instead of `async def`"):
         exec(f"from wsloop.consumers import {name}")
     with pytest.raises(ImportError, match="cannot import name 'Other'"):
         exec("from wsloop.consumers import Other")

@@ -14,7 +14,7 @@ from wsloop.fair_scheduler import FairScheduler
 def turns():
     turns = FairScheduler()
     yield turns
-    wait_until(lambda: not turns._line and not turns._timer.active, what="the end of all turns")
+    wait_until(lambda: not turns._queue and not turns._timer.active, what="the end of all turns")
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def test_what_is_raised_is_logged_with_its_trace(caplog, capfd, start):
     (record,) = caplog.records
     assert record.name == "wsloop.greenlets"
     assert record.levelname == "ERROR"
-    assert "test_greenlets.fail has failed, which is an error of the server" in record.getMessage()
+    assert "test_greenlets.fail failed: an error of the server, not of the site" in record.getMessage()
     assert "ZeroDivisionError: by zero" in caplog.text
     assert capfd.readouterr().err == "", "gevent has nothing to say"
 
@@ -49,7 +49,7 @@ def test_the_same_failure_is_logged_once_a_minute_and_counted(caplog, monkeypatc
     greenlets.logged(fail, ValueError())
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 3
-    assert messages[-1].endswith("(4 more times since it was logged last)")
+    assert messages[-1].endswith("(4 more times since this was last logged)")
 
 
 @pytest.mark.parametrize("error", [GreenletExit(), KeyboardInterrupt()])

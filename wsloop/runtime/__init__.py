@@ -1,1 +1,1 @@
-"""Code for one socket: runs consumers, and knows which of them are in which group. It must not know facilities."""
+"""Code for one socket: runs consumers and delivers the events of their groups. It must not know facilities."""

@@ -1,4 +1,5 @@
-"""The rules for one consumer: with which event it is called next, and what follows from what it does and raises.
+"""The rules for one consumer: with which event it is called next, and what follows from what it does and raises. All of
+them are in this module, which is a little longer than others for that reason.
 
 How it works. What happens to the socket, and what the channel layer brings, goes into the inbox. A subclass takes out
 one event after the other, calls the consumer with it, and reports how that ended. :mod:`wsloop.runtime.state` has the
@@ -71,8 +72,8 @@ class ConsumerCore(Driver):
         self._stopped = False  # the consumer has closed its socket: further messages of the client are not for it
         self._close_on_open: tuple[int, str] | None = None  # code and reason of a close() before the 101 is out
         self._blocked_sends = 0  # calls of send() that wait for the client to read
-        # When handlers must end that go on without their client, see _now(). NEVER: the client is there. OVER: they
-        # have been told to end, or must end at once.
+        # When handlers that go on without their client must end, see _now(). NEVER: the client is there. OVER: they
+        # have been ended once already, or must end immediately.
         self._ends_at = NEVER
         self.channel_name = registry.enter(self)
         try:
@@ -113,7 +114,7 @@ class ConsumerCore(Driver):
                 self._close_connection(*self._close_on_open)
 
     def _hung_up(self) -> None:
-        """The client reads no more, although what it has sent has not all been read."""
+        """The client has hung up, although not all that it has sent has been read."""
         if self._state is State.OPEN:
             self._state = State.HUNG_UP
             self._end_soon()
@@ -161,7 +162,7 @@ class ConsumerCore(Driver):
 
         Args:
             event: that it was called with.
-            error: that it has raised. KeyboardInterrupt is not its fault, and left to the caller.
+            error: that it has raised. KeyboardInterrupt, which it did not cause, is left to the caller.
         """
         kind, self._handling = self._handling, None
         if error is None and kind in MESSAGES:
@@ -220,7 +221,7 @@ class ConsumerCore(Driver):
         self._consumer = None
 
     def _name(self) -> str:
-        """Return what the log says of the consumer: nothing secret, and nothing that would query the database."""
+        """Return a description for the log: nothing secret, and nothing that would query the database."""
         consumer = self._consumer
         if consumer is None:
             return "a consumer"
