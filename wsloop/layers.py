@@ -203,7 +203,7 @@ class ChannelLayer:
         self._change("add", group, channel)
 
     def group_discard(self, group: str, channel: str) -> None:
-        """Remove a consumer from a group; raises what :meth:`group_add` raises."""
+        """Remove a consumer from a group; raises the errors of :meth:`group_add`."""
         self._change("discard", group, channel)
 
     def _check_thread(self) -> None:

@@ -1,4 +1,4 @@
-"""A test is the client of a consumer: what it sees is what a client of the server would see, without waiting."""
+"""A test acts as the client of a consumer, and sees the same as a client of the server, without waiting."""
 
 import threading
 import time
@@ -36,7 +36,7 @@ class Ticker(WebsocketConsumer):
 
 
 class Traced(WebsocketConsumer):
-    """Writes down what it is called with, and does what it is told."""
+    """Records its calls, and carries out the commands in messages."""
 
     def __init__(self):
         self.calls = []
@@ -479,7 +479,7 @@ def test_the_client_leaves_a_handler_that_sleeps(opened):
     socket.send_to("sleep 5")
     socket.send_to("c")
     socket.disconnect(1006)
-    # What came before is handled, but nothing sleeps or sends any more.
+    # Messages from before are handled, but no handler can sleep or send any more.
     assert socket.consumer.calls == [
         "connect", "sleep 5", "a", "a is done", "send b", "sleep 5", "c", "c is done", "disconnect 1006",
     ]  # fmt: skip
@@ -667,7 +667,7 @@ def test_a_room(opened):
 
 
 def test_what_another_thread_sends(opened):
-    """As the view of a LiveServerTestCase does: it is handled when the test has its turn."""
+    """Like the view of a LiveServerTestCase: the event is handled in the next turn of the test."""
     socket = opened(Chat)
     event = {"type": "said", "text": "hello"}
     thread = threading.Thread(target=get_channel_layer().group_send, args=["lobby", event])

@@ -16,7 +16,7 @@ from wsloop.exceptions import AcceptConnection, DenyConnection, StopConsumer
 
 
 class Layer:
-    """Keeps what it is asked for."""
+    """Records the requests."""
 
     def __init__(self):
         self.asked = []
@@ -29,7 +29,7 @@ class Layer:
 
 
 def begin(consumer, **scope):
-    """Let a consumer begin; what it sends is put into ``sent``."""
+    """Begin a consumer; the events that it sends are collected in ``sent``."""
     consumer.sent = []
     known = {"query_string": b"", "user": "john", "session": {}, "url_route": {"args": (), "kwargs": {"room": "lobby"}}}
     module.begin(consumer, known | scope, consumer.sent.append, Layer(), "specific.1!1")

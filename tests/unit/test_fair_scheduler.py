@@ -38,7 +38,7 @@ def test_who_has_time_goes_on_at_once(turns, long):
 
 
 def test_when_the_slice_is_over_others_have_their_turn(turns):
-    """Timers, sockets and greenlets that stand in no line."""
+    """Timers, sockets and greenlets that are not in the queue."""
     rounds, done = [], []
 
     def busy():

@@ -1,4 +1,4 @@
-"""What the engine's own work raises is logged, with its trace, and not too often."""
+"""Exceptions of the engine's own work are logged with their traces, and not too often."""
 
 import gevent
 import pytest

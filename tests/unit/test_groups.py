@@ -1,4 +1,4 @@
-"""Who is in which group, on a real Redis: several workers in one process, each with a broker of its own."""
+"""Groups on a real Redis: several workers in one process, each with a broker of its own."""
 
 import gc
 import weakref
@@ -24,7 +24,7 @@ from wsloop.runtime.groups import LocalConsumers
 
 
 class Inbox:
-    """A consumer that keeps what is put down for it; ``room`` is how much it takes."""
+    """A consumer that records its events; ``room`` is the number that it takes."""
 
     def __init__(self, room=1000):
         self.events = []
@@ -72,14 +72,14 @@ class Worker:
 
     @property
     def counts(self):
-        """How often each channel is subscribed to, the worker's own ones left out."""
+        """The number of subscriptions of each channel, without those of the worker itself."""
         own = {self.broker._own_channel, self.broker._control_channel, self.members.channel}
         return {channel: count for channel, count in self.broker._counts.items() if channel not in own}
 
 
 @pytest.fixture
 def worker(monkeypatch):
-    """Make a worker: ``worker()``. In the end the counts of each must fit its members."""
+    """Create a worker: ``worker()``. At the end of the test its subscriptions must be those of its consumers."""
     monkeypatch.setattr("wsloop.delivery.broker.FIRST_PAUSE", 0.01)
     monkeypatch.setattr("wsloop.delivery.broker.LONGEST_PAUSE", 0.05)
     workers = []
@@ -475,7 +475,7 @@ def line():
 
 @pytest.fixture
 def round_trips(monkeypatch):
-    """How many messages went to Redis together, each time."""
+    """The number of messages in each round trip to Redis."""
     sizes = []
     original = publishing.publish_bare
     monkeypatch.setattr(
@@ -485,7 +485,7 @@ def round_trips(monkeypatch):
 
 
 def published(line, messages):
-    """Publish at the same time, and return what became of each."""
+    """Publish at the same time, and return each result or exception."""
     greenlets = [gevent.spawn(line.publish, *message) for message in messages]
     gevent.joinall(greenlets, timeout=WAIT)
     assert all(each.ready() for each in greenlets)
@@ -561,7 +561,7 @@ def test_while_redis_does_not_answer_it_is_waited_for_once(line, own_redis, faci
     assert round_trips == [MAX_EVENTS], "the others fail with it, instead of one batch after the other"
 
 
-# A line that breaks.
+# A broken connection to Redis.
 
 
 def test_members_are_told_once_when_the_line_stands_again(worker, own_redis, facility):
@@ -575,9 +575,9 @@ def test_members_are_told_once_when_the_line_stands_again(worker, own_redis, fac
     here.members.leave(gone.channel_name)
     for times in (1, 2):
         own_redis.kill()
-        wait_until(lambda: here.broker._down, what="the broken line")
+        wait_until(lambda: here.broker._down, what="the broken connection")
         own_redis.start()
-        wait_until(lambda times=times: two.resumes == times, what="the word that it stands again")
+        wait_until(lambda times=times: two.resumes == times, what="resumed()")
         assert one.resumes == times
     assert gone.resumes == 0
     here.layer.group_send(facility, event(1))
@@ -597,9 +597,9 @@ def test_when_they_are_told_nothing_is_missed_from_then_on(worker, own_redis, fa
 
     one.resumed = resumed
     own_redis.kill()
-    wait_until(lambda: here.broker._down, what="the broken line")
+    wait_until(lambda: here.broker._down, what="the broken connection")
     own_redis.start()
-    wait_until(lambda: listening, what="the word that it stands again")
+    wait_until(lambda: listening, what="resumed()")
     assert [count for _, count in listening] == [1] * 20
 
 
@@ -639,7 +639,7 @@ def test_a_redis_cluster(worker, shell, use_redis, with_settings):
         cluster.close()
 
 
-# What is kept.
+# Memory.
 
 
 def test_nothing_is_kept_of_who_has_left(worker, shell, shared_redis, facility):

@@ -1,4 +1,4 @@
-"""The side of the channel layer that sends, on a real Redis: what may be sent, to whom, and what is told of it."""
+"""The sending side of the channel layer, on a real Redis: valid messages and names, and errors."""
 
 import collections
 import datetime
@@ -352,7 +352,7 @@ def test_what_is_wrong_is_refused_for_them_too(shell):
 
 
 def test_one_of_this_process_that_has_ended_is_a_member_of_nothing(shell, nowhere):
-    """And needs no Redis to be asked."""
+    """Redis is not needed for it."""
     shell.local = Local()
     shell.group_add("group", NAME)
     shell.group_discard("group", NAME)
@@ -373,7 +373,7 @@ def test_without_redis_it_is_an_error_of_redis(shell, nowhere):
 
 
 class Worker:
-    """What answers, or does not, on a worker's channel."""
+    """A worker that replies to requests, or does not."""
 
     def __init__(self, heard):
         self.heard, self.requests = heard, Queue()

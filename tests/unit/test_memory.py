@@ -8,7 +8,7 @@ from wsloop.exceptions import ChannelFull, MessageTooLarge
 from wsloop.testing.memory import forget, own, use
 
 
-class Member:
+class Consumer:
     """A consumer that has room for two events, and keeps them."""
 
     def __init__(self, memory):
@@ -35,7 +35,7 @@ def memory():
 
 
 def test_groups(memory, layer):
-    first, second = Member(memory), Member(memory)
+    first, second = Consumer(memory), Consumer(memory)
     for member in (first, second, first):
         layer.group_add("lobby", member.channel_name)
     layer.group_send("lobby", {"type": "said", "text": ("a", b"b", 1)})
@@ -48,7 +48,7 @@ def test_groups(memory, layer):
 
 
 def test_one_consumer(memory, layer):
-    member, other = Member(memory), Member(memory)
+    member, other = Consumer(memory), Consumer(memory)
     layer.send(member.channel_name, {"type": "a"})
     layer.send(member.channel_name, {"type": "b"})
     with pytest.raises(ChannelFull):
@@ -57,7 +57,7 @@ def test_one_consumer(memory, layer):
 
 
 def test_a_group_does_not_mind_who_has_no_room(memory, layer):
-    full, member = Member(memory), Member(memory)
+    full, member = Consumer(memory), Consumer(memory)
     for each in (full, member):
         layer.group_add("lobby", each.channel_name)
     full.events = [None, None]
@@ -66,7 +66,7 @@ def test_a_group_does_not_mind_who_has_no_room(memory, layer):
 
 
 def test_who_has_left_is_in_nothing(memory, layer):
-    member = Member(memory)
+    member = Consumer(memory)
     layer.group_add("lobby", member.channel_name)
     memory.leave(member.channel_name)
     layer.group_send("lobby", {"type": "said"})
@@ -95,7 +95,7 @@ def test_who_has_left_is_in_nothing(memory, layer):
 )
 def test_the_same_is_refused(memory, layer, call, error):
     with pytest.raises(error):
-        call(layer, Member(memory).channel_name)
+        call(layer, Consumer(memory).channel_name)
 
 
 def test_whoever_uses_it_shares_it(layer):

@@ -23,7 +23,7 @@ from wsloop.testing.recorder import Recorder, record
 
 @pytest.fixture(autouse=True)
 def no_redis(with_settings):
-    """Whoever tries to reach Redis fails."""
+    """Redis cannot be reached."""
     pool.forget()
     with_settings(WS4REDIS_CONNECTION={"unix_socket_path": "/nowhere/redis.sock"})
     yield
@@ -332,7 +332,7 @@ def test_a_failure_tells_of_what_waits_for_a_commit(recorder, database):
 
 
 def run(case):
-    """Run a test case and return what went wrong: pairs of test and words."""
+    """Run a test case and return the failures: pairs of test and text."""
     result = unittest.TestResult()
     unittest.defaultTestLoader.loadTestsFromTestCase(case).run(result)
     assert result.testsRun
@@ -421,7 +421,7 @@ def test_consumers_publish_too(recorder):
 
 
 def test_the_recorder_takes_the_place_of_what_there_is():
-    """What the record replaces must be there under these names, with these arguments."""
+    """The functions that the recorder replaces exist under these names, with these arguments."""
     for name in ("publish", "last_messages", "latest", "read"):
         theirs = inspect.signature(getattr(publisher, name)).parameters
         ours = inspect.signature(getattr(Recorder(), name)).parameters

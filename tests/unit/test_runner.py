@@ -1,4 +1,4 @@
-"""Consumers on real connections: one handler at a time, every way a socket can end, and what waits meanwhile."""
+"""Consumers on real connections: one handler at a time, every way a socket can end, and the bounds of the inbox."""
 
 import asyncio
 import contextlib
@@ -50,7 +50,7 @@ LONG = 3600  # seconds that a handler would wait if nothing ended it
 
 
 class Recorded(WebsocketConsumer):
-    """Does what the test gives it for each handler, ``Recorded(receive=…)``, and keeps what it is called with."""
+    """Calls a function of the test for each handler, ``Recorded(receive=…)``, and records the calls."""
 
     def __init__(self, **handlers):
         self.handlers = handlers
@@ -94,7 +94,7 @@ class Recorded(WebsocketConsumer):
 
 
 class Told(Recorded):
-    """Has the methods that are called for what the engine itself tells."""
+    """Has the methods for the events of the engine itself."""
 
     def channel_layer_resumed(self, event):
         self.call("resumed", event)
@@ -104,7 +104,7 @@ class Told(Recorded):
 
 
 class World:
-    """What the engine has: hub, broker, members and consumers."""
+    """The parts of the engine that a consumer needs."""
 
     def __init__(self, pair):
         self.hub = Hub(left=lambda connection: None)
@@ -196,7 +196,7 @@ def text(*texts):
 
 
 def closing(opened):
-    """Return the code of the server's close frame, behind which nothing but the end comes once it is answered."""
+    """Return the code of the server's close frame, after which only the end of the stream follows."""
     while (frame := opened.peer.frame()).opcode is not Opcode.CLOSE:
         pass
     opened.peer.send(masked(Opcode.CLOSE, frame.data))
@@ -311,14 +311,14 @@ def test_connect_comes_first_and_what_the_client_sends_meanwhile_waits(world):
 
 
 def work(seconds=0.001):
-    """Compute, so that nobody else gets a turn meanwhile."""
+    """Compute, without giving another greenlet a turn."""
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         pass
 
 
 def test_many_events_at_once_give_others_their_turn(world):
-    """Another socket's message is read and handled before they are through."""
+    """A message of another socket is read and handled before all of them are."""
     seen = []
 
     def happened(consumer, number):
@@ -566,7 +566,7 @@ def test_disconnect_is_not_called_where_connect_was_not(world):
     assert consumer.calls == []
 
 
-# Every way in which a socket can end: disconnect() comes once, last, with its code.
+# Every way in which a socket can end: disconnect() is called once, last, with its code.
 
 
 def drop(opened):
@@ -713,7 +713,7 @@ def test_what_the_client_sent_before_it_left_is_handled_before(world):
     opened = world.open(consumer)
     opened.peer.send(text("one", "two", "three"), close_frame(1000))
     opened.peer.close()
-    wait_until(lambda: opened.runner._state is State.LEFT, what="the end of the line")
+    wait_until(lambda: opened.runner._state is State.LEFT, what="the end of the connection")
     go_on.set()
     assert consumer.ended() == 1000
     assert consumer.got("receive") == ["one", "two", "three"]
@@ -735,7 +735,7 @@ def test_events_of_others_are_not_handled_when_the_client_has_left(world):
     wait_until(lambda: consumer.got("receive"), what="the handler")
     world.send(opened.name, 1)
     opened.peer.close()
-    wait_until(lambda: opened.runner._state is State.LEFT, what="the end of the line")
+    wait_until(lambda: opened.runner._state is State.LEFT, what="the end of the connection")
     world.send(opened.name, 2)
     go_on.set()
     assert consumer.ended() == 1006
@@ -768,7 +768,7 @@ def test_when_the_worker_ends_it_waits_for_handlers_but_not_for_ever(world):
 
 
 def test_when_the_worker_ends_a_handler_is_ended_in_time_for_its_disconnect(world):
-    """Wherever it waits; HANDLER_TIMEOUT would be too late."""
+    """In any place; HANDLER_TIMEOUT would be too late."""
     raised, slept = [], []
 
     def receive(consumer, message):
@@ -848,13 +848,13 @@ def test_a_handshake_that_the_end_of_the_worker_interrupts_may_be_tried_again(wo
 
 
 def test_the_code_is_a_plain_number(world):
-    """``str()`` of one of the library's has its name in it, with Python 3.10."""
+    """``str()`` of a code of the library contains its name, with Python 3.10."""
     consumer = Recorded()
     world.open(consumer).peer.close()
     assert type(consumer.ended()) is int
 
 
-# Handlers that go on although their client has left.
+# Handlers that go on without their client.
 
 
 @pytest.fixture
@@ -864,7 +864,7 @@ def short(with_settings):
 
 
 def test_a_handler_that_sleeps_is_ended_at_once(world):
-    """Long before HANDLER_TIMEOUT; ``except Exception`` does not keep it."""
+    """Long before HANDLER_TIMEOUT; ``except Exception`` does not catch it."""
     swallowed = []
 
     def loop(consumer, message):
@@ -899,7 +899,7 @@ def test_send_raises_disconnected_when_the_client_has_left(world):
     opened.peer.text("go")
     wait_until(lambda: consumer.got("receive"), what="the handler")
     opened.peer.close()
-    wait_until(lambda: opened.runner._state is State.LEFT, what="the end of the line")
+    wait_until(lambda: opened.runner._state is State.LEFT, what="the end of the connection")
     go_on.set()
     assert consumer.ended() == 1006
     assert raised == ["Disconnected"]
@@ -929,7 +929,7 @@ def test_a_handler_of_another_consumer_is_not_ended_by_sending_to_one_that_has_l
     at_gone.peer.text("work")
     wait_until(lambda: gone.got("receive"), what="the handler")
     at_gone.peer.close()
-    wait_until(lambda: at_gone.runner._state is State.LEFT, what="the end of the line")
+    wait_until(lambda: at_gone.runner._state is State.LEFT, what="the end of the connection")
 
     def receive(consumer, message):
         gone.send(message)
@@ -976,7 +976,7 @@ def test_a_loop_that_ignores_that_the_client_has_left_lets_others_go_on(world):
     ],
 )
 def test_a_thread_of_the_operating_system_is_told_to_leave_it_to_the_handler(world, use):
-    """It would begin a greenlet that never runs."""
+    """It would start a greenlet that never runs."""
     consumer = Recorded(receive=lambda consumer, message: consumer.send(message))
     opened = world.open(consumer)
     pool = ThreadPool(1)
@@ -1144,7 +1144,7 @@ def test_a_greenlet_that_is_killed_between_two_handlers_is_replaced(world, monke
     assert consumer.ended() == 1006
 
 
-# What waits: the messages of the client.
+# The inbox: messages of the client.
 
 
 def test_a_client_that_sends_faster_than_it_is_handled_is_not_read(world):
@@ -1257,7 +1257,7 @@ def test_a_consumer_that_closes_with_a_full_inbox_leaves_nothing_held(world):
     wait_until(lambda: not len(world.hub), what="the end of the connection")
 
 
-# What waits: what is sent.
+# Output to the client.
 
 
 def test_a_loop_that_sends_waits_for_a_client_that_does_not_read(world, reached):
@@ -1271,7 +1271,7 @@ def test_a_loop_that_sends_waits_for_a_client_that_does_not_read(world, reached)
     consumer = Recorded(receive=flood)
     opened = world.open(consumer, max_queued_bytes=100_000, send_buffer=4096)
     opened.peer.text("go")
-    wait_until(lambda: opened.runner._blocked_sends, what="a full line")
+    wait_until(lambda: opened.runner._blocked_sends, what="a full send buffer")
     turn(20)
     assert len(sent) < 30
     assert opened.connection.queued_bytes <= 50_000
@@ -1299,7 +1299,7 @@ def test_threads_that_send_together_wait_for_each_other(world, reached):
 
     opened = world.open(Recorded(receive=flood), max_queued_bytes=100_000, send_buffer=4096)
     opened.peer.text("go")
-    wait_until(lambda: opened.runner._blocked_sends, what="a full line")
+    wait_until(lambda: opened.runner._blocked_sends, what="a full send buffer")
     turn(20)
     assert opened.peer.messages(21) == [bytes(40_000)] * 20 + ["end"]
     assert reached("MAX_QUEUED_BYTES") == 0
@@ -1319,7 +1319,7 @@ def test_a_client_that_leaves_while_a_consumer_waits_for_it_ends_the_wait(world)
     consumer = Recorded(receive=flood)
     opened = world.open(consumer, max_queued_bytes=100_000, send_buffer=4096)
     opened.peer.text("go")
-    wait_until(lambda: opened.runner._blocked_sends, what="a full line")
+    wait_until(lambda: opened.runner._blocked_sends, what="a full send buffer")
     opened.peer.close()
     assert consumer.ended() == 1006
     assert raised == [Disconnected]
@@ -1356,7 +1356,7 @@ def test_what_cannot_be_sent_is_refused_without_a_trace_on_the_line(world):
     assert errors == [TypeError, TypeError, TypeError, ValueError]
 
 
-# What waits: what the channel layer brings.
+# The inbox: events of the channel layer.
 
 
 @pytest.fixture
@@ -1386,7 +1386,7 @@ def test_only_so_many_events_wait_and_who_sends_more_is_told(world, small, dropp
 
 @pytest.fixture
 def full(world, small, shared_redis, redis_client):
-    """Fill a consumer from elsewhere while its first handler runs; returns it, who sends, and whether that is noted."""
+    """Fill a consumer from another process; returns its socket, the sending layer, and whether Redis has the note."""
 
     def fill(consumer):
         elsewhere = layers.ChannelLayer()
@@ -1483,7 +1483,7 @@ def test_one_that_waits_for_its_client_and_is_flooded_is_closed_as_too_slow(worl
     consumer = Recorded(receive=flood)
     opened = world.open(consumer, max_queued_bytes=100_000, send_buffer=4096)
     opened.peer.text("go")
-    wait_until(lambda: opened.runner._blocked_sends, what="a full line")
+    wait_until(lambda: opened.runner._blocked_sends, what="a full send buffer")
     for number in range(10):
         world.send(opened.name, number)
     assert opened.connection.open
@@ -1592,7 +1592,7 @@ def test_an_event_for_a_group_reaches_all_of_it_the_sender_included(world, share
 
 
 def test_each_member_gets_an_event_of_its_own(world, shared_redis, facility):
-    """What one does to it is no business of the others."""
+    """One that changes it changes nothing for the others."""
     seen = []
 
     class Careless(Recorded):
@@ -1622,7 +1622,7 @@ def test_a_consumer_that_ends_while_it_joins_a_group_leaves_no_subscription(worl
     opened.peer.text("go")
     gate.wait_for(1)
     opened.peer.close()
-    wait_until(lambda: opened.runner._state is State.LEFT, what="the end of the line")
+    wait_until(lambda: opened.runner._state is State.LEFT, what="the end of the connection")
     gate.hold()
     gate.let_through()
     assert consumer.ended() == 1006
@@ -1652,9 +1652,9 @@ def test_consumers_are_told_when_a_broken_subscription_stands_again(world, own_r
         world.open(consumer)
     assert member.got("resumed") == []
     own_redis.kill()
-    wait_until(lambda: world.broker._down, what="the broken line")
+    wait_until(lambda: world.broker._down, what="the broken connection")
     own_redis.start()
-    wait_until(lambda: member.got("resumed"), what="the word that it stands again")
+    wait_until(lambda: member.got("resumed"), what="resumed()")
     assert member.got("resumed") == [{"type": "channel_layer.resumed"}]
     assert deaf.calls == [("connect",)]
     world.layer.group_send(facility, {"type": "happened", "number": 1})
@@ -1669,13 +1669,13 @@ def test_one_that_is_in_no_group_is_told_too_for_it_may_have_been_sent_to(world,
     turn(10)
     assert consumer.calls == [("connect",)]
     own_redis.kill()
-    wait_until(lambda: world.broker._down, what="the broken line")
+    wait_until(lambda: world.broker._down, what="the broken connection")
     own_redis.start()
-    wait_until(lambda: consumer.got("resumed"), what="the word that it stands again")
+    wait_until(lambda: consumer.got("resumed"), what="resumed()")
 
 
 def test_nothing_is_told_before_connect(world, gate, facility):
-    """The line comes back while a new one waits for it."""
+    """The subscription is resumed while a new consumer waits for it."""
     world.broker.ready()
     consumer = Told()
     gate.hold("SUBSCRIBE")
@@ -1710,7 +1710,7 @@ def test_who_cannot_watch_presence_is_refused_and_not_asked(world, use_redis, tm
     assert consumer.calls == []
 
 
-# All of it at once.
+# Everything at once.
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -1783,7 +1783,7 @@ def test_after_any_churn_nothing_is_left_and_each_has_ended_once(world, own_redi
         assert not asked or consumer.calls[-1][0] == "disconnect"
 
 
-# What is kept.
+# Memory and database connections.
 
 
 class Weak(Recorded):
@@ -1868,7 +1868,7 @@ def test_database_connections_are_given_back_after_each_handler(world, database)
     assert [each.connection for each in used] == [None] * 4
 
 
-# For whom it counts.
+# Limits of the visitor.
 
 
 @pytest.fixture
@@ -1888,7 +1888,7 @@ def test_a_socket_that_has_ended_counts_until_its_handlers_have(world, two):
         opened.peer.text("go")
         wait_until(lambda consumer=consumer: consumer.got("receive"), what="the handler")
         opened.peer.close()
-        wait_until(lambda opened=opened: not len(world.hub), what="the end of the line")
+        wait_until(lambda opened=opened: not len(world.hub), what="the end of the connection")
     assert not room()
     assert world.hub.admission.exceeded_limit(Visitor(user=2)) is None
     go_on.set()
@@ -1915,7 +1915,7 @@ def test_so_does_a_handshake_that_was_called_off(world, two):
     wait_until(world.nothing_is_left, what="the end")
 
 
-# What the log says.
+# The log.
 
 
 def test_the_log_names_consumer_path_and_user_and_shows_the_trace_once(world, caplog):

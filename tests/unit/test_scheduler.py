@@ -24,7 +24,7 @@ def scheduler():
 
 @pytest.fixture
 def start(scheduler):
-    """Start a function; what is returned has the one error, or None, that it has ended with."""
+    """Start a function; returns its handler, and a list that gets its exception or None at the end."""
 
     def start(function, **options):
         ended = []
@@ -75,7 +75,7 @@ def test_gevent_s_sleep_is_the_same(scheduler, start):
 
 
 def test_what_another_greenlet_sleeps_is_real(scheduler, start):
-    """A handler that really blocks lets others run, whose sleep is as ever."""
+    """A handler that really blocks lets other greenlets run, and their sleep is real."""
     slept = []
 
     def other():

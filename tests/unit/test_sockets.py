@@ -1,4 +1,4 @@
-"""A consumer is called with the same under test as on a real connection: each play is given by both, and compared."""
+"""A consumer gets the same calls under test as on a real connection: each script runs on both, and is compared."""
 
 import time
 
@@ -26,7 +26,7 @@ BEGIN = "sleep 0.05"  # so that the messages behind it wait, on both sides
 
 
 class Actor(WebsocketConsumer):
-    """Does what messages say, and writes down what it is called with and what it gets by it."""
+    """Carries out the commands in messages, and records its calls and the exceptions."""
 
     def __init__(self, connect=None):
         self.calls = []

@@ -1,4 +1,4 @@
-"""What sites use of ``wsloop.testing``, in processes as theirs are: not patched by gevent, and without Redis."""
+"""``wsloop.testing`` in a process like those of sites: not patched by gevent, and without Redis."""
 
 import os
 import re
@@ -68,7 +68,7 @@ def test_the_plugin_is_loaded_before_django_is_set_up():
 
 
 def test_the_tests_of_this_package_pass_in_a_plain_process(tmp_path):
-    """All that is promised of communicators and notifications holds where threads are threads."""
+    """The tests of communicators and notifications pass without gevent, too."""
     (tmp_path / "conftest.py").write_text(CONFTEST)
     for name in ("test_communicator.py", "test_notifications.py"):
         (tmp_path / name).write_text((ROOT / "tests/unit" / name).read_text())

@@ -33,7 +33,7 @@ def check_close(code: Any, reason: Any) -> None:
     """Check that code and reason fit into a close frame (RFC 6455, section 7.4).
 
     Raises:
-        ValueError: if they do not; it says what does.
+        ValueError: if they do not.
     """
     try:
         Close(int.__index__(code), reason).check()

@@ -1,9 +1,9 @@
 """The rules for one consumer: with which event it is called next, and what follows from what it does and raises. All of
 them are in this module, which is a little longer than others for that reason.
 
-How it works. What happens to the socket, and what the channel layer brings, goes into the inbox. A subclass takes out
-one event after the other, calls the consumer with it, and reports how that ended. :mod:`wsloop.runtime.state` has the
-table of the states and of what is allowed in each.
+How it works. What happens to the socket, and events of the channel layer, go into the inbox. A subclass takes out one
+event after the other, calls the consumer with it, and reports how that ended. :mod:`wsloop.runtime.state` has the table
+of the states and their transitions.
 
 The first event is ``websocket.connect``, and no other follows if the client has left before it. The last one is
 ``websocket.disconnect``, once, behind all that the client sent before it left; those messages have HANDLER_TIMEOUT
@@ -35,7 +35,7 @@ from wsloop.runtime.state import State
 
 logger = logging.getLogger("wsloop.runner")
 
-NEVER, OVER = float("inf"), float("-inf")  # deadlines: there is none, and it has passed at any time
+NEVER, OVER = float("inf"), float("-inf")  # deadlines that have not passed, and have passed, at any time
 
 
 class ConsumerCore(Driver):

@@ -1,4 +1,4 @@
-"""The consumers of this worker, and the groups they are in: who gets what arrives from Redis.
+"""The consumers of this worker, and their groups: delivers the events that arrive from Redis.
 
 How it works. A group is a Redis channel, to which the broker subscribes for the first of its consumers in this worker.
 An event that arrives on it is put into the inbox of each of them; an event on the worker's own channel into the inbox
@@ -131,7 +131,7 @@ class LocalConsumers:
             self.unsubscribe(consumer, layers.group_channel(group))
 
     def subscribe(self, consumer: LocalConsumer, channel: bytes) -> None:
-        """Deliver what is published on a Redis channel to a consumer; raises what :meth:`add` raises."""
+        """Deliver messages of a Redis channel to a consumer; raises the errors of :meth:`add`."""
         if channel in consumer.subscriptions:
             return
         try:

@@ -1,4 +1,4 @@
-"""The inbox of a consumer: what waits for its handlers, within bounds, and the event that each entry becomes.
+"""The inbox of a consumer: the bounded queue of its messages and events, and the conversion of entries to events.
 
 Messages of the client and events of the channel layer wait in one queue, in the order in which they arrived, and are
 bounded apart from each other: neither takes the other's room. This module must not know gevent, sockets or Redis.
