@@ -30,6 +30,9 @@ class Consumers:
     def leave(self, channel):
         self.names.remove(channel)
 
+    def check_thread(self):
+        pass
+
 
 class Consumer(WebsocketConsumer):
     """Does what the test gives it, ``Consumer(receive=…)``, and keeps what it is called with."""
@@ -137,7 +140,7 @@ class Plain(ConsumerCore):
         self.asked.append(("report", event["type"], type(error)))
 
     def _release(self):
-        self.registry.leave(self.channel_name)
+        assert self.registry.names == set()
 
 
 def raising(error):

@@ -58,6 +58,7 @@ class ConsumerCore(Driver):
         "_ends_at",
         "_handling",
         "_inbox",
+        "_registry",
         "_state",
         "_stopped",
         "channel_name",
@@ -75,6 +76,7 @@ class ConsumerCore(Driver):
         # When handlers that go on without their client must end, see _now(). NEVER: the client is there. OVER: they
         # have been ended once already, or must end immediately.
         self._ends_at = NEVER
+        self._registry = registry
         self.channel_name = registry.enter(self)
         try:
             begin(consumer, scope, self._do, layers.get_channel_layer(), self.channel_name)
@@ -217,6 +219,7 @@ class ConsumerCore(Driver):
         """Release everything: the consumer is not called again."""
         self._state = State.LEFT
         self._inbox.clear()
+        self._registry.leave(self.channel_name)
         self._release()
         self._consumer = None
 
@@ -235,9 +238,10 @@ class ConsumerCore(Driver):
 
         Raises:
             TypeError, ValueError: if the event is not valid, see :func:`check_sent`.
-            RuntimeError: if it is not allowed in this state.
+            RuntimeError: if it is not allowed in this state, or in this thread.
             Disconnected: if the client has left.
         """
+        self._registry.check_thread()
         consumer = self._consumer
         check_sent(event, () if consumer is None else consumer.scope["subprotocols"])
         kind = event["type"]
@@ -260,11 +264,11 @@ class ConsumerCore(Driver):
         return self._open(subprotocol)
 
     def _send(self, payload: bytes, text: bool) -> Any:
+        if self._state is State.OPEN:
+            return self._transmit(payload, text)
         if self._client_gone:
             return self._stop_caller()
-        if self._state is not State.OPEN:
-            raise RuntimeError("send() comes after accept()")
-        return self._transmit(payload, text)
+        raise RuntimeError("send() comes after accept()")
 
     def _close(self, code: int, reason: str = "") -> None:
         self._stopped = True

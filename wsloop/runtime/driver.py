@@ -22,6 +22,9 @@ class Registry(Protocol):
     def leave(self, channel: str) -> None:
         """Remove the consumer with this channel."""
 
+    def check_thread(self) -> None:
+        """Raise RuntimeError in a thread that must not use the consumers."""
+
 
 class Driver(abc.ABC):
     """Runs the handlers of one consumer; :class:`wsloop.runtime.core.ConsumerCore` calls it.
@@ -82,7 +85,7 @@ class Driver(abc.ABC):
 
     @abc.abstractmethod
     def _release(self) -> None:
-        """Leave the registry, and let go of everything else."""
+        """Release everything: the consumer has ended, and has left the registry."""
 
 
 __all__ = ["Driver", "Registry"]

@@ -156,18 +156,6 @@ class GreenletHandlers(ConsumerCore):
             timer.stop()
             timer.close()
 
-    # In the greenlet of the consumer, or in one that it has spawned.
-
-    def _do(self, event: Event) -> None:
-        self._runtime.local_consumers.check_thread()
-        super()._do(event)
-
-    def _count_sent(self) -> None:
-        """Give other consumers their turn after some messages: the client may read as fast as the handler sends."""
-        self._sent += 1
-        if not self._sent % TURN:
-            self._runtime.scheduler.yield_turn()
-
     def _stop_caller(self) -> None:
         if getattr(gevent.getcurrent(), "runner", self) is self:
             gevent.sleep(BREATH)  # one that goes on nevertheless must not keep the others waiting
@@ -179,4 +167,4 @@ def _sleeps(greenlet: Any) -> bool:
     return greenlet.gr_frame is not None and greenlet.gr_frame.f_code is SLEEP
 
 
-__all__ = ["GreenletHandlers"]
+__all__ = ["TURN", "GreenletHandlers"]

@@ -20,7 +20,7 @@ from wsloop.consumers import SyncConsumer
 from wsloop.exceptions import Disconnected
 from wsloop.protocol.close_codes import ABNORMAL, TOO_SLOW
 from wsloop.protocol.consumer_events import handler_name
-from wsloop.runtime.handlers import GreenletHandlers
+from wsloop.runtime.handlers import TURN, GreenletHandlers
 from wsloop.runtime.inbox import BYTES, CONNECT, EVENT, MAX_MESSAGES, PRESENCE_CHANGED, RESUMED, TEXT
 from wsloop.runtime.state import State
 from wsloop.runtime.worker import ConsumerRuntime
@@ -173,7 +173,6 @@ class Runner(GreenletHandlers):
 
     def _release(self) -> None:
         self._runtime.remove_full(self)
-        self._runtime.local_consumers.leave(self.channel_name)
         self._connection = None
         seat, self._seat = self._seat, None
         if seat is not None:
@@ -206,7 +205,9 @@ class Runner(GreenletHandlers):
             self._stop_caller()
             return
         self._runtime.hub.enqueue(connection, frame)
-        self._count_sent()
+        self._sent += 1
+        if not self._sent % TURN:  # the client may read as fast as the handler sends
+            self._runtime.scheduler.yield_turn()
 
     def _wait_for_reader(self, connection: Connection) -> None:
         """Return when the client has read its output, or has not read anything for PING_TIMEOUT seconds."""

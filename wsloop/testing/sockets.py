@@ -49,7 +49,6 @@ class Socket(ConsumerCore):
         self.output: collections.deque[Event] = collections.deque()
         self.answer: tuple[bool, str | int | None] | None = None
         self.ended = False
-        self._memory = memory
         self._scheduler = memory.scheduler
         self._when_ended = ended
         self._code = 0
@@ -166,7 +165,6 @@ class Socket(ConsumerCore):
         super()._leave(code)
 
     def _release(self) -> None:
-        self._memory.leave(self.channel_name)
         self.ended = True
         self._when_ended()
 
