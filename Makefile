@@ -76,7 +76,7 @@ bench-attacks: install ## what hostile clients can do, beside a neighbour (docs/
 	@$(PYTHON) project/install.py --other-uwsgi=optional $(VENV)-uwsgi requirements.txt
 	@$(VENV)/bin/python -m bench --attacks $(BENCH)
 
-# The failing network and the clients of wsloop.v1 are those of the tests. For the peers Node with npm is wanted.
+# Needs websocket-client, which the tests bring, and for the peers Node with npm.
 bench-drops: dev ## networks that drop again and again: what arrives, beside others (docs/reference/drops.rst)
 	@$(VENV)/bin/python -m bench --drops $(BENCH)
 

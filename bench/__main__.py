@@ -26,19 +26,19 @@ from pathlib import Path
 import msgpack
 
 from bench import report, siege
-from bench.attacks import ATTACKS, Attack, Target
 from bench.clients import Redis, Sockets, Stalled, batches, frame, messages, request
 from bench.servers import (
     BareWorker,
+    MeasuredRedis,
     Peers,
-    Process,
-    RedisServer,
+    Server,
     Worker,
-    as_in_uwsgi_ini,
     bare_uwsgi,
-    free_port,
     signed_in,
 )
+from testbed.attacks import ATTACKS, Attack, Target
+from testbed.processes import free_port
+from testbed.uwsgi import as_in_uwsgi_ini
 
 FOUR_AUDIENCES = "/ws/bench?subscribe-broadcast&subscribe-user&subscribe-group&subscribe-session"
 BROADCAST = "/ws/bench?subscribe-broadcast"
@@ -99,7 +99,7 @@ def raise_limit(wanted: int) -> int:
 
 
 def idle_sockets(
-    redis: RedisServer,
+    redis: MeasuredRedis,
     directory: Path,
     handshakes: Sequence[bytes],
     sizes: Sequence[int],
@@ -184,7 +184,7 @@ def deliveries(
 
 
 def through_redis(
-    server: Process, path: str, redis: RedisServer, channel: str, payloads: Sequence[bytes], scale: Scale
+    server: Server, path: str, redis: MeasuredRedis, channel: str, payloads: Sequence[bytes], scale: Scale
 ) -> dict[str, float]:
     """Measure a server that hands on what is published in ``channel`` to the WebSockets of ``path``."""
     sockets = Sockets(server.address)
@@ -205,7 +205,7 @@ def plain_loop(directory: Path, word: str, scale: Scale) -> dict[str, float]:
     """Measure one process that only writes, ``each`` message for itself or ``joined``."""
     port = free_port()
     command = [sys.executable, "-m", "bench.peers.plain_loop", str(port)]
-    with Process(command, directory / f"{port}.log", port=port) as server:
+    with Server(command, directory / f"{port}.log", port=port) as server:
         server.tell(f"accept {scale.listeners}")
         sockets = Sockets(server.address)
         sockets.open(request("/") for _ in range(scale.listeners))
@@ -217,7 +217,7 @@ def plain_loop(directory: Path, word: str, scale: Scale) -> dict[str, float]:
 
 
 def peers(
-    environment: Peers, redis: RedisServer, directory: Path, scale: Scale
+    environment: Peers, redis: MeasuredRedis, directory: Path, scale: Scale
 ) -> Iterator[tuple[str, dict[str, float] | str]]:
     """Measure the peers, each in one process; instead of figures, why one cannot be."""
     payloads = messages(BURST, SIZE)
@@ -239,7 +239,7 @@ def peers(
         env = os.environ | {"BENCH_REDIS_PORT": str(redis.port)}
         say(f"deliveries: {name}")
         try:
-            with Process([str(environment.python), *words], directory / f"{port}.log", env, port) as server:
+            with Server([str(environment.python), *words], directory / f"{port}.log", env, port) as server:
                 yield name, through_redis(server, "/ws/bench", redis, channel, published, scale)
         except (RuntimeError, OSError, Stalled) as exc:
             yield name, f"not measured, {exc}"
@@ -248,7 +248,7 @@ def peers(
 # Leaks.
 
 
-def leaks(redis: RedisServer, directory: Path, scale: Scale) -> Iterator[dict[str, float]]:
+def leaks(redis: MeasuredRedis, directory: Path, scale: Scale) -> Iterator[dict[str, float]]:
     """Connect and disconnect over and over; return what one worker holds, after each step and when it has ended."""
     say(f"making {scale.step // 2} users, each with a session")
     keys = signed_in(directory, redis.port, scale.step // 2)
@@ -301,7 +301,7 @@ def leaked(rows: Sequence[dict[str, float]]) -> list[str]:
 
 
 def attacks(
-    redis: RedisServer, directory: Path, chosen: Sequence[Attack], bare: Path | None, quick: bool
+    redis: MeasuredRedis, directory: Path, chosen: Sequence[Attack], bare: Path | None, quick: bool
 ) -> Iterator[tuple[Attack, dict[str, siege.Outcome]]]:
     """Run each attack on the engine and, if there is a uWSGI at ``bare``, on the echo of its own API."""
     (session,) = signed_in(directory, redis.port, 1)
@@ -314,8 +314,8 @@ def attacks(
             options = ["--http", f"127.0.0.1:{router}", "--http-websockets", "--socket", f"127.0.0.1:{behind}"]
             options += ["--http-to", f"127.0.0.1:{behind}"]
             options += as_in_uwsgi_ini("buffer-size", "http-timeout", "http-headers-timeout", "http-buffer-size")
-            server: Process
-            if name == "wsloop":
+            server: Server
+            if bare is None or name == "wsloop":
                 server = Worker(directory, redis.port, options=[*options, *as_in_uwsgi_ini("log-format")])
             else:
                 server = BareWorker(directory, bare, options)
@@ -330,7 +330,7 @@ def attacks(
 # All together.
 
 
-def measure_all(redis: RedisServer, directory: Path, scale: Scale, limit: int, with_peers: bool) -> report.Results:
+def measure_all(redis: MeasuredRedis, directory: Path, scale: Scale, limit: int, with_peers: bool) -> report.Results:
     """Do all measurements but that of leaks."""
     results = report.Results()
     too_many = [size for size in {*scale.signed_in, *scale.bare} if size + 100 > limit]
@@ -403,7 +403,7 @@ def main() -> None:
     directory = Path(tempfile.mkdtemp(prefix="bench-"))
     failed = []
     try:
-        with RedisServer(directory) as redis:
+        with MeasuredRedis() as redis:
             if options.leaks:
                 rows = list(leaks(redis, directory, scale))
                 section, text, failed = "leaks", report.leaks_section(rows), leaked(rows)
@@ -415,7 +415,7 @@ def main() -> None:
                 section, text = "attacks", report.attacks_section(siege_rows)
                 failed = [attack.words for attack, each in siege_rows if not each["wsloop"].survived]
             elif options.drops:
-                from bench import drops  # needs what the tests need, the other measurements do not
+                from bench import drops  # needs websocket-client, which the other measurements do not
 
                 plan = drops.QUICK if options.quick else drops.Plan()
                 accounts, peers_versions = drops.measure_all(redis, directory, plan, say)

@@ -13,13 +13,12 @@ from django.core.management import call_command
 
 def make(count):
     """Create ``count`` signed-in users of the group ``chatters`` and return their session keys."""
-    from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
-    from django.contrib.auth.models import Group
+    from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+    from django.contrib.auth.models import Group, User
     from django.contrib.sessions.backends.db import SessionStore
     from django.contrib.sessions.models import Session
     from django.utils import timezone
 
-    User = get_user_model()
     group, _ = Group.objects.get_or_create(name="chatters")
     users = User.objects.bulk_create(
         [User(username=f"user{number:05}", password=f"!{number}") for number in range(count)], batch_size=500
@@ -37,7 +36,7 @@ def make(count):
             HASH_SESSION_KEY: user.get_session_auth_hash(),
             "ws4redis:memberof": [group.name],
         }
-        key = store._get_new_session_key()
+        key = store._get_new_session_key()  # type: ignore[attr-defined] # as its save() does
         sessions.append(Session(session_key=key, session_data=store.encode(data), expire_date=expires))
     Session.objects.bulk_create(sessions, batch_size=500)
     return [session.session_key for session in sessions]

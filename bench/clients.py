@@ -95,10 +95,10 @@ class Sockets:
             if not waiting:
                 return
             for descriptor in self._ready():
-                connection, answer = waiting.get(descriptor, (None, b""))
-                if connection is None:
+                if descriptor not in waiting:
                     self._take(descriptor)
                     continue
+                connection, answer = waiting[descriptor]
                 data = connection.recv(RECEIVE_SIZE)
                 head, end, rest = (answer + data).partition(b"\r\n\r\n")
                 if not data or (end and b" 101 " not in head[:20]):

@@ -1,7 +1,7 @@
 """The servers of ``bench.drops``, with clients that come back, and publishers: wsloop, and others beside it.
 
 Responsible for starting each of them and for noting what each client was sent, in the same form for all. It must not
-know what is done to the network between them. Needs what the tests need: their sites, their clients of wsloop.v1.
+know what is done to the network between them.
 """
 
 from __future__ import annotations
@@ -21,10 +21,16 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from bench.clients import Redis, messages
-from bench.servers import ROOT, NodePeers, Peers, Process, RedisServer, free_port
-from tests.integration import swarm
-from tests.integration.harness import HEARTBEAT, Site, Sites, make_site_files, wait_until
-from tests.integration.swarm import Ledger, Publisher, Swarm
+from bench.servers import NodePeers, Peers, Server
+from testbed import returning_client
+from testbed.clients import HEARTBEAT
+from testbed.ledger import Ledger
+from testbed.processes import ROOT, free_port, wait_until
+from testbed.publisher import Publisher
+from testbed.redis_servers import RedisServer
+from testbed.site_files import make_site_files
+from testbed.sites import Site, Sites
+from testbed.swarm import Swarm
 
 WSLOOP = "wsloop, wsloop.v1"
 PAUSE = 0.2, 0.4  # seconds that clients wait before they come back: of every server alike
@@ -94,7 +100,8 @@ class Noted(Ledger):
 @contextlib.contextmanager
 def of_wsloop_v1(ports: Sequence[int], path: str) -> Iterator[Callable[[], list[Events]]]:
     """Open a client of wsloop.v1 at each port; what is yielded returns what they were sent so far."""
-    pause, swarm.FIRST_PAUSE = swarm.FIRST_PAUSE, PAUSE[1] / 2  # which it doubles before the first time
+    pause = returning_client.FIRST_PAUSE
+    returning_client.FIRST_PAUSE = PAUSE[1] / 2  # which it doubles before the first time
     try:
         with Swarm() as clients:
             for port in ports:
@@ -102,7 +109,7 @@ def of_wsloop_v1(ports: Sequence[int], path: str) -> Iterator[Callable[[], list[
                 client.ledger = Noted()
             yield lambda: [client.ledger.events.copy() for client in clients.clients]
     finally:
-        swarm.FIRST_PAUSE = pause
+        returning_client.FIRST_PAUSE = pause
 
 
 @contextlib.contextmanager
@@ -119,7 +126,7 @@ def plain(ports: Sequence[int], path: str, number: Callable[[str], int | None]) 
                 async with connect(uri, open_timeout=15, ping_interval=None, close_timeout=1) as socket:
                     opened.add(client)
                     async for text in socket:
-                        if (found := number(text)) is not None:
+                        if (found := number(str(text))) is not None:
                             events[client].append((time.monotonic(), found))
             await asyncio.sleep(dice.uniform(*PAUSE))
 
@@ -260,7 +267,7 @@ class Servers:
             publisher.publish([publisher.command(b"asgi__group__bench", packed[number])])
             publisher.drain()
 
-        with Process([*command, "--workers", "2", "--log-level", "warning"], log, env, port):
+        with Server([*command, "--workers", "2", "--log-level", "warning"], log, env, port):
             yield Running(
                 port, lambda ports: plain(ports, "/ws/bench", numbers.get), lambda rate: Steady(publish, rate)
             )
@@ -273,7 +280,7 @@ class Servers:
             raise RuntimeError(node.missing)
         port = free_port()
         command = ["node", "bench/peers/socketio/server.cjs", str(port), recovery, str(self._redis.port)]
-        with Process(command, self._directory / f"{port}.log", node.env, port) as server:
+        with Server(command, self._directory / f"{port}.log", node.env, port) as server:
             yield Running(
                 port,
                 lambda ports: of_socketio(ports, node.env, recovery != "none"),

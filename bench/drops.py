@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench.contenders import NAME, TOLD, WSLOOP, Events, Running, Servers
-from bench.servers import RedisServer
-from tests.integration.cutting_proxy import CuttingProxy
-from tests.integration.harness import wait_until
-from tests.integration.swarm import Ledger
+from testbed.cutting_proxy import CuttingProxy
+from testbed.ledger import Ledger
+from testbed.processes import wait_until
+from testbed.redis_servers import RedisServer
 
 STALLED, RESET, RESET_LATE, LEFT = "stalled", "reset", "reset late", "left"
 KINDS = (STALLED, RESET, RESET_LATE, LEFT)
@@ -224,10 +224,10 @@ def measure_all(
         say(f"drops: {name}")
         try:
             with start() as server:
-                accounts[name] = measure(server, plan, drops(plan))
+                accounts[name] = found = measure(server, plan, drops(plan))
         except (RuntimeError, OSError, AssertionError) as exc:  # the last one: what was waited for did not come about
             accounts[name] = f"not measured, {exc}"
             say(f"  {accounts[name]}")
         else:
-            say(f"  {accounts[name].delivered} of {accounts[name].due} delivered")
+            say(f"  {found.delivered} of {found.due} delivered")
     return accounts, servers.versions()

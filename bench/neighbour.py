@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 
-from bench.attacks import OPEN, Attacker, Target, frame
+from testbed.attacks import OPEN, Attacker, Target, frame
 
 RATE = 50  # messages a second: below RATE_LIMIT
 NEWCOMER = 0.5  # seconds

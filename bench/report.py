@@ -21,8 +21,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.attacks import Attack
 from bench.siege import Outcome
+from testbed.attacks import Attack
 
 if TYPE_CHECKING:
     from bench.drops import Account, Plan

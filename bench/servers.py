@@ -1,7 +1,6 @@
 """The servers that are measured and the Redis between them, each on ports of its own, ended with the run.
 
-Responsible for starting them, for knowing when they answer, and for what the kernel tells about a process. Only
-processes that were started here are ended.
+Responsible for starting them, for knowing when they answer, and for the kernel's figures on a process.
 """
 
 from __future__ import annotations
@@ -10,9 +9,7 @@ import contextlib
 import http.client
 import json
 import os
-import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -20,140 +17,92 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import redis
+from testbed.processes import ROOT, Process, free_port
+from testbed.redis_servers import RedisServer
+from testbed.uwsgi import has_ssl
 
-ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT = 30.0  # seconds
 TICKS = os.sysconf("SC_CLK_TCK")  # of the CPU time in /proc, a second
 
 
-def free_port() -> int:
-    """Return a TCP port of the loopback that nobody listens on, chosen by the kernel."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Process:
-    """A process of this run, to be used in a ``with`` block, at whose end it is ended.
+class Server(Process):
+    """A server that is measured.
 
     Args:
         command: program and arguments.
         log: file for what it writes.
         env: its environment; None: that of this process.
-        port: where it will listen; the ``with`` block begins when it does.
+        port: where it will listen; the constructor returns when it does.
+
+    Raises:
+        RuntimeError: if the server does not start.
     """
 
     def __init__(self, command: Sequence[str], log: Path, env: dict[str, str] | None = None, port: int = 0) -> None:
-        self._command = list(command)
-        self._log = log
-        self._env = env
+        super().__init__(command, log, env, stdin=subprocess.PIPE)
         self.port = port
-
-    def __enter__(self):
-        with self._log.open("ab") as output:
-            self._popen = subprocess.Popen(
-                self._command,
-                cwd=ROOT,
-                env=self._env,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,  # Ctrl-C is for the run, which then ends its processes in order
-            )
         try:
             self._wait_until_it_listens()
         except BaseException:
-            self.__exit__()
+            self.stop()
             raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            self._popen.stdin.close()
-        self._popen.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._popen.wait(15)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._popen.pid, signal.SIGKILL)  # it, if it does not end, and children of one that has crashed
-        self._popen.wait()
 
     def _wait_until_it_listens(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT
         while True:
             with contextlib.suppress(ConnectionRefusedError), socket.create_connection(self.address, 1):
                 return
-            if self._popen.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{self._command[0]} does not start:\n{self.log()}")
+            if not self.alive() or time.monotonic() > deadline:
+                end = "\n".join(self.log().splitlines()[-30:])
+                raise RuntimeError(f"{self.log_path.name}: the server does not start:\n{end}")
             time.sleep(0.02)
 
     @property
     def address(self) -> tuple[str, int]:
         return "127.0.0.1", self.port
 
-    def log(self) -> str:
-        """Return the end of what it has written."""
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-30:])
-
-    def whole_log(self) -> str:
-        """Return all that it has written."""
-        return self._log.read_text(errors="replace")
-
     def alive(self) -> bool:
-        """Tell whether it has not ended."""
-        return self._popen.poll() is None
+        """Return whether it has not ended."""
+        return self.returncode is None
 
     def tell(self, line: str) -> None:
         """Write a line to its standard input."""
+        assert self._popen.stdin
         self._popen.stdin.write(f"{line}\n".encode())
         self._popen.stdin.flush()
 
-    # What the kernel tells.
+    # What the kernel knows about the process.
 
     def memory(self) -> dict[str, int]:
         """Return its resident set as ``Rss``, and its share of it as ``Pss``, in KiB."""
-        lines = Path(f"/proc/{self._popen.pid}/smaps_rollup").read_text().splitlines()
+        lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()
         return {key[:-1]: int(value) for key, value, *_ in map(str.split, lines) if key in ("Rss:", "Pss:")}
 
     def forget_peak(self) -> None:
         """Have ``peak`` begin anew."""
-        Path(f"/proc/{self._popen.pid}/clear_refs").write_text("5")
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
     def peak(self) -> int:
         """Return the largest resident set since ``forget_peak``, in KiB."""
-        status = Path(f"/proc/{self._popen.pid}/status").read_text()
+        status = Path(f"/proc/{self.pid}/status").read_text()
         return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
 
     def descriptors(self) -> int:
         """Return how many descriptors it has open."""
-        return len(os.listdir(f"/proc/{self._popen.pid}/fd"))
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def cpu_time(self) -> float:
         """Return the seconds of CPU that it has used."""
-        fields = Path(f"/proc/{self._popen.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-class RedisServer(Process):
-    """A Redis without persistence."""
+class MeasuredRedis(RedisServer):
+    """The Redis of a measurement, which counts what others have of it."""
 
-    def __init__(self, directory: Path) -> None:
-        port = free_port()
-        program = shutil.which("redis-server") or shutil.which("redis-server", path=str(Path(sys.prefix, "bin")))
-        if program is None:
-            raise RuntimeError("There is no redis-server on this machine: apt install redis-server")
-        options = {"port": str(port), "bind": "127.0.0.1", "save": "", "dir": str(directory)}
+    def __init__(self) -> None:
         # Channels' subscriber is slower than the burst; Redis must not hang up on it.
-        options["client-output-buffer-limit"] = "pubsub 0 0 0"
-        command = [program, *(part for name, value in options.items() for part in (f"--{name}", value))]
-        super().__init__(command, directory / "redis.log", port=port)
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
-
-    def client(self) -> redis.Redis:
-        return redis.Redis(port=self.port, client_name="bench", decode_responses=True)
+        super().__init__(["client-output-buffer-limit pubsub 0 0 0"])
 
     def connections(self) -> int:
         """Return how many connections Redis has besides this one."""
@@ -183,7 +132,7 @@ def site_environment(directory: Path, redis_port: int, heartbeat: bool) -> dict[
     }
 
 
-class Worker(Process):
+class Worker(Server):
     """The sample site on uWSGI: one process, which is the worker itself.
 
     Args:
@@ -213,7 +162,7 @@ class Worker(Process):
         return self.memory()
 
 
-class BareWorker(Process):
+class BareWorker(Server):
     """An echo on uWSGI's own WebSocket API: one process, which is the worker itself.
 
     Args:
@@ -228,19 +177,10 @@ class BareWorker(Process):
         super().__init__(command, directory / f"bare-{port}.log", port=port)
 
 
-def as_in_uwsgi_ini(*names: str) -> list[str]:
-    """Return options of ``uwsgi.ini`` as the command line has them, those that are there."""
-    found = re.findall(r"^([\w-]+) *= *(.+)$", (ROOT / "uwsgi.ini").read_text(), re.MULTILINE)
-    return [part for name, value in found if name in names for part in (f"--{name}", value)]
-
-
 def bare_uwsgi() -> Path | None:
     """Return the uWSGI that ``make test`` builds from source, if there is one with OpenSSL."""
     program = ROOT / ".venv-uwsgi/bin/uwsgi"
-    if not program.exists():
-        return None
-    answer = subprocess.run([str(program), "--help"], capture_output=True, text=True, check=False)
-    return program if "--https-socket" in answer.stdout else None
+    return program if program.exists() and has_ssl(str(program)) else None
 
 
 def signed_in(directory: Path, redis_port: int, count: int) -> list[str]:

@@ -6,9 +6,9 @@ from pathlib import Path
 from project.settings import *  # noqa: F403
 
 VAR_DIR = Path(os.environ["BENCH_DIR"])
-WS4REDIS_HEARTBEAT = os.environ.get("BENCH_HEARTBEAT") or None
+WS4REDIS_HEARTBEAT = os.environ.get("BENCH_HEARTBEAT") or None  # type: ignore[assignment]
 # No file of the site is asked for, and looking for them would say that there is no directory.
 MIDDLEWARE = [each for each in MIDDLEWARE if not each.startswith("whitenoise")]  # noqa: F405
 
 # Attackers say from which address they come.
-WSLOOP = {"TRUSTED_PROXIES": ["127.0.0.1"]}
+WSLOOP = {"TRUSTED_PROXIES": ["127.0.0.1"]}  # type: ignore[dict-item]

@@ -15,9 +15,11 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
-from bench.attacks import DROPPED, PAUSE, Attack, Target, forged
-from bench.servers import ROOT, Process
+from bench.servers import Server
+from testbed.attacks import DROPPED, PAUSE, Attack, Target, forged
+from testbed.processes import ROOT
 
 QUIET = 3.0  # seconds for which the neighbour is alone
 TAIL = 0.5  # seconds that the last echoes get
@@ -67,7 +69,7 @@ class Outcome:
         )
 
 
-def measure(server: Process, target: Target, attack: Attack, seconds: float | None = None) -> Outcome:
+def measure(server: Server, target: Target, attack: Attack, seconds: float | None = None) -> Outcome:
     """Run ``attack`` on ``server``, which must have been started for it."""
     command = [sys.executable, "-m", "bench.neighbour", target.address[0], str(target.address[1]), target.path]
     neighbour = subprocess.Popen(
@@ -102,7 +104,7 @@ def measure(server: Process, target: Target, attack: Attack, seconds: float | No
         outcome.others = "foreign data"
     elif outcome.survived and results["ended"] is not None:
         outcome.others = "neighbour dropped"
-    elif forged(server.whole_log()):
+    elif forged(server.log()):
         outcome.others = "log forged"
     return outcome
 
@@ -112,7 +114,7 @@ def _give_way() -> None:
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
-def _attack(server: Process, target: Target, attack: Attack, until: float) -> collections.Counter[str]:
+def _attack(server: Server, target: Target, attack: Attack, until: float) -> collections.Counter[str]:
     fates: collections.Counter[str] = collections.Counter()
     while True:
         try:
@@ -124,7 +126,7 @@ def _attack(server: Process, target: Target, attack: Attack, until: float) -> co
         time.sleep(PAUSE)
 
 
-def _neighbour(outcome: Outcome, results: dict, quiet: float, began: float, ended: float) -> None:
+def _neighbour(outcome: Outcome, results: dict[str, Any], quiet: float, began: float, ended: float) -> None:
     def between(name: str, start: float, end: float) -> list[float]:
         return [1000 * (LOST if took is None else took) for sent, took in results[name] if start <= sent < end]
 

@@ -15,16 +15,19 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import shutil
 import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from tests.integration.cutting_proxy import CuttingProxy
-from tests.integration.harness import Process, RedisServer, Sites, make_site_files, wait_until
-from tests.integration.swarm import Publisher, Swarm
+from testbed.cutting_proxy import CuttingProxy
+from testbed.processes import wait_until
+from testbed.publisher import Publisher
+from testbed.redis_servers import RedisServer
+from testbed.site_files import make_site_files
+from testbed.sites import Sites
+from testbed.swarm import Swarm
 
 FACILITY = "soak"
 CLIENTS = 100  # of each site, half of them through a proxy
@@ -44,17 +47,6 @@ SETTINGS = {
 
 def say(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
-
-
-class DurableRedis(RedisServer):
-    """A Redis whose data survive that it is killed: it answers when a write is on the disk."""
-
-    def start(self):
-        command = [shutil.which("redis-server"), "--bind", "127.0.0.1", "--port", str(self.port), "--save", ""]
-        command += ["--dir", str(self.directory), "--appendonly", "yes", "--appendfsync", "always"]
-        self._process = Process(command, self.directory / "log")
-        wait_until(self._is_ours, what="Redis answering")
-        return self
 
 
 class Harm:
@@ -202,9 +194,7 @@ def soak(seconds, dice, clients=CLIENTS, least=0):
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
         files = directory / "files"
         files.mkdir()
-        redis = DurableRedis()
-        stack.callback(redis.close)
-        redis.start()
+        redis = stack.enter_context(RedisServer(durable=True))
         to_redis = stack.enter_context(CuttingProxy(redis.port))
         serve = stack.enter_context(Sites(redis, make_site_files(files)))
         sites = []
@@ -224,7 +214,7 @@ def soak(seconds, dice, clients=CLIENTS, least=0):
                 signed_in = clients // 10
                 swarm.add(clients // 2 - signed_in, url, ("b", "m"))
                 swarm.add(signed_in, f"{url}&subscribe-user", ("b", "u", "m"), cookies=site.login("john"))
-        streams = {
+        streams: dict[str, dict[str, object]] = {
             "b": {"facility": FACILITY, "broadcast": True},
             "u": {"facility": FACILITY, "users": ["john"]},
             "m": {"facility": FACILITY, "broadcast": True, "users": ["john"]},

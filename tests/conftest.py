@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from testbed.redis_servers import RedisServer
+from testbed.site_files import make_site_files
+from testbed.sites import Sites
 from tests import clock
-from tests.integration.harness import RedisServer, Sites, StockPublisher, make_site_files
+from tests.integration.harness import PublishingSite, StockPublisher
 from tests.requires import need
 
 clock.travel()  # here, before modules of tests are imported: they may look at it as well
@@ -116,8 +119,8 @@ def _real_clock(request):
 def redis_server():
     """The Redis that tests share; they keep apart by their facilities."""
     need("redis-server")
-    with contextlib.closing(RedisServer()) as server:
-        yield server.start()
+    with RedisServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -131,8 +134,8 @@ def redis_client(redis_server):
 def private_redis():
     """A Redis for this test alone, which it may kill, start again or count the connections of."""
     need("redis-server")
-    with contextlib.closing(RedisServer()) as server:
-        yield server.start()
+    with RedisServer() as server:
+        yield server
 
 
 @pytest.fixture
@@ -158,12 +161,12 @@ def site_files():
         with Path(shared, "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not directory.exists():
-                make_site_files(Path(tempfile.mkdtemp(dir=shared))).rename(directory)
+                make_site_files(Path(tempfile.mkdtemp(dir=shared)), PublishingSite.settings_module).rename(directory)
         yield directory
         return
     directory = Path(tempfile.mkdtemp(prefix="site-files-"))
     try:
-        yield make_site_files(directory)
+        yield make_site_files(directory, PublishingSite.settings_module)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -171,14 +174,14 @@ def site_files():
 @pytest.fixture(scope="session")
 def shared_serve(redis_server, site_files):
     """Start a site that lives until the end of the session: ``shared_serve(front="http-socket", processes=2)``."""
-    with Sites(redis_server, site_files) as serve:
+    with Sites(redis_server, site_files, PublishingSite) as serve:
         yield serve
 
 
 @pytest.fixture
 def serve(redis_server, site_files):
     """Start a site for this test: ``serve(front="http", settings={…}, redis=private_redis)``; the rest: ``Site``."""
-    with Sites(redis_server, site_files) as serve:
+    with Sites(redis_server, site_files, PublishingSite) as serve:
         yield serve
 
 

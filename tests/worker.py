@@ -15,7 +15,7 @@ from collections import Counter
 
 import pytest
 
-from tests.integration.harness import Process
+from testbed.processes import Process
 
 
 def pytest_configure(config):

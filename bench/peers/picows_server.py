@@ -4,10 +4,10 @@ import sys
 
 import redis.asyncio
 import uvloop
-from picows import WSListener, WSMsgType, ws_create_server
+from picows import WSListener, WSMsgType, WSTransport, ws_create_server
 
 PORT, REDIS_PORT, CHANNEL = sys.argv[1:]
-transports = set()
+transports: set[WSTransport] = set()
 
 
 class Listener(WSListener):

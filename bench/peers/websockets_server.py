@@ -13,8 +13,8 @@ async def main():
     async with redis.asyncio.Redis(port=int(REDIS_PORT)).pubsub() as subscription:
         await subscription.subscribe(CHANNEL)
         # Its pings would come between the bytes that are compared.
-        handler, options = lambda websocket: websocket.wait_closed(), {"compression": None, "ping_interval": None}
-        async with serve(handler, "127.0.0.1", int(PORT), **options) as server:
+        handler, port = lambda websocket: websocket.wait_closed(), int(PORT)
+        async with serve(handler, "127.0.0.1", port, compression=None, ping_interval=None) as server:
             async for message in subscription.listen():
                 if message["type"] == "message":
                     broadcast(server.connections, message["data"].decode())

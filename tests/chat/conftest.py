@@ -22,7 +22,7 @@ from django.db import connection, transaction  # noqa: E402
 from django.test import Client, override_settings  # noqa: E402
 from django.test.utils import setup_test_environment, teardown_test_environment  # noqa: E402
 
-from tests.integration.harness import free_port  # noqa: E402
+from testbed.processes import free_port  # noqa: E402
 from wsloop.backend import pool  # noqa: E402
 from wsloop.protocol.messages import unwrap  # noqa: E402
 

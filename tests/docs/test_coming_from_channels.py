@@ -19,8 +19,9 @@ import docutils.nodes
 import pytest
 import websocket
 
+from testbed.clients import Client
+from testbed.processes import ROOT, Process, free_port, wait_until
 from tests.docs.test_docs import code_blocks, document, rows, run
-from tests.integration.harness import ROOT, Client, Process, free_port, wait_until
 from wsloop import conf
 
 PAGE = ROOT / "docs/how-to/coming-from-channels.rst"

@@ -19,8 +19,8 @@ import websocket
 from django.core.signals import setting_changed
 from websockets.frames import CloseCode
 
-from tests.integration.cutting_proxy import CuttingProxy
-from tests.integration.harness import ROOT, Process, free_port, wait_until
+from testbed.cutting_proxy import CuttingProxy
+from testbed.processes import ROOT, Process, free_port, wait_until
 from tests.requires import need
 from tests.unit.test_imports import PACKAGES
 from wsloop.protocol.close_codes import CLOSE_CODES

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
+from testbed.processes import ROOT
 from tests.docs.test_docs import code_blocks
-from tests.integration.harness import ROOT
 
 PAGE = ROOT / "docs/how-to/test.rst"
 SETTINGS = """

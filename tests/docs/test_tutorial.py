@@ -15,8 +15,9 @@ import docutils.nodes
 import pytest
 import websocket
 
+from testbed.clients import Client
+from testbed.processes import ROOT, Process, free_port, wait_until
 from tests.docs.test_docs import document
-from tests.integration.harness import ROOT, Client, Process, free_port, wait_until
 from tests.integration.test_browser import started_browsers  # noqa: F401
 from tests.requires import need
 

@@ -3,7 +3,7 @@
 import json
 from urllib.parse import quote
 
-from tests.integration.harness import Client
+from testbed.clients import Client
 
 
 def V1(site, path, resume=None, **options):

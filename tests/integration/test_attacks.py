@@ -12,10 +12,10 @@ import time
 
 import pytest
 
-from bench import attacks
-from bench.attacks import DROPPED, OPEN, Attacker, Target
-from bench.servers import as_in_uwsgi_ini
-from tests.integration.harness import ROOT, wait_until
+from testbed import attacks
+from testbed.attacks import DROPPED, OPEN, Attacker, Target
+from testbed.processes import ROOT, wait_until
+from testbed.uwsgi import as_in_uwsgi_ini
 
 LONG_ENOUGH = 20.0  # seconds; all attacks but those that never end are over much sooner
 FOR_EVER = 2.0  # seconds of an attack that never ends

@@ -17,17 +17,12 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 from websockets.frames import DATA_OPCODES
 from websockets.sync.client import connect
 
-from tests.integration.harness import (
-    DEMO_ACCOUNTS,
-    HEARTBEAT,
-    NGINX,
-    Client,
-    Process,
-    RedisProxy,
-    free_port,
-    make_certificate,
-    wait_until,
-)
+from testbed.certificates import make_certificate
+from testbed.clients import HEARTBEAT, Client
+from testbed.nginx import start_nginx
+from testbed.processes import free_port, wait_until
+from testbed.sites import DEMO_ACCOUNTS
+from tests.integration.harness import RedisProxy
 from tests.integration.test_browser import Browser
 from tests.integration.test_refusals import UPGRADE, assert_actionable, handshake
 from tests.requires import need
@@ -160,23 +155,15 @@ proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
 def tls_front(tmp_path_factory):
     """Start an nginx that speaks TLS in front of a site; returns a function to connect through it."""
     need("openssl")
-    nginx = need("nginx")
+    need("nginx")
     with contextlib.ExitStack() as stack:
 
         def start(site):
             directory = tmp_path_factory.mktemp("nginx")
             certificate, key, port = directory / "certificate.pem", directory / "key.pem", free_port()
             make_certificate(certificate, key)
-            (directory / "nginx.conf").write_text(
-                NGINX.format(
-                    directory=directory,
-                    port=f"{port} ssl; ssl_certificate {certificate}; ssl_certificate_key {key}",
-                    user="user root;" if os.geteuid() == 0 else "",
-                    location=TLS_PROXY.format(port=site.port),
-                )
-            )
-            command = [nginx, "-c", str(directory / "nginx.conf"), "-e", str(directory / "nginx.log")]
-            process = Process(command, directory / "nginx.out")
+            listen = f"{port} ssl; ssl_certificate {certificate}; ssl_certificate_key {key}"
+            process = start_nginx(directory, listen, TLS_PROXY.format(port=site.port))
             stack.callback(process.stop)
 
             def answers():

@@ -18,7 +18,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.integration.harness import DEMO_ACCOUNTS
+from testbed.sites import DEMO_ACCOUNTS
 from tests.requires import need
 
 CONSUMER_PAGES = ["/echo/", "/random/", "/rooms/", "/rooms/lobby/"]

@@ -8,7 +8,7 @@ import pytest
 from selenium.webdriver import Keys
 from selenium.webdriver.common.by import By
 
-from tests.integration.harness import wait_until
+from testbed.processes import wait_until
 from tests.integration.test_browser import CONTRAST, PHONE, browser, clean, other, started_browsers, stopped
 
 __all__ = ["browser", "clean", "other", "started_browsers"]  # fixtures; `sample` below is what they open

@@ -13,7 +13,7 @@ import pytest
 from selenium.webdriver import Keys
 from selenium.webdriver.common.by import By
 
-from tests.integration.harness import wait_until
+from testbed.processes import wait_until
 from tests.integration.test_browser import (
     CONTRAST,
     DESKTOP,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import websocket
 
+from testbed.processes import ROOT
 from tests.docs.test_docs import code_blocks
-from tests.integration.harness import ROOT
 
 GUIDES = Path(__file__).parent / "sites/channels_guides"
 PAGE = ROOT / "docs/how-to/coming-from-channels.rst"

@@ -22,17 +22,12 @@ import redis
 import websocket
 
 from project import embedded_redis
+from testbed.clients import Client
+from testbed.processes import Process, free_port, wait_until
+from testbed.site_files import site_environment
+from testbed.uwsgi import environment_of, is_elf, uwsgi_binaries
 from tests.docs.test_docs import code_blocks
-from tests.integration.harness import (
-    Client,
-    Process,
-    environment_of,
-    free_port,
-    is_elf,
-    site_environment,
-    uwsgi_binaries,
-    wait_until,
-)
+from tests.integration.harness import PublishingSite
 from tests.requires import missing, need
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -532,7 +527,8 @@ def test_a_vassal_of_the_emperor_that_loads_changed_code(binary, tmp_path, redis
     changing.write_text(code.format(1))
     command = command.removeprefix("$ ").replace(".venv/bin/uwsgi --emperor ", f"{binary} --emperor ")
     command = command.replace("/srv/site/.venv/bin/uwsgi", binary).replace("/srv/vassals", f"{tmp_path}/vassals")
-    process = Process(shlex.split(command), tmp_path / "log", site_environment(tmp_path, site_files, redis_server.url))
+    env = site_environment(tmp_path, site_files, redis_server.url, PublishingSite.settings_module)
+    process = Process(shlex.split(command), tmp_path / "log", env)
 
     def version():
         assert process.returncode is None, process.log()

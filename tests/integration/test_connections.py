@@ -11,7 +11,8 @@ import pytest
 import websocket
 from websockets.sync.client import connect as websockets_connect
 
-from tests.integration.harness import HEARTBEAT, wait_until
+from testbed.clients import HEARTBEAT
+from testbed.processes import wait_until
 
 BOTH = "subscribe-broadcast&publish-broadcast"
 

@@ -9,8 +9,8 @@ import signal
 import pytest
 import websocket
 
-from tests.integration.harness import wait_until
-from tests.integration.redis_topologies import ClusterSetup
+from testbed.processes import wait_until
+from testbed.topologies import ClusterSetup
 from tests.requires import need
 
 LAYER = "from wsloop.layers import get_channel_layer; layer = get_channel_layer();"

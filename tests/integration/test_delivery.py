@@ -11,7 +11,9 @@ import pytest
 import websocket
 from websockets.sync.client import connect as websockets_connect
 
-from tests.integration.harness import HEARTBEAT, RedisProxy, wait_until
+from testbed.clients import HEARTBEAT
+from testbed.processes import wait_until
+from tests.integration.harness import RedisProxy
 
 BOTH = "subscribe-broadcast&publish-broadcast"
 

@@ -13,11 +13,14 @@ import time
 
 import pytest
 
-from bench.soak import DurableRedis, soak
-from tests.integration.cutting_proxy import CuttingProxy
-from tests.integration.harness import wait_until
-from tests.integration.redis_topologies import SentinelSetup
-from tests.integration.swarm import Ledger, Publisher, Swarm, history
+from testbed.cutting_proxy import CuttingProxy
+from testbed.ledger import Ledger
+from testbed.processes import wait_until
+from testbed.publisher import Publisher
+from testbed.redis_servers import RedisServer
+from testbed.returning_client import history
+from testbed.swarm import Swarm
+from testbed.topologies import SentinelSetup
 from tests.requires import need
 
 HISTORY = {"size": 10_000, "ttl": 600}
@@ -33,8 +36,8 @@ def settings(**more):
 @pytest.fixture
 def durable_redis():
     need("redis-server")
-    with contextlib.closing(DurableRedis()) as server:
-        yield server.start()
+    with RedisServer(durable=True) as server:
+        yield server
 
 
 @pytest.fixture
@@ -547,16 +550,3 @@ def test_lines_that_are_dead_without_a_word(start, private_redis, facility):
         verdict = crowd.finish()
         assert all(client.dead_lines for client in crowd.clients)
     assert verdict.whole, str(verdict)
-
-
-# --- all of it --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.timeout(240)
-def test_a_short_soak():
-    """``make soak`` in little: see ``bench/soak.py``."""
-    need("redis-server")
-    verdict, published, done = soak(15, random.Random(4), clients=40, least=5)
-    assert published > 15
-    assert sum(count for _, count in done) >= 5
-    assert verdict.honest, str(verdict)

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import re
 import socket
 import threading
@@ -11,20 +10,14 @@ import pytest
 import websocket
 from websockets.sync.client import connect as websockets_connect
 
+from testbed.clients import Client
+from testbed.nginx import UWSGI_PASS as OURS
+from testbed.nginx import start_nginx
+from testbed.processes import ROOT, free_port, wait_until
+from testbed.sites import FRONTS, Sites
+from testbed.uwsgi import environment_of, uwsgi_binaries
 from tests.docs.test_docs import code_blocks
-from tests.integration.harness import (
-    FRONTS,
-    NGINX,
-    NGINX_UWSGI,
-    ROOT,
-    Client,
-    Process,
-    Sites,
-    environment_of,
-    free_port,
-    uwsgi_binaries,
-    wait_until,
-)
+from tests.integration.harness import PublishingSite
 from tests.integration.test_refusals import assert_has_headers_only
 from tests.requires import need
 
@@ -42,7 +35,7 @@ def any_site(request, redis_server, site_files):
     binary, front = request.param
     if front.startswith("nginx"):
         need("nginx")
-    with Sites(redis_server, site_files) as serve:
+    with Sites(redis_server, site_files, PublishingSite) as serve:
         # A thousand messages at once are no attack here.
         yield serve(binary=binary, front=front, settings={"WSLOOP": {"RATE_LIMIT": None}})
 
@@ -126,7 +119,7 @@ def test_refusals_arrive_as_http(any_site, facility):
 
 PRODUCTION = ROOT / "docs/how-to/run-in-production.rst"
 # As Debian's packages have them since the $http_host in them is thought to be unsafe.
-DEBIANS_PARAMS = f"{NGINX_UWSGI.partition(';')[2]} uwsgi_param HTTP_HOST $host;"
+DEBIANS_PARAMS = f"{OURS.partition(';')[2]} uwsgi_param HTTP_HOST $host;"
 UWSGI_PASS = "include uwsgi_params; {} uwsgi_pass unix:/run/site/uwsgi.sock;"
 # As ws4redis documents it, with a name instead of a unix socket in proxy_pass, which is what the Host is then.
 WS4REDIS = """
@@ -175,10 +168,8 @@ def test_pages_are_let_in_behind_the_documented_nginx_and_others_say_what_to_set
         for port, (location, *_) in zip(ports, locations, strict=True)
     )
     text = text.replace("unix:/run/site/uwsgi.sock", ours).replace("http://127.0.0.1:8000", f"http://{ours}")
-    config = tmp_path / "nginx.conf"
-    user = "user root;" if os.geteuid() == 0 else ""
-    config.write_text(NGINX.format(directory=tmp_path, port=free_port(), user=user, location=text))
-    nginx = Process([need("nginx"), "-c", str(config), "-e", str(tmp_path / "nginx.log")], tmp_path / "nginx.out")
+    need("nginx")
+    nginx = start_nginx(tmp_path, free_port(), text)
     try:
         for port, (location, status, line, host) in zip(ports, locations, strict=True):
             page = f"http://127.0.0.1:{port}"
@@ -188,7 +179,7 @@ def test_pages_are_let_in_behind_the_documented_nginx_and_others_say_what_to_set
             try:
                 client = websocket.create_connection(url, origin=page, timeout=10, class_=Client)
             except websocket.WebSocketBadStatusException as refusal:
-                assert refusal.status_code == status, (location, config.read_text())
+                assert refusal.status_code == status, (location, text)
                 told = refusal.resp_body.decode()
             else:
                 any_site.clients.append(client)

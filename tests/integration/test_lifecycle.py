@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.integration.harness import environment_of, uwsgi_binaries, wait_until
+from testbed.processes import wait_until
+from testbed.uwsgi import environment_of, uwsgi_binaries
 
 BOTH = "subscribe-broadcast&publish-broadcast"
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import websocket
 
-from tests.integration.harness import ROOT, environment_of, is_elf, uwsgi_binaries, wait_until
+from testbed.processes import ROOT, wait_until
+from testbed.uwsgi import environment_of, is_elf, uwsgi_binaries
 
 UPGRADE = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import ROOT, Process, site_environment, wait_until
+from testbed.processes import ROOT, Process, wait_until
+from testbed.site_files import site_environment
+from tests.integration.harness import PublishingSite
 from tests.requires import need
 
 # As docs/how-to/outbox.rst has it, but for the interpreter.
@@ -36,7 +38,7 @@ class Outbox:
     def __init__(self, directory, site_files, redis_url):
         shutil.copy(site_files / "db.sqlite3", directory / "db.sqlite3")
         self._directory = directory
-        self._env = site_environment(directory, site_files, redis_url)
+        self._env = site_environment(directory, site_files, redis_url, PublishingSite.settings_module)
         self.running = []
 
     def write(self, facility, texts):

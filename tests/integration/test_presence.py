@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
+from testbed.processes import wait_until
 from tests.integration.envelopes import V1
-from tests.integration.harness import wait_until
 
 SETTINGS = {
     "WSLOOP": {"FACILITIES": {"test-none-*": {}, "test-*": {"presence": True}}},

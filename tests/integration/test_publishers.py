@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.integration.harness import RedisProxy, wait_until
+from testbed.processes import wait_until
+from tests.integration.harness import RedisProxy
 
 LISTEN = "subscribe-broadcast&subscribe-user&subscribe-group&subscribe-session"
 

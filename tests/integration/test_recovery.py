@@ -5,9 +5,10 @@ import json
 
 import pytest
 
+from testbed.processes import wait_until
+from testbed.redis_servers import RedisServer, redis_binaries
+from testbed.topologies import ClusterSetup
 from tests.integration.envelopes import V1
-from tests.integration.harness import wait_until
-from tests.integration.redis_topologies import ClusterSetup, RedisProcess, redis_binaries
 from tests.requires import need
 
 SIZE = 2000
@@ -329,7 +330,7 @@ def test_the_bare_dialect_is_as_it_was(kept, facility):
 @pytest.mark.parametrize("binary", redis_binaries().values(), ids=list(redis_binaries()))
 def test_every_redis_there_is(serve, facility, binary):
     need("redis-server")
-    server = RedisProcess(binary=binary).start()
+    server = RedisServer(binary=binary).start()
     try:
         site = serve(
             front="http-socket",

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 import websocket
 
-from tests.integration.harness import wait_until
+from testbed.processes import wait_until
 
 BOTH = "subscribe-broadcast&publish-broadcast"
 

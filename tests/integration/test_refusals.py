@@ -11,7 +11,9 @@ import sys
 import pytest
 import websocket
 
-from tests.integration.harness import ROOT, environment_of, has_ssl, make_certificate, uwsgi_binaries, wait_until
+from testbed.certificates import make_certificate
+from testbed.processes import ROOT, wait_until
+from testbed.uwsgi import environment_of, has_ssl, uwsgi_binaries
 from tests.integration.sites.hooks import SECRET_REASON
 from tests.requires import missing, need
 

@@ -5,7 +5,8 @@ import time
 import pytest
 import websocket
 
-from tests.integration.harness import StockPublisher, wait_until
+from testbed.processes import wait_until
+from tests.integration.harness import StockPublisher
 from tests.integration.sites.hooks import SECRET_REASON
 from tests.requires import need
 

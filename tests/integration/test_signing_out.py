@@ -14,7 +14,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.integration.harness import cookies_of, wait_until
+from testbed.clients import cookies_of
+from testbed.processes import wait_until
 
 SIGNED_OUT, RIGHTS_CHANGED = 4001, 4003
 LISTEN = "subscribe-broadcast&subscribe-user&subscribe-group&subscribe-session"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import wait_until
-from tests.integration.swarm import Publisher
+from testbed.processes import wait_until
+from testbed.publisher import Publisher
 
 SIZE = 10_000  # bytes of a message
 ALL = os.environ.get("SLOW_CLIENTS") == "all"

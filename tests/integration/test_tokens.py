@@ -6,7 +6,7 @@ import time
 import pytest
 import websocket
 
-from tests.integration.harness import Client
+from testbed.clients import Client
 from tests.integration.test_browser import Browser
 
 SIGNED_OUT = 4001

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from tests.integration.harness import ROOT, wait_until
-from tests.integration.redis_topologies import ClusterSetup, SentinelSetup
+from testbed.processes import ROOT, wait_until
+from testbed.topologies import ClusterSetup, SentinelSetup
 from tests.requires import need
 
 PROCESS = """

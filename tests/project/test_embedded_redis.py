@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from project import embedded_redis
-from tests.integration.harness import wait_until
+from testbed.processes import wait_until
 from tests.requires import need
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,7 @@ import gevent
 import hiredis
 from gevent.server import StreamServer
 
-from tests.integration.harness import wait_until
+from testbed.processes import wait_until
 
 
 class Gate:

@@ -12,7 +12,7 @@ from django.contrib.auth.signals import user_logged_in
 from django.contrib.sessions.backends.signed_cookies import SessionStore
 from django.core.checks import run_checks
 
-from tests.integration.harness import ROOT
+from testbed.processes import ROOT
 from wsloop.store import SELF, Store
 
 

@@ -10,7 +10,7 @@ import pytest
 from gevent.event import Event
 from gevent.queue import Queue
 
-from tests.integration.harness import wait_until
+from testbed.processes import wait_until
 from tests.unit.peer import WAIT, events, turn
 from wsloop import conf, greenlets
 from wsloop.backend import history, pool, publishing

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core.checks import Tags, run_checks
 from django.core.exceptions import PermissionDenied
 
-from tests.integration.harness import ROOT
+from testbed.processes import ROOT
 from wsloop import checks
 
 PATCHED = "from gevent import monkey\n\nmonkey.patch_all()\n\nimport os\n"

@@ -7,8 +7,8 @@ import pytest
 import redis.exceptions
 from redis import RedisCluster
 
-from tests.integration.harness import free_port, wait_until
-from tests.integration.redis_topologies import Address, ClusterSetup
+from testbed.processes import free_port, wait_until
+from testbed.topologies import Address, ClusterSetup
 from tests.requires import need
 from wsloop.backend import pool
 from wsloop.backend.cluster import Cluster

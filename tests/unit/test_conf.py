@@ -9,7 +9,7 @@ import sys
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from tests.integration.harness import ROOT
+from testbed.processes import ROOT
 from wsloop import checks, conf
 
 MAY_BE_NONE = {

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.integration.harness import ROOT
+from testbed.processes import ROOT
 from wsloop.protocol import dialects, resume_tokens
 from wsloop.protocol.dialects import BARE, CONSUMER, DIALECTS, V1_DIALECT, InvalidFrame, Published, parse
 from wsloop.protocol.messages import Message, Position

@@ -5,7 +5,7 @@ import time
 import gevent
 import pytest
 
-from tests.integration.harness import wait_until
+from testbed.processes import wait_until
 from wsloop import fair_scheduler as module
 from wsloop.fair_scheduler import FairScheduler
 

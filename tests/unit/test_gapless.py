@@ -8,7 +8,7 @@ import pytest
 from gevent.event import Event
 from redis.exceptions import ConnectionError as NoConnection
 
-from tests.integration.harness import wait_until
+from testbed.processes import wait_until
 from tests.unit.peer import WAIT, events, turn
 from wsloop import conf
 from wsloop.backend import history, keys, pool, publishing

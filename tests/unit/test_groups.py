@@ -9,8 +9,8 @@ import pytest
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from tests.integration.harness import wait_until
-from tests.integration.redis_topologies import ClusterSetup
+from testbed.processes import wait_until
+from testbed.topologies import ClusterSetup
 from tests.requires import need
 from tests.unit.peer import WAIT, events, turn
 from wsloop import layers

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.integration.harness import ROOT
+from testbed.processes import ROOT
 
 PACKAGE = ROOT / "wsloop"
 

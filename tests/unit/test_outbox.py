@@ -6,7 +6,7 @@ import sys
 import pytest
 from django.db import transaction
 
-from tests.integration.harness import ROOT
+from testbed.processes import ROOT
 from wsloop.outbox.models import Message
 from wsloop.publisher import RedisPublisher
 

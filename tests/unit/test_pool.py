@@ -8,7 +8,7 @@ import pytest
 import redis.exceptions
 from gevent.threadpool import ThreadPool
 
-from tests.integration.harness import ROOT
+from testbed.processes import ROOT
 from tests.unit.peer import WAIT
 from wsloop.backend import pool
 from wsloop.presence import who

@@ -8,8 +8,8 @@ import pytest
 from django.contrib.auth.models import User
 from redis.exceptions import RedisError
 
-from tests.integration.harness import wait_until
-from tests.integration.redis_topologies import ClusterSetup
+from testbed.processes import wait_until
+from testbed.topologies import ClusterSetup
 from tests.requires import need
 from tests.unit.peer import turn
 from wsloop import signals

@@ -13,7 +13,7 @@ from django.db import transaction
 from gevent.threadpool import ThreadPool
 from ws4redis.publisher import RedisPublisher as StockPublisher
 
-from tests.integration.harness import ROOT
+from testbed.processes import ROOT
 from tests.unit.peer import WAIT
 from wsloop.backend import pool
 from wsloop.protocol import resume_tokens

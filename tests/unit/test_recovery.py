@@ -8,7 +8,7 @@ import pytest
 from gevent.event import Event
 from websockets.frames import Close
 
-from tests.integration.harness import wait_until
+from testbed.processes import wait_until
 from tests.unit.peer import close_frame, turn
 from wsloop import conf
 from wsloop.backend import history, keys, pool, publishing

@@ -11,8 +11,8 @@ from redis import exceptions as redis_exceptions
 from redis.connection import SSLConnection, UnixDomainSocketConnection
 from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
-from tests.integration.harness import ROOT
-from tests.integration.redis_topologies import SentinelSetup
+from testbed.processes import ROOT
+from testbed.topologies import SentinelSetup
 from tests.requires import need
 from tests.unit.peer import events
 from tests.unit.test_conf import plain_environment

@@ -26,7 +26,7 @@ from prometheus_client import REGISTRY
 from redis.exceptions import RedisError
 from websockets.frames import Close, Frame, Opcode
 
-from tests.integration.harness import wait_until
+from testbed.processes import wait_until
 from tests.unit.peer import WAIT, close_frame, events, masked, turn
 from wsloop import layers
 from wsloop.consumers import SyncConsumer, WebsocketConsumer

@@ -15,7 +15,8 @@ import pytest
 import websocket
 from django.core.management.base import CommandError
 
-from tests.integration.harness import ROOT, Client, Process, free_port, wait_until
+from testbed.clients import Client
+from testbed.processes import ROOT, Process, free_port, wait_until
 
 MANAGE = """#!{python}
 import os, sys

@@ -5,8 +5,9 @@ import pytest
 import redis.exceptions
 from redis import Redis
 
-from tests.integration.harness import free_port, wait_until
-from tests.integration.redis_topologies import Address, RedisProcess
+from testbed.processes import free_port, wait_until
+from testbed.redis_servers import RedisServer
+from testbed.topologies import Address
 from tests.requires import need
 from wsloop.backend import pool, sentinel
 
@@ -20,7 +21,7 @@ def start():
     started = []
 
     def start(**options):
-        started.append(RedisProcess(**options))
+        started.append(RedisServer(**options))
         return started[-1].start()
 
     yield start

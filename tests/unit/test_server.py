@@ -28,7 +28,7 @@ from gevent.event import Event
 from websockets.frames import Close, Opcode
 from ws4redis.subscriber import RedisSubscriber
 
-from tests.integration.harness import wait_until
+from testbed.processes import wait_until
 from tests.unit.peer import WAIT, Peer, close_frame, masked, turn
 from wsloop import db, engine, layers, presence, stages, tokens
 from wsloop.backend import history, pool

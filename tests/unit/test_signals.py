@@ -277,7 +277,7 @@ def test_it_needs_no_gevent():
     import subprocess
     import sys
 
-    from tests.integration.harness import ROOT
+    from testbed.processes import ROOT
 
     code = "import sys, django; django.setup(); print(sorted({'gevent', 'wsloop.hub'} & set(sys.modules)))"
     environment = {"DJANGO_SETTINGS_MODULE": "tests.unit.settings", "PATH": ""}

@@ -6,7 +6,7 @@ import pytest
 from django.contrib.auth.models import AnonymousUser
 from websockets.frames import Close, Opcode
 
-from tests.integration.harness import wait_until
+from testbed.processes import wait_until
 from tests.unit.peer import close_frame, masked
 from wsloop.consumers import WebsocketConsumer
 from wsloop.exceptions import DenyConnection, Disconnected, StopConsumer

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.integration.harness import ROOT
+from testbed.processes import ROOT
 from wsloop import testing
 from wsloop.testing.communicator import WebsocketCommunicator
 from wsloop.testing.notifications import NotificationsMixin

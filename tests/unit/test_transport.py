@@ -9,7 +9,7 @@ import pytest
 from gevent.event import Event
 from gevent.queue import Queue
 
-from tests.integration.harness import wait_until
+from testbed.processes import wait_until
 from tests.unit.peer import WAIT, turn
 from wsloop.sockets import transport as module
 from wsloop.sockets.transport import READ, WRITE, Gone, SocketTakeover, Takeover, Unsupported

@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, transaction
 from gevent.event import Event
 
-from tests.integration.harness import wait_until
+from testbed.processes import wait_until
 from wsloop.outbox import delivery
 from wsloop.outbox.management.commands import wsloop_outbox
 from wsloop.outbox.models import Message

@@ -4,7 +4,6 @@ from tests.integration.sites import views
 from wsloop import signals
 
 urlpatterns = [
-    path("test/whoami/", views.whoami),
     path("test/metrics/", views.metrics),
     path("test/publish/", views.publish),
     path("test/fetch/", views.fetch),
@@ -12,7 +11,7 @@ urlpatterns = [
     path("test/history/", views.history),
     path("test/who/", views.who),
     path("test/session/", views.session),
-    path("", include("project.urls")),
+    path("", include("testbed.sample.urls")),
 ]
 
 

@@ -1,8 +1,7 @@
-"""Views that let a test act inside the server: publish as a view of the site would, and say which process answered."""
+"""Views that let a test act inside the server: publish as a view of the site would, and show what there is."""
 
 import base64
 import json
-import os
 
 import gevent
 from django.contrib.auth import get_user_model
@@ -11,10 +10,6 @@ from django.http import HttpResponse, JsonResponse
 from django.template import engines
 from django.views.decorators.csrf import csrf_exempt
 from prometheus_client import generate_latest
-
-
-def whoami(request):
-    return JsonResponse({"token": os.environ["SITE_TOKEN"], "pid": os.getpid(), "user": request.user.get_username()})
 
 
 def metrics(request):

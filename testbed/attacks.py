@@ -9,7 +9,7 @@ became of each attacker:
 ``"HTTP 431"``  the handshake was refused with this status
 
 It returns early when no attacker is left. Nothing here knows the server; no attack needs more than what anybody on the
-network can send.
+network can send. The module is long because it is a list: attacks have nothing to do with each other.
 """
 
 from __future__ import annotations

@@ -39,7 +39,12 @@ def publish(publisher, name, number, size):
 
 def main(order):
     ended = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+
+    def wait_for_the_end():
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
     publishers = [(name, RedisPublisher(**arguments)) for name, arguments in order["streams"].items()]
     interval = len(publishers) / order["rate"]
     number, due = 0, time.monotonic()

@@ -23,8 +23,8 @@ from bench.drops import (
     drops,
     measure,
 )
-from bench.servers import RedisServer
-from tests.integration.harness import ROOT, wait_until
+from testbed.processes import ROOT, wait_until
+from testbed.redis_servers import RedisServer
 from tests.requires import need
 
 
@@ -117,7 +117,7 @@ def test_a_network_drops(kind):
 @pytest.fixture
 def servers(tmp_path):
     need("redis-server")
-    with RedisServer(tmp_path) as redis:
+    with RedisServer() as redis:
         yield Servers(redis, tmp_path, count=1000)
 
 

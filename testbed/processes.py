@@ -1,0 +1,125 @@
+"""Processes of a run: each has a log file and a process group, and its end is orderly. Ports, and waiting for events.
+
+Nothing in this package patches or imports gevent: its clients behave as a browser or a script does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+ROOT = Path(__file__).resolve().parent.parent
+# Below those that the kernel gives to connections. Processes that run tests side by side have a part of them each: a
+# port stays its test's own before its server listens on it, and while that is killed.
+FIRST_PORT, LAST_PORT = map(int, os.environ.get("TEST_PORTS", "10000-32767").split("-"))
+
+T = TypeVar("T")
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback that nobody listens on, and that the kernel gives to no connection."""
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", FIRST_PORT + secrets.randbelow(LAST_PORT - FIRST_PORT + 1)))
+            return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], T], timeout: float = 15.0, what: str = "the condition") -> T:
+    """Call ``condition`` until it returns something true, and return that.
+
+    Args:
+        timeout: seconds.
+        what: the event, for the error.
+
+    Raises:
+        AssertionError: after ``timeout``.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come about within {timeout:g} s; last seen: {result!r}")
+        time.sleep(0.02)
+
+
+class Process:
+    """One server process with its children; in a ``with`` block it is ended at the end of the block.
+
+    Args:
+        command: program and arguments.
+        log: the file that gets its output.
+        env: its environment; None: that of this process.
+        stdin: as for ``subprocess.Popen``.
+    """
+
+    started: Counter[str] = Counter()  # how many of each program: most of the time that tests take
+
+    def __init__(
+        self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL
+    ) -> None:
+        self.started[Path(command[0]).name] += 1
+        self.log_path = Path(log)
+        with self.log_path.open("ab") as output:
+            self._popen = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=env,
+                stdin=stdin,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C is for the run, which then ends its processes in order
+            )
+        self.pid = self._popen.pid
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def returncode(self) -> int | None:
+        return self._popen.poll()
+
+    def send_signal(self, number: int) -> None:
+        self._popen.send_signal(number)
+
+    def wait(self, timeout: float = 20.0) -> int:
+        """Wait for the process to end by itself, for at most ``timeout`` seconds, and return its exit status."""
+        return self._popen.wait(timeout)
+
+    def log(self) -> str:
+        """Return all that the process has written."""
+        return self.log_path.read_text(errors="replace")
+
+    def stop(self, number: int = signal.SIGTERM, timeout: float = 20.0) -> bool:
+        """End the process; what is left of its group after ``timeout`` seconds is killed.
+
+        Returns:
+            whether the process has obeyed.
+        """
+        clean = True
+        if self._popen.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._popen.stdin.close()
+        if self._popen.poll() is None:
+            self._popen.send_signal(number)
+            try:
+                self._popen.wait(timeout)
+            except subprocess.TimeoutExpired:
+                clean = False
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._popen.wait()
+        return clean
