@@ -1,7 +1,7 @@
 """What the sample keeps: chat rooms, what was said in them, and how far each user has read.
 
 Messages are numbered in each room, in the order in which they were committed. Whoever has seen number n has therefore
-seen all before it, and asks for what comes after n; :mod:`chat.rooms` gives the numbers.
+seen all before it, and asks for what comes after n; :mod:`chat.rooms.conversation` gives the numbers.
 """
 
 from django.conf import settings

@@ -1,6 +1,7 @@
 from django.urls import path
 
-from chat import inspector, room_views, views
+from chat import inspector, views
+from chat.rooms import views as room_views
 
 urlpatterns = [
     path("", views.Home.as_view(), name="home"),

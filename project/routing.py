@@ -4,7 +4,7 @@ from django.conf import settings
 from django.urls import include, path
 
 from chat.consumers import EchoConsumer, RandomConsumer
-from chat.room_consumer import RoomConsumer
+from chat.rooms.consumer import RoomConsumer
 
 consumers = [
     path("echo/", EchoConsumer.as_websocket()),

@@ -449,9 +449,9 @@ def test_unread_messages_are_counted_and_marked(browser, other, sample, room):
 
 def unread_of(site, username, room):
     code = f"""
-from chat import rooms
+from chat.rooms import conversation
 from django.contrib.auth.models import User
-print(rooms.last_number({room!r}) - rooms.read_mark({room!r}, User.objects.get(username={username!r})))
+print(conversation.last_number({room!r}) - conversation.read_mark({room!r}, User.objects.get(username={username!r})))
 """
     return int(site.manage("shell", "-v0", "-c", code))
 
@@ -640,10 +640,10 @@ def test_a_page_that_was_offline_gets_exactly_what_it_has_missed(browser, other,
 
 def fill_more(site, room, messages):
     code = f"""
-from chat import rooms
+from chat.rooms import conversation
 from django.contrib.auth.models import User
 for text in {messages!r}:
-    rooms.write({room!r}, User.objects.get(username="mary"), text)
+    conversation.write({room!r}, User.objects.get(username="mary"), text)
 """
     site.manage("shell", "-c", code)
 

@@ -151,7 +151,7 @@ describe("words", () => {
   });
 
   test("a face is the same as the server's", () => {
-    // face() of chat/room_views.py gives these; tests/chat/test_rooms.py has the same list.
+    // face() of chat/rooms/views.py gives these; tests/chat/rooms/test_rooms.py has the same list.
     assert.deepEqual(face("john"), { initial: "J", tone: 3 });
     assert.deepEqual(face("mary"), { initial: "M", tone: 1 });
     assert.deepEqual(face("émile"), { initial: "É", tone: 0 });

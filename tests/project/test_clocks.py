@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Where dates are written, compared and shown: as many as seconds allow. To run everything: tests/README.rst.
 UNKEPT = ["-p", "no:cacheprovider"]  # what failed last is what failed in the run around these
-ROOMS = [*PLAIN, *UNKEPT, "tests/chat/test_rooms.py"]
+ROOMS = [*PLAIN, *UNKEPT, "tests/chat/rooms/test_rooms.py"]
 WATCHES = ["tests/unit/test_session_watch.py", "tests/unit/test_tokens.py"]
 ENDS = [*PATCHED, *UNKEPT, *WATCHES, "-k", "session or token or end"]
 

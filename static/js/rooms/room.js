@@ -1,6 +1,6 @@
 /**
  * The page of a room: connects it to its consumer. The URL of each attempt names the last message that the page shows,
- * and the server sends the ones after it. chat/room_consumer.py describes the messages.
+ * and the server sends the ones after it. chat/rooms/consumer.py describes the messages.
  */
 
 import * as account from "../account.js";

@@ -36,7 +36,7 @@ export function lengthOf(text) {
 }
 
 /**
- * Returns what replaces a picture of the user: a letter, and one of four colours. As in chat/room_views.py.
+ * Returns what replaces a picture of the user: a letter, and one of four colours. As in chat/rooms/views.py.
  *
  * @param {string} name
  */

@@ -15,15 +15,15 @@ from django.test import Client, TestCase, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils.timezone import localdate, localtime
 
-from chat import rooms
 from chat.models import Message, Room
-from chat.room_consumer import RoomConsumer
-from chat.room_forms import NAMING, RoomMessageForm, to_slug
-from chat.room_views import face
+from chat.rooms import conversation
+from chat.rooms.consumer import RoomConsumer
+from chat.rooms.forms import NAMING, RoomMessageForm, to_slug
+from chat.rooms.views import face
 from tests.chat.test_views import JSON, text
 
 # When the newest of the messages was said that tests date themselves. It is a fixed moment, not one of today: messages
-# that rooms.write() dates come after it whatever the hour, and no time zone has its midnight in the minutes behind it.
+# that write() dates come after it whatever the hour, and no time zone has its midnight in the minutes behind it.
 NOON = datetime(2026, 1, 15, 12, tzinfo=timezone.utc)
 
 
@@ -56,7 +56,7 @@ def numbers(response):
 
 def write(author, sent_at, said="hello"):
     """Write to the room ``tea`` as if it had been at another time."""
-    message = rooms.write("tea", author, said)
+    message = conversation.write("tea", author, said)
     Message.objects.filter(pk=message.pk).update(sent_at=sent_at)
 
 
@@ -77,38 +77,38 @@ def announced(work):
 
 
 def test_messages_are_numbered_in_each_room(john, mary):
-    assert [rooms.write(slug, john, "hello").number for slug in ("tea", "tea", "beer", "tea")] == [1, 2, 1, 3]
+    assert [conversation.write(slug, john, "hello").number for slug in ("tea", "tea", "beer", "tea")] == [1, 2, 1, 3]
     assert Room.objects.get(slug="tea").last_number == 3
 
 
 def test_a_message_that_was_deleted_leaves_its_number_unused(john):
-    rooms.write("tea", john, "one")
+    conversation.write("tea", john, "one")
     Message.objects.all().delete()
-    assert rooms.write("tea", john, "two").number == 2
+    assert conversation.write("tea", john, "two").number == 2
 
 
 def test_a_message_that_is_sent_twice_is_stored_and_announced_once(john, mary):
     key = uuid.uuid4()
     first = []
-    assert len(announced(lambda: first.append(rooms.write("tea", john, "hello", key)))) == 1
-    assert announced(lambda: first.append(rooms.write("tea", john, "hello", key))) == []
+    assert len(announced(lambda: first.append(conversation.write("tea", john, "hello", key)))) == 1
+    assert announced(lambda: first.append(conversation.write("tea", john, "hello", key))) == []
     assert first[0] == first[1]
-    assert rooms.write("tea", mary, "of somebody else", key).number == 2
-    assert rooms.write("beer", john, "elsewhere", key).number == 1
+    assert conversation.write("tea", mary, "of somebody else", key).number == 2
+    assert conversation.write("beer", john, "elsewhere", key).number == 1
     assert Room.objects.get(slug="tea").last_number == 2
 
 
 def test_another_saidis_another_message_whatever_its_key(john):
     """A browser that goes back shows the form as it was sent, with its key."""
     key = uuid.uuid4()
-    assert [rooms.write("tea", john, text, key).number for text in ("one", "two", "one")] == [1, 2, 1]
+    assert [conversation.write("tea", john, text, key).number for text in ("one", "two", "one")] == [1, 2, 1]
     assert [message.text for message in Message.objects.filter(room__slug="tea")] == ["one", "two"]
 
 
 def test_who_writes_has_read(john, mary):
-    rooms.write("tea", mary, "one")
-    rooms.write("tea", john, "two")
-    assert (rooms.read_mark("tea", john), rooms.read_mark("tea", mary)) == (2, 1)
+    conversation.write("tea", mary, "one")
+    conversation.write("tea", john, "two")
+    assert (conversation.read_mark("tea", john), conversation.read_mark("tea", mary)) == (2, 1)
 
 
 def test_a_saidis_checked_for_what_json_can_carry_and_a_database_cannot():
@@ -151,7 +151,7 @@ def test_scripts_read_earlier_and_later_messages_as_json(client, kitchen):
         "key": None,
     }
     assert len(later["messages"]) == 2
-    assert len(client.get("/rooms/kitchen/?after=0", headers=JSON).json()["messages"]) == rooms.PAGE
+    assert len(client.get("/rooms/kitchen/?after=0", headers=JSON).json()["messages"]) == conversation.PAGE
 
 
 def test_a_room_in_which_nothing_was_said(client, sign_in):
@@ -163,7 +163,7 @@ def test_a_room_in_which_nothing_was_said(client, sign_in):
 def test_names_texts_and_times_are_shown_and_what_others_write_is_no_html(client, john):
     john.username = '<i>"john'
     john.save()
-    message = rooms.write("tea", john, "<script>alert(1)</script>")
+    message = conversation.write("tea", john, "<script>alert(1)</script>")
     html = text(client.get("/rooms/tea/"))
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert '<span class="sender">&lt;i&gt;&quot;john</span>' in html
@@ -213,7 +213,7 @@ def test_a_face_is_the_same_as_in_the_scripts(name, initial, tone):
 
 
 def test_the_words_of_an_account_that_was_deleted_stay(client, john):
-    rooms.write("tea", john, "still here")
+    conversation.write("tea", john, "still here")
     get_user_model().objects.filter(pk=john.pk).delete()
     assert "(deleted account)" in text(client.get("/rooms/tea/"))
     assert "still here" in text(client.get("/rooms/"))
@@ -221,7 +221,7 @@ def test_the_words_of_an_account_that_was_deleted_stay(client, john):
 
 def test_a_page_asks_the_database_the_same_number_of_questions_for_one_message_and_for_fifty(sign_in, kitchen, mary):
     browser = sign_in("john")
-    rooms.write("tea", mary, "hello")
+    conversation.write("tea", mary, "hello")
     counts = []
     for path in ("/rooms/tea/", "/rooms/kitchen/"):
         with CaptureQueriesContext(connection) as queries:
@@ -251,25 +251,25 @@ def test_new_messages_are_marked_where_they_begin(sign_in, john, mary):
 def test_an_older_page_marks_nothing_as_read(sign_in, kitchen, john):
     browser = sign_in("john")
     browser.get("/rooms/kitchen/?before=21")
-    assert rooms.read_mark("kitchen", john) == 0
+    assert conversation.read_mark("kitchen", john) == 0
     browser.get("/rooms/kitchen/")
-    assert rooms.read_mark("kitchen", john) == 120
+    assert conversation.read_mark("kitchen", john) == 120
 
 
 def test_what_was_not_shown_is_not_read(sign_in, kitchen, john):
     browser = sign_in("john")
-    rooms.mark_read("kitchen", john, 3)
+    conversation.mark_read("kitchen", john, 3)
     html = text(browser.get("/rooms/kitchen/"))
     assert re.search(r'data-to-new><a class="[^"]+" href="\?after=3">117 new messages', html)
     assert 'data-read="3" data-marked="3"' in html
-    assert rooms.read_mark("kitchen", john) == 3
+    assert conversation.read_mark("kitchen", john) == 3
     browser.get("/rooms/kitchen/?after=4")  # leaves one out
-    assert rooms.read_mark("kitchen", john) == 3
+    assert conversation.read_mark("kitchen", john) == 3
     shown, path = [], "?after=3"
     while path:  # as one goes on without scripts
         response = browser.get(f"/rooms/kitchen/{path}", follow=True)
         shown += [number for number in numbers(response) if number not in shown]
-        assert rooms.read_mark("kitchen", john) == shown[-1]
+        assert conversation.read_mark("kitchen", john) == shown[-1]
         later = re.search(r'href="([^"]+)">Later messages', text(response))
         path = later and later[1]
     assert response.redirect_chain == [("/rooms/kitchen/", 302)]
@@ -279,29 +279,29 @@ def test_what_was_not_shown_is_not_read(sign_in, kitchen, john):
 
 def test_who_opens_a_room_for_the_first_time_has_missed_nothing(sign_in, kitchen, john):
     assert "Mark as read" not in text(sign_in("john").get("/rooms/kitchen/"))
-    assert rooms.read_mark("kitchen", john) == 120
+    assert conversation.read_mark("kitchen", john) == 120
 
 
 def test_new_messages_that_fit_on_the_page_are_read_and_it_tells_how_many_they_are(sign_in, kitchen, john):
-    rooms.mark_read("kitchen", john, 70)
+    conversation.mark_read("kitchen", john, 70)
     html = text(sign_in("john").get("/rooms/kitchen/"))
     assert "data-to-new hidden" in html
     assert "50 new messages" in html
-    assert rooms.read_mark("kitchen", john) == 120
+    assert conversation.read_mark("kitchen", john) == 120
 
 
 def test_a_mark_never_goes_back_nor_beyond_what_was_written(kitchen, john):
     for number, mark in ((0, 0), (50, 50), (20, 50), (10**12, 120), (-5, 120)):
-        rooms.mark_read("kitchen", john, number)
-        assert rooms.read_mark("kitchen", john) == mark
-    rooms.mark_read("nowhere", john, 5)
+        conversation.mark_read("kitchen", john, number)
+        assert conversation.read_mark("kitchen", john) == mark
+    conversation.mark_read("nowhere", john, 5)
     assert not Room.objects.filter(slug="nowhere").exists()
 
 
 def test_the_list_tells_the_last_message_and_how_many_are_unread(client, sign_in, kitchen, mary):
     browser = sign_in("john")
     Room.objects.exclude(pk=kitchen.pk).delete()
-    rooms.write("tea", mary, "of mary <3")
+    conversation.write("tea", mary, "of mary <3")
     response = browser.get("/rooms/")
     found = [(room.slug, room.unread, room.last_message.text) for room in response.context["rooms"]]
     assert found == [("tea", 1, "of mary <3"), ("kitchen", 120, "message 120")]
@@ -316,7 +316,7 @@ def test_the_list_tells_the_last_message_and_how_many_are_unread(client, sign_in
 def test_messages_that_were_deleted_are_not_unread_for_ever_and_an_emptied_room_is_not_listed(sign_in, mary):
     browser = sign_in("john")
     for said in ("one", "two", "three"):
-        rooms.write("tea", mary, said)
+        conversation.write("tea", mary, said)
     Message.objects.filter(text="three").delete()
 
     def listed():
@@ -327,7 +327,7 @@ def test_messages_that_were_deleted_are_not_unread_for_ever_and_an_emptied_room_
     assert listed()["tea"] == (0, "two")
     Message.objects.filter(room__slug="tea").delete()
     assert "tea" not in listed()
-    assert rooms.write("tea", mary, "four").number == 4
+    assert conversation.write("tea", mary, "four").number == 4
     assert listed()["tea"] == (2, "four")
 
 
@@ -336,7 +336,7 @@ def test_the_list_is_cut_into_pages_and_costs_the_same_for_every_number_of_rooms
     counts = []
     for count in (1, 60):
         for number in range(Room.objects.count(), count):
-            rooms.write(f"room-{number}", mary, "hello")
+            conversation.write(f"room-{number}", mary, "hello")
         with CaptureQueriesContext(connection) as queries:
             response = browser.get("/rooms/")
         counts.append(len(queries))
@@ -353,7 +353,7 @@ def test_the_list_shows_the_code_that_runs(client):
         assert inspect.getsource(method).rstrip() in shown
     statement = 'Room.objects.filter(slug=slug).update(last_number=F("last_number") + 1)'
     assert statement in shown
-    assert statement in inspect.getsource(rooms)
+    assert statement in inspect.getsource(conversation)
 
 
 def test_a_list_without_rooms(client):

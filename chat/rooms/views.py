@@ -1,7 +1,7 @@
 """The pages of the chat rooms: the list, a room, and what is said of names that are none.
 
 A room works without scripts: its form is posted and redirected, and older messages are on pages of their own. With
-them the page talks to :class:`chat.room_consumer.RoomConsumer`, reads older messages as JSON, and sends the form with
+them the page talks to :class:`chat.rooms.consumer.RoomConsumer`, reads older messages as JSON, and sends the form with
 ``fetch`` while there is no socket.
 """
 
@@ -15,8 +15,8 @@ from django.utils.functional import cached_property
 from django.utils.timezone import localdate
 from django.views.generic import FormView, ListView
 
-from chat import rooms
-from chat.room_forms import MAX_SLUG_LENGTH, NAMING, OpenRoomForm, RoomMessageForm, to_slug
+from chat.rooms import conversation
+from chat.rooms.forms import MAX_SLUG_LENGTH, NAMING, OpenRoomForm, RoomMessageForm, to_slug
 from chat.views import wants_json
 
 CONTINUED = 300  # seconds within which messages of one author stand below one name; as in static/js/rooms/arrange.js
@@ -36,11 +36,11 @@ class Rooms(ListView):
         return super().get(request, *args, **kwargs)
 
     def get_queryset(self):
-        return rooms.listed(self.request.user)
+        return conversation.listed(self.request.user)
 
     def get_context_data(self, **kwargs):
         context = super().get_context_data(form=self.form, **kwargs)
-        return context | {"rooms": rooms.with_last_messages(context["rooms"])}
+        return context | {"rooms": conversation.with_last_messages(context["rooms"])}
 
 
 class Room(FormView):
@@ -71,30 +71,30 @@ class Room(FormView):
         if self.after is not None and not messages:
             return redirect("room", self.slug)  # what comes later will be there
         if self.marked > (self.read or 0):
-            rooms.mark_read(self.slug, request.user, self.marked)
+            conversation.mark_read(self.slug, request.user, self.marked)
         return response
 
     @cached_property
     def before(self):
         """The number before which messages are shown."""
-        return rooms.to_number(self.request.GET.get("before"))
+        return conversation.to_number(self.request.GET.get("before"))
 
     @cached_property
     def after(self):
         """The number after which messages are shown; None as well as ``before``: the newest ones."""
-        return rooms.to_number(self.request.GET.get("after"))
+        return conversation.to_number(self.request.GET.get("after"))
 
     @cached_property
     def page(self):
         if self.after is None:
-            return rooms.before(self.slug, self.before)
-        return rooms.after(self.slug, self.after), self.after > 0
+            return conversation.before(self.slug, self.before)
+        return conversation.after(self.slug, self.after), self.after > 0
 
     @cached_property
     def read(self):
         """The number up to which the user has read; None for who has not signed in."""
         user = self.request.user
-        return rooms.read_mark(self.slug, user) if user.is_authenticated else None
+        return conversation.read_mark(self.slug, user) if user.is_authenticated else None
 
     @cached_property
     def missed(self):
@@ -124,7 +124,7 @@ class Room(FormView):
     def as_json(self):
         """Reply with the messages before a number, or after one: for a page that has no socket at the moment."""
         messages, earlier = self.page
-        return JsonResponse({"messages": [rooms.as_data(message) for message in messages], "earlier": earlier})
+        return JsonResponse({"messages": [conversation.as_data(message) for message in messages], "earlier": earlier})
 
     def get_context_data(self, **kwargs):
         messages, earlier = self.page
@@ -145,7 +145,8 @@ class Room(FormView):
         )
 
     def form_valid(self, form):
-        message = rooms.write(self.slug, self.request.user, form.cleaned_data["message"], form.cleaned_data["key"])
+        text, key = form.cleaned_data["message"], form.cleaned_data["key"]
+        message = conversation.write(self.slug, self.request.user, text, key)
         if not wants_json(self.request):
             return redirect("room", self.slug)
         return JsonResponse({"ok": True, "number": message.number})
@@ -181,7 +182,7 @@ def rows(messages, user, read):
             and previous.author_id == message.author_id
             and (message.sent_at - previous.sent_at).total_seconds() < CONTINUED
         )
-        data = rooms.as_data(message)
+        data = conversation.as_data(message)
         data |= {"sent_at": message.sent_at, **face(data["author"])}
         found.append(data | {"own": own, "new": new, "continued": continued, "new_day": not same_day})
         previous = message
@@ -190,7 +191,7 @@ def rows(messages, user, read):
 
 def present(slug):
     """Return who has the room open, as the template shows it; None if that is not known."""
-    who = rooms.who(slug)
+    who = conversation.who(slug)
     return who and {"users": [{"name": name, **face(name)} for name in who.users], "guests": who.anonymous}
 
 

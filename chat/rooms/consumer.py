@@ -34,8 +34,8 @@ import time
 
 from redis.exceptions import RedisError
 
-from chat import rooms
-from chat.room_forms import MAX_SLUG_LENGTH, RoomMessageForm
+from chat.rooms import conversation
+from chat.rooms.forms import MAX_SLUG_LENGTH, RoomMessageForm
 from wsloop.consumers import JsonWebsocketConsumer
 from wsloop.protocol.close_codes import SIGNED_OUT  # as when the session ends
 
@@ -71,14 +71,14 @@ class RoomConsumer(JsonWebsocketConsumer):
         self.typed_at = float("-inf")
         try:
             # First join, then read: what is written in between is announced as well, and known by its number.
-            self.channel_layer.group_add(rooms.group_of(self.slug), self.channel_name)
+            self.channel_layer.group_add(conversation.group_of(self.slug), self.channel_name)
         except RedisError as error:
             logger.warning("a socket cannot join the room %s: %s", self.slug, error)
             self.accept()
             self.close(TRY_AGAIN, "live updates are not available")
             return
-        after = rooms.to_number(self.query.get("after"))
-        self.sent = rooms.last_number(self.slug) if after is None else after
+        after = conversation.to_number(self.query.get("after"))
+        self.sent = conversation.last_number(self.slug) if after is None else after
         self.accept()
         self.catch_up()
         self.tell_who()
@@ -113,16 +113,17 @@ class RoomConsumer(JsonWebsocketConsumer):
         if not form.is_valid():
             self.send_json({"type": "error", "key": key, "errors": form.errors})
             return
-        message = rooms.write(self.slug, self.user, form.cleaned_data["message"], form.cleaned_data["key"])
+        message = conversation.write(self.slug, self.user, form.cleaned_data["message"], form.cleaned_data["key"])
         self.send_json({"type": "ack", "key": key, "number": message.number})
         self.typed_at = float("-inf")  # who writes on has begun anew
-        self.room_message({"message": rooms.as_data(message)})  # its author need not wait until it has come around
+        # Its author need not wait until it has come around.
+        self.room_message({"message": conversation.as_data(message)})
 
     def typing(self, content):
         if not self.user.is_authenticated or time.monotonic() - self.typed_at < TYPING_INTERVAL:
             return
         self.typed_at = time.monotonic()
-        rooms.tell(self.slug, {"type": "room.typing", "user": self.user.get_username()})
+        conversation.tell(self.slug, {"type": "room.typing", "user": self.user.get_username()})
 
     def read(self, content):
         number = content.get("number")
@@ -130,7 +131,7 @@ class RoomConsumer(JsonWebsocketConsumer):
             self.refuse("Nothing with this number was sent.")
         elif self.user.is_authenticated and number > self.marked:
             self.marked = number
-            rooms.mark_read(self.slug, self.user, number)
+            conversation.mark_read(self.slug, self.user, number)
 
     def ping(self, content):
         self.catch_up()  # a moment as good as any to notice an announcement that was lost
@@ -161,14 +162,14 @@ class RoomConsumer(JsonWebsocketConsumer):
 
     def catch_up(self):
         """Send what the database has behind the last number sent."""
-        while messages := rooms.after(self.slug, self.sent):
-            self.send_messages([rooms.as_data(message) for message in messages])
+        while messages := conversation.after(self.slug, self.sent):
+            self.send_messages([conversation.as_data(message) for message in messages])
 
     def send_messages(self, messages):
         self.send_json({"type": "messages", "messages": messages})
         self.sent = messages[-1]["number"]
 
     def tell_who(self):
-        who = rooms.who(self.slug)
+        who = conversation.who(self.slug)
         if who:
             self.send_json({"type": "who", "users": who.users, "anonymous": who.anonymous})

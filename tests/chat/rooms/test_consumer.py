@@ -6,8 +6,9 @@ import pytest
 from django.test import TestCase
 from redis.exceptions import RedisError
 
-from chat import room_consumer, rooms
 from chat.models import Message, Room
+from chat.rooms import consumer, conversation
+from chat.rooms.conversation import PAGE
 from project.routing import websocket_urlpatterns
 from wsloop.layers import get_channel_layer
 from wsloop.testing import WebsocketCommunicator
@@ -44,7 +45,7 @@ def write(john):
     def write(*texts, author=john, room="tea"):
         for text in texts:
             with TestCase.captureOnCommitCallbacks(execute=True):
-                rooms.write(room, author, text)
+                conversation.write(room, author, text)
 
     return write
 
@@ -76,7 +77,7 @@ def error(socket):
 # --- what is sent -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [0, 1, rooms.PAGE - 1, rooms.PAGE, rooms.PAGE + 1, 3 * rooms.PAGE])
+@pytest.mark.parametrize("count", [0, 1, PAGE - 1, PAGE, PAGE + 1, 3 * PAGE])
 def test_a_socket_begins_with_what_comes_after_the_number_it_names(john, opened, count):
     room = Room.objects.create(slug="tea", last_number=3 + count)
     Message.objects.bulk_create(
@@ -85,7 +86,7 @@ def test_a_socket_begins_with_what_comes_after_the_number_it_names(john, opened,
     socket = opened(after=3)
     frames = told(socket)
     assert [message["number"] for frame in frames for message in frame["messages"]] == list(range(4, 4 + count))
-    assert all(len(frame["messages"]) <= rooms.PAGE for frame in frames)
+    assert all(len(frame["messages"]) <= PAGE for frame in frames)
 
 
 @pytest.mark.parametrize("after", [None, "", "abc", "-1", "9" * 30])
@@ -119,7 +120,7 @@ def test_a_message_reaches_everybody_in_the_room_once(john, mary, opened):
     key = str(uuid.uuid4())
     send(sender, type="message", text=" Grüße\r\n🙂 ", key=key)
     message = Message.objects.select_related("author").get(room__slug="tea")
-    frame = {"type": "messages", "messages": [rooms.as_data(message)]}
+    frame = {"type": "messages", "messages": [conversation.as_data(message)]}
     assert frame["messages"][0]["text"] == "Grüße\n🙂"
     assert told(sender) == [{"type": "ack", "key": key, "number": 1}, frame]
     assert told(other_window) == told(reader) == told(guest) == [frame]
@@ -137,7 +138,7 @@ def test_announcements_that_come_in_another_order_are_put_right(opened, write, j
     socket = opened()
     with TestCase.captureOnCommitCallbacks() as announcements:
         for text in ("one", "two", "three"):
-            rooms.write("tea", john, text)
+            conversation.write("tea", john, text)
     one, two, three = announcements
     two()
     assert texts(socket) == ["one", "two", "three"]  # all that was committed
@@ -150,14 +151,14 @@ def test_announcements_that_come_in_another_order_are_put_right(opened, write, j
 
 def test_announcements_that_are_lost_are_made_up_for(opened, write, john):
     socket = opened()
-    rooms.write("tea", john, "lost")
+    conversation.write("tea", john, "lost")
     assert told(socket) == []
     write("announced")
     assert texts(socket) == ["lost", "announced"]
-    rooms.write("tea", john, "lost as well")
+    conversation.write("tea", john, "lost as well")
     get_channel_layer().send(socket.consumer.channel_name, {"type": "channel_layer.resumed"})
     assert texts(socket) == ["lost as well"]
-    rooms.write("tea", john, "lost without anybody noticing")
+    conversation.write("tea", john, "lost without anybody noticing")
     send(socket, type="ping")
     *messages, pong = told(socket)
     assert [frame["messages"][0]["text"] for frame in messages] == ["lost without anybody noticing"]
@@ -182,7 +183,7 @@ def test_ones_own_message_is_shown_though_it_cannot_be_announced(opened, john):
 def test_who_has_written_before_is_sent_what_was_written_in_between(opened, john, mary):
     """A message of one's own does not hide those of others that were not announced yet."""
     socket = opened(john)
-    rooms.write("tea", mary, "of mary")
+    conversation.write("tea", mary, "of mary")
     send(socket, type="message", text="of john")
     ack, *_ = frames = told(socket)
     assert (ack["type"], ack["number"]) == ("ack", 2)
@@ -277,13 +278,13 @@ def test_a_key_that_is_none(opened, john):
 
 def test_others_are_told_who_is_typing_but_not_too_often(opened, john, mary, monkeypatch):
     now = 100.0
-    monkeypatch.setattr(room_consumer.time, "monotonic", lambda: now)
+    monkeypatch.setattr(consumer.time, "monotonic", lambda: now)
     typist, other_window, reader = opened(john), opened(john), opened(mary)
     for _ in range(10):
         send(typist, type="typing")
     assert told(reader) == [{"type": "typing", "user": "john"}]
     assert told(other_window) == told(typist) == []
-    now += room_consumer.TYPING_INTERVAL
+    now += consumer.TYPING_INTERVAL
     send(typist, type="typing")
     send(typist, type="message", text="hello")
     send(typist, type="typing")
@@ -296,7 +297,7 @@ def test_what_was_read_is_noted(opened, john, mary, write):
     told(socket)
     for number, mark in ((2, 2), (1, 2), (3, 3)):
         send(socket, type="read", number=number)
-        assert rooms.read_mark("tea", john) == mark
+        assert conversation.read_mark("tea", john) == mark
     guest = opened()
     told(guest)
     send(guest, type="read", number=3)
