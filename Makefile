@@ -21,7 +21,7 @@ run: install ## the whole site on http://127.0.0.1:8000 (another address: make r
 	@DEMO=1 HTTP='$(HTTP)' exec $(VENV)/bin/python -m project
 
 install: python ## only the virtual environment of the site, .venv
-	@$(PYTHON) project/install.py $(VENV) requirements.txt
+	@$(PYTHON) tools/install.py $(VENV) requirements.txt
 
 python:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed: apt install python3 python3-venv" >&2; exit 1; }
@@ -29,13 +29,13 @@ python:
 		{ echo "$(PYTHON) is older than Python 3.10: make $(MAKECMDGOALS) PYTHON=/path/to/a/newer/python3" >&2; exit 1; }
 
 dev: python ## that with the tools for tests and development
-	@$(PYTHON) project/install.py $(VENV) requirements.txt requirements-test.txt requirements-dev.txt
+	@$(PYTHON) tools/install.py $(VENV) requirements.txt requirements-test.txt requirements-dev.txt
 
 lint: dev ## ruff and mypy; eslint and tsc, where Node is installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	@$(PYTHON) project/lint_javascript.py
+	@$(PYTHON) tools/lint_javascript.py
 
 format: dev ## what ruff mends by itself
 	$(VENV)/bin/ruff check --fix .
@@ -43,7 +43,7 @@ format: dev ## what ruff mends by itself
 
 # Both uWSGI packages are tested, the one of requirements.txt and the other one, which is built from source.
 other-uwsgi: python ## the environment of the uWSGI that is built from source, .venv-uwsgi
-	@$(PYTHON) project/install.py --other-uwsgi=$(if $(filter true,$(CI)),required,optional) $(VENV)-uwsgi requirements.txt
+	@$(PYTHON) tools/install.py --other-uwsgi=$(if $(filter true,$(CI)),required,optional) $(VENV)-uwsgi requirements.txt
 
 # UWSGI_BINARIES names what could be had.
 test: dev other-uwsgi ## every test this machine can run: ten minutes on two cores (some: make test TESTS="tests/unit -x")
@@ -62,7 +62,7 @@ conformance: dev ## every case of Autobahn|Testsuite, and independent clients (t
 
 # In an environment of its own: atheris has wheels for some versions of Python only.
 fuzz: python ## look for input that a connection does not stand, for FUZZ_SECONDS=60 (tests/README.rst)
-	@$(PYTHON) project/install.py var/venv-fuzz tests/fuzz/requirements.txt
+	@$(PYTHON) tools/install.py var/venv-fuzz tests/fuzz/requirements.txt
 	@FUZZ_SECONDS='$(FUZZ_SECONDS)' var/venv-fuzz/bin/python -m tests.fuzz
 
 bench: install ## what sockets cost and how fast messages go out (docs/reference/performance.rst)
@@ -73,7 +73,7 @@ bench-leaks: install ## what 50,000 connects and disconnects leave behind: three
 
 # For contrast the attacks run on an echo on uWSGI's own WebSocket API too, which needs the uWSGI that is built from source.
 bench-attacks: install ## what hostile clients can do, beside a neighbour (docs/explanation/what-a-client-can-do.rst)
-	@$(PYTHON) project/install.py --other-uwsgi=optional $(VENV)-uwsgi requirements.txt
+	@$(PYTHON) tools/install.py --other-uwsgi=optional $(VENV)-uwsgi requirements.txt
 	@$(VENV)/bin/python -m bench --attacks $(BENCH)
 
 # Needs websocket-client, which the tests bring, and for the peers Node with npm.

@@ -40,7 +40,7 @@ def has(checkout, node="v20.19.0"):
 
 def lint(checkout, **env):
     return subprocess.run(
-        [sys.executable, ROOT / "project/lint_javascript.py"],
+        [sys.executable, ROOT / "tools/lint_javascript.py"],
         cwd=checkout,
         env={"PATH": str(checkout / "bin"), **env},
         capture_output=True,

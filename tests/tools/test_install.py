@@ -32,7 +32,7 @@ def venv(directory):
 
 
 def install(directory, *arguments, path=None, first="pass"):
-    code = f"import runpy, sys; {first}; runpy.run_path({str(ROOT / 'project/install.py')!r}, run_name='__main__')"
+    code = f"import runpy, sys; {first}; runpy.run_path({str(ROOT / 'tools/install.py')!r}, run_name='__main__')"
     return subprocess.run(
         [sys._base_executable, "-c", code, *arguments],
         cwd=directory,
