@@ -542,6 +542,19 @@ def test_the_log_follows_the_newest_until_somebody_scrolls(inspector):
     assert not browser.find("[data-newest]").is_displayed()
 
 
+def test_the_way_to_the_newest_is_gone_as_soon_as_it_is_taken(inspector):
+    """At once, not when the scroll event comes with the next frame."""
+    browser = inspector.browser
+    inspector.connect("?path=echo/")
+    for number in range(20):
+        inspector.send(f"line {number}")
+    inspector.until_logged("in", "text", "line 19")
+    inspector.script("document.querySelector('[data-log]').scrollTop = 0")
+    browser.until(lambda: browser.find("[data-newest]").is_displayed(), "the way back")
+    way = "const way = document.querySelector('[data-newest]'); way.click(); return way.hidden"
+    assert inspector.script(way)
+
+
 # --- round trips ------------------------------------------------------------------------------------------------------
 
 

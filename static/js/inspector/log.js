@@ -40,13 +40,13 @@ export class Log {
     find(panel, "[data-clear]").addEventListener("click", () => this.clear());
     this.pauseButton.addEventListener("click", () => this.#pause());
     this.newestButton.addEventListener("click", () => {
+      this.#follow(true); // at once: the scroll event comes with the next frame
       this.#toNewest();
       this.box.focus();
     });
     this.box.addEventListener("scroll", () => {
       const { scrollTop, scrollHeight, clientHeight } = this.box;
-      this.#follows = scrollHeight - scrollTop - clientHeight < NEAR_THE_END;
-      this.newestButton.hidden = this.#follows;
+      this.#follow(scrollHeight - scrollTop - clientHeight < NEAR_THE_END);
     });
   }
 
@@ -107,6 +107,12 @@ export class Log {
       while (Number(this.list.firstElementChild?.dataset.number) < oldest) this.list.firstElementChild.remove();
     }
     if (this.#follows) this.#toNewest();
+  }
+
+  /** @param {boolean} follows */
+  #follow(follows) {
+    this.#follows = follows;
+    this.newestButton.hidden = follows;
   }
 
   #toNewest() {
