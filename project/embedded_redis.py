@@ -2,9 +2,9 @@
 
 Responsible for starting it however the site is started (uWSGI with and without a master, several workers, runserver),
 and for ending it when nobody uses it any more. Must not know Django, nor import anything outside the standard library:
-it also runs as a program of its own.
+it also runs as a program of its own, for which it has to be one file, if a long one.
 
-How it works. Four files in the directory, three of them only to be locked (``flock``, so the kernel lets go of a lock
+How it works. Five files in the directory, three of them only to be locked (``flock``, so the kernel lets go of a lock
 when its holder dies, however it dies):
 
 - ``redis.users``: every process of the site holds it *shared* for life. Whoever gets it *exclusively* knows that nobody
@@ -13,11 +13,13 @@ when its holder dies, however it dies):
   neither of them is left, so at most one server ever owns the socket and the data.
 - ``redis.supervisor``: held exclusively by the supervisor alone. If it is free and Redis answers, that Redis is an
   orphan, which is shut down and replaced.
+- ``redis.masters``: the process ids of uWSGI's masters. While a master reloads the site it has no workers, and loading
+  takes long on a busy machine: Redis stays while one of these processes lives.
 - ``redis.sock``: the socket (elsewhere if the path is too long for one).
 
 A process that wants Redis locks ``redis.users`` and runs this file, which waits until Redis answers; if nobody holds
 ``redis.lock`` it forks the supervisor first. The supervisor starts redis-server, starts it again if it crashes, and
-waits for ``redis.users``; then it gives the site ``GRACE`` seconds to come back, as after a reload, and shuts it down.
+waits for ``redis.users``; then it gives the site ``GRACE`` seconds to come back, as after a restart, and shuts it down.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import ctypes
 import fcntl
 import hashlib
 import os
+import select
 import shutil
 import signal
 import socket
@@ -38,7 +41,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-# Seconds that Redis outlives its last user: after a full reload the site is loaded anew well within them.
+# Seconds that Redis outlives its last user: a server that is stopped and started again finds it with its messages.
 GRACE = 10.0
 # Seconds until Redis must answer: loading the data of a demo takes milliseconds.
 START_TIMEOUT = 15.0
@@ -63,10 +66,14 @@ def socket_path(directory: Path) -> Path:
     return Path(f"/tmp/embedded-redis-{os.getuid()}-{digest}/redis.sock")
 
 
-def use(directory: Path) -> None:
+def use(directory: Path, master: int = 0) -> None:
     """Have Redis running until this process, and all it forks, has ended; return once it answers.
 
     Safe before a fork and under gevent: nothing here waits in gevent's hub, which must not exist in uWSGI's master.
+
+    Args:
+        directory: where data, log and locks are.
+        master: process id of uWSGI's master, until whose end Redis runs as well; 0 if there is none.
 
     Raises:
         EmbeddedRedisError: if there is no redis-server, or it does not start.
@@ -84,10 +91,19 @@ def use(directory: Path) -> None:
     except EmbeddedRedisError:
         _original("close")(users)
         raise
+    if master:
+        with contextlib.suppress(OSError), (directory / "redis.masters").open("a+") as masters:
+            masters.seek(0)
+            if str(master) not in masters.read().split():
+                masters.write(f"{master}\n")
 
 
 def stop_if_unused(directory: Path) -> bool:
-    """Shut Redis down, saving its data, if no process uses it; tell whether nobody did. Returns when it has ended."""
+    """Shut Redis down, saving its data, if no process uses it; return when it has ended.
+
+    Returns:
+        whether no process used it.
+    """
     with _unused(directory) as unused:
         if unused:
             _shut_down(socket_path(directory))
@@ -137,13 +153,29 @@ def _original(name: str, module: str = "os") -> Callable[..., Any]:
 @contextlib.contextmanager
 def _unused(directory: Path) -> Iterator[bool]:
     """Hold off new users inside the ``with`` block if there are no users; yield whether that is so."""
-    with (directory / "redis.users").open("w") as users:
+    with (directory / "redis.users").open("w") as users, (directory / "redis.masters").open("a+") as masters:
         try:
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
         else:
-            yield True
+            yield not _any_lives(masters.fileno())
+
+
+def _any_lives(masters: int) -> bool:
+    """Return whether one of the processes still runs whose ids are in the file; always False but on Linux."""
+    if sys.platform != "linux":
+        return False
+    for pid in os.pread(masters, os.fstat(masters).st_size, 0).split():
+        try:
+            process = os.pidfd_open(int(pid))
+        except OSError:  # it has ended, or this kernel has no such call
+            continue
+        ended, _, _ = select.select([process], [], [], 0)  # also true of one for whose end its parent has not asked yet
+        os.close(process)
+        if not ended:
+            return True
+    return False
 
 
 def _ask(path: Path, command: bytes) -> bytes:
@@ -257,6 +289,7 @@ class Supervisor:
         fcntl.flock(alive, fcntl.LOCK_EX)  # until this process ends; redis-server does not inherit it
         # Opened once: should the directory be removed, these remain the users of this Redis, not those of the next one.
         self.users = os.open(self.directory / "redis.users", os.O_RDWR | os.O_CREAT, 0o600)
+        self.masters = os.open(self.directory / "redis.masters", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         watcher = threading.Thread(target=self._end_when_unused, daemon=True)
         while True:
             try:
@@ -325,6 +358,9 @@ class Supervisor:
             time.sleep(GRACE)
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(self.users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _any_lives(self.masters):
+                    fcntl.flock(self.users, fcntl.LOCK_UN)
+                    continue
                 if self._removed():
                     # Its path may be another Redis's by now, whose socket and data an orderly end would overwrite.
                     self.server.kill()
@@ -333,7 +369,7 @@ class Supervisor:
                 threading.Event().wait()  # new users wait until this process has ended, and the server with it
 
     def _removed(self) -> bool:
-        """Tell whether the directory was removed, or its content, since this supervisor started."""
+        """Return whether the directory was removed, or its content, since this supervisor started."""
         try:
             return not os.path.samestat(os.fstat(self.users), os.stat(self.directory / "redis.users"))
         except FileNotFoundError:

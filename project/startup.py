@@ -33,10 +33,19 @@ def prepare() -> None:
     try:
         check()
         if uses_embedded_redis():
-            embedded_redis.use(settings.VAR_DIR)
+            embedded_redis.use(settings.VAR_DIR, _master())
     except (RefusedError, embedded_redis.EmbeddedRedisError) as exc:
         print(exc, file=sys.stderr)
         sys.exit(COULD_NOT_LOAD)
+
+
+def _master() -> int:
+    """Return the process id of uWSGI's master; 0 outside of uWSGI, and where it has none."""
+    try:
+        import uwsgi
+    except ImportError:
+        return 0
+    return int(uwsgi.masterpid())
 
 
 def check() -> None:

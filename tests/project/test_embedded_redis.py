@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from tests.requires import need
 
 ROOT = Path(__file__).resolve().parents[2]
 USER = """
+import os
 import sys
 from pathlib import Path
 if "gevent" in sys.argv:
@@ -27,7 +29,7 @@ if "gevent" in sys.argv:
     monkey.patch_all()
 from project import embedded_redis
 try:
-    embedded_redis.use(Path(sys.argv[1]))
+    embedded_redis.use(Path(sys.argv[1]), int(os.environ.get("MASTER", 0)))
 except embedded_redis.EmbeddedRedisError as exc:
     sys.exit(str(exc))
 if "gevent" in sys.argv:
@@ -41,10 +43,10 @@ sys.stdin.buffer.raw.read()
 class User:
     """A process of a site: uses the embedded Redis of ``directory`` until its standard input ends, or it is killed."""
 
-    def __init__(self, directory, *how, env=None):
+    def __init__(self, directory, *how, code=ROOT, env=None):
         self.process = subprocess.Popen(
             [sys.executable, "-c", USER, str(directory), *how],
-            cwd=ROOT,
+            cwd=code,
             env={**os.environ, **(env or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -76,8 +78,8 @@ def users(directory):
     """Start a user of the embedded Redis: ``users("gevent")``; all are ended with the test."""
     with contextlib.ExitStack() as stack:
 
-        def start(*how, env=None):
-            user = User(directory, *how, env=env)
+        def start(*how, **options):
+            user = User(directory, *how, **options)
             stack.callback(user.kill)
             return user
 
@@ -145,6 +147,38 @@ def test_a_user_who_comes_back_in_time_finds_the_same_server(directory, users):
     first.end()
     users().up()
     assert server_pid(directory) == pid
+
+
+@pytest.fixture
+def impatient(tmp_path_factory):
+    """The code, but for the time that Redis waits for other users when the last one has ended: it waits for none."""
+    code = tmp_path_factory.mktemp("code")
+    text = (ROOT / "project/embedded_redis.py").read_text()
+    assert "\nGRACE = 10.0\n" in text
+    (code / "project").mkdir()
+    (code / "project/embedded_redis.py").write_text(text.replace("\nGRACE = 10.0\n", "\nGRACE = 0.05\n"))
+    return code
+
+
+def test_it_stays_as_long_as_a_master_of_uwsgi_that_loads_the_site_anew(directory, users, impatient):
+    master = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        users(code=impatient, env={"MASTER": str(master.pid)}).up().end()
+        pid = server_pid(directory)
+        time.sleep(1)
+        assert not embedded_redis.stop_if_unused(directory)
+        users(code=impatient, env={"MASTER": str(master.pid)}).up().end()
+        assert server_pid(directory) == pid
+    finally:
+        master.kill()  # and is a zombie for now, which a master may be in a container
+    wait_until(lambda: not exists(pid), 30, "the end of Redis by itself")
+    master.communicate()
+
+
+def test_masters_of_an_earlier_redis_do_not_count(directory, users, impatient):
+    (directory / "redis.masters").write_text(f"{os.getpid()}\n")
+    users(code=impatient).up().end()
+    wait_until(lambda: server_pid(directory) is None, 30, "the end of Redis by itself")
 
 
 def test_a_user_who_comes_while_it_ends_gets_a_running_one(directory, users):
