@@ -492,7 +492,7 @@ def test_a_question_that_fails_for_a_channel_that_nobody_waits_for_any_more(line
     reads.errors.append(OSError("gone"))
     line.arrive(messages[1])
     wait_until(lambda: not reads.errors, what="the error")
-    end(line.continuity)
+    end(line.gapless)
     gevent.sleep(0.5)  # longer than until the question would be put again
     assert len(reads.questions) == 2
     assert line.told == []
