@@ -43,7 +43,7 @@ def test_scripts_explain_close_codes_in_the_words_of_the_reference(script_codes,
 def test_scripts_come_back_when_the_reference_says_so(script_codes, page_codes):
     never = {code for code, row in script_codes.items() if row["reconnect"] == "never"}
     later = {code for code, row in script_codes.items() if row["reconnect"] == "later"}
-    assert never - NOT_WSLOOP == {code for code, (_, action) in page_codes.items() if "do not come back" in action}
+    assert never - NOT_WSLOOP == {code for code, (_, action) in page_codes.items() if "do not reconnect" in action}
     assert later == {code for code, (_, action) in page_codes.items() if "not at once" in action}
 
 

@@ -405,7 +405,7 @@ def test_the_close_of_a_logout_is_explained(inspector):
     closed = inspector.until_logged("event", "close")
     assert closed["title"] == "closed with 4001"
     assert closed["facts"]["meaning"].startswith("signed out: logout")
-    assert closed["facts"]["what the client does"].startswith("do not come back")
+    assert closed["facts"]["what the client does"].startswith("do not reconnect")
     assert "4001: signed out" in browser.text(".ready")
     assert '"reconnect": false' in inspector.until_logged("in", "json", "goodbye")["body"]
 

@@ -1,6 +1,6 @@
 /**
  * Explains close codes, and the statuses with which the server refuses a handshake. The codes that wsloop sends are in
- * wsloop.js; the others are those of RFC 6455, section 7.4, and of the registry that it founded.
+ * wsloop.js; the others come from RFC 6455, section 7.4, and from the registry that it established.
  */
 
 import { CLOSE_CODES } from "../../wsloop/wsloop.js";
@@ -10,19 +10,19 @@ import { CLOSE_CODES } from "../../wsloop/wsloop.js";
 /** @type {Record<number, Explanation>} further codes that proxies, consumers and browsers may report */
 export const OTHER_CODES = {
   1001: {
-    meaning: "one side goes away: the page is left, or a server stops",
-    action: "connect again, after a random pause",
+    meaning: "one side goes away: the user leaves the page, or a server stops",
+    action: "reconnect after a random pause",
   },
-  1003: { meaning: "a kind of message that the other side does not take", action: "mend the client" },
-  1004: { meaning: "reserved; nobody may send it", action: "find out who did" },
+  1003: { meaning: "a kind of message that the other side does not accept", action: "fix the client" },
+  1004: { meaning: "reserved; nobody may send it", action: "find out which side did" },
   1005: { meaning: "the close frame had no code", action: "nothing" },
   1006: {
-    meaning: "no close frame: the handshake was refused, or the line was cut",
-    action: "connect again, after a random pause that grows with each failure",
+    meaning: "no close frame: the server refused the handshake, or the connection was cut",
+    action: "reconnect after a random pause that grows with each failure",
   },
-  1010: { meaning: "the client misses an extension that it needs", action: "mend the client, or the server" },
-  1014: { meaning: "a gateway got no valid answer from the server behind it", action: "connect again later" },
-  1015: { meaning: "the TLS handshake failed", action: "look at the certificate" },
+  1010: { meaning: "the server did not negotiate an extension that the client needs", action: "fix the client, or the server" },
+  1014: { meaning: "a gateway got no valid answer from the server behind it", action: "reconnect later" },
+  1015: { meaning: "the TLS handshake failed", action: "check the certificate" },
 };
 
 /** @param {number} code @returns {Explanation} */
@@ -34,20 +34,20 @@ export function explain(code) {
 function unlisted(code) {
   if (code >= 4000 && code <= 4999) {
     return {
-      meaning: "private: an agreement between this site's consumer and its clients",
-      action: "ask who wrote the consumer",
+      meaning: "private: defined by this site's consumer for its clients",
+      action: "see the code of the consumer",
     };
   }
   if (code >= 3000 && code <= 3999) {
-    return { meaning: "of a library or framework, registered with IANA", action: "ask its documentation" };
+    return { meaning: "defined by a library or framework, registered with IANA", action: "see its documentation" };
   }
-  return { meaning: "not assigned", action: "find out who sent it" };
+  return { meaning: "not assigned", action: "find out which side sent it" };
 }
 
 /**
- * Returns what is wrong with a close code and reason that a script wants to send; null: nothing.
+ * Returns why a script cannot send a close code and reason; null if it can.
  *
- * @param {string} code as it was typed; empty: none
+ * @param {string} code as typed; empty: none
  * @param {string} reason
  * @returns {string | null}
  */
@@ -61,10 +61,10 @@ export function problemOfClose(code, reason) {
   return bytes > 123 ? `The reason has ${bytes} bytes; a close frame takes up to 123.` : null;
 }
 
-/** HTTP statuses with which the server refuses a handshake, and why: the likely ones first. */
+/** HTTP statuses with which the server refuses a handshake, and the reasons; the likely ones first. */
 export const REFUSALS = [
-  ["403", "the policy does not allow it to this user, a token is not valid, or a consumer rejected it"],
-  ["429", "too many sockets of this user or address"],
+  ["403", "the policy does not allow it for this user, a token is not valid, or a consumer rejected the socket"],
+  ["429", "this user or address has too many sockets"],
   ["503", "Redis is down, or the worker is full"],
   ["400", "the facility has a colon, there are too many parameters, or the Host is not allowed"],
   ["414, 431", "the path, or the query, is too long"],
