@@ -186,7 +186,7 @@ def test_what_is_the_same_is_here_and_what_is_not_is_not():
         for name, answer in table(heading).items():
             if answer.startswith("The same"):
                 same.add(f"{module}.{name}")
-            elif answer.startswith("Not here") and re.fullmatch(r"[\w.]+", name) and not name.endswith("__"):
+            elif answer.startswith("Not available") and re.fullmatch(r"[\w.]+", name) and not name.endswith("__"):
                 not_here.add(f"{module}.{name}")
     assert len(same) > 30 and len(not_here) > 20
     assert missing(same | not_here) == not_here
@@ -230,7 +230,7 @@ def test_numbers_of_ours_that_the_page_names_are_the_defaults():
 def test_the_scope_has_what_the_page_says():
     keys, headers = ask(SCOPE)
     said = table("Key of scope")
-    assert {key for key, answer in said.items() if not answer.startswith("Not here")} == set(keys)
+    assert {key for key, answer in said.items() if not answer.startswith("Not available")} == set(keys)
     assert ["x-name", "value"] in headers and "cookie" not in dict(headers)
 
 
