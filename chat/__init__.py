@@ -1,5 +1,5 @@
 """The sample application: pages that publish notifications and show them when they arrive.
 
-It uses the engine as any site would: through ``wsloop.publisher``, the URLs of the sockets and the settings of
-ws4redis. It must not know how the engine works.
+It uses wsloop as any site would: through ``wsloop.publisher``, consumers, the URLs of the sockets and the settings. It
+must not know how wsloop works.
 """

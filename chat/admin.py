@@ -1,7 +1,7 @@
-"""The chat rooms in Django's admin: to find what was said, and to take it out.
+"""The chat rooms in Django's admin: staff find messages here, and delete them.
 
-What goes on in a room is not changed here: pages that are open would not be told of it, and they count on the numbers.
-Messages can be deleted. They are gone from a page when it is loaded anew, and a room without any is not listed.
+Messages cannot be changed: open pages would not get the change, and they depend on the numbers. A deleted message
+disappears from a page when the page is reloaded, and a room without messages is not listed.
 """
 
 from django.contrib import admin
@@ -25,7 +25,7 @@ class RoomAdmin(LookOnly):
     fields = ["slug", "created_at", "last_number"]
 
     def has_delete_permission(self, request, obj=None):
-        # Its numbers would begin anew, and pages that are open take what has a number that they know for shown.
+        # A new room with this name would start its numbers anew, and open pages ignore numbers that they know.
         return False
 
     def view_on_site(self, room):

@@ -1,4 +1,4 @@
-"""What code answers, not notifications: the consumers of ``/ws/echo/`` and ``/ws/random/``."""
+"""Sockets with code: the consumers of ``/ws/echo/`` and ``/ws/random/``."""
 
 import random
 import time
@@ -14,7 +14,7 @@ class EchoConsumer(WebsocketConsumer):
 
 
 class RandomConsumer(WebsocketConsumer):
-    """Sends a number from 0 to 100 each second, for as long as somebody listens."""
+    """Sends a number from 0 to 100 each second, for as long as the client stays."""
 
     def connect(self):
         self.accept()

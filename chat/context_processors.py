@@ -1,4 +1,4 @@
-"""What every template of the sample may show."""
+"""Variables for all templates of the sample."""
 
 from django.conf import settings
 
@@ -6,5 +6,5 @@ from chat import demo
 
 
 def site(request):
-    """Add ``DEMO_ACCOUNTS``: the accounts a visitor may try, none unless the setting ``DEMO`` is on; and ``DEBUG``."""
+    """Add ``DEBUG``, and ``DEMO_ACCOUNTS``: the accounts a visitor may try, empty unless the setting ``DEMO`` is on."""
     return {"DEMO_ACCOUNTS": demo.ACCOUNTS if settings.DEMO else (), "DEBUG": settings.DEBUG}

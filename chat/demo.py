@@ -1,6 +1,6 @@
-"""The demonstration accounts: ``manage.py demo_data`` makes them, the pages show them when ``DEMO`` is on.
+"""The demonstration accounts, which ``manage.py demo_data`` creates and the pages show when ``DEMO`` is on.
 
-And a chat room, so that the list of rooms is not empty.
+Also a chat room, so that the list of rooms is not empty.
 """
 
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class Account:
 ACCOUNTS = (Account("john", "secret"), Account("mary", "secret"), Account("admin", "admin", staff=True))
 
 ROOM = "lobby"
-SAID = (  # by whom, in the room above
+SAID = (  # author and text of the messages in that room
     ("john", "Hello! Is anybody here?"),
-    ("mary", "I am. Open this room in a second browser, and watch what I write come in."),
+    ("mary", "I am. Open this room in a second browser, and watch my messages arrive."),
     ("john", "What if I lose the connection?"),
-    ("mary", "Then you get exactly what you have missed when you are back."),
+    ("mary", "Then you get exactly the messages that you missed when you are back."),
 )

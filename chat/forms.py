@@ -1,4 +1,4 @@
-"""The forms of the sample: which texts may be published, and to whom."""
+"""The forms of the sample: they check the texts and the recipients of messages."""
 
 from django import forms
 from django.conf import settings
@@ -7,7 +7,7 @@ from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
 from django.db import models
 
-MAX_MESSAGE_LENGTH = 2000  # characters: long enough for any notification, far below the engine's bounds in bytes
+MAX_MESSAGE_LENGTH = 2000  # characters: long enough for any notification, far below the limits of wsloop in bytes
 
 
 class MessageField(forms.CharField):
@@ -33,7 +33,7 @@ class MessageForm(forms.Form):
 
 
 class Audience(models.TextChoices):
-    """Whom a message may be addressed to."""
+    """The possible audiences of a message."""
 
     BROADCAST = "broadcast", "Everybody"
     USER = "user", "One user"
@@ -45,8 +45,8 @@ class SendForm(forms.Form):
     """Audience, recipient and text.
 
     Args:
-        sender: the user who writes. Everybody who is signed in may write to everybody, to any user and to the groups
-            which they belong to; staff may write to any group.
+        sender: the user who writes. A signed-in user may write to everybody, to any user and to the groups which the
+            user belongs to; staff may write to any group.
     """
 
     audience = forms.ChoiceField(choices=Audience.choices, initial=Audience.USER, widget=forms.RadioSelect)
@@ -63,7 +63,7 @@ class SendForm(forms.Form):
         self._sender = sender
 
     def clean(self):
-        """Check that the recipient exists, and spell the name as the database does."""
+        """Check that the recipient exists, and replace the name by the spelling in the database."""
         cleaned = super().clean()
         audience, name = cleaned.get("audience"), cleaned.get("recipient")
         if audience not in (Audience.USER, Audience.GROUP) or name is None:

@@ -1,7 +1,7 @@
-"""``/inspector/``: a console for developers, with which to open a socket of the site and watch all that happens on it.
+"""``/inspector/``: a console for developers, which opens a socket of the site and shows everything that happens on it.
 
-Responsible for who may see the page and for what it offers. It grants nothing: what the sockets of the page may do is
-decided by the policy, as for any other client.
+Responsible for access to the page, and for its suggestions. It grants no permissions: the policy decides what the
+sockets of the page may do, as for any other client.
 """
 
 from django.conf import settings
@@ -10,7 +10,7 @@ from django.views.generic import TemplateView
 
 from wsloop import conf
 
-# What the page suggests; any other path can be typed.
+# Suggestions of the page; the user may type any other path.
 FACILITIES = {
     "form": "a form's answer to its user",
     "news": "Broadcast, User, Group and Session",
@@ -19,7 +19,7 @@ FACILITIES = {
     "session": "open to publish for signed-in users",
 }
 CONSUMERS = {
-    "echo/": "returns what it gets",
+    "echo/": "returns each message",
     "random/": "random numbers, until you leave",
     "rooms/lobby/": "a chat room",
 }
@@ -33,7 +33,7 @@ PARAMETERS = {  # of a socket's URL, with their labels
 
 
 class Inspector(UserPassesTestMixin, TemplateView):
-    """For staff, and for everybody where ``DEBUG`` says that the site is on a developer's machine."""
+    """For staff, and with ``DEBUG``, on a developer's machine, for everybody."""
 
     template_name = "chat/inspector.html"
     extra_context = {"facilities": FACILITIES, "consumers": CONSUMERS, "parameters": PARAMETERS}

@@ -1,7 +1,7 @@
-"""What the sample keeps: chat rooms, what was said in them, and how far each user has read.
+"""The database of the sample: chat rooms, their messages, and how far each user has read.
 
-Messages are numbered in each room, in the order in which they were committed. Whoever has seen number n has therefore
-seen all before it, and asks for what comes after n; :mod:`chat.rooms.conversation` gives the numbers.
+Messages are numbered in each room, in the order in which they were committed. So a page that has shown number n has
+shown all messages before it, and requests those after n; :mod:`chat.rooms.conversation` assigns the numbers.
 """
 
 from django.conf import settings
@@ -11,10 +11,10 @@ from django.utils import timezone
 
 
 class Room(models.Model):
-    """A room, which comes into being with its first message.
+    """A room, which is created with its first message.
 
     Attributes:
-        last_number: of the newest message ever written here; it stays when that message is deleted.
+        last_number: number of the newest message ever written here; it stays when that message is deleted.
     """
 
     slug = models.SlugField("name", unique=True)
@@ -32,12 +32,12 @@ class Room(models.Model):
 
 
 class Message(models.Model):
-    """What somebody said in a room.
+    """A message in a room.
 
     Attributes:
-        number: 1, 2, 3 … in its room. There is a gap where a message was deleted, and nowhere else.
-        author: None once the account was deleted.
-        key: what the author's page calls the message, so that one that is sent twice is stored once.
+        number: 1, 2, 3 … in its room. Only a deleted message leaves a gap.
+        author: None if the account was deleted.
+        key: identifies the message on the author's page, so that a message that is sent twice is stored once.
     """
 
     room = models.ForeignKey(Room, models.CASCADE, related_name="messages")

@@ -1,37 +1,37 @@
-"""Who may listen and publish over a socket: the sample's ``WS4REDIS_ALLOWED_CHANNELS``.
+"""The sample's ``WS4REDIS_ALLOWED_CHANNELS``: decides who may subscribe and publish over a socket.
 
-Responsible for the rights of one handshake. What a view publishes is not its business: a view checks its own forms.
+Responsible for the permissions of one handshake. It does not concern views, which check their own forms.
 """
 
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
 
-# What visitors may publish to over a socket. Names of facilities are free, and each keeps its last messages in Redis:
-# whoever could publish to any name could fill it.
+# The facilities to which visitors may publish over a socket. A client may use any name for a facility, and Redis
+# retains the last messages of each: a client that could publish to any name could fill Redis.
 OPEN_TO_PUBLISH = frozenset({"user", "session"})
 
 ANONYMOUS = frozenset({"subscribe-broadcast", "subscribe-session"})
-# Publishing to one's own windows harms nobody; who wants to reach others goes through a view, which checks the text.
+# Publishing to one's own windows harms nobody. Messages to others go through a view, which checks the text.
 SIGNED_IN = ANONYMOUS | {"subscribe-user", "subscribe-group", "publish-user", "publish-session"}
 
 
 def allowed_channels(request, channels):
-    """Return those of the requested channels that whoever makes this request may have.
+    """Return those of the requested channels that the user of this request may have.
 
-    Anonymous visitors listen to broadcast and to their own session. Signed-in users listen to all that is theirs, and
-    publish to themselves, in the facilities of the pages for that. Staff may do everything.
+    Anonymous visitors may subscribe to broadcast and to their own session. Signed-in users may also subscribe to their
+    user and groups, and may publish to themselves, in the facilities of the pages for that. Staff may do everything.
 
     Args:
         request: the request of the handshake. Its ``user`` may be missing, None, anonymous or not yet loaded: a socket
             without a session cookie has none.
-        channels: names such as ``subscribe-user`` and ``publish-broadcast``, as the client asked for them.
+        channels: names such as ``subscribe-user`` and ``publish-broadcast``, as the client requested them.
 
     Returns:
         list of names, in the order of ``channels``.
 
     Raises:
-        PermissionDenied: if channels were asked for and none of them is allowed. A socket on which nothing can ever
-            arrive helps nobody; a refusal tells what is wrong.
+        PermissionDenied: if the client requested channels and none of them is allowed. A socket that can never receive
+            anything is useless; a refusal says what is wrong.
     """
     user = getattr(request, "user", None)
     if getattr(user, "is_authenticated", False):

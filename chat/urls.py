@@ -17,6 +17,6 @@ urlpatterns = [
     path("random/", views.Random.as_view(), name="random"),
     path("rooms/", room_views.Rooms.as_view(), name="rooms"),
     path("rooms/<slug:room>/", room_views.Room.as_view(), name="room"),
-    path("rooms/<path:name>/", room_views.no_such_room),  # whatever else: no room can have this name
+    path("rooms/<path:name>/", room_views.no_such_room),  # any other name: no room can have it
     path("favicon.ico", views.favicon),
 ]

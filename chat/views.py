@@ -1,8 +1,8 @@
-"""The pages. Each publishes with ``RedisPublisher`` and shows what arrives over a socket of its facility and audience.
+"""The pages. Each publishes with ``RedisPublisher`` and shows the messages of a socket of its facility and audience.
 
-A page works in two ways: its scripts post the form with ``fetch`` and get JSON; without them the form is posted and
-redirected as any Django form, and the page shows the last message that Redis keeps. With scripts that is where the
-socket goes on.
+A page works in two ways. With scripts it posts the form with ``fetch``, gets JSON, and receives messages over its
+socket. Without scripts the browser posts the form and is redirected, as with any Django form, and the page shows the
+last message that Redis retains.
 """
 
 import json
@@ -26,11 +26,11 @@ from wsloop.publisher import SELF, RedisPublisher
 
 logger = logging.getLogger(__name__)
 
-RETRY_AFTER = 5  # seconds, told to whoever could not publish
+RETRY_AFTER = 5  # seconds, sent to a client whose message was not published
 
 
 def wants_json(request):
-    """Tell whether the reply goes to a script (``Accept: application/json``, or jQuery's header), not to a window."""
+    """Return whether the reply goes to a script (``Accept: application/json``, or jQuery's header), not to a window."""
     preferred = request.get_preferred_type(["text/html", "application/json"])
     return preferred == "application/json" or request.headers.get("X-Requested-With") == "XMLHttpRequest"
 
@@ -42,21 +42,21 @@ def ensure_session(request):
 
 
 def last_message(request, facility, audience):
-    """Return the last message that Redis keeps for whoever makes the request, as text; None if there is none."""
+    """Return the last message that Redis retains for the user of the request, as text; None if there is none."""
     try:
         message = RedisPublisher(facility=facility).fetch_message(request, facility, audience)
     except RedisError as error:
-        logger.warning("the last message of %s cannot be read: %s", facility, error)
+        logger.warning("could not read the last message of %s: %s", facility, error)
         return None
     return message.decode(errors="replace") if message else None
 
 
 def live(request, facility, audiences, read):
-    """Return what the template ``chat/live.html`` needs to show what arrives.
+    """Return the context of the template ``chat/live.html``, which shows messages as they arrive.
 
     Args:
-        audiences: whom the page's socket listens as.
-        read: makes a note of the text of a message: a dictionary with ``text``, perhaps ``sender`` and ``sent``.
+        audiences: names of the audiences that the page's socket subscribes to.
+        read: converts the text of a message to a note: a dictionary with ``text``, perhaps ``sender`` and ``sent``.
     """
 
     before = {audience: last_message(request, facility, audience) for audience in audiences}
@@ -70,13 +70,13 @@ def live(request, facility, audiences, read):
         ]
         return sorted(found, key=lambda note: note["sent"].timestamp() if note.get("sent") else 0, reverse=True)
 
-    # The template asks for them when it has got the token, so that nothing is missed in between. What has come since
-    # the view began may come over the socket as well: such notes are fresh, and the script looks for them.
+    # The template evaluates the notes after the token, so that no message is missed in between. A message that was
+    # published after the view began may arrive over the socket as well: such notes are marked fresh for the script.
     return {"facility": facility, "audiences": audiences, "notes": SimpleLazyObject(notes)}
 
 
 def favicon(request):
-    """Show the way to the icon to browsers that look where pages name none, as Django's admin does not."""
+    """Redirect to the icon: browsers request this URL for pages that name no icon, such as Django's admin."""
     return redirect(static("img/favicon.svg"))
 
 
@@ -85,11 +85,11 @@ class Home(TemplateView):
 
 
 class PublishView(AccessMixin, FormView):
-    """A page with a form, what it publishes to, and where that is shown.
+    """A page with a form that publishes a message, and with a socket that receives it.
 
     Attributes:
-        facility: what the page's sockets and its publisher name.
-        audience: whom the page's socket listens as; None if the page has none.
+        facility: the facility of the page's socket and its publisher.
+        audience: the audience that the page's socket subscribes to; None if the page has no socket.
         open_to_all: the HTTP methods that need no sign-in.
     """
 
@@ -115,11 +115,11 @@ class PublishView(AccessMixin, FormView):
         return super().get_context_data(**context, **kwargs)
 
     def addressees(self, form):
-        """Return the arguments of ``RedisPublisher`` that say whom the message is for."""
+        """Return the audiences of the message, as arguments of ``RedisPublisher``."""
         raise NotImplementedError
 
     def content(self, form):
-        """Return what is published."""
+        """Return the message to publish."""
         return form.cleaned_data["message"]
 
     def get_success_url(self):
@@ -130,7 +130,7 @@ class PublishView(AccessMixin, FormView):
             publisher = RedisPublisher(facility=self.facility, request=self.request, **self.addressees(form))
             publisher.publish_message(self.content(form))
         except RedisError as error:
-            logger.warning("a message to %s could not be published: %s", self.facility, error)
+            logger.warning("could not publish a message to %s: %s", self.facility, error)
             form.add_error(None, "Your message could not be delivered. Try again in a few seconds.")
             return self.undelivered(form)
         if wants_json(self.request):
@@ -144,7 +144,7 @@ class PublishView(AccessMixin, FormView):
         return super().form_invalid(form)
 
     def undelivered(self, form):
-        """Return the reply for a message that Redis did not take; a plain form still holds the text."""
+        """Return the reply for a message that Redis did not take; a plain form still contains the text."""
         if wants_json(self.request):
             response = self.refuse(form.errors, HTTPStatus.SERVICE_UNAVAILABLE)
         else:
@@ -153,12 +153,12 @@ class PublishView(AccessMixin, FormView):
         return response
 
     def refuse(self, errors, status):
-        """Return errors as JSON: a list of sentences for each field, ``__all__`` for what concerns none of them."""
+        """Return errors as JSON: a list of sentences for each field; ``__all__`` has those that concern no field."""
         return JsonResponse({"ok": False, "errors": errors}, status=status)
 
 
 class Form(PublishView):
-    """A message to oneself: the shortest way from a form to the socket."""
+    """A message to oneself."""
 
     template_name = "chat/form.html"
     facility = "form"
@@ -169,7 +169,7 @@ class Form(PublishView):
 
 
 class Broadcast(PublishView):
-    """To everybody who listens. Listening is open to all, but strangers shall not fill everybody's page."""
+    """To all subscribers. Everybody may subscribe, but only signed-in users may publish to everybody."""
 
     template_name = "chat/broadcast.html"
     audience = Audience.BROADCAST
@@ -226,11 +226,11 @@ class Session(PublishView):
         return {"sessions": [SELF]}
 
 
-INBOX = "inbox"  # the facility of the two pages below; its messages are JSON, because they tell who wrote
+INBOX = "inbox"  # the facility of the two pages below; its messages are JSON, because they contain the sender
 
 
 class Send(PublishView):
-    """To whom the form says. What arrives is shown in another window, on the page of :class:`Inbox`."""
+    """To the audience chosen in the form. The page of :class:`Inbox` shows the messages, in another window."""
 
     template_name = "chat/send.html"
     form_class = SendForm
@@ -257,13 +257,13 @@ class Send(PublishView):
         return {"sender": sender, "text": form.cleaned_data["message"], "sent": timezone.now()}
 
     def get_success_url(self):
-        """Come back to the same recipient, for the next message."""
+        """Return to the same recipient, for the next message."""
         chosen = {name: self.request.POST[name] for name in ("audience", "recipient") if self.request.POST.get(name)}
         return f"{self.request.path}?{urlencode(chosen)}"
 
 
 class Inbox(TemplateView):
-    """What arrives, labelled by audience."""
+    """The messages that arrive, labelled by audience."""
 
     template_name = "chat/inbox.html"
 
@@ -278,19 +278,19 @@ class Inbox(TemplateView):
 
 
 class Echo(TemplateView):
-    """What the page sends to its consumer comes back."""
+    """The page whose consumer returns each message."""
 
     template_name = "chat/echo.html"
 
 
 class Random(TemplateView):
-    """A number every second, of a loop in a consumer."""
+    """The page of a consumer that sends a number every second."""
 
     template_name = "chat/random.html"
 
 
 def read_note(text):
-    """Return what :class:`Send` published as a dictionary, and what others published there as ``text``."""
+    """Return a message of :class:`Send` as a dictionary, and any other message as ``text``."""
     try:
         note = json.loads(text)
         sent = parse_datetime(note["sent"])

@@ -1,6 +1,6 @@
 /**
  * Shows that the user is signed out: hides elements with `data-signed-in`, shows those with `data-signed-out`, and
- * disables the forms. The user can still read and copy what is in them.
+ * disables the forms. The user can still read and copy their content.
  */
 
 import { disable } from "./forms.js";

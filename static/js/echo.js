@@ -1,4 +1,4 @@
-/** The echo page: sends texts over a WebSocket and shows what comes back. */
+/** The echo page: sends texts over a WebSocket and shows the answers. */
 
 const page = /** @type {HTMLElement} */ (document.querySelector("[data-echo]"));
 const line = find("[data-socket]");
@@ -7,7 +7,7 @@ const message = /** @type {HTMLInputElement} */ (find("[name=message]"));
 const list = find("[data-feed]");
 const socket = new WebSocket(String(line.dataset.socket));
 
-// The browser may keep the page in its back/forward cache: close the socket before, and load the page again after.
+// The browser may keep the page in its back/forward cache: close the socket before, and reload the page afterwards.
 addEventListener("pagehide", () => socket.close());
 addEventListener("pageshow", ({ persisted }) => persisted && location.reload());
 

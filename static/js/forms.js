@@ -22,7 +22,7 @@ export function start(form) {
     busy = false;
     if (form.dataset.disabled === undefined) button.removeAttribute("aria-disabled");
     const others = showErrors(form, errors);
-    status.textContent = ok ? "Sent." : others.join(" ") || "Please correct what is marked.";
+    status.textContent = ok ? "Sent." : others.join(" ") || "Please correct the marked fields.";
     status.dataset.kind = ok ? "success" : "error";
     if (ok) field(form, "message").value = "";
     if (ok || errors[GENERAL]) field(form, "message").focus();
@@ -63,7 +63,7 @@ async function post(form) {
     return failed(
       response.status === 403
         ? "This page is out of date. Copy your message, reload the page and send it again."
-        : `The server could not take it (error ${response.status}). Your message is still here; try again.`,
+        : `The server did not accept the message (error ${response.status}). It is still here; try again.`,
     );
   }
 }

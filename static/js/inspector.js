@@ -144,10 +144,10 @@ function connect() {
     current = new InspectedSocket(sockets, wanted, url, listener);
   } catch (error) {
     current = null;
-    ended = "The browser did not try.";
+    ended = "The browser did not connect.";
     record(
       { number: sockets },
-      { direction: "event", kind: "error", title: "the browser did not try", more: String(error) },
+      { direction: "event", kind: "error", title: "the browser did not connect", more: String(error) },
     );
   }
   pings.closed();
@@ -188,28 +188,28 @@ const listener = {
   /** @param {InspectedSocket} socket */
   failed(socket) {
     if (socket.openedAt !== null) {
-      const explanation = "Browsers do not tell a script what it was. The close event says as much as can be known.";
-      record(socket, { direction: "event", kind: "error", title: "the line has failed", more: explanation });
+      const explanation = "Browsers do not give scripts the reason. The close event has all that is known.";
+      record(socket, { direction: "event", kind: "error", title: "the connection has failed", more: explanation });
       return;
     }
     if (socket.givenUp) {
-      record(socket, { direction: "event", kind: "error", title: "given up before the socket was open" });
+      record(socket, { direction: "event", kind: "error", title: "cancelled before the socket was open" });
       return;
     }
     const facts = /** @type {[string, string][]} */ ([...REFUSALS]);
     if (socket.target.protocols.length)
-      facts.unshift(["101", "the server chose none of the subprotocols, so the browser gave up"]);
+      facts.unshift(["101", "the server chose none of the subprotocols, so the browser closed the connection"]);
     record(socket, {
       direction: "event",
       kind: "error",
       title: "the handshake failed",
       more:
-        "Browsers do not tell a script why: nobody was reached, or the server refused with an HTTP status. The " +
+        "Browsers do not give scripts the reason: the server was not reached, or it refused with an HTTP status. The " +
         "status is in the browser's developer tools, under Network, and in the server's log.",
       help: {
-        title: "Likely reasons, and how to see which",
+        title: "Likely reasons, and how to find the right one",
         facts,
-        more: "The body of the answer says what to do. curl shows it, with the cookies of whoever was refused:",
+        more: "The body of the answer says what to do. curl shows it; add the cookies of the refused user:",
         text: curl(socket.target),
       },
     });
@@ -234,7 +234,7 @@ const listener = {
   },
 };
 
-/** Tells whether it only shows that the connection is alive. @param {InspectedSocket} socket @param {string} data */
+/** Returns whether a message only shows that the connection is alive. @param {InspectedSocket} socket @param {string} data */
 function isHeartbeat(socket, data) {
   return (heartbeat && data === heartbeat) || (socket.protocol === "wsloop.v1" && data === '{"type": "ping"}');
 }
@@ -293,9 +293,9 @@ function showConnection() {
   const isLive = current !== null && state !== "CLOSED";
   setText(connectButton, isLive ? "Reconnect" : "Connect");
   enable(disconnectButton, isLive && state !== "CLOSING");
-  setText(disconnectButton, state === "CONNECTING" ? "Give up" : "Disconnect");
+  setText(disconnectButton, state === "CONNECTING" ? "Cancel" : "Disconnect");
   setText(find(closeForm, "#disconnect-why"), isLive ? "" : "There is no socket.");
-  const why = current?.isOpen ? null : sockets ? `Nothing can be sent: readyState is ${state}.` : "Connect first.";
+  const why = current?.isOpen ? null : sockets ? `You cannot send: readyState is ${state}.` : "Connect first.";
   sender.allow(why, why === null && current ? hintFor(current) : "");
 }
 
@@ -348,7 +348,7 @@ for (const button of targetForm.querySelectorAll("[data-copy]")) {
       await navigator.clipboard.writeText(text);
       said.textContent = "Copied.";
     } catch {
-      said.textContent = "The browser does not let this page copy; select the text instead.";
+      said.textContent = "The browser does not allow this page to copy; select the text instead.";
     }
   });
 }

@@ -1,7 +1,7 @@
 /**
  * Shows messages as they arrive. An element with `data-live` contains one with `data-socket`, the URL, and a list with
- * `data-feed`, which gets the messages. The server has rendered the kept messages there, and `data-token`: where the
- * socket begins, so that no message is missed in between. Texts are set as text, never as HTML.
+ * `data-feed`, which gets the messages. The server has rendered the retained messages there, and `data-token`: the
+ * positions at which the socket starts, so that no message is missed in between. Texts are set as text, never as HTML.
  */
 
 import { SIGNED_OUT, connect } from "../wsloop/wsloop.js";
@@ -34,7 +34,7 @@ export function start(live, onSignedOut) {
     },
     onMessage({ audience, data, kept }) {
       const text = typeof data === "string" ? data : `(binary message, ${data.length} bytes)`;
-      // Without recovery a socket begins with the last message of each audience, which the page may show already.
+      // Without recovery a socket first gets the last message of each audience, which the page may show already.
       if (kept && last.get(audience) === text) return;
       // A message that was published while the server rendered the page may be in the page, and arrive as well.
       for (const item of items(feed, "[data-fresh]")) {

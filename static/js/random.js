@@ -5,7 +5,7 @@ import { SIGNED_OUT, open } from "./reconnect.js";
 import { stateOf } from "./state.js";
 
 const MINUTE = 60; // seconds that are plotted
-const GAP = 2500; // milliseconds between two numbers that are not joined: the connection was broken or stopped
+const GAP = 2500; // milliseconds; a longer time between two numbers is a gap in the plot: no connection
 const PATIENCE = 10_000; // milliseconds without a number after which the connection is dead
 const MARGIN = { top: 12, right: 12, bottom: 24, left: 32 }; // pixels around the plot, for the labels of its axes
 
@@ -62,7 +62,7 @@ function show(value) {
   const values = samples.map((sample) => sample.value);
   find("[data-number]").textContent = String(value);
   const [least, most] = [Math.min(...values), Math.max(...values)];
-  find("[data-summary]").textContent = `Received in the last minute: ${values.length}; least ${least}, most ${most}`;
+  find("[data-summary]").textContent = `Received in the last minute: ${values.length}; minimum ${least}, maximum ${most}`;
   draw();
 }
 

@@ -1,7 +1,7 @@
 /**
  * A WebSocket that reconnects, for pages that talk to a consumer. It uses the core of wsloop.js, not its subprotocol:
- * messages are bare. It neither keeps messages nor sends them again. The page and its consumer recover what was missed:
- * the page returns the URL of each attempt, which can name the last message that it has.
+ * messages are bare. It neither stores messages nor sends them again. The page and its consumer recover missed
+ * messages: the page returns the URL of each attempt, which can name the last message that it has.
  */
 
 import { CLOSE_CODES, SIGNED_OUT, keepOpen } from "../wsloop/wsloop.js";
@@ -32,8 +32,7 @@ const DONE = 1000; // close code of a consumer that has called close()
 const STEADY = 10_000; // milliseconds until an attempt counts as successful: a consumer may accept and then fail
 
 /**
- * Opens a connection and keeps it open until the page or the consumer closes it, or the server tells the client not to
- * come back.
+ * Opens a connection and keeps it open until the page or the consumer closes it, or the server forbids a reconnect.
  *
  * @param {() => string} url returns an address such as "/ws/random/", or one with scheme and host
  * @param {Options} options

@@ -42,7 +42,7 @@ def test_it_creates_the_accounts(empty):
 def test_running_it_again_changes_nothing(empty):
     run()
     before = accounts()
-    assert "admin: exists, left as it is" in run()
+    assert "admin: exists, unchanged" in run()
     assert accounts() == before
 
 

@@ -289,7 +289,7 @@ def test_a_message_that_cannot_be_delivered_is_not_lost(sign_in, no_redis):
     assert response["Retry-After"] == "5"
     assert "Your message could not be delivered." in text(response)
     assert "keep this</textarea>" in text(response)
-    assert "redis" not in text(response).partition("How it is done")[0].lower()
+    assert "redis" not in text(response).partition("How it works")[0].lower()
 
 
 def test_scripts_are_told_that_a_message_cannot_be_delivered(sign_in, no_redis):
@@ -318,7 +318,7 @@ def test_the_page_about_a_crash_stands_alone(client, monkeypatch):
     monkeypatch.setattr("django.contrib.staticfiles.storage.staticfiles_storage.url", crash)
     response = client.get("/")
     assert response.status_code == 500
-    assert "Something broke on our side" in text(response)
+    assert "Something went wrong on our side" in text(response)
     assert "/static/css/site.css" in text(response)
     assert "secret" not in text(response)
 

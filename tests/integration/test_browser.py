@@ -514,7 +514,7 @@ def test_a_page_whose_user_has_signed_out_elsewhere(browser):
     browser.sign_out_in_another_tab()
     browser.until(lambda: "Signed out" in browser.text(".account"), "the header says so")
     assert "john" not in browser.text(".account")
-    assert "nothing can be sent" in browser.text("main form")
+    assert "you can no longer send" in browser.text("main form")
     browser.driver.execute_script("window.fetch = () => { window.posted = true }")
     browser.keys(" Or copy me.")
     browser.press("main form button")

@@ -246,7 +246,7 @@ def test_a_whole_url_can_be_pasted(inspector):
     assert browser.find("[name=more]").get_property("value") == "token=s3cret"
     inspector.replace("path", "wss://example.com/ws/form")
     browser.press("[data-connect]")
-    assert inspector.error("path") == "Only sockets of this site can be opened, not of example.com."
+    assert inspector.error("path") == "You can only open sockets of this site, not of example.com."
     assert browser.has_focus("[name=path][aria-invalid=true]")
     assert inspector.state() == "not connected yet"
 
@@ -335,7 +335,7 @@ def test_json_that_is_none_is_not_sent(inspector):
     browser = inspector.browser
     inspector.connect("?path=echo/")
     inspector.send('{"a": 1,\n "b": }', kind="json")
-    assert inspector.error("message") == "This is no JSON: line 2, column 7: a value expected, not “}”."
+    assert inspector.error("message") == "Invalid JSON: line 2, column 7: a value expected, not “}”."
     assert browser.has_focus("[name=message][aria-invalid=true][aria-describedby~=message-error]")
     assert inspector.script("return document.activeElement.selectionStart") == 15
     assert inspector.fact("sent") == "0 messages, 0 B"
@@ -356,7 +356,7 @@ def test_what_is_too_big_is_warned_of_and_closes_the_socket(inspector, tmp_path)
     browser.press("[data-send-button]")
     closed = inspector.until_logged("event", "close")
     assert closed["title"] == "closed with 1009"
-    assert closed["facts"]["what the client does"] == "send smaller ones"
+    assert closed["facts"]["what the client does"] == "send smaller messages"
 
 
 def test_nothing_can_be_sent_before_and_after_and_it_says_why(inspector):
@@ -368,7 +368,7 @@ def test_nothing_can_be_sent_before_and_after_and_it_says_why(inspector):
     assert browser.text("#send-why") == ""
     browser.press("[data-disconnect]")
     inspector.until_state("CLOSED")
-    assert browser.text("#send-why") == "Nothing can be sent: readyState is CLOSED."
+    assert browser.text("#send-why") == "You cannot send: readyState is CLOSED."
     browser.find("[name=message]").send_keys(Keys.CONTROL, Keys.ENTER)
     assert inspector.fact("sent") == "0 messages, 0 B"
 
@@ -417,11 +417,11 @@ def test_a_refused_handshake_is_explained(inspector):
     browser.press("[data-connect]")
     closed = inspector.until_logged("event", "close")
     assert closed["title"] == "closed with 1006"
-    assert "the handshake was refused" in closed["facts"]["meaning"]
+    assert "the server refused the handshake" in closed["facts"]["meaning"]
     assert (closed["facts"]["wasClean"], closed["facts"]["open for"]) == ("false", "never")
     error = inspector.until_logged("event", "error")
     assert error["title"] == "the handshake failed"
-    assert "Browsers do not tell a script why" in error["all"]
+    assert "Browsers do not give scripts the reason" in error["all"]
     assert "colon" in error["facts"]["400"]
     assert "s3cret" not in error["all"]
     browser.press(".entry-help summary")
@@ -449,10 +449,10 @@ def test_a_handshake_that_takes_too_long_can_be_given_up(serve, inspector):
     with standing_still(site):
         browser.press("[data-connect]")
         assert inspector.state() == "CONNECTING"
-        assert browser.text("#send-why") == "Nothing can be sent: readyState is CONNECTING."
-        assert browser.text("[data-disconnect]") == "Give up"
+        assert browser.text("#send-why") == "You cannot send: readyState is CONNECTING."
+        assert browser.text("[data-disconnect]") == "Cancel"
         browser.press("[data-disconnect]")
-        inspector.until_logged("event", "error", "given up before the socket was open")
+        inspector.until_logged("event", "error", "cancelled before the socket was open")
         inspector.until_state("CLOSED")
     assert ["closed before the connection is established" in line for line in browser.console()] == [True]
 
@@ -597,7 +597,7 @@ def test_a_series_of_round_trips_goes_on_until_it_is_stopped(inspector):
 def test_where_a_round_trip_cannot_be_measured_it_says_why(inspector):
     browser = inspector.browser
     inspector.connect(BOTH_WAYS)
-    assert browser.text("#ping-why").startswith("Cannot be measured here")
+    assert browser.text("#ping-why").startswith("Cannot measure this socket")
     browser.press("[data-ping]")
     assert inspector.fact("sent") == "0 messages, 0 B"
 
@@ -610,7 +610,7 @@ def test_by_keyboard_alone(inspector):
     inspector.open("?path=&protocol=")
     browser.tab_to("[name=path]")
     browser.keys(Keys.ENTER)
-    assert inspector.error("path") == "Pick a path, or type one."
+    assert inspector.error("path") == "Choose a path, or type one."
     browser.keys("echo/")
     browser.tab_to("[name=echo]")
     browser.keys(Keys.SPACE, Keys.SPACE)

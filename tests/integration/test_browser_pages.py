@@ -94,7 +94,7 @@ def test_start_shows_numbers_and_stop_ends_them(browser):
     come = numbers(browser)
     assert browser.text("[data-number]") == come[-1]
     least, most = min(map(int, come)), max(map(int, come))
-    summary = f"Received in the last minute: {len(come)}; least {least}, most {most}"
+    summary = f"Received in the last minute: {len(come)}; minimum {least}, maximum {most}"
     assert browser.text("[data-summary]") == summary
     browser.press("[data-toggle]")
     arrives(browser, 1)

@@ -392,7 +392,7 @@ def test_a_page_that_is_older_than_the_sign_in_writes_nothing(browser, room):
     browser.driver.switch_to.window(page)
     browser.driver.execute_script("dispatchEvent(new Event('pageshow'))")
     browser.until(lambda: browser.find("[data-line]").get_dom_attribute("data-state") == "offline", "the end")
-    assert "nothing can be sent from here" in browser.text(".composer-box")
+    assert "you can no longer send from here" in browser.text(".composer-box")
     assert "Signed out" in browser.text(".account")
 
 
@@ -753,8 +753,8 @@ def test_who_signs_out_in_another_window_can_write_no_more(browser, room):
     browser.write("message", "do not lose me")
     browser.sign_out_in_another_tab()
     browser.until(lambda: "Signed out" in browser.text(".account"), "the header says so")
-    assert "nothing can be sent from here" in browser.text(".composer-box")
-    assert "Who is here is not known any more." in browser.text("[data-people]")
+    assert "you can no longer send from here" in browser.text(".composer-box")
+    assert "The list of people is no longer available." in browser.text("[data-people]")
     assert "As of" not in browser.text("[data-people]")
     say(browser, " or copy me")
     assert browser.find("[name=message]").get_property("value") == "do not lose me"
@@ -767,12 +767,12 @@ def test_what_was_not_sent_is_there_when_its_author_comes_back_and_only_then(bro
     enter(browser, room)
     browser.write("message", "not sent")
     browser.sign_out_in_another_tab()
-    browser.until(lambda: "nothing can be sent" in browser.text(".composer-box"), "the page says so")
+    browser.until(lambda: "you can no longer send" in browser.text(".composer-box"), "the page says so")
     browser.sign_in("mary")
     enter(browser, room)
     assert browser.find("[name=message]").get_property("value") == ""
     browser.sign_out_in_another_tab()
-    browser.until(lambda: "nothing can be sent" in browser.text(".composer-box"), "the page says so")
+    browser.until(lambda: "you can no longer send" in browser.text(".composer-box"), "the page says so")
     browser.press("[data-signed-out] a")
     browser.until(lambda: browser.find("[name=username]"), "the form to sign in")
     browser.sign_in("john")

@@ -79,7 +79,7 @@ describe("the target", () => {
 
   test("is refused where a browser would refuse it, or change it", () => {
     assert.equal(problemOf(target({ protocols: ["wsloop.v1", "other"] })), null);
-    says(problemOf(target({ path: "" }))?.text, /Pick a path/);
+    says(problemOf(target({ path: "" }))?.text, /Choose a path/);
     assert.equal(problemOf(target({ path: "../admin/" }))?.field, "path");
     assert.equal(problemOf(target({ path: "rooms/./x" }))?.field, "path");
     says(problemOf(target({ protocols: ["wsloop.v1", "WSLOOP.v1"] }))?.text, /twice/);
@@ -104,7 +104,7 @@ describe("the target", () => {
     assert.deepEqual(pasted("gr%20%C3%BCn?subscribe-user&echo&room=7"), expected);
     says(problem("wss://example.org/ws/news"), /not of example.org/);
     says(problem("https://example.com/form/"), /begin with \/ws\//);
-    says(problem("wss://"), /no valid URL/);
+    says(problem("wss://"), /not a valid URL/);
   });
 
   test("goes into the address of the page and comes back", () => {
@@ -220,7 +220,7 @@ describe("where JSON is wrong", () => {
     ["01", 1, 1, /a value expected/],
     ["1 2", 1, 3, /the end expected/],
     ['"abc', 1, 5, /no closing quotation mark/],
-    ['"a\\x"', 1, 3, /no such escape/],
+    ['"a\\x"', 1, 3, /does not have this escape/],
     ['"a\nb"', 1, 3, /must be escaped/],
     ["[😀]", 1, 2, /not “😀”/],
   ]);
@@ -377,7 +377,7 @@ describe("round trips", () => {
   test("where they cannot be measured it is said why", () => {
     assert.ok(howToMeasure({ path: "news", protocol: "wsloop.v1" }).possible);
     assert.ok(howToMeasure({ path: "echo/", protocol: "" }).possible);
-    assert.match(howToMeasure({ path: "news", protocol: "" }).text, /Cannot be measured here/);
+    assert.match(howToMeasure({ path: "news", protocol: "" }).text, /Cannot measure this socket/);
     assert.equal(howToMeasure({ path: "random/", protocol: "ws4redis" }).possible, false);
   });
 });

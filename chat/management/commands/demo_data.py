@@ -1,4 +1,4 @@
-"""``manage.py demo_data``: the accounts of the demonstration, and a chat room."""
+"""``manage.py demo_data``: creates the demonstration accounts and a chat room."""
 
 from datetime import timedelta
 
@@ -16,16 +16,16 @@ from chat.models import Message, ReadMark, Room
 class Command(BaseCommand):
     help = (
         "Creates the demonstration accounts: john and mary (password secret, group chatters), admin (password admin, "
-        "staff). Running it again changes nothing: an account that exists keeps its password and its rights; only a "
-        "missing account or a missing membership of the group is added. A room of the chat, lobby, in which john and "
-        "mary talk, is made if it is not there."
+        "staff). Running it again changes nothing: an existing account keeps its password and its permissions; only a "
+        "missing account or a missing membership of the group is added. It also creates the chat room lobby, in which "
+        "john and mary talk, if it does not exist."
     )
 
     @transaction.atomic
     def handle(self, *args, **options):
         if not (settings.DEMO or settings.DEBUG):
             raise CommandError(
-                "demo_data creates accounts with passwords that everybody knows. To allow it, set DEMO=1 or "
+                "demo_data creates accounts with well-known passwords. To allow it, set DEMO=1 or "
                 "DJANGO_DEBUG=1 in the environment; never do so on a public site."
             )
         for account in demo.ACCOUNTS:
@@ -33,7 +33,7 @@ class Command(BaseCommand):
             for name in account.groups:
                 Group.objects.get_or_create(name=name)[0].user_set.add(user)
             if options["verbosity"] > 0:
-                state = "created" if created else "exists, left as it is"
+                state = "created" if created else "exists, unchanged"
                 self.stdout.write(f"{account.username}: {state}")
         self._ensure_room()
 
@@ -41,7 +41,7 @@ class Command(BaseCommand):
         users = get_user_model()._default_manager
         user = users.filter(username=account.username).first()
         if user:
-            # Not repaired: whoever changed the password of a demonstration account, or owned the name before, meant it.
+            # Not reset: somebody changed the password of the account on purpose, or had the name before.
             return user, False
         create = users.create_superuser if account.staff else users.create_user
         return create(username=account.username, password=account.password), True

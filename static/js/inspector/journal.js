@@ -1,4 +1,4 @@
-/** The entries of the log, the newest last, with bounds of number and bytes: the oldest entries are dropped. */
+/** The entries of the log, the newest last, limited in number and bytes: the oldest entries are dropped. */
 
 /**
  * @typedef {object} Entry
@@ -7,7 +7,7 @@
  * @property {Date} time
  * @property {"in" | "out" | "event"} direction
  * @property {string} kind `text`, `json`, `binary`, `open`, `close`, `error` or `note`
- * @property {boolean} ping whether it only shows that the connection is alive, or how fast it is
+ * @property {boolean} ping whether it only shows that the connection is alive, or measures a round trip
  * @property {number | null} bytes null: the entry has no size
  * @property {string} [text]
  * @property {Uint8Array} [data]

@@ -1,6 +1,6 @@
 /**
- * Finds the place where JSON is wrong. `JSON.parse` decides whether it is. Browsers differ in reporting the place, and
- * Chromium does not report it for short texts.
+ * Finds the position of an error in JSON. `JSON.parse` decides whether there is one. Browsers report the position in
+ * different ways, and Chromium does not report it for short texts.
  */
 
 /** @typedef {{line: number, column: number, index: number, problem: string}} JsonError */
@@ -58,7 +58,7 @@ function firstFault(text) {
       return null;
     }
     if (index >= text.length) return { index, problem: "a text has no closing quotation mark" };
-    if (text[index] === "\\") return { index, problem: "there is no such escape in JSON" };
+    if (text[index] === "\\") return { index, problem: "JSON does not have this escape" };
     return { index, problem: "a line break or control character in a text must be escaped" };
   };
 

@@ -1,4 +1,4 @@
-/** The log on the page. It draws once per animation frame at most, however much arrives. */
+/** The log on the page. It draws at most once per animation frame, whatever the number of messages. */
 
 import { clock, counted, hexDump, prettyJson, size } from "./format.js";
 import { Journal, matches } from "./journal.js";
@@ -19,7 +19,7 @@ const A_PICTURE = 16; // milliseconds of an animation frame
 
 export class Log {
   #journal = new Journal(MOST_ENTRIES, MOST_BYTES);
-  #drawn = 0; // number of the newest entry that was drawn, or that the filter has left out
+  #drawn = 0; // number of the newest entry that was drawn or filtered out
   #paused = false;
   #scheduled = false;
   #follows = true;
@@ -84,7 +84,7 @@ export class Log {
 
   #redraw() {
     const { entries } = this.#journal;
-    // A paused log does not show entries that have come since.
+    // A paused log does not show later entries.
     const newest = this.#paused ? this.#drawn : Infinity;
     this.list.replaceChildren();
     this.#append(entries.filter(({ number }) => number <= newest));
@@ -149,8 +149,8 @@ export class Log {
       setText(
         this.emptyNote,
         entries.length
-          ? "Nothing of this kind is in the log."
-          : "The log is empty. Connect, and what happens is shown here.",
+          ? "No entry matches the filter."
+          : "The log is empty. Connect to begin.",
       );
     }
   }

@@ -102,7 +102,7 @@ export class PingPanel {
     if (trips.unanswered) summary.push(`${trips.unanswered} without an answer`);
     const most = Math.max(...trips.latest.map((each) => each ?? 0));
     if (trips.count) summary.push(`the highest bar is ${roundTrip(most)}`);
-    const caption = trips.latest.length ? `${summary.join(", ")}.` : "The last 30 are drawn here.";
+    const caption = trips.latest.length ? `${summary.join(", ")}.` : "This plot shows the last 30 measurements.";
     setText(find(this.panel, "[data-plot-caption]"), caption);
     const values = trips.latest.map((each) => (each === null ? "no answer" : roundTrip(each)));
     this.plot.setAttribute(

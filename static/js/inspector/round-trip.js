@@ -9,7 +9,7 @@ const MOST_WAITING = 5_000; // milliseconds to wait for an answer
 /**
  * Returns how the socket can be measured, or why it cannot.
  *
- * @param {{path: string, protocol: string}} socket its path, and the subprotocol that was agreed on
+ * @param {{path: string, protocol: string}} socket its path, and the negotiated subprotocol
  * @returns {{possible: boolean, text: string}}
  */
 export function howToMeasure({ path, protocol }) {
@@ -33,13 +33,13 @@ export function howToMeasure({ path, protocol }) {
   return {
     possible: false,
     text:
-      "Cannot be measured here: a script cannot send ping frames, and it is not known what on this socket would " +
-      "answer a message, without anybody else seeing it. Connect with the subprotocol wsloop.v1, or to echo/.",
+      "Cannot measure this socket: a script cannot send ping frames, and no message is known that this socket answers " +
+      "without others seeing it. Connect with the subprotocol wsloop.v1, or to echo/.",
   };
 }
 
 export class RoundTrips {
-  /** @type {(number | null)[]} milliseconds of the latest ones; null: no answer has come */
+  /** @type {(number | null)[]} milliseconds of the latest ones; null: no answer arrived */
   latest = [];
   count = 0;
   unanswered = 0;

@@ -1,4 +1,4 @@
-/** The form that sends a text, JSON, which it checks before, or a file. */
+/** The form that sends a text, JSON after a check, or a file. */
 
 import { byteLength, size } from "./format.js";
 import { jsonError } from "./json-error.js";
@@ -73,7 +73,7 @@ export class Sender {
   }
 
   #showHint() {
-    // wsloop.v1 publishes bytes as they are.
+    // wsloop.v1 publishes bytes unchanged.
     const hint = this.#hint === "needs-frame" && this.#kind === "file" ? "" : this.#hint;
     for (const each of ["needs-frame", "is-ignored"]) find(this.form, `[data-${each}]`).hidden = each !== hint;
   }
@@ -101,7 +101,7 @@ export class Sender {
       data = this.message.value;
       const error = kind === "json" ? jsonError(data) : null;
       if (error) {
-        this.#complain(`This is no JSON: line ${error.line}, column ${error.column}: ${error.problem}.`, null);
+        this.#complain(`Invalid JSON: line ${error.line}, column ${error.column}: ${error.problem}.`, null);
         this.message.focus();
         this.message.setSelectionRange(error.index, error.index + 1);
         return;

@@ -1,4 +1,4 @@
-/** A WebSocket with all that a script can know of it: states, counters and events. It does not touch the page. */
+/** A WebSocket with everything that a script can know about it: states, counters, events. It does not touch the page. */
 
 import { byteLength } from "./format.js";
 
@@ -23,7 +23,7 @@ export class InspectedSocket {
   #socket;
 
   /**
-   * @param {number} number counts the page's sockets
+   * @param {number} number of the socket on the page, counted from 1
    * @param {import("./target.js").Target} target
    * @param {string} url of the target
    * @param {Listener} listener

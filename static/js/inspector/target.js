@@ -36,17 +36,17 @@ export function socketUrl({ path, parameters, more }, root, base) {
   return url.href + (query && `?${query}`);
 }
 
-/** @param {Target} target @returns {{field: "path" | "protocols", text: string} | null} what is wrong with it */
+/** @param {Target} target @returns {{field: "path" | "protocols", text: string} | null} the first problem */
 export function problemOf({ path, protocols }) {
-  if (!path) return { field: "path", text: "Pick a path, or type one." };
+  if (!path) return { field: "path", text: "Choose a path, or type one." };
   if (path.split("/").some((part) => part === "." || part === "..")) {
-    return { field: "path", text: "A path has no parts “.” and “..”: browsers would take them away." };
+    return { field: "path", text: "A path must not have parts “.” and “..”: browsers remove them." };
   }
   const wrong = protocols.find((name) => !TOKEN.test(name));
   if (wrong) return { field: "protocols", text: `“${wrong}” cannot be the name of a subprotocol.` };
   const lower = protocols.map((name) => name.toLowerCase());
   const twice = protocols.find((name, index) => lower.indexOf(name.toLowerCase()) !== index);
-  return twice ? { field: "protocols", text: `“${twice}” is there twice.` } : null;
+  return twice ? { field: "protocols", text: `“${twice}” is listed twice.` } : null;
 }
 
 /** @param {string} text names, separated by commas or spaces @returns {string[]} */
@@ -70,10 +70,10 @@ export function parsePasted(text, root, base, known) {
   try {
     url = new URL(whole || text.startsWith(root) ? text : root + text, base);
   } catch {
-    return { problem: "This is no valid URL." };
+    return { problem: "This is not a valid URL." };
   }
   if (url.host !== new URL(base).host)
-    return { problem: `Only sockets of this site can be opened, not of ${url.host}.` };
+    return { problem: `You can only open sockets of this site, not of ${url.host}.` };
   if (!url.pathname.startsWith(root)) return { problem: `Sockets of this site begin with ${root}.` };
   const parts = url.search.slice(1).split("&").filter(Boolean);
   const isKnown = (/** @type {string} */ part) => known.includes(part.replace(/=$/, ""));
@@ -104,7 +104,7 @@ export function toQuery({ path, parameters, more, protocols }) {
 /**
  * @param {string} query of the page's address
  * @param {string[]} known parameters that the page knows
- * @returns {Target | null} null: it names no path
+ * @returns {Target | null} null: the query has no path
  */
 export function fromQuery(query, known) {
   const given = new URLSearchParams(query);

@@ -1,4 +1,4 @@
-/** Arranges messages: under which day and name each one appears, and where the new ones begin. */
+/** Arranges messages: the day and name above each one, and the first new one. */
 
 /** @typedef {{number: number, author: string, sent: Date}} Said */
 /** @typedef {{newDay: boolean, isNew: boolean, continued: boolean}} Place */
@@ -7,7 +7,7 @@ const CONTINUED = 300_000; // milliseconds within which messages of one author s
 
 /**
  * @param {Said[]} messages in their order
- * @param {number | null} newFrom the number of the first new message; null: none is
+ * @param {number | null} newFrom the number of the first new message; null: none is new
  * @returns {Place[]} for each message
  */
 export function arrange(messages, newFrom) {

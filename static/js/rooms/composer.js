@@ -10,7 +10,7 @@ import { counterText, lengthOf, newKey } from "./words.js";
 /** @typedef {{key: string, text: string}} Draft */
 /** @typedef {import("./draft.js").Kept} Kept */
 
-const TYPING_INTERVAL = 3000; // milliseconds between two notes that the user is typing
+const TYPING_INTERVAL = 3000; // milliseconds between two notices that the user is typing
 
 /**
  * @param {HTMLFormElement} form
@@ -81,7 +81,7 @@ export function composerOf(form, { draft: kept, deliver, onSend, onFail, onTypin
     }
   }
 
-  /** @param {Draft[]} drafts the first could not be sent; the others have waited for it @param {Errors} errors */
+  /** @param {Draft[]} drafts the first could not be sent; the others waited for it @param {Errors} errors */
   function giveBack(drafts, errors) {
     for (const draft of drafts) onFail(draft);
     failed = drafts[0];
@@ -89,7 +89,7 @@ export function composerOf(form, { draft: kept, deliver, onSend, onFail, onTypin
     showErrors(Object.values(errors).flat());
   }
 
-  /** Called when the message with this key is stored after all. @param {string} key */
+  /** Called when the server has stored the message with this key after all. @param {string} key */
   function stored(key) {
     if (failed?.key !== key) return;
     const text = field.value.trim();

@@ -19,7 +19,7 @@ const MOST = 500; // messages shown at a time; a page may stay open for days
 /**
  * @param {HTMLElement} page
  * @param {string | undefined} me the user's name
- * @param {() => void} onSeen called when the user has seen all that is shown
+ * @param {() => void} onSeen called when the user has seen all messages shown
  */
 export function feedOf(page, me, onSeen) {
   /** @param {string} selector @returns {HTMLElement} */
@@ -34,7 +34,7 @@ export function feedOf(page, me, onSeen) {
   let unseen = 0;
   /** @type {number | null} the number of the first message that is marked as new */
   let newFrom = list.querySelector("[data-new]") ? Number(page.dataset.read) + 1 : null;
-  let missed = toNew !== null; // the reader has not been where the new messages begin
+  let missed = toNew !== null; // the reader has not reached the first new message
   let loading = false; // earlier messages
 
   // The list's box is a reversed column: its scrollTop is 0 at the bottom, and negative above.
@@ -58,7 +58,7 @@ export function feedOf(page, me, onSeen) {
       for (const { key } of fresh) if (key) unpend(key);
       list.append(...fresh.map(make));
       last = fresh[fresh.length - 1].number;
-      if (follow && !loading) shorten(); // or what is being loaded would not fit in before
+      if (follow && !loading) shorten(); // while earlier messages load, they must join the oldest one shown
       tidy();
     });
     seen();
@@ -125,11 +125,11 @@ export function feedOf(page, me, onSeen) {
   function lookForNew() {
     const marker = missed && !beginsAbove() && list.querySelector("[data-new]");
     if (!marker || marker.getBoundingClientRect().bottom < scroll.getBoundingClientRect().top) return;
-    if (!atBottom() && newFrom !== null) unseen = last - newFrom + 1; // now they are below
+    if (!atBottom() && newFrom !== null) unseen = last - newFrom + 1; // the new messages are now below
     reached();
   }
 
-  /** Tells whether the first new message is not loaded. */
+  /** Returns whether the first new message is not loaded. */
   function beginsAbove() {
     const [first] = items();
     return !earlier.hidden && newFrom !== null && first !== undefined && numberOf(first) > newFrom;
@@ -147,7 +147,7 @@ export function feedOf(page, me, onSeen) {
   }
 
   /**
-   * Changes the list without moving what the user reads in it.
+   * Changes the list without moving the messages that the user reads.
    *
    * @param {boolean} keep
    * @param {() => void} change
@@ -189,7 +189,7 @@ export function feedOf(page, me, onSeen) {
       loaded = true;
       setTimeout(() => scroll.removeAttribute("aria-live"), 1000);
     } catch {
-      earlierLink.textContent = "Could not be loaded. Try again";
+      earlierLink.textContent = "Loading failed. Try again";
     }
     earlierLink.removeAttribute("aria-disabled");
     loading = false;
@@ -264,11 +264,11 @@ export function feedOf(page, me, onSeen) {
     stored(key, number) {
       if (number <= last) unpend(key);
     },
-    /** The number up to which everything is shown. */
+    /** The number up to which all messages are shown. */
     get last() {
       return last;
     },
-    /** The number up to which everything was seen. */
+    /** The number up to which the user has seen all messages. */
     get seenTo() {
       return seenTo;
     },

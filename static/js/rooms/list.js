@@ -6,7 +6,7 @@ export function start() {
   document.addEventListener("visibilitychange", () => {
     if (document.visibilityState === "visible") reload();
   });
-  // After going back, the browser may show the page as it was left, or as it was loaded.
+  // After going back, the browser may show the page in its state when left, or when loaded.
   addEventListener("pageshow", ({ persisted }) => {
     const [navigation] = performance.getEntriesByType("navigation");
     const back = /** @type {PerformanceNavigationTiming | undefined} */ (navigation)?.type === "back_forward";

@@ -4,7 +4,7 @@ import { face, guestsText, typingText } from "./words.js";
 
 /** @typedef {import("../../wsloop/wsloop.js").PresenceChange} PresenceChange */
 
-const TYPING = 6000; // milliseconds until a user who has sent no further note counts as no longer typing
+const TYPING = 6000; // milliseconds without a notice after which a user no longer counts as typing
 
 /**
  * Keeps track of the users who are typing.
@@ -108,7 +108,7 @@ export function peopleOf(page, me) {
     forget() {
       mark(false);
       list.replaceChildren();
-      guests.textContent = "Who is here is not known any more.";
+      guests.textContent = "The list of people is no longer available.";
       count.textContent = "";
     },
   };

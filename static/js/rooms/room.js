@@ -16,9 +16,9 @@ import { peopleOf } from "./people.js";
 
 const LINE_PATIENCE = 75_000; // milliseconds; timers of a page in the background run once a minute only
 const PING_INTERVAL = 30_000; // milliseconds
-const READ_INTERVAL = 2000; // milliseconds between two notes of what the user has read
+const READ_INTERVAL = 2000; // milliseconds between two notices of the last message that the user has read
 const POST_PATIENCE = 10_000; // milliseconds to wait for a reply over HTTP
-const ANSWER_PATIENCE = 5000; // milliseconds to wait for the answer to a message, until another way is tried
+const ANSWER_PATIENCE = 5000; // milliseconds to wait for the answer to a message, until the page uses HTTP instead
 const GENERAL = "__all__"; // Django's name for errors that belong to no single field
 
 /** @param {HTMLElement} page */
@@ -30,11 +30,11 @@ export function start(page) {
   const people = peopleOf(page, me);
   const feed = feedOf(page, me, seen);
   let marked = Number(page.dataset.marked); // the number up to which the server knows that the user has read
-  /** @type {ReturnType<typeof setTimeout> | undefined} runs for READ_INTERVAL after each note */
+  /** @type {ReturnType<typeof setTimeout> | undefined} runs for READ_INTERVAL after each notice */
   let marking;
   /** @type {Map<string, (answer: {errors: Errors | null} | null) => void>} by key of a message that was sent */
   const waiting = new Map();
-  let isBroken = false; // since the connection was open last
+  let isBroken = false; // whether the connection has broken since it was last open
 
   addEventListener("pagehide", mark); // before the connection is closed
   const line = open(() => `${url}?after=${feed.last}&as=${encodeURIComponent(me ?? "")}`, {
@@ -44,7 +44,7 @@ export function start(page) {
     },
     onOpen() {
       for (const note of page.querySelectorAll("[data-no-live]")) /** @type {HTMLElement} */ (note).hidden = true;
-      marked = Number(page.dataset.marked); // the last note may have been lost with the connection before
+      marked = Number(page.dataset.marked); // the last notice may have been lost with the previous connection
       feed.seen();
     },
     onState(state) {
@@ -111,7 +111,7 @@ export function start(page) {
     }
   }
 
-  /** Tells the server what the user has read: at once, but not for each of many messages. */
+  /** Notifies the server of the last message read: at once, but not for each of many messages. */
   function seen() {
     if (marking === undefined) mark();
   }
@@ -138,7 +138,7 @@ export function start(page) {
     return post(key, text);
   }
 
-  /** @param {string} key @returns {Promise<{errors: Errors | null} | null>} null: no answer has come */
+  /** @param {string} key @returns {Promise<{errors: Errors | null} | null>} null: no answer arrived */
   async function answerTo(key) {
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     let timer;
@@ -177,7 +177,7 @@ export function start(page) {
       return failed(
         response.status === 403
           ? "This page is out of date. Copy your message, reload the page and send it again."
-          : `The server could not take it (error ${response.status}). Your message is still here; try again.`,
+          : `The server did not accept the message (error ${response.status}). It is still here; try again.`,
       );
     }
     await load();
@@ -191,7 +191,7 @@ export function start(page) {
       const response = await fetch(address, { headers: { Accept: "application/json" } });
       show((await response.json()).messages);
     } catch {
-      // They come over the socket when it is open again.
+      // They arrive over the socket when it is open again.
     }
   }
 }

@@ -16,7 +16,7 @@ export const exactly = (date) => EXACT.format(date);
 
 const WRITTEN = ".said time, .room-time"; // rendered by the server
 
-/** @param {ParentNode} root whose times of messages are formatted again */
+/** @param {ParentNode} root contains the times of messages to format again */
 export function localise(root) {
   for (const time of /** @type {NodeListOf<HTMLTimeElement>} */ (root.querySelectorAll(WRITTEN))) {
     const date = new Date(time.dateTime);

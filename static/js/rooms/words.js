@@ -1,6 +1,6 @@
 /** The texts of the page of a room. */
 
-/** @param {string[]} names of those who are typing */
+/** @param {string[]} names of the users who are typing */
 export function typingText(names) {
   if (names.length === 0) return "";
   if (names.length > 3) return "Several people are typing …";
@@ -18,7 +18,7 @@ export function guestsText(count) {
   return count > 0 ? `${count} guest${count === 1 ? "" : "s"}` : "";
 }
 
-/** The counter appears when no more characters than this are left. */
+/** The counter appears when this many characters or fewer are left. */
 const NEAR = 200;
 
 /** @param {number} length @param {number} most */
@@ -36,7 +36,7 @@ export function lengthOf(text) {
 }
 
 /**
- * Returns what replaces a picture of the user: a letter, and one of four colours. As in chat/rooms/views.py.
+ * Returns the replacement for a picture of the user: a letter, and one of four colours. As in chat/rooms/views.py.
  *
  * @param {string} name
  */

@@ -155,7 +155,7 @@ def test_scripts_read_earlier_and_later_messages_as_json(client, kitchen):
 
 
 def test_a_room_in_which_nothing_was_said(client, sign_in):
-    assert "Nothing has been said here yet." in text(client.get("/rooms/empty/"))
+    assert "There are no messages yet." in text(client.get("/rooms/empty/"))
     assert "Write the first message." in text(sign_in("john").get("/rooms/empty/"))
     assert not Room.objects.filter(slug="empty").exists()
 
@@ -358,7 +358,7 @@ def test_the_list_shows_the_code_that_runs(client):
 
 def test_a_list_without_rooms(client):
     Room.objects.all().delete()
-    assert "There is no room yet." in text(client.get("/rooms/"))
+    assert "There are no rooms yet." in text(client.get("/rooms/"))
 
 
 # --- the form ---------------------------------------------------------------------------------------------------------
