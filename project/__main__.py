@@ -1,6 +1,6 @@
-"""``python -m project``, which ``make run`` starts: ``project.run``, and until that has a server, a quiet Ctrl-C.
+"""``python -m project``, the command of ``make run``: runs ``project.run``, and handles Ctrl-C while that is imported.
 
-The imports of ``project.run`` take most of a second; a signal during them must not end in a stack trace either.
+The imports of ``project.run`` take most of a second; a signal during them must not cause a traceback either.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from types import FrameType
 
 
 def leave(number: int, frame: FrameType | None) -> None:
-    """End at once: before there is a server, nothing is left running."""
+    """Exit at once: there is no server yet that would have to be stopped."""
     os.write(1, b"Stopped\n")
-    os._exit(130)  # as a shell has it for a command that was interrupted
+    os._exit(130)  # the exit code that shells use for an interrupted command
 
 
 def main() -> None:

