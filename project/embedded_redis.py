@@ -241,7 +241,9 @@ def start(directory: Path) -> None:
             if _supervised(directory):
                 return True
             _shut_down(path)
-        with contextlib.suppress(BlockingIOError):  # locked: another process starts Redis, or the last Redis is still saving
+        with contextlib.suppress(
+            BlockingIOError
+        ):  # locked: another process starts Redis, or the last Redis is still saving
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             locked = True
         return locked

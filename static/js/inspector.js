@@ -234,7 +234,7 @@ const listener = {
   },
 };
 
-/** Returns whether a message only shows that the connection is alive. @param {InspectedSocket} socket @param {string} data */
+/** Returns whether it only shows that the connection is alive. @param {InspectedSocket} socket @param {string} data */
 function isHeartbeat(socket, data) {
   return (heartbeat && data === heartbeat) || (socket.protocol === "wsloop.v1" && data === '{"type": "ping"}');
 }

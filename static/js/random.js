@@ -62,7 +62,8 @@ function show(value) {
   const values = samples.map((sample) => sample.value);
   find("[data-number]").textContent = String(value);
   const [least, most] = [Math.min(...values), Math.max(...values)];
-  find("[data-summary]").textContent = `Received in the last minute: ${values.length}; minimum ${least}, maximum ${most}`;
+  const range = `minimum ${least}, maximum ${most}`;
+  find("[data-summary]").textContent = `Received in the last minute: ${values.length}; ${range}`;
   draw();
 }
 

@@ -20,7 +20,10 @@ export const OTHER_CODES = {
     meaning: "no close frame: the server refused the handshake, or the connection was cut",
     action: "reconnect after a random pause that grows with each failure",
   },
-  1010: { meaning: "the server did not negotiate an extension that the client needs", action: "fix the client, or the server" },
+  1010: {
+    meaning: "the server did not negotiate an extension that the client needs",
+    action: "fix the client, or the server",
+  },
   1014: { meaning: "a gateway got no valid answer from the server behind it", action: "reconnect later" },
   1015: { meaning: "the TLS handshake failed", action: "check the certificate" },
 };

@@ -33,8 +33,8 @@ export function howToMeasure({ path, protocol }) {
   return {
     possible: false,
     text:
-      "Cannot measure this socket: a script cannot send ping frames, and no message is known that this socket answers " +
-      "without others seeing it. Connect with the subprotocol wsloop.v1, or to echo/.",
+      "Cannot measure this socket: a script cannot send ping frames, and no message is known that this socket " +
+      "answers without others seeing it. Connect with the subprotocol wsloop.v1, or to echo/.",
   };
 }
 

@@ -1,4 +1,4 @@
-/** A WebSocket with everything that a script can know about it: states, counters, events. It does not touch the page. */
+/** A WebSocket with all that a script can know about it: states, counters, events. It does not touch the page. */
 
 import { byteLength } from "./format.js";
 

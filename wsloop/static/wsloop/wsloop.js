@@ -1,11 +1,11 @@
 /**
- * The browser's side of wsloop, in one file.
+ * The JavaScript client of wsloop, in one file.
  *
  * - `connect` opens a connection that speaks the subprotocol wsloop.v1 (docs/reference/wsloop-v1.rst). It reconnects,
- *   gets the messages that it has missed, and reports the ones that it cannot get.
- * - `keepOpen` is the core of it, which only reconnects and knows no subprotocol. The sample's client for consumers,
- *   static/js/reconnect.js, uses it too.
- * - `CLOSE_CODES` says what each close code means and when a client comes back after it.
+ *   recovers missed messages, and reports those that it cannot recover.
+ * - `keepOpen` is its core, which only reconnects and does not depend on the subprotocol. The sample's client for
+ *   consumers, static/js/reconnect.js, uses it too.
+ * - `CLOSE_CODES` has the meaning of each close code, and when a client reconnects after it.
  *
  * The module does not touch the page. It calls the functions that it is given.
  */
@@ -19,16 +19,16 @@
 
 /**
  * @typedef {{name: "reconnecting", seconds: number, reason?: string} | {name: "offline", reason: string}} Broken
- * The state of a broken connection. "reconnecting": the next attempt starts in so many seconds; the reason is the
- * server's, if it has given one. "offline": there is no further attempt, for this reason.
+ * The state of a broken connection. "reconnecting": the next attempt starts after `seconds`; the reason comes from
+ * the server, if it gave one. "offline": there is no further attempt, for this reason.
  */
 
 /**
  * @typedef {object} Message
- * @property {"broadcast" | "user" | "group" | "session" | "other"} audience the audience that it was published for
+ * @property {"broadcast" | "user" | "group" | "session" | "other"} audience the audience that it was published to
  * @property {string} [name] of the group
  * @property {string | Uint8Array} data
- * @property {boolean} own whether this connection has published it itself
+ * @property {boolean} own whether this connection has published it
  * @property {boolean} kept whether it is the last message from before the connection was opened
  */
 
@@ -45,7 +45,7 @@
 /**
  * @typedef {object} SocketOptions
  * @property {() => string | null | Promise<string | null>} [accessToken] called before each attempt; returns a token
- *   that signs in without a cookie, or null if there is none any more: the connection then ends as signed out
+ *   that signs in without a cookie, or null if there is no valid one: the connection then ends as signed out
  * @property {typeof WebSocket} [WebSocket] for tests
  * @property {() => number} [random] for tests
  */
@@ -54,10 +54,10 @@
  * @typedef {object} ClientOptions
  * @property {(message: Message) => void} onMessage called with each message, once and in order
  * @property {(state: State) => void} [onState] called when the state changes
- * @property {(loss: Loss) => void} [onLost] called when messages were lost for good: the page must load its state again
+ * @property {(loss: Loss) => void} [onLost] called when messages were lost for good: the page must load its state anew
  * @property {(presence: Presence, change?: PresenceChange) => void} [onPresence] called, if the URL has
  *   subscribe-presence, when the connection is opened and with each change
- * @property {string} [token] where to begin: from the template tag websocket_token, or from an earlier connection
+ * @property {string} [token] the positions to start at, from the template tag websocket_token or an earlier connection
  *
  * @typedef {SocketOptions & ClientOptions} Options
  */
@@ -67,24 +67,24 @@
  * @property {(data: string | Uint8Array) => Promise<void>} publish fulfilled when Redis has taken the message; rejected
  *   with a {@link PublishError}, after 10 s at the latest
  * @property {() => void} close
- * @property {string} token for the option `token` of a later connection, which begins where this one has ended; empty
- *   in facilities without recovery
+ * @property {string} token for the option `token` of a later connection, which then starts at the positions of this
+ *   one; empty in facilities without recovery
  */
 
 /**
  * @typedef {{name: string, meaning: string, action: string} & (
  *   {reconnect: "soon"} | {reconnect: "later" | "never", reason: string}
  * )} CloseCode
- * `action`: what a client should do, in the words of docs/reference/websockets.rst. `reconnect`: when `connect` comes
- * back; "soon" is after a random delay, "later" is 2 s after that. `reason`: that of the connection's state.
+ * `action`: what a client should do, in the words of docs/reference/websockets.rst. `reconnect`: when `connect`
+ * reconnects; "soon" is after a random delay, "later" is 2 s after that. `reason`: that of the connection's state.
  */
 
-/** The reason of a connection that ends with its session or token: only a new sign-in leads to another one. */
+/** The reason when a connection ends with its session or token: the user must sign in again. */
 export const SIGNED_OUT = "signed out";
 
 /**
- * The close codes that wsloop sends, as docs/reference/websockets.rst has them (a test compares the two), and 1008,
- * which a proxy or an application may send. After any other code a client comes back soon.
+ * The close codes that wsloop sends, as in docs/reference/websockets.rst (a test compares the two), and 1008, which a
+ * proxy or an application may send. After any other code a client reconnects soon.
  *
  * @type {Record<number, CloseCode>}
  */
@@ -173,40 +173,40 @@ const OPEN = 1; // WebSocket.OPEN
 
 /**
  * @typedef {object} Client
- * What a client adds to the core. The core calls these functions.
+ * The functions and data that a client passes to the core. The core calls the functions.
  * @property {() => string} url returns the address of the next attempt: with scheme and host, or relative to the page
  * @property {string[]} [subprotocols]
  * @property {() => void} [onOpen]
  * @property {(data: any) => void} onData called with the data of each message
  * @property {(close: {code: number, reason: string}) => void} onClose called when the socket has closed by itself; must
  *   call `reconnect` or `end`
- * @property {() => void} [onRelease] called when the socket is given up, for whatever reason
- * @property {() => void} [onHurry] called before an attempt that starts at once: the network is back, or the page
+ * @property {() => void} [onRelease] called when the socket is released, for any reason
+ * @property {() => void} [onHurry] called before an attempt that starts at once: the network or the page is back
  * @property {(state: Broken) => void} onState
  */
 
 /**
  * @typedef {object} Connection
  * @property {() => void} start makes the first attempt
- * @property {(data: string | ArrayBuffer) => boolean} send returns whether the socket was open and has taken the data
- * @property {(milliseconds: number | undefined) => void} expectWithin gives the socket up when nothing has come for so
- *   long; undefined: never
+ * @property {(data: string | ArrayBuffer) => boolean} send returns whether the socket was open and accepted the data
+ * @property {(milliseconds: number | undefined) => void} expectWithin releases the socket and reconnects when
+ *   nothing has arrived for that long; undefined: never
  * @property {() => void} succeeded resets the delays between attempts
- * @property {(close?: {code?: number, reason?: string, after?: number}) => void} reconnect plans the next attempt, by
- *   the close code; `after`: in so many milliseconds
- * @property {(reason: string) => void} end closes the connection for good, and says why
+ * @property {(close?: {code?: number, reason?: string, after?: number}) => void} reconnect schedules the next
+ *   attempt by the close code, or after `after` milliseconds
+ * @property {(reason: string) => void} end closes the connection for good, with a reason
  * @property {() => void} close closes it for good
  */
 
 /**
  * Keeps a connection open until the page or the client ends it.
  *
- * - One timer runs. It starts the next attempt; or it gives up a socket on which nothing has come for too long, which a
- *   browser may not notice for minutes.
- * - The delay before an attempt is random, so that the clients of a server that restarts do not all come back at once.
- *   Its bound doubles with each failure.
- * - When the network is back the next attempt starts at once.
- * - A page that the user leaves may be kept by the browser and shown again: its socket is closed meanwhile.
+ * - There is one timer. It starts the next attempt; or it releases a socket on which nothing has arrived for too long,
+ *   because a browser may not notice a dead connection for minutes.
+ * - The delay before an attempt is random, so that the clients of a restarting server do not all reconnect at once. Its
+ *   upper limit doubles with each failure.
+ * - When the network is back, the next attempt starts at once.
+ * - The browser may keep a page that the user leaves, and show it again later: its socket is closed meanwhile.
  *
  * @param {Client} client
  * @param {SocketOptions} options
@@ -220,7 +220,7 @@ export function keepOpen(client, options) {
   let socket = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
-  /** @type {number | undefined} milliseconds without a message after which the socket is given up */
+  /** @type {number | undefined} milliseconds without a message after which the socket is released */
   let patience;
   let attempts = 0;
   let failures = 0;
@@ -238,7 +238,7 @@ export function keepOpen(client, options) {
       .then(accessToken)
       .then(
         (token) => {
-          if (number !== attempts) return; // the token has come too late
+          if (number !== attempts) return; // the token arrived too late
           if (token) dial([...subprotocols, `wsloop.token.${token}`]);
           else end(SIGNED_OUT);
         },
@@ -288,7 +288,7 @@ export function keepOpen(client, options) {
     onState({ name: "reconnecting", seconds, ...(reason && { reason }) });
   }
 
-  /** Gives up the socket without waiting for its closing handshake, which a dead connection never finishes. */
+  /** Releases the socket without waiting for its closing handshake, which a dead connection never completes. */
   function release() {
     clearTimeout(timer);
     attempts += 1;
@@ -331,7 +331,7 @@ export function keepOpen(client, options) {
       }
     },
     send(data) {
-      // A socket that closes swallows the data.
+      // A closing socket discards the data.
       if (socket?.readyState !== OPEN) return false;
       socket.send(data);
       return true;
@@ -346,12 +346,12 @@ export function keepOpen(client, options) {
   };
 }
 
-const MOST_IDS = 1000; // messages that are remembered
-const ANSWER_TIMEOUT = 10_000; // milliseconds within which the server must answer what was published
+const MOST_IDS = 1000; // number of messages that are remembered
+const ANSWER_TIMEOUT = 10_000; // milliseconds within which the server must answer a published message
 
 /**
- * Opens a connection that speaks wsloop.v1, and keeps it open until the page closes it, or the server tells the client
- * not to come back.
+ * Opens a connection that speaks wsloop.v1, and keeps it open until the page closes it, or the server forbids a
+ * reconnect.
  *
  * @param {string} url such as "/ws/news?subscribe-broadcast", or with scheme and host
  * @param {Options} options
@@ -378,7 +378,7 @@ export function connect(url, options) {
       onState({ name: "connected", subscribed, recovered });
       attendance = presence ? new Attendance(presence) : null;
       if (attendance) onPresence(attendance.now());
-      if (recovered === false) onLost({ reason: "What was missed cannot be told. Load the state anew." });
+      if (recovered === false) onLost({ reason: "Missed messages could not be recovered. Load the state anew." });
     },
     /** @param {any} frame */
     message({ audience, name, data, base64, position, own = false, kept = false }) {
@@ -416,7 +416,7 @@ export function connect(url, options) {
       subprotocols: ["wsloop.v1"],
       onData(data) {
         const frame = JSON.parse(data);
-        // Before the handlers: a function of the page that throws must not make the message come again.
+        // Before the handlers: if a function of the page throws, the message must not come again.
         if (frame.position !== undefined) bookmark.move(frame.position);
         if (Object.hasOwn(handlers, frame.type)) handlers[/** @type {keyof typeof handlers} */ (frame.type)](frame);
       },
@@ -424,7 +424,7 @@ export function connect(url, options) {
         const known = CLOSE_CODES[code];
         const isFinal = known?.reconnect === "never";
         const { reconnect = !isFinal, after, reason } = goodbye;
-        // Another token may let the client in again.
+        // The server may accept another token.
         const isRenewable = isFinal && known.reason === SIGNED_OUT && options.accessToken !== undefined;
         if (reconnect || isRenewable) connection.reconnect({ code, after, reason });
         else connection.end((isFinal ? known.reason : reason) ?? `closed with code ${code}`);
@@ -449,7 +449,7 @@ export function connect(url, options) {
   };
 }
 
-/** What the client has received: the server's token, and the last position of each channel since then. */
+/** The positions of the client: the server's token, and the last position of each channel since then. */
 class Bookmark {
   /** @type {Map<string, string>} positions by channel */
   #positions = new Map();
@@ -462,7 +462,7 @@ class Bookmark {
     this.#token = token;
   }
 
-  /** @param {string} [token] replaces the earlier token and positions; without it the server offers no recovery */
+  /** @param {string} [token] replaces the earlier token and positions; without it there is no recovery */
   renew(token = "") {
     this.#token = token;
     this.#positions.clear();
@@ -473,7 +473,7 @@ class Bookmark {
     this.#positions.set(position.slice(0, position.indexOf(".")), position);
   }
 
-  /** @param {string} position of a message @returns {boolean} false: it has come already, for another audience */
+  /** @param {string} position of a message @returns {boolean} false: it has arrived already, for another audience */
   isNew(position) {
     const id = position.slice(position.lastIndexOf(".") + 1);
     if (this.#ids.has(id)) return false;
@@ -523,7 +523,7 @@ class Attendance {
 
 /**
  * A message was not published, or may not have been. `code` is "disconnected" (the client has not sent it), "unknown"
- * (no answer has come: it may have been published or not), or one of the server's: "refused", "unavailable", "frame".
+ * (no answer arrived: it may have been published or not), or one of the server's: "refused", "unavailable", "frame".
  */
 export class PublishError extends Error {
   /** @param {string} code @param {string} reason */
@@ -536,7 +536,7 @@ export class PublishError extends Error {
 
 /** @typedef {{resolve: () => void, reject: (error: Error) => void, timer: ReturnType<typeof setTimeout>}} Waiting */
 
-/** The messages that were published and are not answered yet. */
+/** The published messages without an answer yet. */
 class Publications {
   /** @type {Map<number, Waiting>} by id */
   #waiting = new Map();
@@ -546,7 +546,7 @@ class Publications {
   add(data, send) {
     const isText = typeof data === "string";
     if (!isText && !(data instanceof Uint8Array)) {
-      return Promise.reject(new TypeError("What is published is a text or a Uint8Array; write JSON.stringify(…)."));
+      return Promise.reject(new TypeError("A message must be a text or a Uint8Array; write JSON.stringify(…)."));
     }
     const id = this.#last + 1;
     if (!send(JSON.stringify({ type: "publish", ...(isText ? { data } : { base64: toBase64(data) }), id }))) {
@@ -554,7 +554,7 @@ class Publications {
     }
     this.#last = id;
     return new Promise((resolve, reject) => {
-      const late = new PublishError("unknown", "No answer has come: the message may have been published, or not.");
+      const late = new PublishError("unknown", "No answer arrived: the message may have been published, or not.");
       this.#waiting.set(id, { resolve, reject, timer: setTimeout(() => this.failed(id, late), ANSWER_TIMEOUT) });
     });
   }
