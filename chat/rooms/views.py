@@ -1,7 +1,7 @@
-"""The pages of the chat rooms: the list, a room, and what is said of names that are none.
+"""The pages of the chat rooms: the list, a room, and the answer to invalid names.
 
-A room works without scripts: its form is posted and redirected, and older messages are on pages of their own. With
-them the page talks to :class:`chat.rooms.consumer.RoomConsumer`, reads older messages as JSON, and sends the form with
+A room works without scripts: the browser posts its form, and older messages are on pages of their own. With scripts
+the page talks to :class:`chat.rooms.consumer.RoomConsumer`, reads older messages as JSON, and sends the form with
 ``fetch`` while there is no socket.
 """
 
@@ -19,7 +19,7 @@ from chat.rooms import conversation
 from chat.rooms.forms import MAX_SLUG_LENGTH, NAMING, OpenRoomForm, RoomMessageForm, to_slug
 from chat.views import wants_json
 
-CONTINUED = 300  # seconds within which messages of one author stand below one name; as in static/js/rooms/arrange.js
+CONTINUED = 300  # seconds within which messages of one author share one name; as in static/js/rooms/arrange.js
 
 
 class Rooms(ListView):
@@ -44,7 +44,7 @@ class Rooms(ListView):
 
 
 class Room(FormView):
-    """One room: reading is open to all, writing to who has signed in."""
+    """One room: everybody may read, and signed-in users may write."""
 
     template_name = "chat/room.html"
     form_class = RoomMessageForm
@@ -60,7 +60,7 @@ class Room(FormView):
         if request.method not in ("GET", "HEAD", "OPTIONS") and not request.user.is_authenticated:
             return self.refuse("You are signed out. Sign in, then send it again.")
         response = super().dispatch(request, *args, **kwargs)
-        patch_vary_headers(response, ["Accept"])  # or the browser's cache would show JSON in a window
+        patch_vary_headers(response, ["Accept"])  # otherwise the browser's cache could show JSON in a window
         return response
 
     def get(self, request, *args, **kwargs):
@@ -69,7 +69,7 @@ class Room(FormView):
         response = super().get(request, *args, **kwargs)
         messages, _ = self.page
         if self.after is not None and not messages:
-            return redirect("room", self.slug)  # what comes later will be there
+            return redirect("room", self.slug)  # later messages will appear there
         if self.marked > (self.read or 0):
             conversation.mark_read(self.slug, request.user, self.marked)
         return response
@@ -81,7 +81,7 @@ class Room(FormView):
 
     @cached_property
     def after(self):
-        """The number after which messages are shown; None as well as ``before``: the newest ones."""
+        """The number after which messages are shown; if ``before`` is None, too: the newest ones."""
         return conversation.to_number(self.request.GET.get("after"))
 
     @cached_property
@@ -92,15 +92,15 @@ class Room(FormView):
 
     @cached_property
     def read(self):
-        """The number up to which the user has read; None for who has not signed in."""
+        """The number up to which the user has read; None for a visitor who has not signed in."""
         user = self.request.user
         return conversation.read_mark(self.slug, user) if user.is_authenticated else None
 
     @cached_property
     def missed(self):
-        """Whether messages that the user has not read lie before those that are shown.
+        """Whether there are unread messages before those that are shown.
 
-        Not for who has never been here: to this user all that was said before is history.
+        False for a user who has never been here: earlier messages do not count as unread.
         """
         if not self.read:
             return False
@@ -113,8 +113,8 @@ class Room(FormView):
     def marked(self):
         """The number up to which the user has read when this page is shown.
 
-        What is shown counts as read: without scripts there is nobody else who could tell. But not if something
-        unread lies before it, which would count as well.
+        The messages shown count as read, because without scripts nothing else can report it. This does not hold if
+        there are unread messages before them, which would then count as read as well.
         """
         messages, _ = self.page
         if self.read is None or self.before is not None or self.missed or not messages:
@@ -122,7 +122,7 @@ class Room(FormView):
         return max(self.read, messages[-1].number)
 
     def as_json(self):
-        """Reply with the messages before a number, or after one: for a page that has no socket at the moment."""
+        """Reply with the messages before or after a number, for a page that has no socket at the moment."""
         messages, earlier = self.page
         return JsonResponse({"messages": [conversation.as_data(message) for message in messages], "earlier": earlier})
 
@@ -157,7 +157,7 @@ class Room(FormView):
         return self.render_to_response(self.get_context_data(form=form), status=status)
 
     def refuse(self, reason):
-        """Return the reply for a message that is not taken, whatever its text; a plain form still holds it."""
+        """Return the reply for a message that is refused, whatever its text; a plain form still contains the text."""
         form = self.get_form()
         form.is_valid()
         form.add_error(None, reason)
@@ -165,7 +165,7 @@ class Room(FormView):
 
 
 def rows(messages, user, read):
-    """Return the messages as the template shows them: below the name of who goes on, and with what stands before them.
+    """Return the messages for the template, with the marks for shared names and dividers.
 
     Args:
         read: the number up to which ``user`` has read; None: no message is shown as new.
@@ -190,17 +190,17 @@ def rows(messages, user, read):
 
 
 def present(slug):
-    """Return who has the room open, as the template shows it; None if that is not known."""
+    """Return the users who have the room open, for the template; None if Redis does not answer."""
     who = conversation.who(slug)
     return who and {"users": [{"name": name, **face(name)} for name in who.users], "guests": who.anonymous}
 
 
 def face(name):
-    """Return what stands for somebody's picture: a letter, and one of four colours. As in static/js/rooms/words.js."""
+    """Return the replacement for a picture: a letter, and one of four colours. As in static/js/rooms/words.js."""
     return {"initial": name[:1].upper(), "tone": sum(map(ord, name)) % 4}
 
 
 def no_such_room(request, name):
-    """Reply for the address of a room whose name is none: say which names are, and offer the one most like it."""
+    """Reply to the URL of a room with an invalid name: say which names are valid, and offer the most similar one."""
     context = {"name": name, "suggestion": to_slug(name), "naming": NAMING}
     return render(request, "chat/no_room.html", context, status=HTTPStatus.NOT_FOUND)

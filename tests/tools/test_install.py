@@ -70,7 +70,7 @@ def test_pip_fails_otherwise(directory, venv):
     answer = install(directory, "venv", "requirements.txt")
     assert answer.returncode == 1
     assert answer.stderr == (
-        "ERROR: No matching distribution found for pyuwsgi~=2.0.30 (the whole story: venv/install.log)\n"
+        "ERROR: No matching distribution found for pyuwsgi~=2.0.30 (full output: venv/install.log)\n"
     )
 
 
@@ -82,7 +82,7 @@ def test_no_ensurepip(directory):
 
 def test_the_other_uwsgi_is_left_out_without_a_compiler_but_not_in_ci(directory):
     path = without_compilers(directory)
-    reason = "uWSGI is not built from source: that takes a C compiler and Python.h (build-essential python3-dev)"
+    reason = "uWSGI is not built from source: this needs a C compiler and Python.h (build-essential python3-dev)"
     answer = install(directory, "--other-uwsgi=optional", "other", "requirements.txt", path=path)
     assert (answer.returncode, answer.stdout, answer.stderr) == (0, reason + "\n", "")
     answer = install(directory, "--other-uwsgi=required", "other", "requirements.txt", path=path)

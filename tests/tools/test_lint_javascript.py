@@ -88,7 +88,7 @@ def test_packages_are_installed_when_they_are_stale(checkout):
 def test_npm_fails(checkout):
     has(checkout)
     answer = lint(checkout, NPM_SAYS="npm error code ENOTFOUND")
-    assert (answer.returncode, answer.stderr) == (1, "npm error code ENOTFOUND (the whole story: var/npm.log)\n")
+    assert (answer.returncode, answer.stderr) == (1, "npm error code ENOTFOUND (full output: var/npm.log)\n")
     assert "a story" in (checkout / "var/npm.log").read_text()
     assert lint(checkout).returncode == 0
 

@@ -13,7 +13,7 @@ from project.routing import websocket_urlpatterns
 from wsloop.layers import get_channel_layer
 from wsloop.testing import WebsocketCommunicator
 
-KNOWN = "An object with a type is expected, which is one of message, typing, read, ping."
+KNOWN = "Send an object with one of these types: message, typing, read, ping."
 
 
 @pytest.fixture(autouse=True)
@@ -229,30 +229,33 @@ def test_who_has_not_signed_in_reads_only(opened):
 @pytest.mark.parametrize(
     ("frame", "sentence"),
     [
-        ("", "This is no JSON."),
-        ("{", "This is no JSON."),
-        ("--heartbeat--", "This is no JSON."),
-        ("[" * 100_000, "This is no JSON."),
-        ("9" * 10_000, "This is no JSON."),
-        (b'{"type": "ping"}', "This is no JSON."),
-        ('{"type": "message", "text": "\\ud83d", "key": null}', "This is no JSON."),  # half a character
+        ("", "This is not valid JSON."),
+        ("{", "This is not valid JSON."),
+        ("--heartbeat--", "This is not valid JSON."),
+        ("[" * 100_000, "This is not valid JSON."),
+        ("9" * 10_000, "This is not valid JSON."),
+        (b'{"type": "ping"}', "This is not valid JSON."),
+        ('{"type": "message", "text": "\\ud83d", "key": null}', "This is not valid JSON."),  # half a character
         ("null", KNOWN),
         ("[]", KNOWN),
         ("{}", KNOWN),
         ('{"type": ["ping"]}', KNOWN),
         ('{"type": "take"}', KNOWN),
         ('{"type": "room.message", "message": {}}', KNOWN),
-        ('{"type": "message"}', "A message has a text, and perhaps a key, which is text as well."),
-        ('{"type": "message", "text": {"a": 1}}', "A message has a text, and perhaps a key, which is text as well."),
+        ('{"type": "message"}', "A message must have a text, and may have a key, which is text as well."),
+        (
+            '{"type": "message", "text": {"a": 1}}',
+            "A message must have a text, and may have a key, which is text as well.",
+        ),
         (
             '{"type": "message", "text": "a", "key": 1}',
-            "A message has a text, and perhaps a key, which is text as well.",
+            "A message must have a text, and may have a key, which is text as well.",
         ),
-        ('{"type": "read"}', "Nothing with this number was sent."),
-        ('{"type": "read", "number": true}', "Nothing with this number was sent."),
-        ('{"type": "read", "number": 1e300}', "Nothing with this number was sent."),
-        ('{"type": "read", "number": 2}', "Nothing with this number was sent."),
-        ('{"type": "read", "number": 0}', "Nothing with this number was sent."),
+        ('{"type": "read"}', "No message with this number was sent."),
+        ('{"type": "read", "number": true}', "No message with this number was sent."),
+        ('{"type": "read", "number": 1e300}', "No message with this number was sent."),
+        ('{"type": "read", "number": 2}', "No message with this number was sent."),
+        ('{"type": "read", "number": 0}', "No message with this number was sent."),
     ],
 )
 def test_a_frame_that_makes_no_sense_is_answered_and_the_socket_stays(opened, john, write, frame, sentence):

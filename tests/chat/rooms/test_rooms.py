@@ -481,7 +481,10 @@ def test_an_address_without_its_last_slash(client):
 
 def test_a_room_is_opened_by_its_name(client):
     assert client.get("/rooms/", {"name": " Tea Kitchen! "})["Location"] == "/rooms/tea-kitchen/"
-    for name, error in (("", "Name the room."), ("🍵", "The name needs at least one letter from a to z, or a digit.")):
+    for name, error in (
+        ("", "Enter the name of the room."),
+        ("🍵", "The name needs at least one letter from a to z, or a digit."),
+    ):
         response = client.get("/rooms/", {"name": name})
         assert response.status_code == 200
         assert error in text(response)
