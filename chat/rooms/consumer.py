@@ -13,8 +13,8 @@ ping                                 answered by ``pong``: the connection is ali
 The page receives:
 
 =========== ======================== ==================================================================================
-messages    ``messages``             in the order of their numbers, each once, starting after the number ``?after=`` of the
-                                     URL; without it after the newest one
+messages    ``messages``             in the order of their numbers, each once, starting after the number of ``?after=``
+                                     in the URL; without it after the newest one
 ack         ``key``, ``number``      the message is stored
 error       ``key``, ``errors``      lists of sentences by field, with ``__all__`` for those that concern no field
 who         ``users``, ``anonymous`` the users present
