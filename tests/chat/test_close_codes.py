@@ -40,6 +40,13 @@ def test_scripts_explain_close_codes_in_the_words_of_the_reference(script_codes,
     assert explained == page_codes
 
 
+def test_the_table_of_the_server_has_the_same_rows(script_codes, page_codes):
+    table = close_codes.CLOSE_CODES
+    assert {code: (row.meaning, row.action) for code, row in table.items()} == page_codes
+    come_back = {code: row["reconnect"] for code, row in script_codes.items() if code not in NOT_WSLOOP}
+    assert {code: row.reconnect for code, row in table.items()} == come_back
+
+
 def test_scripts_come_back_when_the_reference_says_so(script_codes, page_codes):
     never = {code for code, row in script_codes.items() if row["reconnect"] == "never"}
     later = {code for code, row in script_codes.items() if row["reconnect"] == "later"}

@@ -1,7 +1,7 @@
 """The close codes of this server, and what a client does after each (RFC 6455, section 7.4).
 
-One table for all: the documentation and the browser's scripts have the same rows, and tests compare them. Codes from
-4000 on are this project's own. This module must not know anything else of wsloop.
+One table for all: the documentation and the browser's scripts repeat its rows, and tests compare them word by word.
+Codes from 4000 on are this project's own. This module must not know anything else of wsloop.
 """
 
 from __future__ import annotations
@@ -23,29 +23,57 @@ TOO_SLOW = 4008  # 408
 TOO_MANY = 4029  # 429
 
 
+SOON, LATER, NEVER = "soon", "later", "never"
+
+
 class CloseCode(NamedTuple):
-    """One row: the meaning of a code, and whether the client may reconnect."""
+    """One row.
+
+    Attributes:
+        meaning: why the server closes.
+        action: what the author of a client should do, or its user.
+        reconnect: SOON, after a random pause; LATER, after a longer one; or NEVER.
+    """
 
     meaning: str
-    reconnect: bool
+    action: str
+    reconnect: str = SOON
 
 
 CLOSE_CODES = {
-    NORMAL: CloseCode("the client's own, sent back, or the consumer has done its work", False),
-    PROTOCOL_ERROR: CloseCode("the client broke the protocol", False),
-    INVALID_DATA: CloseCode("text that is not UTF-8, or no JSON where a consumer expects it", False),
-    MESSAGE_TOO_BIG: CloseCode("a message over MAX_MESSAGE_SIZE", False),
-    INTERNAL_ERROR: CloseCode("the server's or the site's code failed", True),
-    SERVICE_RESTART: CloseCode("the worker restarts", True),
-    TRY_AGAIN_LATER: CloseCode("Redis cannot be read, in the middle of a long recovery", True),
-    SIGNED_OUT: CloseCode("signed out", False),
-    RIGHTS_CHANGED: CloseCode("the user's rights or groups have changed", True),
-    TOO_SLOW: CloseCode("more than MAX_QUEUED_BYTES waited, or no answer to a ping in PING_TIMEOUT", True),
-    TOO_MANY: CloseCode("more frames, or bytes, than RATE_LIMIT", True),
+    NORMAL: CloseCode("the answer to the client's own close; or the consumer is finished", "nothing"),
+    PROTOCOL_ERROR: CloseCode("the client broke the protocol", "fix the client"),
+    INVALID_DATA: CloseCode("text that is not UTF-8, or no JSON where a consumer expects it", "fix the client"),
+    MESSAGE_TOO_BIG: CloseCode("message over MAX_MESSAGE_SIZE", "send smaller messages"),
+    INTERNAL_ERROR: CloseCode("the server's or the site's code failed", "reconnect later"),
+    SERVICE_RESTART: CloseCode(
+        "the worker restarts",
+        "reconnect after a random pause. Workers that stop close their sockets over some seconds",
+    ),
+    TRY_AGAIN_LATER: CloseCode(
+        "Redis cannot be read, in the middle of a long recovery", "reconnect after a random pause, with resume"
+    ),
+    SIGNED_OUT: CloseCode(
+        "signed out: logout, another password, user not active or deleted; session or token expired",
+        "do not reconnect; show that the user is signed out. With a token: get a new one first",
+        NEVER,
+    ),
+    RIGHTS_CHANGED: CloseCode(
+        "the user's permissions or groups have changed",
+        "reconnect after a random pause: the server decides the channels anew",
+    ),
+    TOO_SLOW: CloseCode(
+        "too slow: more than MAX_QUEUED_BYTES waited, or no answer to a ping in PING_TIMEOUT",
+        "reconnect after a random pause, with resume. Without history the waiting messages are lost",
+    ),
+    TOO_MANY: CloseCode(
+        "more frames, or bytes, than RATE_LIMIT",
+        "send more slowly, and reconnect, but not at once",
+        LATER,
+    ),
 }
 
-# After these codes the dialect wsloop.v1 tells clients not to reconnect. After the other codes for a client's own fault
-# clients decide for themselves: the same client would be closed again.
-FINAL = frozenset({POLICY_VIOLATION, SIGNED_OUT})
+# After these codes the dialect wsloop.v1 tells clients not to reconnect. Consumers and proxies of a site may send 1008.
+FINAL = frozenset({POLICY_VIOLATION, *(code for code, row in CLOSE_CODES.items() if row.reconnect == NEVER)})
 
 __all__ = ["CLOSE_CODES", "FINAL", "CloseCode"]
