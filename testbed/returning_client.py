@@ -14,8 +14,8 @@ import dataclasses
 import json
 import logging
 import random
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from websockets.client import ClientProtocol
@@ -26,9 +26,6 @@ from websockets.uri import parse_uri
 
 from testbed.ledger import Ledger
 
-if TYPE_CHECKING:
-    from testbed.swarm import Swarm
-
 SUBPROTOCOL = Subprotocol("wsloop.v1")
 FOR_GOOD = {1002, 1007, 1008, 1009, 4001}  # close codes after which coming back is no use
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds before coming back where the server has not said when
@@ -36,6 +33,15 @@ OPENING = 15.0  # seconds from connecting to the welcome
 
 QUIET = logging.getLogger("testbed.returning_client")
 QUIET.setLevel(logging.CRITICAL)
+
+
+class Swarm(Protocol):
+    """What a client needs of those it is one of; see :class:`testbed.swarm.Swarm`."""
+
+    loop: asyncio.AbstractEventLoop
+    high: Callable[[], Mapping[str, int]]
+    received: Callable[[str, int, dict[str, Any]], object]
+    closing: bool
 
 
 @dataclasses.dataclass
