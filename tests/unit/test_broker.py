@@ -16,7 +16,11 @@ from wsloop import conf, greenlets
 from wsloop.backend import history, pool, publishing
 from wsloop.batch_queue import batches
 from wsloop.delivery import broker as module
-from wsloop.delivery.broker import Broker, PublishRequest, Unavailable
+from wsloop.delivery import subscription_connection
+from wsloop.delivery.broker import Broker, Unavailable
+from wsloop.delivery.channel_table import ChannelTable
+from wsloop.delivery.publish_queue import BATCH, BATCH_BYTES, PublishRequest, _size
+from wsloop.delivery.subscription_connection import SubscriptionConnection
 from wsloop.protocol.messages import Position
 
 A, B, C = b"unit:broadcast:a", b"unit:broadcast:b", b"unit:broadcast:c"
@@ -192,9 +196,10 @@ def test_after_any_churn_whoever_is_subscribed_receives(broker, redis):
     greenlets = [gevent.spawn(churn, seed) for seed in range(6)]
     gevent.joinall(greenlets, raise_error=True)
     wait_until(lambda: subscribers(redis, A) == subscribers(redis, B) == 0, what="UNSUBSCRIBE")
-    assert not broker._waiting
-    assert not broker._unanswered
-    assert broker._acknowledged == set(broker._counts) == {broker._own_channel, broker._control_channel}
+    assert not broker._table._waiting
+    assert not broker._table._unanswered
+    assert broker._table.acknowledged == set(broker._table.counts)
+    assert broker._table.acknowledged == {broker._own_channel.name, broker._control_channel}
 
 
 def test_a_subscriber_that_gives_up_leaves_no_trace(gate, make_broker, with_settings):
@@ -207,8 +212,8 @@ def test_a_subscriber_that_gives_up_leaves_no_trace(gate, make_broker, with_sett
     gate.hold()
     gate.let_through(len(gate.held))
     broker.sync()
-    assert set(broker._counts) == {broker._own_channel, broker._control_channel}
-    assert not broker._waiting
+    assert set(broker._table.counts) == {broker._own_channel.name, broker._control_channel}
+    assert not broker._table._waiting
 
 
 # Synchronizing.
@@ -227,7 +232,7 @@ def test_many_may_synchronize_at_the_same_time(broker):
     greenlets = [gevent.spawn(broker.sync) for _ in range(100)]
     gevent.joinall(greenlets, timeout=WAIT, raise_error=True)
     assert all(greenlet.successful() for greenlet in greenlets)
-    assert not broker._syncs
+    assert not broker._own_channel._syncs
 
 
 def test_sync_waits_for_the_subscription_that_it_needs(gate, make_broker):
@@ -250,7 +255,7 @@ def test_sync_gives_up_in_time(gate, make_broker, with_settings):
     gate.hold("MULTI", "PUBLISH", "EXEC")
     with pytest.raises(Unavailable, match="did not answer in time"):
         broker.sync()
-    assert not broker._syncs
+    assert not broker._own_channel._syncs
 
 
 # Publishing, and whose message it was.
@@ -265,7 +270,7 @@ def test_messages_arrive_complete_and_in_the_order_of_publishing(broker, redis, 
     assert [channel for channel, _, _ in delivered] == [(A, B, C)[number % 3] for number in range(5000)]
     assert [origin for _, _, origin in delivered] == ["me" if number % 5 else None for number in range(5000)]
     assert lost("publication") == 0
-    assert not broker._origins
+    assert not broker._own_channel._origins
 
 
 def test_what_is_published_together_travels_in_few_transactions(broker, redis):
@@ -273,9 +278,9 @@ def test_what_is_published_together_travels_in_few_transactions(broker, redis):
     broker.publish([A], b"teaches Redis the script", 0)
     broker.delivered.next()
     before = redis.info("commandstats").get("cmdstat_exec", {"calls": 0})["calls"]
-    for _ in range(module.BATCH * 3):
+    for _ in range(BATCH * 3):
         broker.publish([A], b"x", 0)
-    broker.delivered.take(module.BATCH * 3)
+    broker.delivered.take(BATCH * 3)
     assert redis.info("commandstats")["cmdstat_exec"]["calls"] - before == 3
 
 
@@ -283,7 +288,7 @@ def test_sync_does_not_wait_for_what_sockets_publish(broker, monkeypatch):
     """A socket that opens must not queue behind others that flood."""
     broker.subscribe([A])
     gate = Event()
-    monkeypatch.setattr(module.publishing, "publish", lambda client, messages: gate.wait(WAIT))
+    monkeypatch.setattr(publishing, "publish", lambda client, messages: gate.wait(WAIT))
     done = Event()
     broker.publish([A], b"stuck", 0, done=lambda taken: done.set())
     broker.sync()
@@ -295,7 +300,7 @@ def test_sync_does_not_wait_for_what_sockets_publish(broker, monkeypatch):
 def test_sockets_get_their_turn_before_too_much_has_gathered(make_broker, monkeypatch):
     """What one read of the line brings must not exceed what may wait for one socket: healthy ones would be closed."""
     turns, sizes = [], []
-    monkeypatch.setattr(module.gevent, "sleep", lambda seconds: (turns.append(sum(sizes)), sizes.clear()))
+    monkeypatch.setattr(gevent, "sleep", lambda seconds: (turns.append(sum(sizes)), sizes.clear()))
     broker = make_broker(lambda channel, message, origin: sizes.append(len(message.payload)))
     message = [b"message", A, b"x" * 10_000]
     line = iter([message] * 1000)
@@ -308,9 +313,9 @@ def test_sockets_get_their_turn_before_too_much_has_gathered(make_broker, monkey
                 raise ConnectionError from None
 
     with pytest.raises(ConnectionError):
-        broker._read(Line())
+        SubscriptionConnection(Line(), ChannelTable()).read(broker._handle)
     assert len(turns) > 30
-    assert max(turns) <= module.BATCH_BYTES + 10_000
+    assert max(turns) <= subscription_connection.BATCH_BYTES + 10_000
 
 
 def test_the_message_is_kept_as_the_last_one_of_its_channels(broker, redis):
@@ -374,7 +379,7 @@ def test_an_origin_belongs_to_its_own_message_and_to_no_equal_one(broker, own_re
         assert {origin: origins.count(origin) for origin in set(origins)} == expected
         instance.sync()
         assert instance.delivered.queue.empty()
-        assert not instance._origins
+        assert not instance._own_channel._origins
 
 
 @pytest.mark.parametrize(
@@ -408,7 +413,7 @@ def test_without_redis_from_the_start_subscribe_says_so_soon(own_redis, make_bro
     broker = make_broker()
     with pytest.raises(Unavailable, match="cannot be reached"), gevent.Timeout(WAIT):
         broker.subscribe([A])
-    assert set(broker._counts) == {broker._own_channel, broker._control_channel}
+    assert set(broker._table.counts) == {broker._own_channel.name, broker._control_channel}
     own_redis.start()
     with own_redis.client() as redis:
         wait_until(lambda: subscription(redis), what="the broker connecting")
@@ -425,9 +430,9 @@ def test_when_redis_dies_those_who_wait_are_told(own_redis, broker, patient):
     for greenlet in waiting:
         with pytest.raises(Unavailable, match="cannot be reached"):
             greenlet.get(timeout=WAIT)
-    assert set(broker._counts) == {broker._own_channel, broker._control_channel}
-    assert not broker._waiting
-    assert not broker._syncs
+    assert set(broker._table.counts) == {broker._own_channel.name, broker._control_channel}
+    assert not broker._table._waiting
+    assert not broker._own_channel._syncs
 
 
 def test_while_redis_is_down_everybody_is_told_at_once(own_redis, broker, patient):
@@ -474,7 +479,7 @@ def test_being_told_while_redis_is_down_keeps_nothing_alive(own_redis, broker, p
 
 
 def test_when_redis_is_back_everything_is_subscribed_again(own_redis, broker, caplog):
-    channels = [b"unit:many:%d" % number for number in range(2 * module.BATCH + 1)]
+    channels = [b"unit:many:%d" % number for number in range(2 * subscription_connection.BATCH + 1)]
     broker.subscribe([A, B])
     broker.subscribe(channels)
     own_redis.kill()
@@ -526,7 +531,7 @@ def test_what_is_published_without_a_subscription_leaves_no_origin_behind(own_re
         broker.publish([A], b"next", 0, origin="me")
         assert broker.delivered.next() == (A, b"next", "me")
         broker.sync()
-    assert not broker._origins
+    assert not broker._own_channel._origins
 
 
 def test_a_subscription_that_an_operator_kills_comes_back(broker, redis):
@@ -540,7 +545,7 @@ def test_a_subscription_that_an_operator_kills_comes_back(broker, redis):
 
 
 def test_a_redis_that_has_stopped_answering_is_noticed(own_redis, make_broker, patient, monkeypatch):
-    monkeypatch.setattr(module, "PROBE_INTERVAL", 0.1)
+    monkeypatch.setattr(subscription_connection, "PROBE_INTERVAL", 0.1)
     broker = make_broker()
     broker.subscribe([A])
     own_redis.pause()
@@ -556,7 +561,7 @@ def test_a_redis_that_has_stopped_answering_is_noticed(own_redis, make_broker, p
 
 
 def test_a_quiet_line_is_probed_and_kept(own_redis, make_broker, redis, monkeypatch):
-    monkeypatch.setattr(module, "PROBE_INTERVAL", 0.2)
+    monkeypatch.setattr(subscription_connection, "PROBE_INTERVAL", 0.2)
     broker = make_broker()
     broker.subscribe([A])
     first = subscription(redis)["id"]
@@ -573,8 +578,8 @@ def test_messages_that_redis_does_not_take_are_counted_and_done(own_redis, broke
         broker.publish([A], b"lost", 0, origin="me", done=lambda taken, number=number: done.put((number, taken)))
     assert [done.get(timeout=WAIT) for _ in range(3)] == [(0, False), (1, False), (2, False)]
     assert lost("publication") == 3
-    assert not broker._origins
-    assert "3 messages of sockets are lost" in caplog.text
+    assert not broker._own_channel._origins
+    assert "Lost 3 messages of sockets" in caplog.text
     own_redis.start()
     broker.publish([A], b"taken", 0, done=done.put)
     assert done.get(timeout=WAIT) is True
@@ -590,7 +595,7 @@ def test_messages_that_redis_refuses_leave_no_origin_behind(broker, redis, lost)
     assert done.get(timeout=WAIT) is False
     redis.config_set("maxmemory", 0)
     assert lost("publication") == 1
-    assert not broker._origins
+    assert not broker._own_channel._origins
     broker.publish([A], b"taken", 60, origin="me")
     assert broker.delivered.next() == (A, b"taken", "me")
 
@@ -684,7 +689,7 @@ def test_a_marker_that_fails_in_an_unforeseen_way_is_answered(own_redis, make_br
 def test_what_somebody_else_publishes_on_the_own_channel_breaks_nothing(own_redis, make_broker, redis, payload):
     broker = make_broker()
     broker.subscribe([A])
-    redis.publish(broker._own_channel, payload)
+    redis.publish(broker._own_channel.name, payload)
     redis.publish(A, "hello")
     assert broker.delivered.next()[1] == b"hello"
     assert broker.failures.empty()
@@ -705,7 +710,8 @@ def test_a_burst_does_not_starve_others(own_redis, make_broker, redis):
     redis.eval("for i = 1, 20000 do redis.call('PUBLISH', KEYS[1], i) end", 1, A)
     greenlet.get(timeout=WAIT)
     assert seen == [b"%d" % number for number in range(1, 20_001)]
-    assert max(later - earlier for earlier, later in itertools.pairwise([*turns, 20_000])) <= module.BATCH
+    most = max(later - earlier for earlier, later in itertools.pairwise([*turns, 20_000]))
+    assert most <= subscription_connection.BATCH
 
 
 def test_stop_leaves_no_connection_and_another_start_is_possible(broker, redis):
@@ -769,16 +775,16 @@ def test_messages_go_to_redis_in_batches_bounded_by_number_and_bytes_over_all_ch
         return PublishRequest([b"c"] * channels, b"x" * size, 0, conf.PLAIN, None, lambda taken: None)
 
     def sizes(*messages):
-        return [len(batch) for batch in batches(messages, module.BATCH, module.BATCH_BYTES, module._size)]
+        return [len(batch) for batch in batches(messages, BATCH, BATCH_BYTES, _size)]
 
     assert sizes() == []
-    assert sizes(*[message(1)] * (module.BATCH + 1)) == [module.BATCH, 1]
-    quarter = module.BATCH_BYTES // 4
+    assert sizes(*[message(1)] * (BATCH + 1)) == [BATCH, 1]
+    quarter = BATCH_BYTES // 4
     assert sizes(*[message(quarter)] * 9) == [4, 4, 1]
     assert sizes(*[message(quarter, channels=2)] * 5) == [2, 2, 1]
-    assert sizes(message(1), message(10 * module.BATCH_BYTES), message(1)) == [1, 1, 1], "however large it is alone"
+    assert sizes(message(1), message(10 * BATCH_BYTES), message(1)) == [1, 1, 1], "however large it is alone"
     many = [message(number % 1000) for number in range(2000)]
-    assert [each for batch in batches(many, 500, 10**6, module._size) for each in batch] == many
+    assert [each for batch in batches(many, 500, 10**6, _size) for each in batch] == many
 
 
 # Channels with a history.
@@ -889,9 +895,9 @@ def test_an_unknown_position_is_unavailable_in_time(own_redis, make_broker, with
 
     monkeypatch.setattr(history, "read", read)
     broker = make_broker()
-    with pytest.raises(Unavailable, match="where the history stands"):
+    with pytest.raises(Unavailable, match="Timed out reading the history position"):
         broker.subscribe([A], KEPT)
-    assert set(broker._counts) == {broker._own_channel, broker._control_channel}
+    assert set(broker._table.counts) == {broker._own_channel.name, broker._control_channel}
     assert not broker._gapless._channels
     go_on.set()
     turn()
@@ -961,7 +967,7 @@ def test_ready_returns_when_redis_has_acknowledged_all_of_them(gate, make_broker
     waiting = gevent.spawn(broker.ready)
     gate.wait_for(1)
     assert not waiting.ready()
-    assert {*gate.commands()[0]} >= {b"SUBSCRIBE", OWN, broker._own_channel, broker._control_channel}
+    assert {*gate.commands()[0]} >= {b"SUBSCRIBE", OWN, broker._own_channel.name, broker._control_channel}
     gate.hold()
     gate.let_through()
     waiting.get(timeout=WAIT)
@@ -976,8 +982,8 @@ def test_ready_says_so_soon_where_there_is_no_redis(own_redis, make_broker, pati
     for _ in range(2):
         with pytest.raises(Unavailable):
             broker.ready()
-    assert broker._counts[OWN] == 1
-    assert not broker._waiting
+    assert broker._table.counts[OWN] == 1
+    assert not broker._table._waiting
 
 
 def test_ready_gives_up_in_time(gate, make_broker, with_settings):
@@ -996,7 +1002,7 @@ def test_an_attached_channel_is_subscribed_again_after_a_break(own_redis, broker
     own_redis.kill()
     wait_until(lambda: broker._down, what="the broken line")
     own_redis.start()
-    wait_until(lambda: OWN in broker._acknowledged, what="the subscription")
+    wait_until(lambda: OWN in broker._table.acknowledged, what="the subscription")
     with own_redis.client() as redis:
         redis.publish(OWN, b"again")
     assert heard.get(timeout=WAIT) == b"again"

@@ -13,8 +13,10 @@ from tests.unit.peer import WAIT, events, turn
 from wsloop import conf
 from wsloop.backend import history, keys, pool, publishing
 from wsloop.backend.publishing import OutgoingMessage
+from wsloop.delivery import channel_state
 from wsloop.delivery import gapless as module
 from wsloop.delivery.gapless import GaplessDelivery
+from wsloop.protocol.messages import Message
 
 A, B = b"unit:broadcast:a", b"unit:user:john:a"
 OPTIONS = conf.Facility(size=1000, ttl=60)
@@ -179,9 +181,9 @@ def test_lines_of_facilities_with_other_options(line):
 
 
 def test_channels_without_a_history_pass(line):
-    line.arrive(module.Message(b"bare"), channel=b"other")
+    line.arrive(Message(b"bare"), channel=b"other")
     line.watch(A)
-    line.arrive(module.Message(b"published by another program"))
+    line.arrive(Message(b"published by another program"))
     assert line.told == [(b"other", "bare"), (A, "published by another program")]
     assert line.gapless.position(b"other") is None
 
@@ -314,7 +316,7 @@ def test_messages_that_go_on_arriving_while_pages_are_read_come_in_order(line, m
 
 
 def test_more_than_may_wait_is_read_instead(line, reads, monkeypatch):
-    monkeypatch.setattr(module, "WAITING_BYTES", 10)
+    monkeypatch.setattr(channel_state, "WAITING_BYTES", 10)
     line.watch(A)
     messages = line.publish("0", "1")
     reads.behind.clear()
@@ -481,7 +483,7 @@ def test_a_question_that_fails_is_put_again(line, reads, caplog, error):
     line.arrive(messages[1])
     line.settle()
     assert line.texts() == ["1", "2"]
-    assert caplog.text.count("what is missing cannot be read, trying again: gone") == 2
+    assert caplog.text.count("Could not read missing messages, retrying: gone") == 2
 
 
 @pytest.mark.parametrize("end", [lambda gapless: gapless.forget(A), GaplessDelivery.stop], ids=["forgotten", "stopped"])

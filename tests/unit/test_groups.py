@@ -73,8 +73,8 @@ class Worker:
     @property
     def counts(self):
         """The number of subscriptions of each channel, without those of the worker itself."""
-        own = {self.broker._own_channel, self.broker._control_channel, self.members.channel}
-        return {channel: count for channel, count in self.broker._counts.items() if channel not in own}
+        own = {self.broker._own_channel.name, self.broker._control_channel, self.members.channel}
+        return {channel: count for channel, count in self.broker._table.counts.items() if channel not in own}
 
 
 @pytest.fixture

@@ -150,7 +150,7 @@ class World:
         return self.layer.send(name, {"type": "happened", "number": number})
 
     def nothing_is_left(self):
-        own = {self.broker._own_channel, self.broker._control_channel, self.members.channel}
+        own = {self.broker._own_channel.name, self.broker._control_channel, self.members.channel}
         return (
             not self.consumers.running
             and not self.consumers.full
@@ -160,8 +160,8 @@ class World:
             and not self.members._full
             and not self.members._resuming
             and not self.hub.admission.seats
-            and set(self.broker._counts) == own
-            and set(self.broker._counts.values()) == {1}
+            and set(self.broker._table.counts) == own
+            and set(self.broker._table.counts.values()) == {1}
         )
 
 

@@ -165,8 +165,8 @@ def channel(facility):
 def nothing_is_left():
     made = engine.engine()
     return (
-        set(made.broker._counts)
-        == {made.broker._own_channel, made.broker._control_channel, made.local_consumers.channel}
+        set(made.broker._table.counts)
+        == {made.broker._own_channel.name, made.broker._control_channel, made.local_consumers.channel}
         and not len(made.local_consumers)
         and not made.local_consumers._subscribed
         and not made.consumer_runtime.running
@@ -176,8 +176,8 @@ def nothing_is_left():
         and not made.hub._draining
         and not len(made.hub)
         and not len(made.hub.admission)
-        and not made.broker._origins
-        and not made.broker._waiting
+        and not made.broker._own_channel._origins
+        and not made.broker._table._waiting
         and not made.broker._gapless._channels
     )
 

@@ -1,0 +1,116 @@
+"""One connection to Redis that is subscribed: sends commands, many at once, and hands on responses in fair portions.
+
+It lives until it breaks; :class:`wsloop.delivery.broker.Broker` then makes another one. This module must not know what
+the responses mean.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import gevent
+from redis.connection import ConnectionInterface
+from redis.exceptions import RedisError
+
+from wsloop.backend import pool
+from wsloop.batch_queue import BatchQueue
+from wsloop.delivery.channel_table import ChannelTable
+from wsloop.fair_scheduler import BREATH, SLICE
+
+logger = logging.getLogger("wsloop.broker")
+
+PROBE_INTERVAL = 5.0  # seconds between two PINGs
+UNANSWERED = 3  # PINGs without any response after which the connection counts as broken
+BATCH = 500  # responses read, or channels in one command, before other greenlets and sockets get their turn
+BATCH_BYTES = 256 * 1024  # likewise: a quarter of what may wait for one socket
+
+Command = tuple[str, tuple[bytes, ...]]
+
+
+class SubscriptionConnection:
+    """A connection for SUBSCRIBE and UNSUBSCRIBE.
+
+    Args:
+        connection: of redis-py, connected.
+        table: notes the commands whose answers are still to come.
+    """
+
+    def __init__(self, connection: ConnectionInterface, table: ChannelTable) -> None:
+        self._connection = connection
+        self._table = table
+        self._commands: BatchQueue[Command] = BatchQueue(self._send)
+        self._closed = False
+
+    @classmethod
+    def connect(cls, table: ChannelTable) -> SubscriptionConnection:
+        """Connect to Redis. Blocks.
+
+        Raises:
+            redis.exceptions.RedisError, OSError: if Redis cannot be reached.
+        """
+        silence = UNANSWERED * PROBE_INTERVAL
+        # RESP2, where answers and messages of a subscribed connection come in one order and one form.
+        return cls(pool.subscription_connection(protocol=2, socket_timeout=silence, client_name="wsloop"), table)
+
+    def subscribe(self, channels: tuple[bytes, ...]) -> None:
+        """Send SUBSCRIBE. Never blocks."""
+        for start in range(0, len(channels), BATCH):
+            self._put("SUBSCRIBE", channels[start : start + BATCH])
+
+    def unsubscribe(self, channels: tuple[bytes, ...]) -> None:
+        """Send UNSUBSCRIBE. Never blocks."""
+        if channels:  # without arguments it would leave all
+            self._put("UNSUBSCRIBE", channels)
+
+    def read(self, handle: Callable[[list[Any]], int]) -> None:
+        """Read until the connection breaks.
+
+        Args:
+            handle: called with each response; returns its size in bytes.
+
+        Raises:
+            redis.exceptions.RedisError, OSError: when the connection is broken, or was silent for too long.
+        """
+        probe = gevent.get_hub().loop.timer(PROBE_INTERVAL, PROBE_INTERVAL)
+        probe.start(self._put, "PING", ())
+        read_response = self._connection.read_response
+        try:
+            while True:
+                # While data is always available gevent's socket would never let other greenlets run; and sockets must
+                # be written to before more than their limit waits for them.
+                size = count = 0
+                end = monotonic() + SLICE
+                while count < BATCH and size < BATCH_BYTES and monotonic() < end:
+                    size += handle(read_response(disable_decoding=True))
+                    count += 1
+                gevent.sleep(BREATH)
+        finally:
+            probe.stop()
+            probe.close()
+
+    def close(self) -> None:
+        """Close the connection; commands that wait are not sent any more."""
+        self._closed = True
+        self._connection.disconnect()
+
+    def _put(self, name: str, channels: tuple[bytes, ...]) -> None:
+        self._table.sent(channels)
+        self._commands.put((name, channels))
+
+    def _send(self, commands: list[Command]) -> None:
+        if self._closed:  # redis-py would connect again
+            return
+        packed: list[bytes] = []
+        for name, group in itertools.groupby(commands, key=lambda command: command[0]):
+            packed += self._connection.pack_command(name, *(channel for command in group for channel in command[1]))
+        try:
+            self._connection.send_packed_command(packed, check_health=False)
+        except (RedisError, OSError) as exc:
+            logger.debug("Could not send on the subscription: %s", exc)  # the reader notices the break and reports it
+        except Exception:
+            self._connection.disconnect()  # so that the reader subscribes to everything anew
+            raise
