@@ -80,7 +80,7 @@ EXCEPTIONS = {
     "protocol.resume_tokens": {"django"},  # signs
     "outbox.management.commands.wsloop_outbox": SOCKETS,  # waits for signals
     "sockets.transport": SOCKETS,  # takes them over
-    "backend.redis_options": {"ssl"},  # which versions there are
+    "backend.option_values": {"ssl"},  # which versions there are
     "facilities.subscriptions": {"ws4redis", "http"},
 }
 ONLY = {
@@ -226,6 +226,8 @@ TESTED_WITH = {
     "protocol.frames": "connection",
     "protocol.close_codes": "dialects",
     "backend.keys": "publishing",
+    "backend.node_addresses": "redis_options",
+    "backend.option_values": "redis_options",
     "backend.scripts": "publishing",
     "delivery.answers": "broker",
     "delivery.catch_up": "gapless",

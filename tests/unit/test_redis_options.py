@@ -114,7 +114,9 @@ def test_without_the_setting_redis_is_where_ws4redis_looks_for_it():
 )
 def test_what_is_no_url_is_refused_without_showing_the_password(with_settings, setting):
     with_settings(WS4REDIS_CONNECTION=setting)
-    with pytest.raises(ImproperlyConfigured, match="WS4REDIS_CONNECTION is no URL of Redis; write redis://") as caught:
+    with pytest.raises(
+        ImproperlyConfigured, match="WS4REDIS_CONNECTION is not a URL of Redis; write redis://"
+    ) as caught:
         redis_options.connection()
     assert "wo@rd" not in str(caught.value)
 
@@ -162,7 +164,7 @@ def test_nodes_of_a_cluster(with_settings, setting, nodes):
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ({"sentinels": ADDRESSES}, 'write the name they know the master by: "service_name": "mymaster"'),
+        ({"sentinels": ADDRESSES}, 'write the name by which they know the master: "service_name": "mymaster"'),
         ({"sentinels": ADDRESSES, "service_name": b"main"}, '"service_name": "mymaster"'),
         ({"service_name": "main"}, r'"sentinels"\] must be a list of pairs of host and port: \[\("10.0.0.1", 6379\)'),
         ({"sentinels": [], "service_name": "main"}, "a list of pairs"),
@@ -362,9 +364,9 @@ def test_what_cannot_work_is_refused_and_named_without_a_value(with_settings, mo
             "'decode_responses' in the query of the URL: it must be True",
         ),
         ("redis://host/0?nonsense=1", "does not know: 'nonsense'"),
-        ("redis://:secret@host/name", "a path that is no number of a database"),
+        ("redis://:secret@host/name", "a path that is not the number of a database"),
         ("redis://:secret@host/0/1", "write redis://.*in a password as %25 and %2F"),
-        ("redis://:sec/ret@host/0", "is no URL of Redis; write redis://"),
+        ("redis://:sec/ret@host/0", "is not a URL of Redis; write redis://"),
         ("redis://:123?secret@host/0", "a password with ., # or /: write %3F, %23 or %2F for it"),
         ("redis://user:12345?secret=1@host/0", "a password with ., # or /"),
         ("redis://user:1#secret@host/0", "a password with ., # or /"),

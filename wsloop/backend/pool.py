@@ -25,6 +25,7 @@ from redis.retry import Retry
 from wsloop import conf
 from wsloop.backend import redis_options
 from wsloop.backend.cluster import Cluster
+from wsloop.backend.option_values import POOL
 
 MAX_CONNECTIONS = 2  # with the subscription that makes three a worker; one a request would grow with the traffic
 
@@ -69,7 +70,7 @@ def _holder() -> Any:
 def _make_client() -> Redis:
     options = _options()
     more = {"max_connections": MAX_CONNECTIONS, "timeout": conf.option("REDIS_TIMEOUT")}
-    more |= {name: options.pop(name) for name in redis_options.POOL if name in options}
+    more |= {name: options.pop(name) for name in POOL if name in options}
     nodes = redis_options.nodes()
     if nodes:
         return cast(Redis, Cluster(nodes, more["max_connections"], more["timeout"], options))
@@ -87,7 +88,7 @@ def subscription_connection(**more: Any) -> ConnectionInterface:
     Raises:
         redis.exceptions.RedisError, OSError: if Redis cannot be reached; of a cluster, what the last node tried raised.
     """
-    options = {name: value for name, value in _options().items() if name not in redis_options.POOL} | more
+    options = {name: value for name, value in _options().items() if name not in POOL} | more
     if not redis_options.nodes():
         return _connect(options)
     for host, port in (addresses := cast(Cluster, client()).addresses()):
