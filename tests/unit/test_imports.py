@@ -30,7 +30,7 @@ BESIDES = {
 }
 # Modules that know no package, so that all may use them.
 BELOW = {"addressees", "batch_queue", "commits", "conf", "db", "exceptions", "fair_scheduler", "greenlets", "kinds"}
-BELOW |= {"metrics", "redaction", "refusals"}
+BELOW |= {"metrics", "options", "redaction", "refusals"}
 # What sites import, and the pieces of it that packages build on.
 SHARED = {"consumers", "layers", "presence", "publisher", "routing", "signals", "store"}
 
@@ -47,6 +47,7 @@ MUST_NOT_KNOW = {
     "facilities": SOCKETS - {"select"} | {"asyncio"},
     "runtime": SOCKETS | {"ws4redis", "django.http"},
     "testing": SOCKETS | {"gevent", "ws4redis", "websockets"},
+    "options": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "websockets"},
     "outbox": GEVENT | HTTP | {"ws4redis", "websockets"},
     "addressees": SOCKETS | GEVENT | HTTP | {"redis", "websockets"},
     "checks": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
@@ -85,7 +86,7 @@ EXCEPTIONS = {
 }
 ONLY = {
     "uwsgi": {"sockets.transport"},
-    "django.conf": {"checks", "conf", "backend.redis_options", "signals"},
+    "django.conf": {"checks.access", "checks.patching", "checks.uwsgi", "conf", "backend.redis_options", "signals"},
     "websockets.server": {"handshake"},
     "pytest": {"testing.plugin"},
 }
@@ -229,6 +230,12 @@ TESTED_WITH = {
     "backend.node_addresses": "redis_options",
     "backend.option_values": "redis_options",
     "backend.scripts": "publishing",
+    "checks.access": "checks",
+    "checks.contradictions": "conf",
+    "checks.patching": "checks",
+    "checks.problem": "checks",
+    "checks.uwsgi": "checks",
+    "options": "conf",
     "delivery.answers": "broker",
     "delivery.catch_up": "gapless",
     "delivery.channel_state": "gapless",
