@@ -116,10 +116,6 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
             else:
                 publish(pool.client(), items)
 
-    def pipeline_publish_message(self, message: Any, expire: int | None = None) -> None:
-        """Publish ``message``; the same as :meth:`publish_message`, which always uses a pipeline here."""
-        self.publish_message(message, expire)
-
     def fetch_message(self, request: Any, facility: str, audience: str = "any") -> bytes | None:
         """Return the last message kept for the ``request``'s session, user, groups or everybody, in that order.
 

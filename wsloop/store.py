@@ -49,6 +49,16 @@ class Store(RedisStore):  # type: ignore[misc]
         """
         publish(self._connection, [self._outgoing(message, expire)])
 
+    def pipeline_publish_message(self, message: Any, expire: int | None = None, transaction: bool = True) -> None:
+        """Publish ``message`` as :meth:`publish_message` does, which needs one round trip anyway.
+
+        Args:
+            message: see there.
+            expire: see there.
+            transaction: accepted because ws4redis documents it; a message is always published on all channels or none.
+        """
+        self.publish_message(message, expire)
+
     def _outgoing(self, message: Any, expire: int | None, key: str = "") -> OutgoingMessage:
         kept = conf.expire() if expire is None else expire
         check(kept, key)

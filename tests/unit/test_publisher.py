@@ -63,7 +63,8 @@ def test_what_ws4redis_takes_is_taken(listener, facility):
     publisher = RedisPublisher(facility=facility, broadcast=True)
     publisher.publish_message(RedisMessage("hello"))
     publisher.pipeline_publish_message({"n": 1}, 10)
-    assert [text for _, text in listener.take(2)] == ["hello", '{"n": 1}']
+    publisher.pipeline_publish_message("in a transaction all the same", transaction=False)
+    assert [text for _, text in listener.take(3)] == ["hello", '{"n": 1}', "in a transaction all the same"]
     assert isinstance(publisher, StockPublisher)
 
 
