@@ -1,7 +1,7 @@
-"""The kinds of values that settings have: each function takes a value of the settings, and returns it checked.
+"""The kinds of values of settings: functions that check a value and return it.
 
 A wrong value raises :class:`ImproperlyConfigured` with the name of the setting, what it must be, and what it is. This
-module must not read settings; :mod:`wsloop.conf` says which setting is of which kind.
+module must not read settings; :mod:`wsloop.options` and :mod:`wsloop.conf` give each setting its kind.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ from django.utils.module_loading import import_string
 
 Kind = Callable[[str, Any], Any]  # takes the name of the setting and the value; returns the value
 
-# Redis takes no expiry beyond 64 bits of milliseconds, sockets no timeout beyond some centuries. 30 years will do.
+# Redis takes no expiry beyond 64 bits of milliseconds, sockets no timeout beyond some centuries. 30 years are enough.
 LONGEST = 10**9  # seconds
-SHORTEST = 0.001  # seconds; timers know nothing shorter
+SHORTEST = 0.001  # seconds; timers have no finer resolution
 MOST = 10**12  # of anything that is counted
 SHOWN = 200  # characters of a wrong value that an error shows
 
-# What browsers send for pages without an origin of their own: sandboxed frames, data: URLs and local files.
+# The Origin that browsers send for pages without an origin of their own: sandboxed frames, data: URLs and local files.
 NAMELESS_ORIGINS = ("null", "file://")
-# Scheme, host with perhaps a wildcard for its subdomains, and perhaps a port. A file has no host.
-ORIGIN = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://(\*\.)?([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.IGNORECASE)
+# RFC 6454, section 6.2: scheme, host, and a port unless it is the default one. A file has no host.
+ORIGIN = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://(?P<host>\[[^]]*\]|[^:]*)(:(?P<port>[0-9]{1,5}))?", re.IGNORECASE)
+# A host by name, perhaps with a wildcard for its subdomains. Browsers keep a dot at the end.
+HOST_NAME = re.compile(r"(\*\.)?([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?", re.IGNORECASE)
 
 
 def wrong(name: str, wanted: str, value: Any) -> ImproperlyConfigured:
-    """Return the error that says what a setting must be, and what it is."""
+    """Return the error that names a setting, what it must be, and what it is."""
     shown = repr(value)
     shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}…"
     hint = ""
@@ -54,7 +56,7 @@ def whole(least: int = 1, most: int = MOST) -> Kind:
 
 
 def seconds(name: str, value: Any) -> float:
-    """A duration; fractions count."""
+    """Return a duration in seconds, checked; fractions are allowed."""
     if type(value) not in (int, float) or not value >= SHORTEST:
         raise wrong(name, "a positive number of seconds", value)
     if value > LONGEST:
@@ -63,6 +65,7 @@ def seconds(name: str, value: Any) -> float:
 
 
 def yes_or_no(name: str, value: Any) -> bool:
+    """Return a value that is True or False, checked."""
     if type(value) is not bool:
         raise wrong(name, "True or False", value)
     return value
@@ -74,7 +77,7 @@ def or_none(kind: Kind) -> Kind:
 
 
 def text(name: str, value: Any) -> str:
-    """Text that can be encoded as UTF-8."""
+    """Return text that can be encoded as UTF-8, checked."""
     if not isinstance(value, str):
         raise wrong(name, "text (str)", value)
     if not is_utf8(value):
@@ -83,7 +86,7 @@ def text(name: str, value: Any) -> str:
 
 
 def is_utf8(value: str) -> bool:
-    """Tell whether text can be encoded: half of a surrogate pair cannot."""
+    """Return whether text can be encoded as UTF-8: half of a surrogate pair cannot."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -92,7 +95,7 @@ def is_utf8(value: str) -> bool:
 
 
 def path(name: str, value: Any) -> str:
-    """The path of a URL below which other paths live."""
+    """Return the path of a URL that other paths begin with, checked."""
     wanted = 'a path that begins and ends with a slash, such as "/ws/"'
     if not isinstance(value, str) or not (value.startswith("/") and value.endswith("/")):
         raise wrong(name, wanted, value)
@@ -102,6 +105,7 @@ def path(name: str, value: Any) -> str:
 
 
 def rate(name: str, value: Any) -> tuple[float, float]:
+    """Return a rate, checked: a number a second in the long run, and a number at once."""
     wanted = "two positive numbers, frames a second and at once (at least 4), or None"
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         raise wrong(name, wanted, value)
@@ -112,23 +116,38 @@ def rate(name: str, value: Any) -> tuple[float, float]:
 
 
 def origins(name: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, (list, tuple)) or not all(
-        isinstance(each, str) and (each in ("*", *NAMELESS_ORIGINS) or ORIGIN.fullmatch(each)) for each in value
-    ):
-        raise wrong(
-            name,
-            'a list of origins, "https://example.com", "https://*.example.com", "null", "file://" or "*", written as '
-            'browsers send them (no path, no slash at the end, "xn--…" for names that are not ASCII)',
-            value,
-        )
+    """Return a list of origins, checked (RFC 6454, section 6.2); a wildcard stands for any subdomains."""
+    wanted = (
+        'a list of origins, "https://example.com", "https://*.example.com", "null", "file://" or "*", written as '
+        'browsers send them (no path, no slash at the end, "xn--…" for names that are not ASCII)'
+    )
+    if not isinstance(value, (list, tuple)):
+        raise wrong(name, wanted, value)
     for each in value:
-        port = re.search(r":([0-9]+)$", each)
-        if port and not 0 < int(port[1]) < 65536:
+        if each in ("*", *NAMELESS_ORIGINS):
+            continue
+        found = ORIGIN.fullmatch(each) if isinstance(each, str) else None
+        if found is None or not _is_host(found["host"]):
+            raise wrong(name, wanted, value)
+        if found["port"] and not 0 < int(found["port"]) < 65536:
             raise wrong(name, "a list of origins with ports up to 65535", value)
     return tuple(value)
 
 
+def _is_host(host: str) -> bool:
+    """Return whether a host is a name, perhaps with a wildcard, or an address as in a URL."""
+    try:
+        if host.startswith("["):
+            return "%" not in host and ipaddress.IPv6Address(host[1:-1]) is not None
+        if re.search(r"(^|\.)[0-9]+\.?$", host):  # a name that ends in a number is an address to a browser
+            return ipaddress.IPv4Address(host) is not None
+    except ValueError:
+        return False
+    return len(host) <= 255 and HOST_NAME.fullmatch(host) is not None
+
+
 def networks(name: str, value: Any) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    """Return a list of addresses and networks, checked."""
     wanted = 'a list of addresses and networks such as "10.0.0.0/8"'
     if not isinstance(value, (list, tuple)) or not all(isinstance(each, str) for each in value):
         raise wrong(name, wanted, value)
@@ -153,10 +172,10 @@ def dictionary(kinds: Mapping[str, Kind]) -> Kind:
 
 
 def imported(name: str, value: str) -> Any:
-    """Return what a dotted path names.
+    """Return the object that a dotted path names.
 
     Raises:
-        ImproperlyConfigured: whatever goes wrong, the code of its module included.
+        ImproperlyConfigured: if it cannot be imported, errors of the module's own code included.
     """
     try:
         return import_string(value)
@@ -181,7 +200,7 @@ def function(*parameters: str) -> Kind:
         except TypeError as exc:
             raise wrong(name, f"a function that can be called with {signature} ({exc})", value) from None
         except ValueError:
-            pass  # it does not tell, as some written in C
+            pass  # without a signature, as some functions written in C
         return found  # type: ignore[no-any-return]
 
     return check
