@@ -1,6 +1,6 @@
-"""Reads what Redis keeps of a channel: pages of messages from a position on, and whether anything is missing before.
+"""Reads the history of a channel: pages of messages from a position on, and whether messages before it are missing.
 
-Positions and the line of ids are explained in :mod:`wsloop.protocol.messages`. The keys are those of
+Positions and the chain of ids are explained in :mod:`wsloop.protocol.messages`. The keys are those of
 :mod:`wsloop.backend.publishing`, which writes them. This module must not know sockets or gevent.
 """
 
@@ -18,26 +18,26 @@ from wsloop.protocol.messages import Message, Position, new_id
 PAGE = 200  # messages read of a channel at once
 PAGE_BYTES = 256 * 1024  # likewise, of all channels together
 LEAST_BYTES = 16 * 1024  # likewise, of each channel, however many there are
-# Seconds for which it is remembered that a channel is empty; while somebody listens it is told again. Any name under a
-# pattern may be asked for, and each costs some hundred bytes: not for long.
+# Seconds for which the id of an empty history is kept; reads renew it while the channel has subscribers. Not long,
+# because clients may name any facility that matches a pattern, and each costs some hundred bytes.
 EMPTY_META = 900
 
 
 class Entry(NamedTuple):
-    """A kept message, and when it was published: microseconds since the epoch, by the clock of Redis."""
+    """A message of a history, and its time of publication: microseconds since the epoch, by the clock of Redis."""
 
     message: Message
     time: int
 
 
 class Page(NamedTuple):
-    """What a channel has kept since a position.
+    """A part of a channel's history, from a position on.
 
     Attributes:
-        entries: the messages behind that position, in order, perhaps not all of them.
-        top: where the history stands.
-        continuous: nothing is missing between the position and the first entry, or the top if there is none.
-        time: when it was read, as the times of the entries.
+        entries: the messages after that position, in order, perhaps not all of them.
+        top: the position of the newest message.
+        continuous: no message is missing between the position and the first entry, or the top if there are no entries.
+        time: of reading, in the unit of the entries' times.
     """
 
     entries: list[Entry]
@@ -52,13 +52,13 @@ class Page(NamedTuple):
 
 
 def read(client: Redis, questions: Sequence[tuple[bytes, Position | None]]) -> list[Page]:
-    """Return a page for each channel with the position after which it begins, in one round trip.
+    """Return a page of each channel's history, in one round trip.
 
-    All pages together have about PAGE_BYTES, but each has LEAST_BYTES, and one message at the least.
+    All pages together have about PAGE_BYTES, but each may have LEAST_BYTES, and at least one message.
 
     Args:
         client: of Redis.
-        questions: pairs of channel and position; without a position only the top is read.
+        questions: pairs of a channel and the position after which the page begins; None: only the top is read.
 
     Raises:
         redis.exceptions.RedisError: if Redis does not answer.
@@ -76,7 +76,7 @@ def read(client: Redis, questions: Sequence[tuple[bytes, Position | None]]) -> l
 
 
 def latest(client: Redis, channel: str | bytes, limit: int) -> list[Entry]:
-    """Return the newest messages of a channel, the oldest of them first.
+    """Return the newest messages of a channel's history, the oldest of them first.
 
     Raises:
         redis.exceptions.RedisError: if Redis does not answer.

@@ -1,10 +1,10 @@
-"""The process's Redis connections: two at most for handshakes, sockets and views, and how its subscription gets one.
+"""The process's Redis connections: two at most for handshakes, sockets and views, and one for its subscription.
 
-A worker must not need more connections the more sockets or requests it serves, so whoever finds both taken waits.
+The number of connections must not grow with the sockets or requests of a worker, so callers wait if both are taken.
 
-In a process that gevent has patched, threads of the operating system (those of ``gevent.threadpool``, for example) have
-a client of their own each: gevent's sockets and locks belong to the event loop of one thread. What such a thread has
-opened is closed when Python collects its garbage.
+In a process that gevent has patched, each thread of the operating system (those of ``gevent.threadpool``, for example)
+has a client of its own: gevent's sockets and locks belong to the event loop of one thread. The connections of such a
+thread are closed by Python's garbage collector.
 
 This module must not know WebSockets, and works without gevent, in shells and task queues too.
 """
@@ -31,10 +31,10 @@ MAX_CONNECTIONS = 2  # with the subscription that makes three a worker; one a re
 
 
 def client() -> Redis:
-    """Return the process's Redis client. Making it opens no connection, and forked processes open their own.
+    """Return the process's Redis client. Creating it opens no connection, and forked processes open their own.
 
-    Commands are not retried: a PUBLISH that was executed although its answer got lost must not be sent twice. A
-    connection that broke while it lay idle is replaced when it is taken from the pool.
+    Commands are not retried: a PUBLISH that was executed although its answer was lost must not be sent twice. A
+    connection that broke while it was idle is replaced when it is taken from the pool.
 
     Behind Sentinels each new connection goes to the master of that moment. For a Redis Cluster this is a
     :class:`wsloop.backend.cluster.Cluster`, a ``RedisCluster``, with as many connections to each node.
@@ -42,16 +42,16 @@ def client() -> Redis:
     held = vars(_holder())
     found = held.get("client")
     if found is None:
-        found = held.setdefault("client", _make_client())  # threads that were about it at once agree on the first
+        found = held.setdefault("client", _make_client())  # threads that get here at once agree on the first
     return cast(Redis, found)
 
 
 def forget() -> None:
-    """Close the client of this thread, if it has one; the next call of :func:`client` makes another. For tests."""
+    """Close the client of this thread, if it has one; the next call of :func:`client` creates another. For tests."""
     found = vars(_holder()).pop("client", None)
     if found is not None:
         found.close()
-        if isinstance(found, Redis):  # which leaves a pool open that it was given
+        if isinstance(found, Redis):  # close() leaves a pool open that was passed to it
             found.connection_pool.disconnect()
 
 
@@ -60,7 +60,7 @@ _shared = SimpleNamespace()
 
 @functools.cache
 def _holder() -> Any:
-    """Return what keeps the client: one for all, or, where gevent has patched the process, one for each thread."""
+    """Return the object that holds the client: one for all threads, or one for each if gevent has patched the process."""
     monkey = sys.modules.get("gevent.monkey")
     if monkey is not None and monkey.is_module_patched("threading"):
         return monkey.get_original("_thread", "_local")()  # gevent's own differs from greenlet to greenlet
@@ -80,13 +80,13 @@ def _make_client() -> Redis:
 def subscription_connection(**more: Any) -> ConnectionInterface:
     """Return a new connection for the process's subscription, connected: to the master, or any node of a cluster.
 
-    Whoever asks owns it; it belongs to no pool. What is published anywhere in a cluster reaches all of its nodes.
+    The caller owns it; it belongs to no pool. A message published at any node of a cluster reaches all of its nodes.
 
     Args:
-        more: keyword arguments of the connection that go before the setting's.
+        more: keyword arguments of the connection, which override the setting's.
 
     Raises:
-        redis.exceptions.RedisError, OSError: if Redis cannot be reached; of a cluster, what the last node tried raised.
+        redis.exceptions.RedisError, OSError: if Redis cannot be reached; in a cluster, the error of the last node.
     """
     options = {name: value for name, value in _options().items() if name not in POOL} | more
     if not redis_options.nodes():

@@ -1,8 +1,8 @@
-"""The one way to publish: to all channels of a message in one round trip, with the histories that keep it.
+"""Publishes: a message to all of its channels in one round trip, and into their histories.
 
-Publishers in views and what sockets send share this module. Keys and channels are those of ws4redis,
+Publishers in views and messages of sockets share this module. Keys and channels are those of ws4redis,
 ``{prefix}user:{name}:{facility}`` and so on, and the key of a channel holds its last message. This module must not know
-whom a channel is for.
+audiences.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from wsloop.kinds import is_utf8
 from wsloop.protocol import strict_json
 from wsloop.protocol.messages import HEAD, new_id
 
-META_TTL = 30 * 86400  # seconds for which it is remembered where a history stands, longer than the history itself
+META_TTL = 30 * 86400  # seconds for which the top of a history is kept, longer than the history itself
 LONGEST = 10**9  # seconds, 30 years
-ONCE = 86400  # seconds in which a message with the same idempotency key is not published again: retries take less
+ONCE = 86400  # seconds in which a message with the same idempotency key is not published again: retries end earlier
 
 
 def encode(message: Any) -> bytes:
-    """Return what is published for ``message``: bytes as they are, text as UTF-8, all else as JSON.
+    """Return the payload for ``message``: bytes as they are, text as UTF-8, all else as JSON.
 
     Raises:
-        TypeError: if the message is neither of these nor can be written as JSON.
-        ValueError: if it has a number that JSON does not know (``nan``, ``inf``), or half of a surrogate pair.
+        TypeError: if the message is neither of these nor can be encoded as JSON.
+        ValueError: if it contains a number that JSON does not have (``nan``, ``inf``), or half of a surrogate pair.
     """
     if isinstance(message, (bytes, bytearray, memoryview)):  # RedisMessage is a subclass of bytes
         return bytes(message)
@@ -49,12 +49,13 @@ class OutgoingMessage(NamedTuple):
     """A message to be published.
 
     Attributes:
-        channels: where to; the history of each has the message, in facilities that have one.
+        channels: of the message; it is added to the history of each, in facilities that have one.
         payload: the message.
-        expire: seconds for which it is kept as the last message of each channel; 0 keeps nothing.
+        expire: seconds for which it is retained as the last message of each channel; 0 retains nothing.
         options: of the facility.
         key: idempotency key: in :data:`ONCE` seconds a message with the same key is published once in each channel.
-        own: channel of this process, and what it is told before the message: see ``broker``.
+        own: the process's own channel, and the note published there immediately before the message: see
+            :mod:`wsloop.delivery.own_channel`; empty: none.
     """
 
     channels: Sequence[bytes | str]
@@ -66,10 +67,11 @@ class OutgoingMessage(NamedTuple):
 
 
 def check(expire: Any, key: Any = "") -> None:
-    """Refuse what Redis would refuse in the middle of publishing.
+    """Check arguments that Redis would otherwise refuse in the middle of publishing.
 
     Raises:
-        ValueError: if ``expire`` is no whole number of seconds up to :data:`LONGEST`, or ``key`` no text in UTF-8.
+        ValueError: if ``expire`` is not a whole number of seconds up to :data:`LONGEST`, or ``key`` not text that can
+            be encoded as UTF-8.
     """
     if type(expire) is not int or not -LONGEST <= expire <= LONGEST:
         raise ValueError(f"expire must be a whole number of seconds, up to {LONGEST}, not {expire!r}")
@@ -81,7 +83,7 @@ def publish(client: Redis, messages: Iterable[OutgoingMessage]) -> None:
     """Publish messages in order, in one round trip, and all or none of them. (In a Redis Cluster: one by one.)
 
     Raises:
-        redis.exceptions.RedisError: if Redis did not take them.
+        redis.exceptions.RedisError: if Redis did not accept them.
     """
     calls = [each for message in messages for each in _calls(message, is_cluster(client))]
     call(client, calls, transaction=len(calls) > 1)
@@ -91,7 +93,7 @@ def _calls(message: OutgoingMessage, cluster: bool) -> Iterator[Call]:
     channels = list(message.channels)
     size, ttl = message.options.size, message.options.ttl
     several = len(channels) > 1
-    # A message that looks as if it had a header gets one, or it would be taken for what it says.
+    # A message that begins like a header needs one, or its beginning would be read as a header.
     head = HEAD if several or size or message.payload.startswith(HEAD) else b""
     arguments = [message.payload, new_id(), max(message.expire, 0), size, ttl, max(META_TTL, ttl)]
     arguments += [ONCE if message.key else 0, head, "s" if several else "-", *message.own]
@@ -101,15 +103,15 @@ def _calls(message: OutgoingMessage, cluster: bool) -> Iterator[Call]:
 
 
 def masters(client: Any) -> int:
-    """Return on how many servers messages are published."""
+    """Return the number of servers on which messages are published."""
     return len(client.get_primaries()) if is_cluster(client) else 1
 
 
 def tell_all(client: Any, channel: bytes, payload: bytes) -> None:
-    """Publish something on every server on which messages are published.
+    """Publish a payload on every server on which messages are published.
 
     Raises:
-        redis.exceptions.RedisError: if one of them did not take it.
+        redis.exceptions.RedisError: if one of them did not accept it.
     """
     if is_cluster(client):
         client.execute_command("PUBLISH", channel, payload, target_nodes=RedisCluster.PRIMARIES)
@@ -118,10 +120,10 @@ def tell_all(client: Any, channel: bytes, payload: bytes) -> None:
 
 
 def publish_bare(client: Any, messages: Sequence[tuple[bytes, bytes]]) -> list[Any]:
-    """Publish pairs of channel and payload, which nothing keeps, in one round trip (in a Redis Cluster: one by one).
+    """Publish pairs of channel and payload, without history, in one round trip (in a Redis Cluster: one by one).
 
     Returns:
-        for each how many have got it, or the error of Redis.
+        for each the number of subscribers that received it, or the error of Redis.
 
     Raises:
         redis.exceptions.RedisError: if Redis cannot be reached.
@@ -131,7 +133,7 @@ def publish_bare(client: Any, messages: Sequence[tuple[bytes, bytes]]) -> list[A
         for message in messages:
             try:
                 answers.append(client.publish(*message))
-            except RedisError as exc:  # what came before is published, and what follows would wait for the same
+            except RedisError as exc:  # those before are published, and those behind would wait for the same
                 answers += [exc] * (len(messages) - len(answers))
                 break
         return answers
@@ -142,7 +144,7 @@ def publish_bare(client: Any, messages: Sequence[tuple[bytes, bytes]]) -> list[A
 
 
 def listeners(client: Any, channel: bytes) -> int:
-    """Return how many connections listen to a channel, at all nodes of a Redis Cluster.
+    """Return the number of connections that subscribe to a channel, over all nodes of a Redis Cluster.
 
     Raises:
         redis.exceptions.RedisError: if Redis does not answer.
@@ -153,7 +155,7 @@ def listeners(client: Any, channel: bytes) -> int:
 
 
 def last_messages(client: Redis, channels: Sequence[bytes | str]) -> list[bytes | None]:
-    """Return the last message that each channel keeps, or None; in one round trip, but for a Redis Cluster.
+    """Return the retained last message of each channel, or None; in one round trip, except in a Redis Cluster.
 
     Raises:
         redis.exceptions.RedisError: if Redis does not answer.

@@ -1,6 +1,6 @@
 """Runs the Lua scripts of this package, on one server or a Redis Cluster.
 
-This module must not know what they do.
+This module must not know the meaning of the scripts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from redis import Redis, RedisCluster
 from redis.exceptions import NoScriptError, RedisError
 
 SCRIPT_ERROR = re.compile(r"^Error running script \(call to \w+\): @user_script:\s*\d+: -?(?=\S)|^user_script:\d+: ")
-SCRIPTS = {  # by name: SHA-1, by which Redis knows it, and text
+SCRIPTS = {  # by name: SHA-1, which identifies the script to Redis, and text
     path.stem: (hashlib.sha1(path.read_bytes()).hexdigest(), path.read_text())
     for path in (Path(__file__).parent / "lua").glob("*.lua")
 }
@@ -27,12 +27,12 @@ def call(client: Redis, calls: Sequence[Call], transaction: bool) -> list[Any]:
 
     Args:
         client: of Redis.
-        calls: which, with their keys and arguments.
-        transaction: whether nothing else may come in between.
+        calls: names of scripts, with their keys and arguments.
+        transaction: whether no other command may be executed in between.
 
     Raises:
-        redis.exceptions.RedisError: an error has the words of Redis and nothing else: redis-py puts the whole command
-            into the text, the payload, and channels whose names may have the key of a session, which would stand in
+        redis.exceptions.RedisError: with the words of Redis and nothing else: redis-py puts the whole command into the
+            text, with the payload, and channels whose names may contain the key of a session, which would then be in
             every log and report of the error.
     """
     if is_cluster(client):
@@ -40,7 +40,7 @@ def call(client: Redis, calls: Sequence[Call], transaction: bool) -> list[Any]:
     commands = [("EVALSHA", SCRIPTS[name][0], keys, given) for name, keys, given in calls]
     answers = _pipeline(client, commands, transaction)
     missing = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-    if missing:  # of a Redis that has just been started; it keeps what it is given now
+    if missing:  # Redis has been started since; EVAL loads them
         again = [("EVAL", SCRIPTS[calls[number][0]][1], *calls[number][1:]) for number in missing]
         for number, answer in zip(missing, _pipeline(client, again, transaction), strict=True):
             answers[number] = answer
@@ -73,16 +73,20 @@ def _call_one(client: Redis, one: Call) -> Any:
 
 
 def _plain(exc: RedisError) -> RedisError:
-    """Return the error with the words of Redis alone, and of those what a person can act on."""
+    """Return the error with the words of Redis alone, and of those only the part that a person can act on."""
     words = str(exc).rpartition(" of pipeline caused error: ")[2]
-    # Redis itself quotes arguments of commands that it does not know, or that are renamed.
+    # Redis itself quotes the arguments of commands that are unknown or renamed.
     words = words.partition(", with args beginning with")[0]
-    # An error inside a script: the place in the script says nothing to who publishes.
+    # An error inside a script: the line of the script means nothing to a publisher.
     words = SCRIPT_ERROR.sub("", words.partition(" script: ")[0])
     exc.args = (words, *exc.args[1:])
     return exc
 
 
 def is_cluster(client: Any) -> bool:
-    """Tell whether commands about several keys must be sent one by one."""
+    """Return whether a client is of a Redis Cluster, where commands with several keys must be sent one by one.
+
+    Asked for each call instead of once: sites pass clients of their own (subclasses of ws4redis's classes), and the two
+    forms of a command are short enough to stand side by side.
+    """
     return isinstance(client, RedisCluster)

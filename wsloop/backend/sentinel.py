@@ -1,6 +1,6 @@
-"""The master that Redis Sentinel names: asked for whenever a connection is opened, so that a failover is followed.
+"""The address of the master from Redis Sentinel, asked for with each new connection, so that a failover is followed.
 
-To redis-py's pools a master behind Sentinels is one more kind of connection, as TLS and unix sockets are. This module
+For redis-py's pools a master behind Sentinels is one more kind of connection, like TLS and unix sockets. This module
 must not know settings, sockets or gevent.
 """
 
@@ -17,16 +17,16 @@ from redis.sentinel import MasterNotFoundError, SentinelManagedConnection, Senti
 
 
 class Master:
-    """Tells connections where the master is: what redis-py's ``SentinelManagedConnection`` asks its pool for.
+    """Provides the address of the master, for which redis-py's ``SentinelManagedConnection`` asks its pool.
 
-    (Of redis-py's own classes ``SentinelConnectionPool`` does not wait for a free connection, and ``Sentinel`` loses a
-    server when two threads or greenlets look for the master at once.)
+    (redis-py's own ``SentinelConnectionPool`` does not wait for a free connection, and its ``Sentinel`` loses a server
+    when two threads or greenlets look for the master at once.)
 
     Args:
         sentinels: pairs of host and port.
-        service_name: what the Sentinels call the master.
-        timeout: seconds after which the question is given up when all Sentinels were silent.
-        options: keyword arguments of the connections to the Sentinels; a timeout among them goes first.
+        service_name: the Sentinels' name of the master.
+        timeout: seconds to wait for all Sentinels together.
+        options: keyword arguments of the connections to the Sentinels; a timeout among them takes precedence.
     """
 
     is_master = True
@@ -39,14 +39,16 @@ class Master:
         self._sentinels = list(sentinels)
         each = timeout / len(self._sentinels)
         self._options = {"socket_timeout": each, "socket_connect_timeout": each, **options}
-        # Who does not answer is not asked again: there are others, and whoever wants the connection comes again.
+        # A Sentinel that does not answer is not asked again: there are others, and the caller retries.
         self._options["retry"] = Retry(NoBackoff(), 0)
 
     def get_master_address(self) -> tuple[str, int]:
-        """Ask the Sentinels, the one that answered last first; keeps no connection to them.
+        """Return host and port of the master, from the Sentinel that answered last if it answers again.
+
+        Keeps no connection to a Sentinel.
 
         Raises:
-            redis.exceptions.ConnectionError: if none answers, or none knows a master that is up.
+            redis.exceptions.ConnectionError: if no Sentinel answers, or none knows a master that is up.
         """
         failures = []
         for host, port in self._sentinels:
@@ -67,10 +69,10 @@ class Master:
 def connection_options(
     sentinels: Iterable[tuple[str, int]], service_name: str, timeout: float, sentinel_options: dict[str, Any], tls: bool
 ) -> dict[str, Any]:
-    """Return the keyword arguments that make any pool of redis-py connect to the master; see :class:`Master`.
+    """Return the keyword arguments with which any pool of redis-py connects to the master; see :class:`Master`.
 
-    Opens no connection. When the server says that it is a master no longer the connection is closed, and the command
-    fails as on a broken line: redis-py raises its ``ConnectionError``.
+    Opens no connection. When the server is no longer the master the connection is closed, and the command fails as on a
+    broken connection: redis-py raises its ``ConnectionError``.
     """
     return {
         "connection_class": SentinelManagedSSLConnection if tls else SentinelManagedConnection,

@@ -1,2 +1,2 @@
-"""What comes from Redis to this process, in order and without a gap, and what its sockets publish. It must not know
-WebSockets."""
+"""The process's subscription to Redis: messages in order and without a gap, and publishing for sockets. It must not
+know WebSockets."""

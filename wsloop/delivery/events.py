@@ -1,4 +1,4 @@
-"""What the process's line to Redis tells those who listen: one interface, and the same words all the way.
+"""The events of the process's subscription to Redis: one interface, and the same words in all modules.
 
 This module must not know Redis.
 """
@@ -12,33 +12,33 @@ from wsloop.protocol.messages import Message, Position
 
 
 class BrokerEvents:
-    """Told by :class:`wsloop.delivery.broker.Broker`, in the order of Redis; here nothing is done with it.
+    """Receives the events of :class:`wsloop.delivery.broker.Broker`, in the order of Redis; these methods do nothing.
 
-    The reader of the subscription calls all of them but :meth:`wait_for_room`; they must not block. What they raise
-    ends the subscription, and :meth:`failed` is called.
+    The reader of the subscription calls all of them except :meth:`wait_for_room`; they must not block. If one of them
+    raises, the subscription is made anew, and :meth:`failed` is called.
     """
 
     def message(self, channel: bytes, message: Message, origin: Any) -> None:
-        """A message has come on a channel. In facilities with a history none is missing before it.
+        """A message has arrived. In facilities with a history none is missing before it.
 
         Args:
-            channel: on which it came.
-            message: what came.
-            origin: what :meth:`~wsloop.delivery.broker.Broker.publish` was given with exactly this message, if it is of
-                this process; None otherwise.
+            channel: of the message.
+            message: with its payload.
+            origin: as passed to :meth:`~wsloop.delivery.broker.Broker.publish` with exactly this message, if this
+                process published it; None otherwise.
         """
 
     def lost(self, channel: bytes, position: Position) -> None:
-        """Messages of a channel with a history are lost for good; it goes on from this position."""
+        """Messages of a channel with a history are lost for good; the channel continues from this position."""
 
     def failed(self) -> None:
-        """Something unforeseen was raised: messages are lost, in any channel."""
+        """An unexpected error occurred: messages may be lost, in any channel."""
 
     def connected(self) -> None:
-        """The subscription stands, or stands again: what was published before may have been missed."""
+        """The subscription is established (again): messages published before may have been missed."""
 
     def wait_for_room(self, channels: Collection[bytes], timeout: float) -> None:
-        """Return when those who listen have taken what they were given, or after ``timeout`` seconds. May block."""
+        """Return when the receivers have taken their messages, or after ``timeout`` seconds. May block."""
 
 
 __all__ = ["BrokerEvents"]

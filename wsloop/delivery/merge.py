@@ -1,9 +1,10 @@
-"""What several channels have kept since where somebody stands: read page by page, handed out in the order of time.
+"""Merges the histories of several channels from given positions on, page by page, in the order of time.
 
-How it works. Of each channel a page is kept; the oldest message of all pages is the next one. A channel of which there
-may be more, but whose page is used up, is read on before anything else is handed out; and nothing is handed out that is
-newer than the moment at which any other channel was found to have no more. So the copies of a message to several
-channels are handed out one right after the other, or none of them, and memory is bounded by a page for each channel.
+How it works. One page of each channel is held; the oldest message of all pages is the next one. If the page of a
+channel is used up and its history may continue, the next page is read before any other message is returned; and no
+message is returned that is newer than the moment at which any other history was found to end. So the copies of a
+message to several channels are returned one right after the other, or none of them, and memory is bounded by a page for
+each channel.
 
 This module must not know sockets or gevent.
 """
@@ -21,26 +22,25 @@ from wsloop.protocol.messages import Message, Position
 
 
 class HistoryMerge:
-    """The way of some channels from positions to the top.
+    """The messages of some channels from given positions up to the tops of their histories.
 
     Args:
         client: of Redis.
-        since: where it begins, by channel.
+        since: the position before the first message, by channel.
 
     Attributes:
-        since: up to where messages have been handed out, by channel.
-        tops: where the histories stood when they were read last.
-        lost: channels of which something is missing, with the position from which they go on; the caller takes them
-            out.
+        since: the position of the last message returned, by channel.
+        tops: the tops of the histories when they were read last, by channel.
+        lost: channels with missing messages, and the positions from which they continue; the caller removes them.
     """
 
     def __init__(self, client: Redis, since: Mapping[bytes, Position]) -> None:
         self._client = client
         self._pages: dict[bytes, collections.deque[history.Entry]] = {channel: collections.deque() for channel in since}
         self._times: dict[bytes, int] = dict.fromkeys(since, 0)
-        self._next: list[tuple[int, bytes]] = []  # a heap: of each channel with a page the time of its first message
-        self._unread = set(since)  # channels without a page, of which there may be more
-        self._read_at: dict[bytes, int] = {}  # when channels were found to have no more than their pages
+        self._next: list[tuple[int, bytes]] = []  # a heap: the time of the first message of each channel with a page
+        self._unread = set(since)  # channels without a page, whose histories may continue
+        self._read_at: dict[bytes, int] = {}  # when histories were found to end with their pages
         self._horizon = float("inf")  # the first of these times
         self.since = dict(since)
         self.tops: dict[bytes, Position] = {}
@@ -48,16 +48,16 @@ class HistoryMerge:
 
     @property
     def complete(self) -> bool:
-        """Whether all has been handed out that there was when the first of the channels was found to have no more."""
+        """Whether all messages are returned that there were when the first of the histories was found to end."""
         return not self._unread and not self._ready()
 
     @property
     def at_top(self) -> bool:
-        """Whether all has been handed out that was there when it was read."""
+        """Whether all messages that were read are returned."""
         return not self._unread and not self._next
 
     def read(self, channels: Iterable[bytes] | None = None) -> None:
-        """Read on where it is needed in order to go on, or those ``channels`` anew.
+        """Read the next pages that are needed to continue, or those of ``channels`` anew.
 
         Raises:
             redis.exceptions.RedisError: if Redis does not answer.
@@ -82,7 +82,11 @@ class HistoryMerge:
         self._horizon = min(self._read_at.values(), default=float("inf"))
 
     def take(self, most: int) -> list[tuple[bytes, Message]]:
-        """Return the next messages with their channels: of ``most`` bytes, and one more; none: read on, or complete."""
+        """Return the next messages with their channels, up to the first that exceeds ``most`` bytes in all.
+
+        Returns:
+            an empty list if the next pages must be read first, or all messages are returned.
+        """
         taken: list[tuple[bytes, Message]] = []
         size = 0
         while size < most and not self._unread and self._ready():
@@ -101,6 +105,6 @@ class HistoryMerge:
         return bool(self._next) and self._next[0][0] < self._horizon
 
     def _put(self, channel: bytes) -> None:
-        # Never back: the clock may have been set back, and the order of a channel is that of its offsets.
+        # Never backwards: the clock may have been set back, and the order of a channel is that of its offsets.
         self._times[channel] = max(self._times[channel], self._pages[channel][0].time)
         heapq.heappush(self._next, (self._times[channel], channel))
