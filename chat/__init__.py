@@ -1,5 +1,5 @@
-"""The sample application: pages that publish notifications and show them when they arrive.
+"""The sample application: pages that publish notifications, chat rooms and other consumers, and a socket inspector.
 
-It uses wsloop as any site would: through ``wsloop.publisher``, consumers, the URLs of the sockets and the settings. It
-must not know how wsloop works.
+It uses wsloop as any site would: publishers in views, consumers and the channel layer, presence, the URLs of the
+sockets and the settings. It must not know how wsloop works.
 """

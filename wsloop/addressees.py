@@ -1,8 +1,8 @@
-"""Whom a message is for: from what a view names, objects or names of users, groups and sessions, to channels.
+"""From the audiences that a view names, as objects or names of users, groups and sessions, to their channels.
 
-The name is all that Redis knows of an addressee. So what is no name must be found out here: the text that Python makes
-of any object is a name, too, and whoever has registered under it would read what was meant for somebody else. This
-module must not know Redis.
+Redis knows an addressee by name only. So anything else must be refused here: the text that Python makes of any object
+is a possible name too, and a visitor who has registered under it would read messages for another user. This module must
+not know Redis.
 """
 
 from __future__ import annotations
@@ -22,29 +22,30 @@ from ws4redis.redis_store import SELF
 from wsloop import conf
 from wsloop.kinds import is_utf8
 
-SHOWN = 100  # characters of what was given that an error shows
+SHOWN = 100  # characters of an argument that an error shows
 
 
 def facility_name(facility: Any) -> str:
-    """Return the name of a facility, with which sockets name it behind ``WEBSOCKET_URL``.
+    """Return the name of a facility, as in the URL of its sockets behind ``WEBSOCKET_URL``.
 
     Raises:
-        TypeError: if it is no text.
-        ValueError: if no socket could name it.
+        TypeError: if it is not text.
+        ValueError: if no URL could contain it.
     """
     name = _text(facility, "facility", 'the name of a facility, text such as "orders"')
     if name.startswith("/"):
         raise ValueError(
-            f"facility must be what comes behind WEBSOCKET_URL, {shown(name.lstrip('/'))}, without the slash before it"
+            f"facility must be the part of the URL behind WEBSOCKET_URL, {shown(name.lstrip('/'))}, without a slash "
+            "before it"
         )
     most = conf.option("MAX_FACILITY_SIZE")
     if len(name.encode()) > most:
-        raise ValueError(f"facility is longer than MAX_FACILITY_SIZE, {most} bytes, so no socket can listen to it")
+        raise ValueError(f"facility is longer than MAX_FACILITY_SIZE, {most} bytes, so no socket can subscribe to it")
     return name
 
 
 def user_name(user: Any) -> str:
-    """Return the name of a user, given as an object or by name.
+    """Return the name of a user, from an object or a name.
 
     Raises:
         TypeError: if it is neither: a primary key, for example.
@@ -55,14 +56,14 @@ def user_name(user: Any) -> str:
         return _text("" if name is None else str(name), "users", "a user with a name")
     if hasattr(user, "is_authenticated") and not user.is_authenticated:
         raise ValueError(
-            "users has the user object of a visitor who has not signed in, which is nobody. Ask for is_authenticated "
-            "first, or write users=[SELF] with request=request, which then addresses nobody."
+            "users contains the user object of a visitor who has not signed in, which addresses nobody. Check "
+            "is_authenticated first, or write users=[SELF] with request=request, which then addresses nobody."
         )
     return _text(user, "users", "user names, user objects or SELF")
 
 
 def group_name(group: Any) -> str:
-    """Return the name of a group, given as an object (of the model that users' ``groups`` lead to) or by name.
+    """Return the name of a group, from an object (of the related model of users' ``groups``) or a name.
 
     Raises:
         TypeError: if it is neither.
@@ -75,21 +76,21 @@ def group_name(group: Any) -> str:
 
 
 def session_key(session: Any) -> str:
-    """Return the key of a session, given as ``request.session``, as a row of the table of sessions, or as a key.
+    """Return the key of a session, from ``request.session``, a row of the table of sessions, or a key.
 
     Raises:
-        TypeError: if it is neither.
+        TypeError: if it is none of these.
         ValueError: if the session has no key yet.
     """
     if isinstance(session, (SessionBase, AbstractBaseSession)):
         if not session.session_key:
-            raise ValueError("sessions has a session without a key: nothing was stored in it yet. Save it first.")
+            raise ValueError("sessions contains a session without a key: it has not been saved yet. Save it first.")
         return _text(session.session_key, "sessions", "a session with a key")
     return _text(session, "sessions", "keys of sessions, session objects or SELF")
 
 
 def _text(value: Any, where: str, wanted: str) -> str:
-    """Return a name as plain text: of a lazy translation or an enumeration's member what it stands for."""
+    """Return a name as plain text, also from a lazy translation or a member of an enumeration."""
     if isinstance(value, enum.Enum):
         value = value.value
     if isinstance(value, Promise):
@@ -97,7 +98,7 @@ def _text(value: Any, where: str, wanted: str) -> str:
     if not isinstance(value, str):
         text = f"the {type(value).__name__} {value.pk!r}" if isinstance(value, Model) else shown(value)
         raise TypeError(f"{where} must be {wanted}, not {text}")
-    if not value and where != "facility":  # the facility of a socket at WEBSOCKET_URL itself has no name
+    if not value and where != "facility":  # the facility at WEBSOCKET_URL itself has an empty name
         raise ValueError(f"{where} must be {wanted}, not an empty text")
     if not is_utf8(value):
         raise ValueError(f"{where} must be {wanted}, in text that can be encoded as UTF-8, not {shown(value)}")
@@ -105,9 +106,10 @@ def _text(value: Any, where: str, wanted: str) -> str:
 
 
 def shown(value: Any) -> str:
+    """Return a value as an error shows it, of limited length."""
     try:
         shown = repr(value)
-    except Exception:  # of an object whose own text cannot be made
+    except Exception:  # raised by the object's own __repr__
         shown = f"an object of the class {type(value).__name__}"
     return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}…"
 
@@ -116,7 +118,7 @@ def as_list(value: Any, where: str) -> list[Any]:
     """Return ``value`` as a list: one name, object or SELF, or any iterable of them. True is SELF, as in ws4redis.
 
     Raises:
-        TypeError: if it is neither.
+        TypeError: if it is none of these.
     """
     if value is None or value is False:
         return []
@@ -137,14 +139,15 @@ def channels(
     """Return the names of the channels of a message, each once, in a fixed order: everybody, groups, users, sessions.
 
     Args:
-        request: whom SELF means. For a visitor without user or session SELF is nobody.
-        facility: its name.
-        broadcast: whether it is for everybody who listens to the facility.
+        request: the request whose user, groups and session SELF stands for. For a visitor without user or session SELF
+            addresses nobody.
+        facility: name of the facility.
+        broadcast: whether the message is for all subscribers of the facility.
         groups, users, sessions: names or objects, one or several, or SELF.
 
     Raises:
-        TypeError: if one of them is of another type.
-        ValueError: if one of them is nobody, or the facility could be taken for another one.
+        TypeError: if an argument is of another type.
+        ValueError: if an argument addresses nobody, or the channels of the facility would be ambiguous.
     """
     name = facility_name(facility)
     if not isinstance(broadcast, bool):
@@ -175,38 +178,35 @@ def _names(
     return names
 
 
-# Who made a request.
-
-
 def own_user(request: Any) -> list[str]:
-    """Return the name of the user who made a request; none if nobody has signed in."""
+    """Return the name of the user of a request, in a list; an empty list if nobody has signed in."""
     user = getattr(request, "user", None)
     name = user.get_username() if user and user.is_authenticated else None
     return [] if name is None or name == "" else [str(name)]
 
 
 def own_groups(request: Any) -> list[str]:
-    """Return the names of the groups of the user who made a request."""
+    """Return the names of the groups of the user of a request."""
     if not own_user(request):
         return []
     groups = user_groups(request.user)
     if groups is not None:
         return [group_name(group) for group in groups if getattr(group, "name", "")]
-    # No user of the database: what ws4redis.models noted at login, or the site itself.
+    # Not a user of the database: the groups that ws4redis.models, or the site itself, noted in the session.
     session = getattr(request, "session", None)
     return list(session.get("ws4redis:memberof", [])) if session else []
 
 
 def own_session(request: Any) -> list[str]:
-    """Return the key of the session of a request; none if it has none."""
+    """Return the key of the session of a request, in a list; an empty list if there is no key."""
     session = getattr(request, "session", None)
     return [session.session_key] if session and session.session_key else []
 
 
 def user_groups(user: Any) -> list[Any] | None:
-    """Return a user's groups as the database has them, asked once for each user object.
+    """Return a user's groups from the database, read once for each user object.
 
-    (ws4redis goes by the groups that the session has noted at login: who is removed from one would listen on.)
+    (ws4redis uses the groups noted in the session at login: a user removed from a group would stay subscribed.)
 
     Returns:
         None if the user is not in the database, or its model has no groups.
@@ -218,7 +218,7 @@ def user_groups(user: Any) -> list[Any] | None:
 
 
 def groups_field(user: Any) -> Any:
-    """Return the field ``groups`` of a user, or of a user model; None if there is none that leads to many groups."""
+    """Return the many-to-many field ``groups`` of a user, or of a user model; None if there is no such field."""
     meta = getattr(user, "_meta", None)
     return next((field for field in getattr(meta, "many_to_many", ()) if field.name == "groups"), None)
 

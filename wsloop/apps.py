@@ -12,7 +12,7 @@ class WsloopConfig(AppConfig):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        # Now, before any application's models: they may import ws4redis.publisher, which reads it once and for all.
+        # Before any application's models: they may import ws4redis.publisher, which reads the setting while importing.
         redis_options.adapt_ws4redis()
 
     def ready(self) -> None:

@@ -15,7 +15,7 @@ def alias(value: Any, argument: str) -> str:
     """Return the alias of a database that an argument names.
 
     Raises:
-        TypeError: if it is neither True nor text.
+        TypeError: if it is not text.
         ValueError: if there is no such database.
     """
     if not isinstance(value, str):
@@ -26,9 +26,9 @@ def alias(value: Any, argument: str) -> str:
 
 
 def open_transactions() -> list[str]:
-    """Return the aliases of the databases in which this thread or greenlet has a transaction open.
+    """Return the aliases of the databases in which this thread or greenlet has an open transaction.
 
-    Those that Django's ``TestCase`` has opened around a test do not count: a site does not know of them.
+    Those that Django's ``TestCase`` opens around a test do not count: a site does not know of them.
     """
     return [each.alias for each in connections.all(initialized_only=True) if _is_open(each)]
 
@@ -43,13 +43,13 @@ def on_commit(publish: Callable[[], None], using: str | None = None) -> None:
     """Call ``publish`` when all transactions that are open now have been committed, and never if one is rolled back.
 
     Args:
-        publish: called at once if there is none.
-        using: alias of the only database that counts.
+        publish: called at once if there is no open transaction.
+        using: alias of the only database to consider.
 
     Raises:
         django.db.transaction.TransactionManagementError: if a database is not in autocommit mode.
     """
-    # None: what Django's default does, which tests can look at.
+    # None: Django's default, so that the tests of a site can observe its on_commit callbacks.
     aliases: list[str | None] = [using] if using is not None else [*open_transactions()] or [None]
     waiting = set(aliases)
 
@@ -60,7 +60,7 @@ def on_commit(publish: Callable[[], None], using: str | None = None) -> None:
 
     for each in aliases:
         connection = transaction.get_connection(each)
-        if not connection.in_atomic_block and not connection.get_autocommit():  # before any other has been registered
+        if not connection.in_atomic_block and not connection.get_autocommit():  # before any callback is registered
             raise transaction.TransactionManagementError(
                 f"on_commit needs a transaction of Django: the database {connection.alias!r} is not in autocommit mode"
             )

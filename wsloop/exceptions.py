@@ -1,4 +1,4 @@
-"""What consumers and the channel layer raise, or are told by raising. Names are those of Django Channels."""
+"""Exceptions of consumers and of the channel layer. Names are those of Django Channels."""
 
 from greenlet import GreenletExit
 
@@ -12,22 +12,22 @@ class DenyConnection(Exception):
 
 
 class StopConsumer(Exception):
-    """Raised in a handler: the consumer has done its work."""
+    """Raised in a handler: the consumer has finished its work."""
 
 
 class Disconnected(GreenletExit):
-    """The socket has ended, so the handler that is running has nobody to work for.
+    """Raised in a running handler by the engine: the socket has ended.
 
-    No ``Exception``, so that a loop with ``except Exception:`` in it ends, too.
+    Not an ``Exception``, so that a loop with ``except Exception:`` in it ends, too.
     """
 
 
 class MessageTooLarge(Exception):
-    """A message is larger than the channel layer carries."""
+    """A message exceeds the maximum size of the channel layer."""
 
 
 class ChannelFull(Exception):
-    """The consumer that a message is for has no room for it at the moment."""
+    """The inbox of the addressed consumer is full at the moment."""
 
 
 __all__ = ["AcceptConnection", "ChannelFull", "DenyConnection", "Disconnected", "MessageTooLarge", "StopConsumer"]

@@ -1,4 +1,4 @@
-"""What each process counts, as Prometheus counters: any exporter of the site shows them with its own.
+"""Prometheus counters of each process; any exporter of the site shows them with its own.
 
 This module must not know anything else of wsloop.
 """
@@ -21,7 +21,7 @@ def reached(setting: str) -> None:
 
 
 def recovery(complete: bool) -> None:
-    """Count a client that has asked for what it missed, and whether it gets all of that."""
+    """Count a client that has asked for missed messages, by whether it gets all of them."""
     _recoveries.labels("complete" if complete else "not recovered").inc()
 
 
@@ -29,10 +29,10 @@ def lost(kind: str, count: int = 1) -> None:
     """Count a loss.
 
     Args:
-        kind: "publication": messages of sockets that Redis did not take; "interruption": the subscription broke, and
-            what is published in facilities without history until it stands again does not arrive; "history": a channel
-            in which the history could not tell what was missing; "replaced": messages of latest-only facilities that
-            a client did not read in time; "channel": events for a consumer that had no room.
-        count: how often.
+        kind: "publication": messages of sockets that Redis did not accept; "interruption": the subscription broke, and
+            messages in facilities without history are missed until it is established again; "history": a channel whose
+            history does not have the missing messages; "replaced": messages of latest-only facilities that a client did
+            not read in time; "channel": events for a consumer whose inbox was full.
+        count: number of losses.
     """
     _lost.labels(kind).inc(count)

@@ -1,6 +1,6 @@
-"""Who is on a facility, and who is online: for views, from what all workers have told Redis.
+"""Presence for views: the users of a facility, and the users online, as noted in Redis by all workers.
 
-Workers tell it in :mod:`wsloop.visitors.attendance`. This module must not know gevent or sockets.
+Workers note it in :mod:`wsloop.visitors.attendance`. This module must not know gevent or sockets.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ Place = str | None  # a facility, or None: the whole site
 
 
 class Who(NamedTuple):
-    """Who is on a facility.
+    """The presence of a facility.
 
     Attributes:
-        users: names of those who have signed in, in order, each once.
-        anonymous: the number of sockets of those who have not.
+        users: names of the users who have signed in, in order, each once.
+        anonymous: the number of sockets of visitors who have not signed in.
     """
 
     users: list[str]
@@ -28,10 +28,10 @@ class Who(NamedTuple):
 
 
 def who(facility: str) -> Who:
-    """Return who is on a facility that has the option ``presence``.
+    """Return the presence of a facility that has the option ``presence``.
 
     Raises:
-        TypeError, ValueError: if that is no name of a facility.
+        TypeError, ValueError: if the name of the facility is invalid.
         redis.exceptions.RedisError: if Redis did not answer.
     """
     return _read(facility_name(facility))
@@ -47,7 +47,7 @@ def online() -> list[str]:
 
 
 def presence_channel(facility: str) -> str:
-    """Return the Redis channel on which it is told who comes to a facility and who goes."""
+    """Return the Redis channel of a facility's presence events."""
     return f"{conf.prefix()}presence:{facility}"
 
 
@@ -59,7 +59,7 @@ def _read(place: Place) -> Who:
 
 
 def presence_keys(place: Place) -> list[Any]:
-    """Return the keys of a place. What is in braces puts both on one node of a Redis Cluster."""
+    """Return the keys of a place. The tag in braces places both on one node of a Redis Cluster."""
     tag = "site" if place is None else f"facility:{quote(place)}"
     return [f"{conf.prefix()}wsloop:presence:{{{tag}}}:{key}" for key in ("expiries", "counts")]
 

@@ -37,11 +37,11 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
                 publisher.publish_message(f"{row} imported")
 
     Args:
-        facility: what sockets name behind ``WEBSOCKET_URL``; may contain slashes.
-        broadcast: True addresses everybody who listens to the facility.
-        users: user names or user objects, one or several; SELF is the user who made the ``request``.
-        groups: names or objects of groups, one or several; SELF means the groups of that user.
-        sessions: session keys, one or several; SELF is the session of the ``request``.
+        facility: the part of the sockets' URL behind ``WEBSOCKET_URL``; may contain slashes.
+        broadcast: True addresses all subscribers of the facility.
+        users: user names or user objects, one or several; SELF stands for the user of the ``request``.
+        groups: names or objects of groups, one or several; SELF stands for the groups of that user.
+        sessions: session keys, one or several; SELF stands for the session of the ``request``.
         request: the request that SELF refers to. For a visitor without user or session SELF addresses nobody.
 
     Raises:
@@ -50,7 +50,7 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
 
     def __init__(self, **kwargs: Any) -> None:
         # Not the stock initializer: its pool of connections grows with the requests.
-        groups = kwargs["groups"] = as_list(kwargs.get("groups"), "groups")  # it may be read only once
+        groups = kwargs["groups"] = as_list(kwargs.get("groups"), "groups")  # an iterator can be read only once
         self._publishers = self._get_message_channels(**kwargs)
         self._facility = facility_name(kwargs["facility"])
         self._own_groups = any(each is SELF for each in groups)
@@ -58,7 +58,7 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
 
     @property
     def _connection(self) -> Any:
-        return pool.client()  # that of the thread which asks; a publisher may be made in another one
+        return pool.client()  # that of the calling thread; the publisher may have been made in another one
 
     def publish_message(
         self,
@@ -71,24 +71,24 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
         """Publish ``message`` to all audiences of this publisher, in one round trip.
 
         Args:
-            message: text, bytes, or anything that can be written as JSON (with Django's encoder).
-            expire: seconds for which it is also kept as each channel's last message, for those who connect later;
-                0 keeps nothing; None takes ``WS4REDIS_EXPIRE``.
-            on_commit: wait until the database transaction is committed, and forget the message if it is rolled back.
-                Where transactions are open in several databases it waits for all of them, and one that is rolled back
-                is enough to forget it; the alias of a database (``on_commit="orders"``) waits for that one alone.
-            key: idempotency key: of messages with the same one each audience gets the first, for 24 hours. So a view
-                or task that does not know whether Redis took a message can publish it again.
-            outbox: write the message into the database, in the transaction that is open, and publish it once that is
-                committed, now or when Redis can be reached again. See ``wsloop.outbox``. The table is in the database
-                that the router names for ``wsloop_outbox``; the alias of a database writes into the table there.
+            message: text, bytes, or an object that can be encoded as JSON (with Django's encoder).
+            expire: seconds for which it is also retained as each channel's last message, for sockets that open later;
+                0 retains nothing; None takes ``WS4REDIS_EXPIRE``.
+            on_commit: publish after the commit of the database transaction, and not at all if it is rolled back. If
+                transactions are open in several databases all of them must be committed; the alias of a database
+                (``on_commit="orders"``) waits for that one alone.
+            key: idempotency key: of several messages with the same key each audience gets the first, for 24 hours. So a
+                view or task that does not know whether Redis has accepted a message can publish it again.
+            outbox: write the message into the database, in the open transaction, and publish it after the commit, at
+                once or when Redis can be reached again. See ``wsloop.outbox``. The table is in the database that the
+                router names for ``wsloop_outbox``; the alias of a database writes into the table there.
 
         Raises:
-            TypeError: if the message cannot be written as JSON.
-            ValueError: if it has a number that JSON does not know (``nan``), or there is no such database.
-            ImproperlyConfigured: for ``outbox``, if the site has not installed it, or if a transaction is open in
+            TypeError: if the message cannot be encoded as JSON.
+            ValueError: if it contains a number that JSON does not have (``nan``), or there is no such database.
+            ImproperlyConfigured: with ``outbox``, if the application is not installed, or if a transaction is open in
                 another database than that of the table, so that the message would not depend on it.
-            redis.exceptions.RedisError: if Redis did not take it. With ``on_commit`` it is raised by the commit.
+            redis.exceptions.RedisError: if Redis did not accept it. With ``on_commit`` the commit raises it.
         """
         item = self._outgoing(message, expire, key)
         for value, argument in ((on_commit, "on_commit"), (outbox, "outbox")):
@@ -100,7 +100,7 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
             self._publish([(item, on_commit, outbox)])
 
     def _publish(self, entries: list[tuple[OutgoingMessage, bool | str, bool | str]]) -> None:
-        """Publish messages, each with its ``on_commit`` and ``outbox``; what waits for nothing in one round trip."""
+        """Publish messages, each with its ``on_commit`` and ``outbox``; those without both in one round trip."""
         for item, _, outbox in entries:
             if outbox:
                 using = None if outbox is True else outbox
@@ -117,12 +117,12 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
                 publish(pool.client(), items)
 
     def fetch_message(self, request: Any, facility: str, audience: str = "any") -> bytes | None:
-        """Return the last message kept for the ``request``'s session, user, groups or everybody, in that order.
+        """Return the retained last message of the ``request``'s session, user, groups or broadcast, in that order.
 
         Args:
-            request: tells whose messages to look for; None looks for those to everybody only.
-            facility: the facility they were published to.
-            audience: ``session``, ``user``, ``group``, ``broadcast``, or ``any`` for the first of them that has one.
+            request: whose session, user and groups are meant; None: only the broadcast.
+            facility: name of the facility.
+            audience: ``session``, ``user``, ``group``, ``broadcast``, or ``any`` for the first of them with a message.
 
         Raises:
             ValueError: if there is no such audience.
@@ -138,7 +138,7 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
             ("broadcast", {"broadcast": True}),
         ):
             if audience == "any" and ":" in facility_name(facility) and name in ("user", "group"):
-                continue  # a facility with a colon has none of these audiences
+                continue  # a facility with a colon does not have these audiences
             if audience in (name, "any"):
                 channels += self._get_message_channels(request=request, facility=facility, **addressed)
         if not channels:
@@ -146,16 +146,16 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
         return next((message for message in last_messages(pool.client(), channels) if message), None)
 
     def history(self, limit: int = 100) -> list[Entry]:
-        """Return the newest messages that the histories of this publisher's audiences keep, the oldest of them first.
+        """Return the newest messages from the histories of this publisher's audiences, the oldest of them first.
 
-        Messages to several of them are in it once. For the ``request``'s own audiences name them with SELF.
+        A message to several audiences is returned once. SELF stands for the ``request``'s own audiences.
 
         Args:
-            limit: messages, at most.
+            limit: maximum number of messages.
 
         Returns:
             entries with ``message.payload`` (bytes), ``message.offset`` and ``time`` (microseconds since the epoch);
-            none in facilities without the option ``size``.
+            empty in facilities without the option ``size``.
 
         Raises:
             ValueError: if the limit is not positive.
@@ -168,13 +168,13 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
         return list(merged.values())[-limit:]
 
     def token(self) -> str:
-        """Return the token of a client that has all which this publisher's audiences were sent up to now.
+        """Return a resume token for the present positions of this publisher's audiences.
 
-        A page hands it to its socket, which then gets what is published after this call: see the template tag
+        A page passes it to its socket, which then receives all messages published after this call: see the template tag
         ``websocket_token``, and ``docs/reference/wsloop-v1.rst``.
 
         Returns:
-            empty in facilities that offer no recovery.
+            empty in facilities without recovery.
 
         Raises:
             redis.exceptions.RedisError: if Redis does not answer.

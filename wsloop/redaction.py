@@ -1,8 +1,8 @@
-"""What of a request may stand in a log: secrets replaced, and nothing that could be taken for another line.
+"""Makes parts of a request safe for logs: replaces secrets, and escapes characters that could forge another line.
 
-A token that signs a WebSocket in comes as the query parameter ``token`` or as a subprotocol ``wsloop.token.…``; the key
-of a session is part of the names of its channels in Redis. This module must not know settings, servers or Redis, so
-that ``LOGGING`` can name it.
+A token that signs in a WebSocket is the query parameter ``token`` or a subprotocol ``wsloop.token.…``; the key of a
+session is part of the names of its channels in Redis. This module must not know settings, servers or Redis, so that
+``LOGGING`` can name it.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ SECRETS = re.compile(
 
 
 def redact(text: str) -> str:
-    """Return ``text`` with :data:`REDACTED` in the place of tokens and session keys."""
+    """Return ``text`` with :data:`REDACTED` in place of tokens and session keys."""
     return SECRETS.sub(lambda found: f"{found[1] or found[2] or ''}{REDACTED}", text)
 
 
 def printable(text: str) -> str:
-    """Return ``text``, of WSGI, with all but visible ASCII percent-encoded: one line that commands no terminal."""
+    """Return ``text``, from WSGI, with all but visible ASCII percent-encoded: one line without control characters."""
     return re.sub(r"[^!-~]", lambda found: quote(found[0], safe="", encoding="latin-1", errors="replace"), text)
 
 
 def request_line(method: str, uri: str) -> str:
     """Return method and URL of a request for a log: as sent, but printable, and without values in the query.
 
-    A parameter that opens a WebSocket is a mere name (``subscribe-user``), so a value is the token or superfluous.
+    The parameters of a WebSocket are names without values (``subscribe-user``), so a value is the token or superfluous.
 
     Args:
         method: ``REQUEST_METHOD`` of the environ.
-        uri: ``REQUEST_URI`` as uWSGI has it, not decoded.
+        uri: ``REQUEST_URI`` from uWSGI, not decoded.
     """
     path, _, query = uri.partition("?")
     parameters = [re.sub("=.*", f"={REDACTED}", each, flags=re.DOTALL) for each in query.split("&") if each]
-    line = f"{printable(method)} {printable(redact(path))}"  # a client may have quoted the question mark
+    line = f"{printable(method)} {printable(redact(path))}"  # redacted, because a client may quote the question mark
     return f"{line}?{printable('&'.join(parameters))}" if parameters else line
 
 
 class RedactTokens(logging.Filter):
-    """A filter for handlers of ``LOGGING`` that takes tokens and session keys out of messages and tracebacks.
+    """A filter for handlers of ``LOGGING`` that removes tokens and session keys from messages and tracebacks.
 
     ::
 
@@ -65,14 +65,14 @@ class RedactTokens(logging.Filter):
         try:
             message = record.getMessage()
         except Exception:
-            message = ""  # arguments that do not fit; the handler would complain, and show them
+            message = ""  # arguments that do not fit; the handler would report the error, and show them
             redacted = redact(f"{record.msg!r} cannot be filled with {record.args!r}")
         else:
             redacted = redact(message)
         if redacted != message:
             record.msg, record.args = redacted, ()
         if record.exc_info and not record.exc_text:
-            record.exc_text = logging.Formatter().formatException(record.exc_info)  # where formatters look first
+            record.exc_text = logging.Formatter().formatException(record.exc_info)  # formatters look here first
         if record.exc_text:
             record.exc_text = redact(record.exc_text)
         return True

@@ -1,4 +1,4 @@
-"""From the URL of a socket to the consumer that serves it, and what that is told of the socket, its scope.
+"""From the URL of a socket to its consumer, and the scope of the socket, which describes it to the consumer.
 
 Patterns are Django's, matched against the whole path, as Channels' ``URLRouter`` does. This module must not know
 gevent, Redis or sockets.
@@ -29,12 +29,12 @@ def facility(request: HttpRequest) -> str:
 
 
 class Match(NamedTuple):
-    """A consumer, and what the pattern of its URL has captured."""
+    """A consumer, and the values captured by the pattern of its URL."""
 
     consumer_class: type[SyncConsumer]
     initkwargs: dict[str, Any]
     args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = {}  # never changed
+    kwargs: dict[str, Any] = {}  # never modified
 
     def make(self) -> SyncConsumer:
         """Return a new consumer."""
@@ -48,7 +48,7 @@ class Routes:
         urlpatterns: made with ``path()``, ``re_path()`` and ``include()``.
 
     Raises:
-        ImproperlyConfigured: if one of them is no consumer's, or can never match.
+        ImproperlyConfigured: if a pattern does not lead to a consumer, or can never match.
     """
 
     def __init__(self, urlpatterns: Iterable[Any] = ()) -> None:
@@ -57,7 +57,7 @@ class Routes:
         self._resolver = URLResolver(RegexPattern(r"^/"), patterns) if patterns else None
 
     def match(self, path: str) -> Match | None:
-        """Return the consumer for a path, or None if it is that of a facility."""
+        """Return the consumer for a path; None if the path is that of a facility."""
         if self._resolver is None:
             return None
         try:
@@ -86,16 +86,16 @@ def _check(patterns: Sequence[Any], before: str = "") -> None:
         if not (literal.startswith(root) or (root.startswith(literal) and literal != route)):
             raise ImproperlyConfigured(
                 f"websocket_urlpatterns: {route!r} must begin with {root!r}, as WEBSOCKET_URL does, "
-                "or no socket gets there"
+                "or no socket can reach it"
             )
 
 
 def scope(request: HttpRequest, match: Match) -> dict[str, Any]:
-    """Return what a consumer is told of its socket. Nothing of the request is kept alive by it.
+    """Return the scope of a consumer's socket. It keeps no part of the request alive.
 
     Args:
-        request: of the handshake, with the user and the session that were found, if any.
-        match: what its path has led to.
+        request: of the handshake, with its user and session, if any.
+        match: the consumer and the values captured from the path.
     """
     meta = request.META
     offered = meta.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "")
@@ -114,7 +114,7 @@ def scope(request: HttpRequest, match: Match) -> dict[str, Any]:
         "cookies": dict(request.COOKIES),
         "client": (meta.get("REMOTE_ADDR", ""), int(port) if port.isdecimal() else 0),
         "subprotocols": [each.strip() for each in offered.split(",") if each.strip()],
-        # The wrapper of a lazy user would keep the request.
+        # The wrapper of a lazy user would keep the request alive.
         "user": getattr(user, "_wrapped", user),
         "session": conf.session_store()() if session is None else session,
         "url_route": {"args": match.args, "kwargs": match.kwargs},

@@ -1,10 +1,10 @@
-"""Tells all workers of the site about users and sessions that have changed, from wherever they were changed.
+"""Notifies all workers of the site about changed users and ended sessions, in whichever process they changed.
 
 Views, the admin, shells, management commands and task queues save users, change their groups and sign them out.
-Django's signals tell of it here, and once the change is committed a notice is published, on which
-:mod:`wsloop.visitors.session_watch` looks at the sockets concerned. A notice says who has changed, not what: the
-database is asked for that, so one too many does no harm. One that is lost, because Redis is down, is made up for when
-the workers reach Redis again.
+Django's signals report that here, and after the commit of the change a notice is published, upon which
+:mod:`wsloop.visitors.session_watch` checks the sockets concerned. A notice names users, not changes: workers read those
+from the database, so a superfluous notice does no harm. A notice that is lost, because Redis is down, is made up for
+when the workers reach Redis again.
 
 This module must not know gevent or sockets.
 """
@@ -31,32 +31,32 @@ from wsloop.backend import keys, pool
 
 logger = logging.getLogger("wsloop.signals")
 
-# Sent by wsloop.presence, once over all workers, with the name of the user as ``user``: the first socket of a user on
-# facilities with the option ``presence`` has opened, the last one has been closed for some seconds.
+# Sent once over all workers, with the name of the user as ``user``: the first socket of a user on facilities with the
+# option ``presence`` has opened, or the last one has been closed for some seconds.
 user_online = Signal()
 user_offline = Signal()
 
 MOST = 1000  # users in one notice
 
-# What a save of these fields alone does not change: who may listen. Django writes them at each login.
+# Fields without influence on the rights of a user. Django saves them at each login.
 IRRELEVANT = {"last_login"}
 
 
 def recheck(*users: Any) -> None:
-    """Have all workers look whether the open sockets of these users may stay as they are.
+    """Have all workers check whether the open sockets of these users may stay open.
 
-    For changes of which Django sends no signal: ``QuerySet.update()``, ``bulk_update()``, SQL. Inside of a transaction
-    it takes effect with the commit.
+    For changes without a signal of Django: ``QuerySet.update()``, ``bulk_update()``, SQL. Inside of a transaction it
+    takes effect with the commit.
 
     Args:
         users: user objects, or their primary keys.
 
     Raises:
-        TypeError: if one of them is neither.
-        ValueError: if one of them is not saved, or nobody.
+        TypeError: if an argument is neither.
+        ValueError: if a user is not saved, or has not signed in.
     """
     model = get_user_model()
-    _tell_users([_primary_key(user) for user in users], router.db_for_write(model))
+    _notify_users([_primary_key(user) for user in users], router.db_for_write(model))
 
 
 def _primary_key(user: Any) -> Any:
@@ -79,9 +79,9 @@ def _primary_key(user: Any) -> Any:
 
 
 def connect() -> None:
-    """Listen to Django's signals. Called once all models are there."""
+    """Connect to Django's signals. Called when all models are loaded."""
     model = get_user_model()
-    # By sender: listening to all deletions would make each of them slower. Proxies send signals of their own.
+    # By sender: receiving all deletions would make each of them slower. Proxies send signals of their own.
     for each in apps.get_models():
         if issubclass(each, model):
             post_save.connect(_user_saved, sender=each, dispatch_uid="wsloop")
@@ -93,7 +93,7 @@ def connect() -> None:
         m2m_changed.connect(_groups_changed, sender=field.remote_field.through, dispatch_uid="wsloop")
         post_save.connect(_group_saved, sender=field.related_model, dispatch_uid="wsloop")
         pre_delete.connect(_note_members, sender=field.related_model, dispatch_uid="wsloop")
-        post_delete.connect(_tell_noted, sender=field.related_model, dispatch_uid="wsloop")
+        post_delete.connect(_notify_noted, sender=field.related_model, dispatch_uid="wsloop")
 
 
 # Users.
@@ -103,11 +103,11 @@ def _user_saved(
     instance: Any, created: bool, using: str, update_fields: frozenset[str] | None = None, **kwargs: Any
 ) -> None:
     if not (created or (update_fields and IRRELEVANT.issuperset(update_fields))):
-        _tell_users([instance.pk], using)
+        _notify_users([instance.pk], using)
 
 
 def _user_deleted(instance: Any, using: str, **kwargs: Any) -> None:
-    _tell_users([instance.pk], using)
+    _notify_users([instance.pk], using)
 
 
 # Groups.
@@ -116,43 +116,43 @@ def _user_deleted(instance: Any, using: str, **kwargs: Any) -> None:
 def _groups_changed(
     instance: Any, action: str, reverse: bool, pk_set: set[Any] | None, using: str, **kwargs: Any
 ) -> None:
-    """``user.groups.add(…)`` and its like, or in reverse ``group.user_set.add(…)``."""
+    """Handle ``user.groups.add(…)`` and its like, or in reverse ``group.user_set.add(…)``."""
     if action in ("post_add", "post_remove") and pk_set:
-        _tell_users(pk_set if reverse else [instance.pk], using)
+        _notify_users(pk_set if reverse else [instance.pk], using)
     elif action == "post_clear" and not reverse:
-        _tell_users([instance.pk], using)
+        _notify_users([instance.pk], using)
     elif action == "pre_clear" and reverse:
         _note_members(instance, using)
     elif action == "post_clear":
-        _tell_noted(instance, using)
+        _notify_noted(instance, using)
 
 
 def _group_saved(instance: Any, using: str, **kwargs: Any) -> None:
-    """It may have another name, and with it other channels."""
+    """Handle a saved group, which may have another name, and with it other channels."""
     _note_members(instance, using)
-    _tell_noted(instance, using)
+    _notify_noted(instance, using)
 
 
 def _note_members(instance: Any, using: str, **kwargs: Any) -> None:
-    """Afterwards nobody knows who they were."""
+    """Note the members of a group before a deletion, after which they cannot be read any more."""
     members = get_user_model()._default_manager.using(using).filter(groups=instance.pk)
     instance._wsloop_members = list(members.values_list("pk", flat=True))
 
 
-def _tell_noted(instance: Any, using: str, **kwargs: Any) -> None:
-    _tell_users(instance.__dict__.pop("_wsloop_members", ()), using)
+def _notify_noted(instance: Any, using: str, **kwargs: Any) -> None:
+    _notify_users(instance.__dict__.pop("_wsloop_members", ()), using)
 
 
 # Sessions.
 
 
 def _logged_out(request: Any, **kwargs: Any) -> None:
-    """Django sends this signal just before it ends the session; workers look twice for that reason."""
+    """Handle a logout. Django sends the signal just before it ends the session; workers check twice for that reason."""
     _session_ended(getattr(getattr(request, "session", None), "session_key", None))
 
 
 def _logged_in(request: Any, **kwargs: Any) -> None:
-    """Somebody else may have been signed in in this browser before: that session has ended without a signal."""
+    """Handle a login. Another user may have been signed in in this browser: that session has ended without a signal."""
     before = getattr(request, "COOKIES", {}).get(settings.SESSION_COOKIE_NAME)
     session = getattr(request, "session", None)
     if before and session is not None and before != session.session_key:
@@ -161,28 +161,28 @@ def _logged_in(request: Any, **kwargs: Any) -> None:
 
 def _session_ended(key: str | None) -> None:
     if key:
-        # Its key is a secret, and in Redis already: in the names of channels.
-        _tell({"session": key}, router.db_for_write(get_user_model()))
+        # The key is a secret, but it is in Redis already: in the names of channels.
+        _notify({"session": key}, router.db_for_write(get_user_model()))
 
 
 # Notices.
 
 
-def _tell_users(pks: Iterable[Any], using: str) -> None:
+def _notify_users(pks: Iterable[Any], using: str) -> None:
     texts = [str(pk) for pk in pks]
     for start in range(0, len(texts), MOST):
-        _tell({"users": texts[start : start + MOST]}, using)
+        _notify({"users": texts[start : start + MOST]}, using)
 
 
-def _tell(notice: dict[str, Any], using: str) -> None:
-    """Publish once the change is committed: a worker that asked the database before would see what was before."""
+def _notify(notice: dict[str, Any], using: str) -> None:
+    """Publish a notice after the commit: a worker that read the database earlier would not see the change."""
 
     def publish() -> None:
         _publish(json.dumps(notice))
 
     try:
         transaction.on_commit(publish, using=using, robust=True)
-    except transaction.TransactionManagementError:  # autocommit is off, and the site commits as it likes
+    except transaction.TransactionManagementError:  # autocommit is off: the site's own commits are not known
         publish()
 
 
@@ -190,7 +190,7 @@ def _publish(notice: str) -> None:
     try:
         pool.client().publish(keys.control_channel(), notice)
     except (RedisError, OSError) as exc:
-        logger.warning("a change takes no effect on open sockets before workers connect to Redis anew: %s", exc)
+        logger.warning("Could not notify workers, which check all sockets when they reconnect to Redis: %s", exc)
 
 
 __all__ = ["recheck", "user_offline", "user_online"]

@@ -1,4 +1,4 @@
-"""ws4redis's ``RedisStore`` with its broken methods mended: the base of publishers, and of a site's own subscribers.
+"""ws4redis's ``RedisStore`` with its broken methods fixed: the base of publishers, and of a site's own subscribers.
 
 This module must not know gevent or sockets.
 """
@@ -14,7 +14,7 @@ from wsloop.backend.publishing import OutgoingMessage, check, encode, publish
 
 
 class Store(RedisStore):  # type: ignore[misc]
-    """Overrides the broken methods of ws4redis's ``RedisStore``; subclasses of both inherit the mended ones."""
+    """Overrides the broken methods of ws4redis's ``RedisStore``; subclasses of both inherit the fixed ones."""
 
     _facility = ""
 
@@ -29,8 +29,8 @@ class Store(RedisStore):  # type: ignore[misc]
     ) -> list[str]:
         """Return the channels of a message, see :func:`wsloop.addressees.channels`.
 
-        ws4redis crashes on a single name (``basestring``) and makes a channel of the object SELF or of the session key
-        ``None`` for a visitor who has none, which all such visitors would share.
+        ws4redis crashes on a single name (``basestring``). For a visitor without session it makes a channel of the
+        object SELF or of the key ``None``, which all such visitors would share.
         """
         return addressees.channels(
             request, facility=facility, broadcast=broadcast, groups=groups, users=users, sessions=sessions
@@ -40,12 +40,12 @@ class Store(RedisStore):  # type: ignore[misc]
         """Publish ``message`` on all channels of this store, in one transaction and one round trip.
 
         Args:
-            message: text, bytes, or what can be written as JSON.
-            expire: seconds for which it is also kept as each channel's last message; 0 keeps nothing; None takes
+            message: text, bytes, or an object that can be encoded as JSON.
+            expire: seconds for which it is also retained as each channel's last message; 0 retains nothing; None takes
                 ``WS4REDIS_EXPIRE``.
 
         Raises:
-            redis.exceptions.RedisError: if Redis did not take it.
+            redis.exceptions.RedisError: if Redis did not accept it.
         """
         publish(self._connection, [self._outgoing(message, expire)])
 
@@ -60,9 +60,9 @@ class Store(RedisStore):  # type: ignore[misc]
         self.publish_message(message, expire)
 
     def _outgoing(self, message: Any, expire: int | None, key: str = "") -> OutgoingMessage:
-        kept = conf.expire() if expire is None else expire
-        check(kept, key)
-        return OutgoingMessage(list(self._publishers), encode(message), kept, conf.facility(self._facility), key)
+        retained = conf.expire() if expire is None else expire
+        check(retained, key)
+        return OutgoingMessage(list(self._publishers), encode(message), retained, conf.facility(self._facility), key)
 
 
 __all__ = ["SELF", "RedisMessage", "Store"]

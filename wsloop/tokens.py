@@ -1,8 +1,8 @@
 """Signing in without a cookie, for scripts and mobile applications: a signed token that expires.
 
-A view, or a command, makes the token for a user; the client gives it in the query, ``?token=…``, or as a subprotocol,
-``wsloop.token.…``. It ends by itself, and with a change of the password or of ``is_active``. A token is a secret: it is
-taken out of the request, so that no log line or error of the site shows it.
+A view, or a command, makes the token for a user; the client sends it in the query, ``?token=…``, or as a subprotocol,
+``wsloop.token.…``. It expires, and becomes invalid with a change of the password or of ``is_active``. A token is a
+secret: it is removed from the request, so that no log line or error of the site shows it.
 
 This module must not know gevent, Redis or sockets.
 """
@@ -38,13 +38,13 @@ def make(user: Any, max_age: float = 3600, facility: str | None = None) -> str:
     subprotocol (RFC 6455, section 4.1).
 
     Args:
-        user: saved, of the site's user model.
-        max_age: seconds for which it is valid; sockets opened with it are closed when it ends.
-        facility: the only one that it opens; None: any.
+        user: of the site's user model, saved.
+        max_age: seconds for which the token is valid; sockets opened with it are closed when it expires.
+        facility: the only facility for which it is valid; None: all of them.
 
     Raises:
-        ValueError: for another kind of user, or an age that is not positive.
-        TypeError, ValueError: if ``facility`` is no name of one.
+        ValueError: if the user is of another kind, or the age is not positive.
+        TypeError, ValueError: if ``facility`` is not a valid name.
     """
     if not isinstance(user, get_user_model()) or user.pk is None:
         raise ValueError("a token is made for a saved user of the model AUTH_USER_MODEL")
@@ -57,7 +57,7 @@ def make(user: Any, max_age: float = 3600, facility: str | None = None) -> str:
 
 
 def given(request: HttpRequest) -> str | None:
-    """Return the token that a request brings, valid or not; None if it brings none."""
+    """Return the token of a request, valid or not; None if the request has no token."""
     for name in _offered(request):
         if name.startswith(SUBPROTOCOL):
             return name.removeprefix(SUBPROTOCOL)
@@ -65,13 +65,13 @@ def given(request: HttpRequest) -> str | None:
 
 
 def authenticate(request: HttpRequest) -> bool:
-    """Sign in whom the token of a request names, and tell whether there was one.
+    """Sign in the user whom the token of a request names, and return whether there was a token.
 
-    It sets ``request.user``, ``request.session`` to None (a token wins over a cookie) and ``request.token_expires``,
-    and takes the token out of the request.
+    Sets ``request.user``, ``request.session`` to None (a token takes precedence over a cookie) and
+    ``request.token_expires``, and removes the token from the request.
 
     Raises:
-        Refused: 403, if there is a token that is not valid.
+        Refused: 403, if there is a token and it is not valid.
     """
     token = given(request)
     if token is None:
@@ -88,7 +88,7 @@ def authenticate(request: HttpRequest) -> bool:
 
 
 def _read(token: str, facility: str) -> tuple[Any, float] | None:
-    """Return the user that a token names and when it ends, in seconds since the epoch; None if it is not valid."""
+    """Return the user that a token names and its expiry, in seconds since the epoch; None if it is not valid."""
     if len(token) > LONGEST:
         return None
     try:
@@ -105,7 +105,7 @@ def _read(token: str, facility: str) -> tuple[Any, float] | None:
 
 
 def _proofs(user: Any) -> list[str]:
-    """Return what a token of this user may prove: the password as it is, under the present and former secret keys."""
+    """Return the valid hashes of this user's password, under the present and former secret keys of the site."""
     present = getattr(user, "get_session_auth_hash", lambda: "")()
     former = getattr(user, "get_session_auth_fallback_hash", lambda: ())()
     return [hashlib.sha256(f"{SALT}:{each}".encode()).hexdigest()[:32] for each in (present, *former)]

@@ -19,7 +19,7 @@ from tests.requires import need
 
 # As docs/how-to/outbox.rst has it, but for the interpreter.
 DAEMON = f'exec setpriv --pdeathsig TERM "{sys.executable}" manage.py wsloop_outbox --interval 0.1'
-FIRST, LAST = "Publishing the outbox", "The outbox is no longer published from here"
+FIRST, LAST = "Publishing the outbox", "Stopped publishing the outbox"
 WRITE = """
 import json, sys
 from django.db import connection, transaction
@@ -122,10 +122,10 @@ def attached(serve, private_redis):
 def test_what_was_committed_while_redis_was_away_arrives_without_another_request(attached, private_redis, facility):
     private_redis.kill()
     attached.publish(facility, "one", "two", how="outbox", broadcast=True, expire=60)
-    lost = re.compile(r":\d\d The messages of the outbox wait: ConnectionError")  # of the command, not of the view
+    lost = re.compile(r":\d\d Could not publish the outbox; its messages wait: ConnectionError")  # not that of the view
     wait_until(lambda: lost.search(attached.log()), what="the command's second line")
     private_redis.start()
-    wait_until(lambda: "The messages of the outbox are published again" in attached.log(), timeout=40)
+    wait_until(lambda: "Publishing the outbox again" in attached.log(), timeout=40)
     assert attached.connect(f"{facility}?subscribe-broadcast").next() == "two"  # the last one is kept
     attached.publish(facility, "three", how="outbox", broadcast=True)
 

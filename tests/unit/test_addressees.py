@@ -87,7 +87,7 @@ def test_who_is_meant_is_addressed(audience, names):
     ("audience", "error", "words"),
     [
         # Nobody.
-        ({"users": AnonymousUser()}, ValueError, "a visitor who has not signed in, which is nobody"),
+        ({"users": AnonymousUser()}, ValueError, "a visitor who has not signed in, which addresses nobody"),
         ({"users": [AnonymousUser()]}, ValueError, r"write users=\[SELF\] with request=request"),
         ({"users": ["john", SimpleLazyObject(AnonymousUser)]}, ValueError, "who has not signed in"),
         ({"users": ""}, ValueError, "users must be user names.*, not an empty text"),
@@ -95,7 +95,7 @@ def test_who_is_meant_is_addressed(audience, names):
         ({"users": User()}, ValueError, "users must be a user with a name, not an empty text"),
         ({"groups": Group()}, ValueError, "groups must be a group with a name"),
         ({"groups": [""]}, ValueError, "not an empty text"),
-        ({"sessions": session(None)}, ValueError, "a session without a key: nothing was stored in it yet"),
+        ({"sessions": session(None)}, ValueError, "a session without a key: it has not been saved yet"),
         ({"sessions": [""]}, ValueError, "not an empty text"),
         ({"users": "\ud800"}, ValueError, "in text that can be encoded as UTF-8"),
         # Something else.
@@ -127,11 +127,19 @@ def test_who_is_meant_is_addressed(audience, names):
         ({"facility": 7, "broadcast": True}, TypeError, "facility must be"),
         ({"facility": b"news"}, TypeError, "facility must be"),
         ({"facility": "\ud800"}, ValueError, "UTF-8"),
-        ({"facility": "x" * 256}, ValueError, "longer than MAX_FACILITY_SIZE, 255 bytes, so no socket can listen"),
+        (
+            {"facility": "x" * 256},
+            ValueError,
+            "longer than MAX_FACILITY_SIZE, 255 bytes, so no socket can subscribe",
+        ),
         ({"facility": "ä" * 128}, ValueError, "longer than MAX_FACILITY_SIZE"),
         ({"facility": "admins:news", "groups": "team"}, ValueError, "has a colon, so it cannot have the audiences"),
         ({"facility": "a:b", "users": "john"}, ValueError, "has a colon"),
-        ({"facility": "/orders", "broadcast": True}, ValueError, "what comes behind WEBSOCKET_URL, 'orders', without"),
+        (
+            {"facility": "/orders", "broadcast": True},
+            ValueError,
+            "URL behind WEBSOCKET_URL, 'orders', without",
+        ),
         ({"users": [Nameless()]}, TypeError, "not an object of the class Nameless"),
     ],
 )

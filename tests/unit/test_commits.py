@@ -179,7 +179,7 @@ def test_a_row_that_would_not_depend_on_the_transaction_is_refused(orders, recei
     publisher = RedisPublisher(facility=facility, broadcast=True)
     with (
         transaction.atomic(using="orders"),
-        pytest.raises(ImproperlyConfigured, match=r"in the database 'default', but the transaction .* in 'orders'"),
+        pytest.raises(ImproperlyConfigured, match="in the database 'default', but the open transaction is in"),
     ):
         publisher.publish_message("never", outbox=True)
     assert received() == []

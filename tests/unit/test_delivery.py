@@ -129,7 +129,7 @@ def test_redis_away_at_the_commit(own_redis, put, caplog, receive):
         put("three")
     assert rows() == ["one", "two", "three"]
     assert [record.levelname for record in caplog.records if record.name == "wsloop.outbox"] == ["WARNING"] * 2
-    assert "The messages of the outbox wait: ConnectionError: " in caplog.text
+    assert "Could not publish the outbox; its messages wait: ConnectionError: " in caplog.text
 
     own_redis.start()
     received = receive(own_redis)
@@ -295,7 +295,7 @@ def test_a_message_that_redis_refuses_does_not_hold_up_the_others(broken, receiv
     assert "wrong kind of value" in row.refused
     (record,) = [record for record in caplog.records if record.name == "wsloop.outbox"]
     assert record.levelno == logging.ERROR
-    assert record.getMessage().startswith(f"Redis refuses message {row.pk} of the outbox, which is set aside: ")
+    assert record.getMessage().startswith(f"Set aside message {row.pk} of the outbox, which Redis refuses: ")
     assert channel not in record.getMessage()
 
     wait("three")  # it is not tried again by itself
@@ -346,6 +346,6 @@ def test_errors_of_the_database_after_the_commit_are_logged(shared_redis, put, c
     with monkeypatch.context() as patched:
         patched.setattr(delivery, "drain", drain)
         put("waits")
-    assert "The messages of the outbox wait: DatabaseError: the database is away" in caplog.text
+    assert "Could not publish the outbox; its messages wait: DatabaseError: the database is away" in caplog.text
     assert delivery.drain(ALL) == 1
     assert received() == ["waits"]

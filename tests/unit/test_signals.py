@@ -257,7 +257,7 @@ def test_without_redis_users_are_saved_and_it_is_logged(own_redis, database, cap
             john.save()
         logout(request)
     assert [record.getMessage().partition(":")[0] for record in caplog.records if record.name.startswith("wsloop")] == [
-        "a change takes no effect on open sockets before workers connect to Redis anew"
+        "Could not notify workers, which check all sockets when they reconnect to Redis"
     ] * 3
     assert key not in caplog.text
 

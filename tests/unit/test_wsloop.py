@@ -80,7 +80,7 @@ def test_without_redis_the_page_is_shown_without_it(own_redis, facility, visitor
     with_settings(WSLOOP={"FACILITIES": {"*": {"size": 10}}})
     own_redis.kill()
     assert render(f'"{facility}" "broadcast" "session"', request=visitor) == ""
-    assert "a page is rendered without the token of its WebSocket" in caplog.text
+    assert "Rendered a page without the token of its WebSocket" in caplog.text
     assert "johns-key" not in caplog.text
 
 

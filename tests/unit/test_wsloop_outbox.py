@@ -66,7 +66,7 @@ def run_until(condition, number=signal.SIGTERM, interval=0.01):
     return [line[20:] for line in output.getvalue().splitlines()]
 
 
-FIRST, LAST = "Publishing the outbox", "The outbox is no longer published from here"
+FIRST, LAST = "Publishing the outbox", "Stopped publishing the outbox"
 
 
 # Once.
@@ -109,7 +109,7 @@ def test_once_with_refused_messages(received, wait):
 def test_once_without_redis(own_redis, wait):
     wait("one")
     own_redis.kill()
-    with pytest.raises(CommandError, match=r"^The messages of the outbox wait: ConnectionError: "):
+    with pytest.raises(CommandError, match=r"^Could not publish the outbox; its messages wait: ConnectionError: "):
         call_command("wsloop_outbox", once=True)
     assert Message.objects.count() == 1
 
@@ -167,8 +167,8 @@ def test_redis_lost_and_back(own_redis, receive, wait, attempts, monkeypatch):
     lines = run_until(start_again)
     assert len(lines) == 4
     assert lines[0] == FIRST
-    assert lines[1].startswith("The messages of the outbox wait: ConnectionError: ")
-    assert lines[2:] == ["The messages of the outbox are published again", LAST]
+    assert lines[1].startswith("Could not publish the outbox; its messages wait: ConnectionError: ")
+    assert lines[2:] == ["Publishing the outbox again", LAST]
 
 
 def test_a_connection_to_the_database_that_broke_is_replaced(received, wait, monkeypatch):

@@ -60,7 +60,7 @@ _shared = SimpleNamespace()
 
 @functools.cache
 def _holder() -> Any:
-    """Return the object that holds the client: one for all threads, or one for each if gevent has patched the process."""
+    """Return the holder of the client: one for all threads, or one for each if gevent has patched the process."""
     monkey = sys.modules.get("gevent.monkey")
     if monkey is not None and monkey.is_module_patched("threading"):
         return monkey.get_original("_thread", "_local")()  # gevent's own differs from greenlet to greenlet

@@ -1,21 +1,22 @@
 """From the outbox's table to Redis: in order, at least once, and by the idempotency key once.
 
-How it works. :func:`drain` reads the oldest rows it can see, publishes them in the order of their ids, and deletes them
-when Redis has taken them. There may be any number of drainers, in requests and in the command, and no locks:
+How it works. :func:`drain` reads the oldest visible rows, publishes them in the order of their ids, and deletes them
+when Redis has accepted them. There may be any number of drainers, in requests and in the command, and no locks:
 
-- At least once: a row is deleted only after Redis has taken it. Whatever breaks before that, the row is still there.
-- Once: every row has a key, and Redis drops a message whose key it has seen in the same channel (``store.ONCE``
-  seconds). So what two drainers publish, or one publishes again that broke before it deleted, arrives once.
-- In order: each drainer publishes all rows that it sees, from the oldest on. So when it comes to a row, every older one
-  that was committed when it looked has been published: by itself, just now, or by whoever deleted it. What another
-  drainer has published before is dropped, which does not change the order of the first copies. (With ``SKIP LOCKED``
-  a second drainer would overtake the first.)
+- At least once: a row is deleted only after Redis has accepted it. After a failure before that, the row still exists.
+- Once: every row has a key, and Redis drops a message whose key it has seen in the same channel
+  (``publishing.ONCE`` seconds). So a message published by two drainers, or again after a failure before the deletion,
+  arrives once.
+- In order: each drainer publishes all rows that it sees, from the oldest on. So when it publishes a row, every older
+  row that was committed when it read has been published: by itself, just now, or by the drainer that deleted it.
+  Messages published before by another drainer are dropped, which does not change the order of the first copies. (With
+  ``SKIP LOCKED`` a second drainer would overtake the first.)
 
-An id is given before the commit. A transaction that takes long may commit a row whose id is lower than that of rows
-which are published already: it is published when it is seen.
+An id is assigned before the commit. A long transaction may commit a row with a lower id than rows that are published
+already: it is published when it becomes visible.
 
-A message that Redis refuses while it takes others is set aside with Redis's words, so that it does not hold up those
-behind it.
+A message that Redis refuses while it accepts others is set aside with the error of Redis, so that it does not block
+those behind it.
 
 This module must not know sockets, gevent or HTTP.
 """
@@ -38,25 +39,25 @@ from wsloop.outbox.models import Message
 logger = logging.getLogger("wsloop.outbox")
 
 BATCH = 100  # rows published in one round trip
-AFTER_COMMIT = 1000  # rows that one request publishes at most: a backlog is the command's work
+AFTER_COMMIT = 1000  # maximum of rows published by one request: a backlog is left to the command
 
 
 def put(
     channels: Sequence[str], payload: bytes, expire: int, facility: str, key: str = "", using: str | None = None
 ) -> None:
-    """Write a message as a row, and try to publish it when the transaction is committed, or at once if there is none.
+    """Write a message as a row, and try to publish it after the commit, or at once if no transaction is open.
 
     Args:
         channels: names of Redis channels.
         payload: the message.
-        expire: seconds for which it is kept as the last message of each channel; 0 keeps nothing.
-        facility: whose options apply.
+        expire: seconds for which it is retained as the last message of each channel; 0 retains nothing.
+        facility: the facility whose options apply.
         key: idempotency key; by default a random one.
-        using: alias of the database whose table gets the row; None: that which the router names.
+        using: alias of the database whose table gets the row; None: the one that the router names.
 
     Raises:
         ImproperlyConfigured: if a transaction is open in another database only, on which the row would not depend.
-        django.db.Error: if the row could not be written. That Redis is away is logged, and the row stays.
+        django.db.Error: if the row could not be written. A failure of Redis is logged, and the row remains.
     """
     if not channels:
         return
@@ -66,7 +67,7 @@ def put(
     others = commits.open_transactions()
     if others and database not in others:
         raise ImproperlyConfigured(
-            f"The outbox's table is in the database {database!r}, but the transaction that is open is in "
+            f"The outbox's table is in the database {database!r}, but the open transaction is in "
             f"{', '.join(map(repr, others))}: the message would be published even if that is rolled back. Let the "
             f"database router name {others[0]!r} for wsloop_outbox, or migrate the table there as well and write "
             f"outbox={others[0]!r}."
@@ -74,8 +75,8 @@ def put(
     connection = transaction.get_connection(database)
     if not connection.in_atomic_block and not connection.get_autocommit():
         raise transaction.TransactionManagementError(
-            f"The outbox needs a transaction of Django: the database {database!r} is not in autocommit mode, so nobody "
-            "would learn of the commit."
+            f"The outbox needs a transaction of Django: the database {database!r} is not in autocommit mode, so the "
+            "commit would not be noticed."
         )
     row.save(force_insert=True, using=database)
     for _, function, _ in reversed(connection.run_on_commit):
@@ -88,35 +89,35 @@ def put(
 
 
 class _Commit:
-    """What is to be done after a commit, once for all rows that were written in the transaction."""
+    """The callback after a commit, one for all rows written in the transaction."""
 
     def __init__(self, database: str) -> None:
         self._database = database
         self.done = False
 
     def publish(self) -> None:
-        """Publish what has been committed. Raises nothing: the caller's work is done, and the rows are there."""
+        """Publish the committed rows. Raises nothing: the caller's work is done, and the rows are stored."""
         if self.done:
             return
         self.done = True
         try:
             drain(AFTER_COMMIT, self._database)
         except (RedisError, DatabaseError) as exc:
-            logger.warning("The messages of the outbox wait: %s", describe(exc))
+            logger.warning("Could not publish the outbox; its messages wait: %s", describe(exc))
 
 
 def drain(limit: int, using: str | None = None) -> int:
-    """Publish what waits in the outbox, the oldest first.
+    """Publish the messages that wait in the outbox, the oldest first.
 
     Args:
-        limit: rows to publish at most.
-        using: alias of the database with the table; None: that which the router names.
+        limit: maximum of rows to publish.
+        using: alias of the database with the table; None: the one that the router names.
 
     Returns:
-        how many were published or set aside; less than ``limit`` if nothing waits any more.
+        the number of rows published or set aside; less than ``limit`` if none waits any more.
 
     Raises:
-        redis.exceptions.RedisError: if Redis does not take them; they stay.
+        redis.exceptions.RedisError: if Redis does not accept them; the rows remain.
         django.db.Error: if the database does not answer.
         RuntimeError: inside a transaction.
     """
@@ -132,26 +133,26 @@ def drain(limit: int, using: str | None = None) -> int:
 
 
 def _oldest(count: int, using: str | None) -> list[Message]:
-    # Durable: in a transaction of the caller it would see, and publish, what may yet be rolled back.
+    # Durable: in a transaction of the caller it would see, and publish, rows that may yet be rolled back.
     with transaction.atomic(using=using or router.db_for_write(Message), durable=True):
         return list(waiting(using).order_by("pk")[:count])
 
 
 def _publish(rows: Sequence[Message]) -> list[Message]:
-    """Publish rows and return those that Redis took; the others are set aside."""
+    """Publish rows and return those that Redis accepted; the others are set aside."""
     client = pool.client()
     try:
         publishing.publish(client, [_outgoing(row) for row in rows])
         return list(rows)
     except ResponseError:
         pass
-    # One of them, or all, are refused, and others of them may have been published: their keys tell.
+    # Redis refused one of them, or all, and others may have been published: those are dropped by their keys.
     taken = []
     for row in rows:
         try:
             publishing.publish(client, [_outgoing(row)])
         except ResponseError as exc:
-            # If Redis takes nothing at all (full, read-only), it is not the fault of this row: that raises.
+            # If Redis accepts nothing at all (full, read-only), the row is not at fault: this raises.
             probe = f"{conf.prefix()}wsloop:outbox"
             publishing.publish(client, [publishing.OutgoingMessage([probe], b"", expire=1)])
             _set_aside(row, describe(exc))
@@ -168,11 +169,11 @@ def _outgoing(row: Message) -> publishing.OutgoingMessage:
 def _set_aside(row: Message, words: str) -> None:
     row.refused = words
     if _table(row._state.db).filter(pk=row.pk).update(refused=words):
-        logger.error("Redis refuses message %s of the outbox, which is set aside: %s", row.pk, words)
+        logger.error("Set aside message %s of the outbox, which Redis refuses: %s", row.pk, words)
 
 
 def waiting(using: str | None = None) -> models.QuerySet[Message]:
-    """Return the rows that are to be published: all but those that were set aside."""
+    """Return the rows that wait to be published: all except those that were set aside."""
     return _table(using).filter(refused="")
 
 

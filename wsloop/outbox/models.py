@@ -1,4 +1,4 @@
-"""The outbox's table. A row is there as long as its message is not known to be published.
+"""The outbox's table. A row exists until its message is known to be published.
 
 This module must not know Redis.
 """
@@ -14,16 +14,16 @@ class Message(models.Model):
     """A message that waits for Redis.
 
     Attributes:
-        channels: names of Redis channels; one of a session has the session's key, which is a secret.
-        payload: what is published.
-        expire: seconds for which it is kept as the last message of each channel; 0 keeps nothing.
-        facility: whose options apply.
-        key: idempotency key, by which Redis drops what it has taken already.
-        created: when it was written, which is before the commit.
-        refused: the words with which Redis refused this message while it took others; empty for all that wait.
+        channels: names of Redis channels; that of a session contains its key, which is a secret.
+        payload: the message.
+        expire: seconds for which it is retained as the last message of each channel; 0 retains nothing.
+        facility: the facility whose options apply.
+        key: idempotency key, by which Redis drops a message that it has accepted already.
+        created: time of writing, which is before the commit.
+        refused: the error with which Redis refused this message while it accepted others; empty while it waits.
     """
 
-    # The order in which messages are published. No database gives an id again that a deleted row had.
+    # The order in which messages are published. No database assigns the id of a deleted row again.
     id: models.BigAutoField[int, int] = models.BigAutoField(primary_key=True)
     channels: models.JSONField[list[str], list[str]] = models.JSONField()
     payload: models.BinaryField[bytes, bytes | memoryview] = models.BinaryField()

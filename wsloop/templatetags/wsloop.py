@@ -1,4 +1,4 @@
-"""``{% websocket_token %}``: what a page's socket needs in order to miss nothing since the page was rendered."""
+"""``{% websocket_token %}``: the token with which a page's socket misses no message since the page was rendered."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ AUDIENCES: dict[str, dict[str, Any]] = {
 
 @register.simple_tag(takes_context=True)
 def websocket_token(context: dict[str, Any], facility: str, *audiences: str) -> str:
-    """Return the token with which a socket of this page gets what is published from now on; see ``resume`` in the URL.
+    """Return the token with which a socket of this page receives all messages from now on; see ``resume`` in the URL.
 
-    Needs the context processor ``django.template.context_processors.request``. What a view reads from the database
-    before, and is published before the tag is rendered, may be in neither: such a view takes the token first
+    Needs the context processor ``django.template.context_processors.request``. A message published after the view has
+    read the database, and before the tag is rendered, may be missing from both: such a view makes the token first
     (``RedisPublisher.token``), and reads afterwards.
 
     Args:
         facility: of the socket.
-        audiences: those that the socket subscribes to: "broadcast", "user", "group", "session".
+        audiences: to which the socket subscribes: "broadcast", "user", "group", "session".
 
     Returns:
-        empty where the facility offers no recovery, or Redis does not answer: the page is shown all the same.
+        empty if the facility has no recovery, or Redis does not answer: the page is rendered all the same.
 
     Raises:
         ImproperlyConfigured: if there is no such audience, or no request in the context.
@@ -53,5 +53,5 @@ def websocket_token(context: dict[str, Any], facility: str, *audiences: str) -> 
     try:
         return publisher.token()
     except RedisError as exc:
-        logger.warning("a page is rendered without the token of its WebSocket: %s", exc)
+        logger.warning("Rendered a page without the token of its WebSocket: %s", exc)
         return ""

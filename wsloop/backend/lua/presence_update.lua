@@ -1,21 +1,21 @@
--- Tells who of one worker is in a place (a facility, or the whole site), and publishes what has changed by it.
+-- Notes the users of one worker in a place (a facility, or the whole site), and publishes the changes of presence.
 --
 -- KEYS[1]  sorted set: pairs "WORKER:USER", and "WORKER" for its anonymous sockets, by when they expire (milliseconds
 --          since the epoch, Redis's clock)
 -- KEYS[2]  hash: "u" .. USER: number of workers where the user is; "w" .. WORKER: its anonymous sockets;
---          "anonymous": their sum; "unsaid": there if the sum has changed since it was published
+--          "anonymous": their sum; "unsaid": exists if the sum has changed since it was published
 -- ARGV[1]  the worker: hexadecimal digits
 -- ARGV[2]  milliseconds until its pairs expire
 -- ARGV[3]  milliseconds until both keys expire
--- ARGV[4]  channel of the events; empty: there is none
+-- ARGV[4]  channel of the events; empty: publish none
 -- ARGV[5]  number of the worker's anonymous sockets
 -- ARGV[6]  1: publish the number of anonymous sockets if it has changed
 -- ARGV[7]  1: remove expired pairs, of all workers
--- ARGV[8]  number of users that are there
--- ARGV[9]… those users, then the users that have gone
+-- ARGV[8]  number of users that are present
+-- ARGV[9]… those users, then the users that have left
 --
--- Returns two lists, the users that have come and those that have gone as seen by all workers, and 1 if the number of
--- anonymous sockets was published.
+-- Returns two lists, the users that have joined and those that have left as seen over all workers, and 1 if the number
+-- of anonymous sockets was published.
 
 local worker, channel = ARGV[1], ARGV[4]
 local first_gone = 9 + tonumber(ARGV[8])
@@ -24,7 +24,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local expires = now + tonumber(ARGV[2])
 local came, went = {}, {}
 
--- One without the other: Redis was short of memory. Whoever is there comes again with the next refreshes.
+-- One key without the other: Redis evicted it. The next refreshes of the workers note all users again.
 if redis.call('EXISTS', KEYS[1], KEYS[2]) == 1 then
   redis.call('DEL', KEYS[1], KEYS[2])
 end
@@ -58,7 +58,7 @@ local function count_anonymous(whose, number)
   end
 end
 
--- First who is there: a user that has come here from a worker that died must not leave in between.
+-- Present users first: a user that reconnected here from a worker that died must not leave in between.
 for i = 9, first_gone - 1 do
   enter(ARGV[i])
 end
@@ -85,7 +85,7 @@ if channel ~= '' then
   for _, user in ipairs(went) do
     redis.call('PUBLISH', channel, '{"event": "leave", "user": ' .. cjson.encode(user) .. '}')
   end
-  -- Also if it is as before again: who has asked in between knows another one.
+  -- Also if the number is the old one again: a client that read it in between has another one.
   if ARGV[6] == '1' and redis.call('HDEL', KEYS[2], 'unsaid') == 1 then
     redis.call('PUBLISH', channel, '{"event": "anonymous", "count": ' .. redis.call('HGET', KEYS[2], 'anonymous') .. '}')
     told = 1

@@ -1,4 +1,4 @@
--- Reads who is in a place (a facility, or the whole site), without those whose worker has died.
+-- Reads the users in a place (a facility, or the whole site), without those of workers that have died.
 --
 -- KEYS[1]  sorted set, see presence_update.lua
 -- KEYS[2]  hash, see there

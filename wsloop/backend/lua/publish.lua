@@ -1,24 +1,24 @@
--- Publishes one message to one or several channels: keeps it in their histories and as their last message, and publishes
--- it, in one step, so that the order of the history is the order of what arrives.
+-- Publishes one message to one or several channels: adds it to their histories, retains it as their last message, and
+-- publishes it, in one step, so that the order of the history is the order of arrival.
 --
 -- KEYS, four for each channel, all in one slot of a Redis Cluster:
 --   the channel, which is also the key of its last message (as in ws4redis)
 --   meta: hash of the top of the history: "offset", a number, and "id" of the message there
 --   history: stream of messages; their ids are OFFSET-0
---   once: key that tells that this message has been published already
+--   once: exists if this message has been published already
 -- ARGV:
 --   1 the message
 --   2 its id, different for each message; the same in all channels
---   3 seconds for which it is kept as the last message; 0: it is not
---   4 number of messages that the history keeps; 0: there is none
+--   3 seconds for which it is retained as the last message; 0: it is not
+--   4 number of messages in the history; 0: no history
 --   5 seconds for which the history is kept
 --   6 seconds for which meta is kept: it must outlive the history
---   7 seconds for which the message is not published again by the same key; 0: there is no key
---   8 what a message with a header begins with; empty: it is published bare
---   9 "s" if it is published to several channels, else "-"
---   10 channel of the process that publishes for a socket, which is told before and after; empty: none
---   11 what that channel is told before
--- Returns, for each channel, its offset in the history: 0 without a history, -1 where it had been published already.
+--   7 seconds for which a message with the same idempotency key is not published again; 0: there is no key
+--   8 the beginning of a message with a header; empty: the message is published bare
+--   9 "s" if the message is published to several channels, else "-"
+--   10 the own channel of a process that publishes for a socket: notes are published there before and after; empty: none
+--   11 the note before
+-- Returns, for each channel, the message's offset in the history: 0 without a history, -1 if it was published already.
 
 local message, id = ARGV[1], ARGV[2]
 local expire, size, ttl, kept, once = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], ARGV[6], tonumber(ARGV[7])
@@ -38,7 +38,7 @@ for i = 1, #KEYS, 4 do
     if size > 0 then
       local top = redis.call('HMGET', meta, 'offset', 'id')
       if not top[1] and redis.call('EXISTS', history) == 1 then
-        redis.call('DEL', history) -- of which nobody knows any more where it stood
+        redis.call('DEL', history) -- its top is not known any more
       end
       offset, previous = tonumber(top[1] or 0) + 1, top[2] or '-'
       local entry = string.format('%.0f-0', offset)
@@ -52,7 +52,7 @@ for i = 1, #KEYS, 4 do
     if expire > 0 then
       redis.call('SET', channel, message, 'EX', expire)
     end
-    if once > 0 then -- the last that can fail: who tries again must neither be told that it is done, nor publish twice
+    if once > 0 then -- the last command that can fail: a retry must neither be dropped for nothing, nor publish twice
       redis.call('SET', KEYS[i + 3], id, 'EX', once)
     end
     if head == '' then

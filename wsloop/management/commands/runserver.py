@@ -1,8 +1,8 @@
 """``manage.py runserver`` that serves the site and its WebSockets, with gevent's WSGI server.
 
-Django's auto-reload, options and static files stay as they are. The process that serves is patched by gevent before
-anything else, so the command starts itself again, patched, where manage.py has not done that. The process that only
-watches it for Django's auto-reload stays as it was started: Django starts the next server with the same command line.
+Django's auto-reload, options and static files work as usual. The process that serves must be patched by gevent before
+anything else, so the command starts itself again, patched, unless manage.py has patched it. The process that only
+watches it for Django's auto-reload is not started again: Django starts the next server with the same command line.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from wsloop.redaction import printable, redact
 if apps.is_installed("django.contrib.staticfiles"):
     from django.contrib.staticfiles.management.commands.runserver import Command as RunserverCommand
 
-# What the command starts itself again with. Not `python -m gevent.monkey`, which looks for modules where it is started:
-# a file there with the name of a standard module would be imported first.
+# The program with which the command starts itself again. Not `python -m gevent.monkey`, which looks for modules in the
+# current directory: a file there with the name of a standard module would be imported first.
 PATCHED = """
 import sys
 _, sys.path[0], how, *sys.argv = sys.argv
@@ -55,7 +55,7 @@ LETTERS = {
 
 
 class Handler(WSGIHandler):
-    """Gives the WebSocket server the connection of the request, and logs no secrets."""
+    """Passes the connection of the request to the WebSocket server, and logs no secrets."""
 
     requestline: str | None
 
@@ -73,11 +73,11 @@ class Handler(WSGIHandler):
             self.requestline = sent
 
     def log_error(self, msg: str, *args: Any) -> None:
-        super().log_error(redact(msg % args if args else msg))  # may have the line of a malformed request
+        super().log_error(redact(msg % args if args else msg))  # may contain the line of a malformed request
 
 
 class Server:
-    """gevent's server behind the interface of the one that Django's command runs."""
+    """gevent's server, with the interface of the server that Django's command runs."""
 
     def __init__(self, address: tuple[str, int], handler_class: type, ipv6: bool = False) -> None:
         family = socket.AF_INET6 if ipv6 else socket.AF_INET
@@ -93,7 +93,7 @@ class Server:
 
 class Command(RunserverCommand):
     help = "Serves the site and its WebSockets for development, with auto-reload."
-    server_cls = Server  # type: ignore[assignment]  # has what the command calls
+    server_cls = Server  # type: ignore[assignment]  # has the methods that the command calls
 
     def execute(self, *args: Any, **options: Any) -> Any:
         watches = options["use_reloader"] and os.environ.get(DJANGO_AUTORELOAD_ENV) != "true"
@@ -105,10 +105,10 @@ class Command(RunserverCommand):
 
 
 def patched_command() -> list[str]:
-    """Return the command line that does what this process does, in one that gevent has patched.
+    """Return the command line of this process for a process that gevent patches first.
 
     Raises:
-        CommandError: if the process was started by something else than a script or a module (``python -c``).
+        CommandError: if this process was started by neither a script nor a module (``python -c``).
     """
     options = [f"-W{each}" for each in sys.warnoptions]
     options += [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in sys._xoptions.items()]
@@ -131,5 +131,5 @@ def patched_command() -> list[str]:
             )
         directory = os.path.dirname(os.path.realpath(program))
     if getattr(sys.flags, "safe_path", False) or sys.flags.isolated:
-        directory = sys.path[0]  # Python has put no directory there
+        directory = sys.path[0]  # Python has not inserted a directory
     return [sys.executable, *options, "-c", PATCHED, directory, how, program, *sys.argv[1:]]

@@ -1,7 +1,8 @@
-"""``manage.py wsloop_outbox``: publishes what waits in the outbox, for as long as it runs, or once.
+"""``manage.py wsloop_outbox``: publishes the messages that wait in the outbox, continuously or once.
 
-Any number of them may run. It waits while Redis or the database is away and ends with SIGTERM or SIGINT, between two
-batches. :mod:`wsloop.outbox.delivery` does the work; this module must not know Redis beyond its errors.
+Any number of processes may run it. It waits while Redis or the database cannot be reached and ends with SIGTERM or
+SIGINT, between two batches. :mod:`wsloop.outbox.delivery` does the work; this module must not know Redis beyond its
+errors.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from redis.exceptions import RedisError
 from wsloop.outbox.delivery import BATCH, describe, drain, waiting
 from wsloop.outbox.models import Message
 
-LONGEST_PAUSE = 30.0  # seconds between two attempts while Redis or the database is away
+LONGEST_PAUSE = 30.0  # seconds between two attempts while Redis or the database cannot be reached
 PROGRESS = 5.0  # seconds between two lines about a backlog
 
 
 class Ending:
-    """SIGTERM and SIGINT as something to wait for. A second one ends the process as it would without this."""
+    """Waits for SIGTERM and SIGINT. A second signal ends the process as it would without this."""
 
     def __init__(self) -> None:
         self._asked = False
@@ -35,7 +36,7 @@ class Ending:
         self._writer.setblocking(False)
 
     def __enter__(self) -> Ending:
-        # Not an Event: a signal may come while its lock is held. Nor a sleep: Python goes on with it after the signal.
+        # Not an Event: a signal may arrive while its lock is held. Nor a sleep: Python resumes it after the signal.
         self._wakeup = signal.set_wakeup_fd(self._writer.fileno())
         self._handlers = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
@@ -55,7 +56,7 @@ class Ending:
         self._restore()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for at most so long, and tell whether the process is asked to end."""
+        """Wait for at most this many seconds, and return whether the process has been asked to end."""
         if not self._asked and select.select([self._reader], [], [], seconds)[0]:
             self._reader.recv(4096)  # the number of any signal that has a handler
         return self._asked
@@ -66,14 +67,14 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "--once", action="store_true", help="Publish what waits and exit, with status 1 if messages remain."
+            "--once", action="store_true", help="Publish the waiting messages and exit, with status 1 if some remain."
         )
         parser.add_argument(
-            "--interval", type=float, default=1.0, help="Seconds between two looks into the outbox (default: 1)."
+            "--interval", type=float, default=1.0, help="Seconds between two queries of the outbox (default: 1)."
         )
 
         parser.add_argument(
-            "--database", help="Alias of the database with the table (default: that which the database router names)."
+            "--database", help="Alias of the database with the table (default: the one that the router names)."
         )
 
     def handle(self, *args: Any, once: bool, interval: float, database: str | None, **options: Any) -> None:
@@ -82,7 +83,7 @@ class Command(BaseCommand):
         if database is not None and database not in connections.settings:
             raise CommandError(f"--database must be one of {sorted(connections.settings)}, not {database!r}")
         self._database = database
-        self._told = time.monotonic()
+        self._reported_at = time.monotonic()
         if once:
             self._once()
         else:
@@ -90,15 +91,15 @@ class Command(BaseCommand):
 
     def _once(self) -> None:
         try:
-            # What comes meanwhile is for the next run, or this one might never end.
+            # New messages are left to the next run, or this one might never end.
             left = waiting(self._database).count()
             while left > 0 and (done := drain(min(BATCH, left), self._database)):
                 left -= done
-                self._tell_progress()
+                self._report_progress()
             rows = Message.objects.using(self._database)
             remain, refused = rows.count(), rows.exclude(refused="").count()
         except (RedisError, DatabaseError) as exc:
-            raise CommandError(f"The messages of the outbox wait: {describe(exc)}") from exc
+            raise CommandError(f"Could not publish the outbox; its messages wait: {describe(exc)}") from exc
         if remain:
             raise CommandError(f"Messages that remain in the outbox: {remain}; refused by Redis: {refused}")
 
@@ -111,24 +112,24 @@ class Command(BaseCommand):
                 try:
                     done = drain(BATCH, self._database)
                     if done == BATCH:
-                        self._tell_progress()
+                        self._report_progress()
                     else:
-                        self._told = time.monotonic()
+                        self._reported_at = time.monotonic()
                 except (RedisError, DatabaseError) as exc:
                     if not lost:
-                        self._say(f"The messages of the outbox wait: {describe(exc)}")
+                        self._say(f"Could not publish the outbox; its messages wait: {describe(exc)}")
                     lost, done, pause = True, 0, min(2 * pause, max(LONGEST_PAUSE, interval))
                 else:
                     if lost:
-                        self._say("The messages of the outbox are published again")
+                        self._say("Publishing the outbox again")
                     lost, pause = False, interval
                 if ending.wait(0 if done == BATCH else pause):
                     break
-            self._say("The outbox is no longer published from here")
+            self._say("Stopped publishing the outbox")
 
-    def _tell_progress(self) -> None:
-        if time.monotonic() - self._told >= PROGRESS:
-            self._told = time.monotonic()
+    def _report_progress(self) -> None:
+        if time.monotonic() - self._reported_at >= PROGRESS:
+            self._reported_at = time.monotonic()
             self._say(f"Messages that wait in the outbox: {waiting(self._database).count()}")
 
     def _say(self, text: str) -> None:
