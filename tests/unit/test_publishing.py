@@ -19,7 +19,7 @@ from ws4redis.redis_store import RedisStore
 
 from tests.unit.peer import WAIT
 from wsloop import conf
-from wsloop.backend import keys, pool, publishing
+from wsloop.backend import keys, pool, publishing, scripts
 from wsloop.backend.publishing import OutgoingMessage
 from wsloop.protocol.messages import HEAD, unwrap
 from wsloop.store import SELF, RedisMessage, Store
@@ -480,6 +480,22 @@ def failure(*messages):
     assert SECRET not in text
     assert "user_script" not in text
     return str(caught.value)
+
+
+BEFORE_7 = "Error running script (call to f_a1): @user_script:53: @user_script: 53: "
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [
+        ("-OOM command not allowed.", redis_exceptions.OutOfMemoryError, "command not allowed."),
+        ("-READONLY You can't write.", redis_exceptions.ReadOnlyError, "You can't write."),
+        ("The user can't run this.", redis_exceptions.ResponseError, "The user can't run this."),
+    ],
+)
+def test_errors_of_redis_before_version_7_are_those_of_later_ones(text, kind, words):
+    exc = scripts._plain(redis_exceptions.ResponseError(BEFORE_7 + text))
+    assert (type(exc), str(exc)) == (kind, words)
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from redis import Redis, RedisCluster
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError
 
-SCRIPT_ERROR = re.compile(r"^Error running script \(call to \w+\): @user_script:\s*\d+: -?(?=\S)|^user_script:\d+: ")
+# Redis before 7 names the line twice, and sends the code of the inner error, such as OOM, as a part of the text.
+SCRIPT_ERROR = re.compile(
+    r"^Error running script \(call to \w+\): @user_script:\s*\d+: (@user_script:\s*\d+: )?-?(?=\S)|^user_script:\d+: "
+)
+CODES = {"OOM": OutOfMemoryError, "READONLY": ReadOnlyError}
 SCRIPTS = {  # by name: SHA-1, which identifies the script to Redis, and text
     path.stem: (hashlib.sha1(path.read_bytes()).hexdigest(), path.read_text())
     for path in (Path(__file__).parent / "lua").glob("*.lua")
@@ -79,6 +83,9 @@ def _plain(exc: RedisError) -> RedisError:
     words = words.partition(", with args beginning with")[0]
     # An error inside a script: the line of the script means nothing to a publisher.
     words = SCRIPT_ERROR.sub("", words.partition(" script: ")[0])
+    code, _, rest = words.partition(" ")
+    if code in CODES:
+        return CODES[code](rest)
     exc.args = (words, *exc.args[1:])
     return exc
 
