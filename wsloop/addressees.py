@@ -16,7 +16,7 @@ from django.contrib.auth.models import Group
 from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.base_session import AbstractBaseSession
 from django.db.models import Model, prefetch_related_objects
-from django.utils.functional import Promise  # what gettext_lazy() returns
+from django.utils.functional import Promise  # returned by gettext_lazy()
 from ws4redis.redis_store import SELF
 
 from wsloop import conf
@@ -136,7 +136,7 @@ def as_list(value: Any, where: str) -> list[Any]:
 def channels(
     request: Any = None, *, facility: Any, broadcast: Any = False, groups: Any = (), users: Any = (), sessions: Any = ()
 ) -> list[str]:
-    """Return the names of the channels of a message, each once, in a fixed order: everybody, groups, users, sessions.
+    """Return the names of the channels of a message, each once, in a fixed order: broadcast, groups, users, sessions.
 
     Args:
         request: the request whose user, groups and session SELF stands for. For a visitor without user or session SELF

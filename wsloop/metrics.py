@@ -11,8 +11,8 @@ _reached = Counter(
     ["setting"],
 )
 
-_recoveries = Counter("wsloop_recoveries", "Clients that came back with a token, by what became of it", ["outcome"])
-_lost = Counter("wsloop_lost", "Events by which messages did not reach whom they were for, by their kind", ["kind"])
+_recoveries = Counter("wsloop_recoveries", "Clients that reconnected with a resume token, by outcome", ["outcome"])
+_lost = Counter("wsloop_lost", "Events by which messages were lost, by kind", ["kind"])
 
 
 def reached(setting: str) -> None:

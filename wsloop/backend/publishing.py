@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from django.core.serializers.json import DjangoJSONEncoder
-from django.utils.functional import Promise  # what gettext_lazy() returns
+from django.utils.functional import Promise  # returned by gettext_lazy()
 from redis import Redis, RedisCluster
 from redis.exceptions import RedisError
 

@@ -1,6 +1,6 @@
-"""Waiting for Redis: an answer that a greenlet awaits, and the error raised when the answer does not come in time.
+"""Waiting for Redis: an answer that a greenlet awaits, and the error raised when it does not arrive in time.
 
-This module must not know what Redis was asked.
+This module must not know commands.
 """
 
 from __future__ import annotations

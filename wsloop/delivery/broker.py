@@ -8,7 +8,7 @@ pauses, and subscribes to everything anew.
 Each process also subscribes to a channel of its own (:mod:`wsloop.delivery.own_channel`), by which messages are put in
 order and senders are recognised, and to the control channel, on which all processes learn of users whose rights have
 changed. Channels of facilities with a history go through :mod:`wsloop.delivery.gapless`, so that nothing is missed
-when the connection breaks. What sockets publish goes through :mod:`wsloop.delivery.publish_queue`.
+when the connection breaks. Messages of sockets go through :mod:`wsloop.delivery.publish_queue`.
 
 This module must not know WebSockets: it reports to :class:`wsloop.delivery.events.BrokerEvents`.
 """
@@ -156,7 +156,7 @@ class Broker:
         done: Callable[[bool], None] = lambda taken: None,
         options: conf.Facility = conf.PLAIN,
     ) -> None:
-        """Publish what a socket sent, in the order of the calls. Never blocks; see :class:`PublishRequest`."""
+        """Publish a message of a socket, in the order of the calls. Never blocks; see :class:`PublishRequest`."""
         self._publish_queue.put(PublishRequest(channels, payload, expire, options, origin, done))
 
     def stop(self) -> None:

@@ -1,7 +1,7 @@
 """The Redis channel to which only this process subscribes, for messages to itself.
 
-They pass through Redis in line with the messages of everybody else, which provides two things that plain publish and
-subscribe lack:
+They pass through Redis in order with all other messages, which provides two things that plain publish and subscribe
+lack:
 
 - :meth:`OwnChannel.sync` returns when everything that Redis published before the call has been delivered here.
 - The origin of a message. A note on this channel, published in the same transaction immediately before a socket's
@@ -82,7 +82,7 @@ class OwnChannel:
         self._origins.pop(note[1].removeprefix(b"origin "), None)
 
     def on_payload(self, payload: bytes) -> None:
-        """Act on a payload of this channel. Payloads of unknown form are ignored: anybody may publish here."""
+        """Act on a payload of this channel. Unknown payloads are ignored: any client of Redis may publish here."""
         word, *numbers = payload.split() or [b""]
         if word == b"sync":
             for number in numbers:
@@ -98,7 +98,7 @@ class OwnChannel:
                 self._origins.pop(numbers[0], None)
 
     def disconnected(self, reason: Unavailable) -> None:
-        """Forget all notes and markers: the connection has ended, and with it what was still to arrive."""
+        """Forget all notes and markers: the connection has ended, and those still to arrive are lost."""
         self.subscribed = False
         self.origin = None
         self._origins.clear()
@@ -106,7 +106,7 @@ class OwnChannel:
         answers.fail(itertools.chain.from_iterable(syncs.values()), reason)
 
     def _send_markers(self, numbers: list[bytes]) -> None:
-        # Not through the queue of messages: a socket that opens need not wait for what others are about to publish.
+        # Not through the queue of messages: a socket that opens need not wait for the messages of others.
         try:
             publishing.tell_all(pool.client(), self.name, b"sync " + b" ".join(numbers))
         except Exception as exc:

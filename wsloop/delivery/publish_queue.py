@@ -1,6 +1,6 @@
-"""Sends what sockets publish to Redis: in order, many messages in one round trip, and without blocking a socket.
+"""The queue of messages from sockets to Redis: in order, many in one round trip, and without blocking a socket.
 
-This module must not know the subscription on which the messages come back.
+This module must not know the subscription on which the messages arrive again.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from wsloop.greenlets import log, logged
 logger = logging.getLogger("wsloop.broker")
 
 BATCH = 500  # messages in one transaction, before other greenlets and sockets get their turn
-BATCH_BYTES = 256 * 1024  # likewise: a quarter of what may wait for one socket
+BATCH_BYTES = 256 * 1024  # likewise: a quarter of the output that may wait for one socket
 
 
 class PublishRequest(NamedTuple):
-    """What a socket publishes.
+    """A message that a socket publishes.
 
     Attributes:
         channels: of the message.
         payload: the message.
         expire: seconds for which it is retained as the last message of each channel; 0 retains nothing.
         options: of the facility.
-        origin: passed to :meth:`~wsloop.delivery.events.BrokerEvents.message` with exactly this message when it comes
-            back to this process; or None.
+        origin: passed to :meth:`~wsloop.delivery.events.BrokerEvents.message` with exactly this message when it
+            arrives in this process; or None.
         done: called with whether Redis has taken the message, once that is known.
     """
 
@@ -61,7 +61,7 @@ class PublishQueue:
         self._queue.put(request)
 
     def _send(self, requests: list[PublishRequest]) -> None:
-        # In a Redis Cluster what goes to one master must not fail with what goes to another.
+        # In a Redis Cluster a message to one master must not fail with a message to another.
         alone = scripts.is_cluster(pool.client())
         for batch in batches(requests, 1 if alone else BATCH, BATCH_BYTES, _size):
             notes = [self._own_channel.note(each.origin, len(each.channels) if alone else 1) for each in batch]

@@ -1,7 +1,7 @@
 """One connection to Redis that is subscribed: sends commands, many at once, and hands on responses in fair portions.
 
-It lives until it breaks; :class:`wsloop.delivery.broker.Broker` then makes another one. This module must not know what
-the responses mean.
+It lives until it breaks; :class:`wsloop.delivery.broker.Broker` then makes another one. This module must not know the
+meaning of the responses.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger("wsloop.broker")
 PROBE_INTERVAL = 5.0  # seconds between two PINGs
 UNANSWERED = 3  # PINGs without any response after which the connection counts as broken
 BATCH = 500  # responses read, or channels in one command, before other greenlets and sockets get their turn
-BATCH_BYTES = 256 * 1024  # likewise: a quarter of what may wait for one socket
+BATCH_BYTES = 256 * 1024  # likewise: a quarter of the output that may wait for one socket
 
 Command = tuple[str, tuple[bytes, ...]]
 
@@ -53,7 +53,7 @@ class SubscriptionConnection:
             redis.exceptions.RedisError, OSError: if Redis cannot be reached.
         """
         silence = UNANSWERED * PROBE_INTERVAL
-        # RESP2, where answers and messages of a subscribed connection come in one order and one form.
+        # RESP2, in which answers and messages of a subscribed connection have one order and one form.
         return cls(pool.subscription_connection(protocol=2, socket_timeout=silence, client_name="wsloop"), table)
 
     def subscribe(self, channels: tuple[bytes, ...]) -> None:
