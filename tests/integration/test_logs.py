@@ -278,7 +278,7 @@ def test_an_error_of_redis_in_a_socket_shows_neither_payload_nor_session(full, f
     site, john = full
     client = site.connect(f"{facility}?publish-session&publish-user", cookies=john)
     client.send("the-payload")
-    wait_until(lambda: "Redis did not take them" in site.log(), what="the line that tells of it")
+    wait_until(lambda: "which Redis did not accept" in site.log(), what="the line that tells of it")
     site.session_keys.clear()  # what is checked at the end is checked here
     assert "command not allowed when used memory > 'maxmemory'" in site.log()
     assert "the-payload" not in site.log()

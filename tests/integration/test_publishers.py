@@ -213,7 +213,7 @@ def test_threads_of_the_operating_system_publish_beside_ordinary_requests(direct
 @pytest.mark.parametrize(
     ("audience", "words"),
     [
-        ({"users": ["VISITOR"]}, "ValueError: users has the user object of a visitor who has not signed in"),
+        ({"users": ["VISITOR"]}, "ValueError: users contains the user object of a visitor who has not signed in"),
         ({"users": [1]}, "TypeError: users must be user names, user objects or SELF, not 1"),
         ({"groups": [""]}, "ValueError: groups must be"),
     ],

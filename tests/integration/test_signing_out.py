@@ -303,7 +303,7 @@ def test_what_happened_while_redis_was_down_is_made_up_for(serve, private_redis,
     assert codes(clients[inactive]) == [SIGNED_OUT] * 2
     assert codes(clients[moved]) == [RIGHTS_CHANGED] * 2
     assert all_open(clients[stays] + anonymous)
-    assert "a change takes no effect on open sockets before workers connect to Redis anew" in site.log()
+    assert "Could not notify workers, which check all sockets when they reconnect to Redis" in site.log()
 
 
 # While a socket is being opened.
