@@ -27,6 +27,11 @@ def history_keys(channel: bytes | str) -> tuple[bytes, bytes]:
     return _key(channel, b"meta"), _key(channel, b"history")
 
 
+def once_key(channel: bytes | str, key: str) -> bytes:
+    """Return the key that exists once a message with this idempotency key has been published in a channel."""
+    return _key(channel, b"once") + b":" + key.encode()
+
+
 def _key(channel: bytes | str, kind: bytes) -> bytes:
     name = channel if isinstance(channel, bytes) else channel.encode()
     return b"%bwsloop:%b:%b" % (conf.prefix().encode(), kind, _tagged(name))

@@ -17,7 +17,7 @@ from redis import Redis, RedisCluster
 from redis.exceptions import RedisError
 
 from wsloop import conf
-from wsloop.backend.keys import _key, history_keys
+from wsloop.backend.keys import history_keys, once_key
 from wsloop.backend.scripts import Call, call, is_cluster
 from wsloop.kinds import is_utf8
 from wsloop.protocol import strict_json
@@ -98,7 +98,7 @@ def _calls(message: OutgoingMessage, cluster: bool) -> Iterator[Call]:
     arguments = [message.payload, new_id(), max(message.expire, 0), size, ttl, max(META_TTL, ttl)]
     arguments += [ONCE if message.key else 0, head, "s" if several else "-", *message.own]
     for group in [[channel] for channel in channels] if cluster else [channels]:
-        keys = [(each, *history_keys(each), _key(each, b"once") + b":" + message.key.encode()) for each in group]
+        keys = [(each, *history_keys(each), once_key(each, message.key)) for each in group]
         yield "publish", list(itertools.chain.from_iterable(keys)), arguments
 
 
