@@ -42,7 +42,7 @@ class Worker(Presence):
 
     @property
     def idle(self):
-        return not (self._timer.active or self._places or self._lingering or self._unsaid)
+        return not (self._timer.active or self._places or self._lingering or self._count_dirty)
 
 
 @pytest.fixture
