@@ -1,9 +1,9 @@
-"""Code for one socket: the classes from which sites derive consumers, like the synchronous ones of Django Channels.
+"""Code for one socket: the classes from which sites derive consumers, like the synchronous ones of Django Channels. One
+family that sites read together, and therefore a longer module than others.
 
 A consumer object serves one socket. An event, a dictionary with a ``type``, calls the method of that name; the consumer
-sends events, too. :mod:`wsloop.runtime` runs consumers on sockets, :mod:`wsloop.testing` in tests. The three classes
-are in one module, longer than others, because they are one family that sites read together. It must not know gevent,
-Redis or sockets.
+sends events, too. :mod:`wsloop.runtime` runs consumers on sockets, :mod:`wsloop.testing` in tests. This module must not
+know gevent, Redis or sockets.
 """
 
 from __future__ import annotations

@@ -214,6 +214,20 @@ def test_every_module_says_what_it_is_responsible_for(name):
     assert ast.get_docstring(MODULES[name])
 
 
+MOST_LINES, MOST_CLASS_LINES = 275, 260  # "about" 260 and 250: more of them needs a reason
+
+
+def test_what_is_long_says_why_in_its_first_paragraph():
+    long = {}
+    for name, tree in MODULES.items():
+        if tree.body and tree.body[-1].end_lineno > MOST_LINES:
+            long[name] = ast.get_docstring(tree)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and node.end_lineno - node.lineno >= MOST_CLASS_LINES:
+                long[f"{name}.{node.name}"] = ast.get_docstring(node)
+    assert [each for each, text in long.items() if "long" not in text.partition("\n\n")[0].lower()] == []
+
+
 # Pieces of a whole whose tests are those of the whole.
 TESTED_WITH = {
     "sockets.index": "hub",
