@@ -297,8 +297,10 @@ def test_sync_does_not_wait_for_what_sockets_publish(broker, monkeypatch):
     assert done.wait(WAIT)
 
 
-def test_sockets_get_their_turn_before_too_much_has_gathered(make_broker, monkeypatch):
+@pytest.mark.parametrize("limit", [1024 * 1024, 128 * 1024])
+def test_sockets_get_their_turn_before_too_much_has_gathered(make_broker, monkeypatch, with_settings, limit):
     """What one read of the line brings must not exceed what may wait for one socket: healthy ones would be closed."""
+    with_settings(WSLOOP={"MAX_QUEUED_BYTES": limit, "MAX_MESSAGE_SIZE": 10_000})
     turns, sizes = [], []
     monkeypatch.setattr(gevent, "sleep", lambda seconds: (turns.append(sum(sizes)), sizes.clear()))
     broker = make_broker(lambda channel, message, origin: sizes.append(len(message.payload)))
@@ -315,7 +317,7 @@ def test_sockets_get_their_turn_before_too_much_has_gathered(make_broker, monkey
     with pytest.raises(ConnectionError):
         SubscriptionConnection(Line(), ChannelTable()).read(broker._handle)
     assert len(turns) > 30
-    assert max(turns) <= subscription_connection.BATCH_BYTES + 10_000
+    assert max(turns) < limit // 4 + 10_000
 
 
 def test_the_message_is_kept_as_the_last_one_of_its_channels(broker, redis):

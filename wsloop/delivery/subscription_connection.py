@@ -16,6 +16,7 @@ import gevent
 from redis.connection import ConnectionInterface
 from redis.exceptions import RedisError
 
+from wsloop import conf
 from wsloop.backend import pool
 from wsloop.batch_queue import BatchQueue
 from wsloop.delivery.channel_table import ChannelTable
@@ -26,7 +27,7 @@ logger = logging.getLogger("wsloop.broker")
 PROBE_INTERVAL = 5.0  # seconds between two PINGs
 UNANSWERED = 3  # PINGs without any response after which the connection counts as broken
 BATCH = 500  # responses read, or channels in one command, before other greenlets and sockets get their turn
-BATCH_BYTES = 256 * 1024  # likewise: a quarter of the output that may wait for one socket
+BATCH_BYTES = 256 * 1024  # likewise, at most: a quarter of the output that may wait for one socket
 
 Command = tuple[str, tuple[bytes, ...]]
 
@@ -78,13 +79,14 @@ class SubscriptionConnection:
         probe = gevent.get_hub().loop.timer(PROBE_INTERVAL, PROBE_INTERVAL)
         probe.start(self._put, "PING", ())
         read_response = self._connection.read_response
+        most = min(BATCH_BYTES, conf.option("MAX_QUEUED_BYTES") // 4)
         try:
             while True:
                 # While data is always available gevent's socket would never let other greenlets run; and sockets must
                 # be written to before more than their limit waits for them.
                 size = count = 0
                 end = monotonic() + SLICE
-                while count < BATCH and size < BATCH_BYTES and monotonic() < end:
+                while count < BATCH and size < most and monotonic() < end:
                     size += handle(read_response(disable_decoding=True))
                     count += 1
                 gevent.sleep(BREATH)
