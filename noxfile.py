@@ -36,6 +36,7 @@ QUICK = [
         "handshake",
         "imports",
         "models",
+        "origin",
         "outbox",
         "publisher",
         "redaction",
