@@ -49,7 +49,7 @@ class Subscriber(Store, RedisSubscriber):  # type: ignore[misc]
             self._subscription.subscribe(channel)
 
     def publish_message(self, message: Any, expire: int | None = None) -> None:
-        """Publish a message of the client; see :meth:`wsloop.backend.publishing.Store.publish_message`."""
+        """Publish a message of the client; see :meth:`wsloop.store.Store.publish_message`."""
         payload = publishing.encode(message)
         self._connection.publish_all(self._publishers, payload, conf.expire() if expire is None else expire)
 
