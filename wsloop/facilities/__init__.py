@@ -1,1 +1,1 @@
-"""Sockets without code: subscriptions, recovery, and what such sockets send. It must not know consumers."""
+"""Sockets without code of a site: subscriptions, recovery, and messages of clients. It must not know consumers."""

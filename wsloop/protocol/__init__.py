@@ -1,2 +1,2 @@
-"""What is on the wire, of WebSockets and in Redis: frames, messages, tokens. It does no I/O, and must not know Redis,
+"""The formats on the wire, of WebSockets and in Redis: frames, messages, tokens. It does no I/O, and must not know Redis,
 sockets or gevent."""

@@ -68,7 +68,7 @@ class Output:
         self._latest: dict[bytes, bytes] | None = None  # by channel, the frames that follow the queue; see enqueue()
         self._queued_bytes = 0
         self._sent = 0  # bytes of the first frame that the kernel has taken already
-        self._writing = False  # the kernel is full: the event loop tells when it takes more
+        self._writing = False  # the kernel is full, and the event loop waits until it takes more
 
     @property
     def accepting(self) -> bool:

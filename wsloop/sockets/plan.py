@@ -1,6 +1,6 @@
-"""How one socket is to be served, decided before the 101: plain data, which another process could carry out as well.
+"""The plan of one socket, decided before the 101: plain data, which another process could carry out as well.
 
-This module must not know who decides, nor who carries it out.
+This module must not know the stages that decide, nor the code that carries the plan out.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from wsloop.sockets.visitor import Visitor
 
 
 class Plan(NamedTuple):
-    """The stages of a handshake hand it on; none changes it, each returns one with its own part filled in.
+    """The stages of a handshake pass it on; a stage returns a new one with its own part filled in.
 
     Attributes:
-        facility: what comes behind ``WEBSOCKET_URL`` in the path.
+        facility: the part of the path after ``WEBSOCKET_URL``.
         options: of the facility.
         answer: headers of the 101.
         deflate: with permessage-deflate, the window bits of the client's and of the server's messages; None without it.
-        dialect: name of what is spoken, see :data:`wsloop.protocol.dialects.DIALECTS`.
-        bounds: what the client may do.
+        dialect: its name, see :data:`wsloop.protocol.dialects.DIALECTS`.
+        bounds: the limits of the client.
         visitor: the person behind it.
         generation: of :meth:`wsloop.visitors.session_watch.SessionWatch.generation`, before the visitor was looked up.
         presence_scope: the facility and the user's name, None for nobody; None where presence is not counted.
-        channels: of the facility, that it is subscribed to.
-        watches_presence: whether it is subscribed to the facility's presence, and begins with who is there.
+        channels: of the facility, to which the socket is subscribed.
+        watches_presence: whether it is subscribed to the facility's presence, and first gets the list of users.
         publishes: the channels to which its messages are published; none: it may not publish.
         echo: whether it gets its own messages back.
-        resume: where the client stands, as it has sent it; None: it has sent nothing.
-        recovers_groups: whether it listens to the user's groups, those that the user may join later too.
+        resume: the client's ``resume`` parameter, its positions; None if it sent none.
+        recovers_groups: whether it listens to the user's groups, including those that the user joins later.
     """
 
     facility: str

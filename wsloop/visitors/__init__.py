@@ -1,1 +1,2 @@
-"""Who is behind a socket, may they stay, and who is there. It must not know the protocol of WebSockets."""
+"""The users behind sockets: closing sockets that lose their permission, and presence. It must not know the protocol of
+WebSockets."""
