@@ -141,6 +141,7 @@ class Client:
     Attributes:
         streams: names of those that it is to receive.
         subscribed: of the last welcome.
+        attempts: when it began to connect, on the loop's clock, in seconds.
         welcomes: pairs of a time on the loop's clock, in seconds, and ``recovered`` (None, True or False).
         breaks: the ends of its lines.
         refusals: HTTP status to how often.
@@ -163,6 +164,7 @@ class Client:
         self.recovered = self.kept = self.dead_lines = self.failed = 0
         self.ended: str | None = None  # why it does not come back
         self._attempts = 0
+        self.attempts: list[float] = []  # when it began to connect
         self._retry_after: float | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -184,6 +186,7 @@ class Client:
 
     async def _connect(self) -> None:
         self._attempts += 1
+        self.attempts.append(self.swarm.loop.time())
         self.line = line = Line(self, self.resume())
         uri = parse_uri(self.url)
         try:

@@ -83,19 +83,23 @@ class Opening:
         except BaseException:
             self.cancel()
             raise
-        extensions = [] if plan.deflate is None else [Deflate(*plan.deflate)]
-        dialect = DIALECTS.get(plan.dialect, CONSUMER)
-        connection = Connection(taken, self._service.handler, plan.bounds, extensions, dialect)
+        connection = None
         try:
+            extensions = [] if plan.deflate is None else [Deflate(*plan.deflate)]
+            dialect = DIALECTS.get(plan.dialect, CONSUMER)
+            connection = Connection(taken, self._service.handler, plan.bounds, extensions, dialect)
             process.hub.open(connection, self._seat)
-            if plan.presence_scope is not None:
+            self._service.opened(connection)
+            if plan.presence_scope is not None and connection.open:
                 connection.presence_scope = plan.presence_scope
                 process.presence.entered(*plan.presence_scope)
-            self._service.opened(connection)
         except Exception:
             # The 101 is out, so there is no response to report it in.
             logger.exception("Could not open a WebSocket")
-            connection.abort()
+            if connection is None:
+                taken.close()
+            else:
+                connection.abort()
             self.cancel()
             return None
         if process.session_watch.generation() != plan.generation:

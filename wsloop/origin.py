@@ -59,8 +59,8 @@ def check_origin(request: HttpRequest) -> None:
         return
     if secure and _is_of(origin, host, False):
         reason = (
-            "A page without encryption (http) may not open a WebSocket here, for this site is encrypted: open the page "
-            "with https. Other sites are let in by ALLOWED_ORIGINS."
+            "A page without encryption (http) may not open a WebSocket here, because this site is encrypted: open the "
+            "page with https. Other sites are let in by ALLOWED_ORIGINS."
         )
         advice = "it is a page of this site without encryption: redirect such pages to https (SECURE_SSL_REDIRECT)"
     else:

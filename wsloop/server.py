@@ -55,10 +55,10 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         redis_options.adapt_ws4redis()
         super().__init__(redis_connection or pool.client())
         self.Subscriber = subscriptions.subscriber_class(conf.subscriber_path())
-        self.policy = conf.callback("WS4REDIS_ALLOWED_CHANNELS")
-        self.authenticate = conf.callback("WS4REDIS_PROCESS_REQUEST") or self.process_request
-        self.routes = routing.Routes(urlpatterns)
-        self._serve, self._engine = stages.serve, engine.engine
+        self._policy = conf.callback("WS4REDIS_ALLOWED_CHANNELS")
+        self._authenticate = conf.callback("WS4REDIS_PROCESS_REQUEST") or self.process_request
+        self._routes = routing.Routes(urlpatterns)
+        self._stages, self._engine = stages, engine.engine
 
     def process_request(self, request: HttpRequest) -> None:
         """Find the user: by a token (see ``tokens``), or session and user by the cookie, both None without one.
@@ -85,4 +85,12 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         return subscriptions.requested(request, possible)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        return self._serve(self, environ, start_response)
+        hooks = self._stages.Hooks(
+            self.subprotocols,
+            self._routes,
+            self._policy,
+            self._authenticate,
+            self.Subscriber,
+            self.process_subscriptions,
+        )
+        return self._stages.serve(hooks, environ, start_response)

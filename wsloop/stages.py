@@ -14,7 +14,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import gevent
@@ -44,7 +44,7 @@ from wsloop.sockets.transport import Headers
 logger = logging.getLogger("wsloop.server")
 
 
-class Hooks(Protocol):
+class Hooks(NamedTuple):
     """The decisions of a site, made by :class:`wsloop.server.WebsocketServer` and its subclasses.
 
     Attributes:
@@ -52,24 +52,23 @@ class Hooks(Protocol):
         routes: the paths that consumers serve.
         policy: returns those of the requested channels that are allowed; None allows all.
         authenticate: finds the user of a request.
-        Subscriber: works out channels.
+        subscriber_class: works out channels.
+        process_subscriptions: returns the channels that the query asks for, and whether it asks for the echo.
     """
 
     subprotocols: tuple[str, ...]
     routes: routing.Routes
     policy: Callable[[HttpRequest, list[str]], Any] | None
     authenticate: Callable[[HttpRequest], None]
-    Subscriber: type[subscriptions.Subscriber]
-
-    def process_subscriptions(self, request: HttpRequest) -> tuple[list[str], bool]:
-        """Return the channels that the query asks for, and whether it asks for the echo."""
+    subscriber_class: type[subscriptions.Subscriber]
+    process_subscriptions: Callable[[HttpRequest], tuple[list[str], bool]]
 
 
-def serve(server: Hooks, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+def serve(hooks: Hooks, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """Open the socket that a request asks for, or answer with a refusal. Blocks; the socket needs it no longer.
 
     Args:
-        server: has the site's hooks.
+        hooks: of the site.
         environ, start_response: as of WSGI (PEP 3333).
 
     Returns:
@@ -79,7 +78,7 @@ def serve(server: Hooks, environ: dict[str, Any], start_response: Callable[..., 
         if tokens.PARAMETER in unquote(environ.get("QUERY_STRING", "")).lower():
             start_response = _log_without_token(environ, start_response)
         with _deadline():
-            opening = _set_up(server, environ)
+            opening = _set_up(hooks, environ)
         taken = opening.open(start_response)
     except transport.Gone as exc:
         logger.debug("The client hung up before the 101: %s", exc.__cause__)
@@ -91,15 +90,15 @@ def serve(server: Hooks, environ: dict[str, Any], start_response: Callable[..., 
     return opening.takeover.finish(taken) if taken else []
 
 
-def _set_up(server: Hooks, environ: dict[str, Any]) -> Opening:
+def _set_up(hooks: Hooks, environ: dict[str, Any]) -> Opening:
     """Run all stages before the 101, and return the prepared opening."""
     request = WSGIRequest(environ)
     facility = routing.facility(request)
     handshake.check_sizes(environ, facility)
     options = conf.facility(facility)
     compression = conf.option("COMPRESS_FROM") is not None and options.compression
-    match = server.routes.match(request.path_info)
-    spoken = (BARE.name,) if match else server.subprotocols
+    match = hooks.routes.match(request.path_info)
+    spoken = (BARE.name,) if match else hooks.subprotocols
     answer, extensions = handshake.negotiate(environ, spoken, compression)
     subprotocol = dict(answer).get("Sec-WebSocket-Protocol", "")  # the site may have names of its own
     takeover = transport.claim(environ)
@@ -108,7 +107,7 @@ def _set_up(server: Hooks, environ: dict[str, Any]) -> Opening:
     try:
         check_origin(request)
         generation = process.session_watch.generation()  # before the database is asked
-        server.authenticate(request)
+        hooks.authenticate(request)
         seat.assign(identity.visitor(request, handshake.client_address(environ)))
         plan = Plan(
             facility=facility,
@@ -122,7 +121,7 @@ def _set_up(server: Hooks, environ: dict[str, Any]) -> Opening:
             presence_scope=_presence_scope(request, facility) if options.presence else None,
         )
         if match is None:
-            plan, service = _facility(server, process, request, plan)
+            plan, service = _facility(hooks, process, request, plan)
         else:
             service = ConsumerService(
                 process.consumer_runtime, process.broker, plan, match.make(), routing.scope(request, match)
@@ -135,13 +134,13 @@ def _set_up(server: Hooks, environ: dict[str, Any]) -> Opening:
     return opening
 
 
-def _facility(server: Hooks, process: Engine, request: WSGIRequest, plan: Plan) -> tuple[Plan, Service]:
+def _facility(hooks: Hooks, process: Engine, request: WSGIRequest, plan: Plan) -> tuple[Plan, Service]:
     """Ask the policy and the site's subscriber class what the socket listens and publishes to."""
-    wanted, echo = server.process_subscriptions(request)
-    if server.policy is not None:
-        wanted = subscriptions.allowed(server.policy(request, wanted))
+    wanted, echo = hooks.process_subscriptions(request)
+    if hooks.policy is not None:
+        wanted = subscriptions.allowed(hooks.policy(request, wanted))
     subscriptions.check_facility(plan.facility, wanted)
-    subscriber = server.Subscriber(subscriptions.RecordingClient())
+    subscriber = hooks.subscriber_class(subscriptions.RecordingClient())
     subscriber.set_pubsub_channels(request, wanted)
     plan = setup.complete(plan, request, wanted, echo, subscriber)
     return plan, FacilityService(process.facilities, plan, subscriber)

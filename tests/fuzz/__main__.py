@@ -18,7 +18,7 @@ import atheris  # noqa: E402
 HERE = Path(__file__).parent
 FOUND = HERE.parent.parent / "var/fuzz"
 
-with atheris.instrument_imports(include=["wsloop.connection", "websockets"]):
+with atheris.instrument_imports(include=["wsloop.sockets", "wsloop.protocol", "websockets"]):
     from tests.fuzz import script
 
 

@@ -1,6 +1,6 @@
 """What hostile clients send: each attack ends as the settings say, is counted, and no neighbour notices.
 
-The attacks are those that ``make bench-attacks`` measures (``bench/attacks.py``). Beside each a neighbour exchanges
+The attacks are those that ``make bench-attacks`` measures (``testbed/attacks.py``). Beside each a neighbour exchanges
 messages with the same worker; all of them must come back, in order.
 """
 

@@ -30,7 +30,7 @@ from ws4redis.subscriber import RedisSubscriber
 
 from testbed.processes import wait_until
 from tests.unit.peer import WAIT, Peer, close_frame, masked, turn
-from wsloop import db, engine, layers, presence, stages, tokens
+from wsloop import db, engine, layers, opening, presence, stages, tokens
 from wsloop.backend import history, pool
 from wsloop.consumers import WebsocketConsumer
 from wsloop.delivery import broker
@@ -908,6 +908,25 @@ def test_a_seat_is_taken_before_the_visitor_is_looked_up(front, shared_redis, wi
     go_on.set()
     assert first.get(timeout=WAIT).status == 101
     assert len(engine.engine().hub.admission) == 1
+
+
+@pytest.mark.parametrize(("where", "what"), [(Connection, "flush"), (Hub, "begin"), (opening, "Connection")])
+def test_an_error_behind_the_101_takes_no_channel_from_others(front, publish, facility, monkeypatch, where, what):
+    other = front.connect(f"{facility}?subscribe-broadcast")
+
+    def broken(*_):
+        raise RuntimeError("an error that should not be")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(where, what, broken)
+        answer = front.call(f"{facility}?subscribe-broadcast")
+    assert answer.status == 101
+    assert answer.peer.frame() is None
+    assert len(engine.engine().hub.admission) == 1
+    publish("still there")
+    assert other.message() == "still there"
+    other.close()
+    wait_until(nothing_is_left, what="the end of the connections")
 
 
 @pytest.mark.parametrize(

@@ -279,7 +279,7 @@ def test_it_needs_no_gevent():
 
     from testbed.processes import ROOT
 
-    code = "import sys, django; django.setup(); print(sorted({'gevent', 'wsloop.hub'} & set(sys.modules)))"
+    code = "import sys, django; django.setup(); print(sorted({'gevent', 'wsloop.sockets.hub'} & set(sys.modules)))"
     environment = {"DJANGO_SETTINGS_MODULE": "tests.unit.settings", "PATH": ""}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr

@@ -26,7 +26,7 @@ logger = logging.getLogger("wsloop.broker")
 
 PROBE_INTERVAL = 5.0  # seconds between two PINGs
 UNANSWERED = 3  # PINGs without any response after which the connection counts as broken
-BATCH = 500  # responses read, or channels in one command, before other greenlets and sockets get their turn
+BATCH = 500  # responses read before other greenlets and sockets get their turn
 BATCH_BYTES = 256 * 1024  # likewise, at most: a quarter of the output that may wait for one socket
 
 Command = tuple[str, tuple[bytes, ...]]
@@ -59,8 +59,8 @@ class SubscriptionConnection:
 
     def subscribe(self, channels: tuple[bytes, ...]) -> None:
         """Send SUBSCRIBE. Never blocks."""
-        for start in range(0, len(channels), BATCH):
-            self._put("SUBSCRIBE", channels[start : start + BATCH])
+        if channels:
+            self._put("SUBSCRIBE", channels)
 
     def unsubscribe(self, channels: tuple[bytes, ...]) -> None:
         """Send UNSUBSCRIBE. Never blocks."""

@@ -71,8 +71,10 @@ class PublishHandler(ReadOnlyHandler):
         connection.hold()  # the socket is not read again until Redis has answered
 
         def done(taken: bool) -> None:
-            answer(taken)
-            connection.release()
+            try:
+                answer(taken)
+            finally:
+                connection.release()
 
         origin = None if self._echo else connection
         self._broker.publish(channels, payload, expire, origin=origin, done=done, options=self._options)

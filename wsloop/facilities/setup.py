@@ -126,9 +126,10 @@ class FacilityService:
             self._hub.cancel(self._joining)
             self._hub.begin(connection, first)
             spawn(self._recovery.go_on, connection)  # which gives the channels back in the end
+            self._channels = ()
         else:
-            self._hub.enter(self._joining, connection, first)  # it gives them back when the connection leaves
-        self._channels = ()
+            self._channels = ()  # before anything can fail: from here on they are given back when the connection leaves
+            self._hub.enter(self._joining, connection, first)
 
     def cancel(self) -> None:
         """Give back what no connection has taken over. May be called again."""

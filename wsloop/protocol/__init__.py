@@ -1,2 +1,2 @@
-"""The formats on the wire, of WebSockets and in Redis: frames, messages, tokens. It does no I/O, and must not know Redis,
-sockets or gevent."""
+"""The formats on the wire, of WebSockets and in Redis: frames, messages, tokens. It does no I/O, and must not know
+Redis, sockets or gevent."""

@@ -26,8 +26,8 @@ TOO_MANY = 4029  # 429
 SOON, LATER, NEVER = "soon", "later", "never"
 
 
-class CloseCode(NamedTuple):
-    """One row.
+class Row(NamedTuple):
+    """One row of the table.
 
     Attributes:
         meaning: why the server closes.
@@ -41,32 +41,32 @@ class CloseCode(NamedTuple):
 
 
 CLOSE_CODES = {
-    NORMAL: CloseCode("the answer to the client's own close; or the consumer is finished", "nothing"),
-    PROTOCOL_ERROR: CloseCode("the client broke the protocol", "fix the client"),
-    INVALID_DATA: CloseCode("text that is not UTF-8, or no JSON where a consumer expects it", "fix the client"),
-    MESSAGE_TOO_BIG: CloseCode("message over MAX_MESSAGE_SIZE", "send smaller messages"),
-    INTERNAL_ERROR: CloseCode("the server's or the site's code failed", "reconnect later"),
-    SERVICE_RESTART: CloseCode(
+    NORMAL: Row("the answer to the client's own close; or the consumer is finished", "nothing"),
+    PROTOCOL_ERROR: Row("the client broke the protocol", "fix the client"),
+    INVALID_DATA: Row("text that is not UTF-8, or no JSON where a consumer expects it", "fix the client"),
+    MESSAGE_TOO_BIG: Row("message over MAX_MESSAGE_SIZE", "send smaller messages"),
+    INTERNAL_ERROR: Row("the server's or the site's code failed", "reconnect later"),
+    SERVICE_RESTART: Row(
         "the worker restarts",
         "reconnect after a random pause. Workers that stop close their sockets over some seconds",
     ),
-    TRY_AGAIN_LATER: CloseCode(
+    TRY_AGAIN_LATER: Row(
         "Redis cannot be read, in the middle of a long recovery", "reconnect after a random pause, with resume"
     ),
-    SIGNED_OUT: CloseCode(
+    SIGNED_OUT: Row(
         "signed out: logout, another password, user not active or deleted; session or token expired",
         "do not reconnect; show that the user is signed out. With a token: get a new one first",
         NEVER,
     ),
-    RIGHTS_CHANGED: CloseCode(
+    RIGHTS_CHANGED: Row(
         "the user's permissions or groups have changed",
         "reconnect after a random pause: the server decides the channels anew",
     ),
-    TOO_SLOW: CloseCode(
+    TOO_SLOW: Row(
         "too slow: more than MAX_QUEUED_BYTES waited, or no answer to a ping in PING_TIMEOUT",
         "reconnect after a random pause, with resume. Without history the waiting messages are lost",
     ),
-    TOO_MANY: CloseCode(
+    TOO_MANY: Row(
         "more frames, or bytes, than RATE_LIMIT",
         "send more slowly, and reconnect, but not at once",
         LATER,
@@ -76,4 +76,4 @@ CLOSE_CODES = {
 # After these codes the dialect wsloop.v1 tells clients not to reconnect. Consumers and proxies of a site may send 1008.
 FINAL = frozenset({POLICY_VIOLATION, *(code for code, row in CLOSE_CODES.items() if row.reconnect == NEVER)})
 
-__all__ = ["CLOSE_CODES", "FINAL", "CloseCode"]
+__all__ = ["CLOSE_CODES", "FINAL", "Row"]
