@@ -1,7 +1,8 @@
 """The WSGI callable that ``wsgi.py`` gives the URLs under ``WEBSOCKET_URL``.
 
 It has the hooks of a site. The stages of a handshake are in :mod:`wsloop.stages`, which is loaded when a server is
-made: a module that only imports the class needs no gevent. This module must not know sockets.
+made: a module that only imports the class needs no gevent. This module must not know the sockets of the operating
+system.
 """
 
 from __future__ import annotations

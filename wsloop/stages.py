@@ -4,7 +4,7 @@ How it works. The stages run in the request's greenlet, where blocking is allowe
 the server's connection, a seat, the Origin, the visitor, the policy. Each adds to a plan
 (:class:`wsloop.sockets.plan.Plan`), which :class:`wsloop.opening.Opening` carries out. Only when Redis has acknowledged
 the subscriptions does the 101 go out: open means subscribed. Then the connection belongs to the hub and the request
-ends. This module must not know sockets.
+ends. This module must not know the sockets of the operating system.
 """
 
 from __future__ import annotations

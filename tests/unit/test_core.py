@@ -61,6 +61,8 @@ class Consumer(WebsocketConsumer):
 class Plain(ConsumerCore):
     """Calls handlers where the test says so, :meth:`run`, and writes down what it is asked for."""
 
+    ended_by = GreenletExit
+
     def __init__(self, consumer):
         self.asked = []
         self.time = 0.0

@@ -60,13 +60,13 @@ def opened(hub, connection, joining=None, first=(), visitor=NOBODY):
 def member(hub, pair):
     """Make a member of channels: ``connection, peer = member(NEWS, SPORT)``."""
 
-    def make(*channels, news=(), joining=None, bound=1024 * 1024, dialect=BARE, latest_only=False, **options):
+    def make(*channels, first=(), joining=None, bound=1024 * 1024, dialect=BARE, latest_only=False, **options):
         visitor = options.pop("visitor", NOBODY)
         joining = joining or hub.join(channels)
         transport, peer = pair(**options)
         bounds = Bounds(1000, bound, latest_only=latest_only)
         connection = Connection(transport, ReadOnlyHandler(hub), bounds, dialect=dialect)
-        opened(hub, connection, joining, news, visitor)
+        opened(hub, connection, joining, first, visitor)
         return connection, peer
 
     return make
@@ -74,10 +74,10 @@ def member(hub, pair):
 
 def told(joining, persisted=(), count=0):
     """What a socket of the bare dialect is sent first."""
-    news = InitialFrames(BARE, set())
+    frames = InitialFrames(BARE, set())
     for channel, message in [*joining.retained(persisted, count), *joining.messages]:
-        news.add(channel, message)
-    return news.texts
+        frames.add(channel, message)
+    return frames.texts
 
 
 # Who gets what.
@@ -181,7 +181,7 @@ def test_what_arrives_between_join_and_complete_is_the_first_that_the_client_get
     for number in range(3):
         hub.deliver(NEWS, Message(b"%d" % number))
     hub.deliver(SPORT, Message(b"not asked for"))
-    _, peer = member(joining=joining, news=told(joining))
+    _, peer = member(joining=joining, first=told(joining))
     hub.deliver(NEWS, Message(b"live"))
     assert peer.messages(4) == ["0", "1", "2", "live"]
 
@@ -211,7 +211,7 @@ def test_a_connection_for_which_it_was_too_much_is_closed_with_4008(hub, member,
     joining = hub.join([NEWS])
     hub.deliver(NEWS, Message(b"x" * 10))
     hub.deliver(NEWS, Message(b"lost"))
-    _, peer = member(joining=joining, news=[b"kept"])
+    _, peer = member(joining=joining, first=[b"kept"])
     assert peer.message() == "kept"
     assert Close.parse(peer.frame().data).code == 4008
     assert left == [(NEWS,)]
@@ -219,7 +219,7 @@ def test_a_connection_for_which_it_was_too_much_is_closed_with_4008(hub, member,
 
 
 def test_several_kept_messages_over_the_bound_are_no_sign_of_a_slow_client(member):
-    connection, peer = member(NEWS, news=[b"x" * 900, b"y" * 900, b"z" * 900], bound=1000)
+    connection, peer = member(NEWS, first=[b"x" * 900, b"y" * 900, b"z" * 900], bound=1000)
     assert peer.messages(3) == ["x" * 900, "y" * 900, "z" * 900]
     assert connection.open
 
@@ -910,25 +910,25 @@ def test_clients_of_wsloop_v1_get_its_pings_and_no_heartbeat(hub, member, with_s
 
 def test_news_hold_a_message_to_several_channels_once_and_its_other_position():
     known = {"had"}
-    news = InitialFrames(V1_DIALECT, known)
+    frames = InitialFrames(V1_DIALECT, known)
     for channel, message in [*several(b"new", (1, 1), "new"), *several(b"had", (2, 2), "had")]:
-        news.add(channel, message)
-    news.add(NEWS, Message(b"no id"))
-    news.add(NEWS, Message(b"no id"), retained=True)
-    news.add_text(None)
-    news.add_text(b'{"type": "x"}')
-    told = [json.loads(text) for text in news.texts]
+        frames.add(channel, message)
+    frames.add(NEWS, Message(b"no id"))
+    frames.add(NEWS, Message(b"no id"), retained=True)
+    frames.add_text(None)
+    frames.add_text(b'{"type": "x"}')
+    told = [json.loads(text) for text in frames.texts]
     assert [each.get("data", each["type"]) for each in told] == ["new", *["position"] * 3, "no id", "no id", "x"]
     assert [each.get("kept", False) for each in told[4:6]] == [False, True]
     assert known == {"had", "new"}
 
 
 def test_news_of_the_bare_dialect_hold_empty_messages():
-    news = InitialFrames(BARE, set())
-    news.add(NEWS, Message(b""))
-    news.add(NEWS, Message(b"", "id", 1, "-", True))
-    news.add(SPORT, Message(b"", "id", 1, "-", True))
-    assert news.texts == [b"", b""]
+    frames = InitialFrames(BARE, set())
+    frames.add(NEWS, Message(b""))
+    frames.add(NEWS, Message(b"", "id", 1, "-", True))
+    frames.add(SPORT, Message(b"", "id", 1, "-", True))
+    assert frames.texts == [b"", b""]
 
 
 # Of what is not read, the newest of each channel.

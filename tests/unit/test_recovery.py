@@ -131,10 +131,10 @@ def come(process, pair):
         process.hub.open(connection, process.hub.admission.take())
         if recovery.unfinished:
             process.hub.cancel(joining)
-            process.hub.begin(connection, recovery.news(joining))
+            process.hub.begin(connection, recovery.first_payloads(joining))
             recovery.greenlet = gevent.spawn(recovery.go_on, connection)
         else:
-            process.hub.enter(joining, connection, recovery.news(joining))
+            process.hub.enter(joining, connection, recovery.first_payloads(joining))
         return Client(connection, peer, recovery)
 
     return make

@@ -546,7 +546,7 @@ def test_an_error_after_the_101_ends_the_connection(front, shared_redis, facilit
     def broken(*_):
         raise RuntimeError("an error that should not be")
 
-    monkeypatch.setattr(Recovery, "news", broken)
+    monkeypatch.setattr(Recovery, "first_payloads", broken)
     answer = front.call(f"{facility}?subscribe-broadcast")
     assert answer.status == 101
     assert answer.peer.frame() is None
@@ -1586,7 +1586,7 @@ def test_a_recovery_of_many_pages_that_cannot_begin_leaves_nothing(front, keepin
     def broken(*_):
         raise RuntimeError("an error that should not be")
 
-    monkeypatch.setattr(Recovery, "news", broken)
+    monkeypatch.setattr(Recovery, "first_payloads", broken)
     answer = front.call(f"{facility}?subscribe-broadcast&resume={token}", **V1)
     assert answer.peer.frame() is None
     assert "Could not open a WebSocket" in caplog.text

@@ -1,8 +1,8 @@
 """Handles the messages that clients of facilities send: ignores, publishes, or answers them in ``wsloop.v1``.
 
 Each class is a handler of connections (see :class:`wsloop.sockets.connection.Handler`) and passes the hub's part on to
-the hub. :mod:`wsloop.runtime.runner` handles the messages of consumers' clients. This module must not know sockets or
-HTTP.
+the hub. :mod:`wsloop.runtime.runner` handles the messages of consumers' clients. This module must not know HTTP, nor
+the sockets of the operating system.
 """
 
 from __future__ import annotations

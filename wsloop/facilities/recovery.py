@@ -6,7 +6,7 @@ subscription has yet to deliver; offsets tell which are the same. The missed mes
 hold at once; then the first page goes out with the 101, and the next pages follow as the client takes them. Live
 messages are buffered again only for the last page, so a long recovery costs no memory.
 
-This module must not know HTTP or sockets.
+This module must not know HTTP, nor the sockets of the operating system.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Recovery:
         self._recovered, self._token = False, resume_tokens.token(present, groups)
         return False
 
-    def news(
+    def first_payloads(
         self,
         joining: JoinBuffer,
         retained: Iterable[tuple[bytes, Message]] = (),
@@ -119,14 +119,14 @@ class Recovery:
             retained: the retained messages of its channels, with their channels.
             presence: the users of the facility, for clients that asked for them.
         """
-        news = InitialFrames(self._dialect, self._known)
+        frames = InitialFrames(self._dialect, self._known)
         if self._dialect.has_envelopes:
             ping = conf.option("PING_INTERVAL")
-            news.add_text(dialects.welcome(self._channels, self._recovered, self._token, ping, presence))
+            frames.add_text(dialects.welcome(self._channels, self._recovered, self._token, ping, presence))
         for channel, message in retained:
-            news.add(channel, message, retained=True)
-        self._tell(news, None if self.unfinished else joining)
-        return news.texts
+            frames.add(channel, message, retained=True)
+        self._add(frames, None if self.unfinished else joining)
+        return frames.texts
 
     def go_on(self, connection: Connection) -> None:
         """Send one page after another, as the client takes them, until it is a subscriber. Blocks."""
@@ -157,28 +157,28 @@ class Recovery:
             with READING:
                 merge.read(merge.since if joining else None)
             gevent.sleep(0)  # greenlets that wait for the connection get it before the next page
-            news = InitialFrames(self._dialect, self._known)
+            frames = InitialFrames(self._dialect, self._known)
             for channel, position in merge.lost.items():  # trimmed meanwhile: the client is too slow for this history
-                news.add_text(self._dialect.lost(channel, position))
+                frames.add_text(self._dialect.lost(channel, position))
             merge.lost.clear()
             self._messages = merge.take(_page_size())
             if joining is None or not merge.complete:
-                self._tell(news, None)
-                self._hub.send(connection, news.texts)
+                self._add(frames, None)
+                self._hub.send(connection, frames.texts)
                 return False
             self._broker.wait_for(merge.since)
             if not connection.open:
                 return False
             if joining.lost:
                 raise Unavailable("messages were lost during a recovery")
-            self._tell(news, joining)
-            self._hub.enter(joining, connection, news.texts)
+            self._add(frames, joining)
+            self._hub.enter(joining, connection, frames.texts)
             return True
         finally:
             if joining is not None:
                 self._hub.cancel(joining)
 
-    def _tell(self, news: InitialFrames, joining: JoinBuffer | None) -> None:
+    def _add(self, frames: InitialFrames, joining: JoinBuffer | None) -> None:
         """Add the page, and after the last page the buffered messages; nothing may yield until it is a subscriber.
 
         This process has delivered all messages of the page to others (:meth:`Broker.wait_for`), so they can come again
@@ -186,13 +186,13 @@ class Recovery:
         """
         messages, self._messages = self._messages, []
         for channel, message in messages:
-            news.add(channel, message)
+            frames.add(channel, message)
         if joining is not None:
             since = {} if self._merge is None else self._merge.since
             for channel, message in joining.messages:
                 read = since.get(channel)
                 if read is None or not message.offset or message.offset > read.offset:
-                    news.add(channel, message)
+                    frames.add(channel, message)
 
 
 def _page_size() -> int:

@@ -121,7 +121,7 @@ class FacilityService:
     def opened(self, connection: Connection) -> None:
         """Write the first messages, and make the connection a subscriber: at once, or when it has caught up."""
         assert self._joining is not None
-        first = self._recovery.news(self._joining, self._retained, self._present)
+        first = self._recovery.first_payloads(self._joining, self._retained, self._present)
         if self._recovery.unfinished:
             self._hub.cancel(self._joining)
             self._hub.begin(connection, first)

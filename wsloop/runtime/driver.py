@@ -1,4 +1,4 @@
-"""What the rules for a consumer need of the code that runs its handlers: greenlets on a connection, or a test.
+"""The interface between the rules for a consumer and the code that runs its handlers: on a connection, or in a test.
 
 This module must not know the rules.
 """
@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import abc
 from typing import Any, Protocol
-
-from greenlet import GreenletExit
 
 from wsloop.protocol.consumer_events import Event
 
@@ -38,7 +36,7 @@ class Driver(abc.ABC):
 
     __slots__ = ()
 
-    ended_by: type[BaseException] = GreenletExit
+    ended_by: type[BaseException]
 
     @abc.abstractmethod
     def _wake(self) -> None:

@@ -17,6 +17,7 @@ from time import monotonic
 from typing import Any
 
 import gevent
+from greenlet import GreenletExit
 
 from wsloop.consumers import SyncConsumer
 from wsloop.db import close_databases
@@ -48,6 +49,8 @@ class GreenletHandlers(ConsumerCore):
     """
 
     __slots__ = ("_runtime", "_sent", "_started_at", "_timer", "greenlet")
+
+    ended_by = GreenletExit
 
     def __init__(self, runtime: ConsumerRuntime, consumer: SyncConsumer, scope: dict[str, Any]) -> None:
         self._runtime = runtime

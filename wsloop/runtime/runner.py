@@ -5,7 +5,7 @@ while the request's greenlet waits in :meth:`Runner.connect`. ``accept()`` ends 
 is open. What the client and the channel layer bring goes into the inbox; while it is full of messages the socket is not
 read. ``send()`` waits while the client does not read.
 
-This module must not know sockets, nor the meaning of events.
+This module must not know the sockets of the operating system, nor the meaning of events.
 """
 
 from __future__ import annotations

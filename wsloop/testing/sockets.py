@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from greenlet import GreenletExit
+
 from wsloop import conf
 from wsloop.consumers import SyncConsumer
 from wsloop.exceptions import Disconnected
@@ -42,6 +44,8 @@ class Socket(ConsumerCore):
         ended: whether disconnect() has returned.
         channel_name: of the consumer.
     """
+
+    ended_by = GreenletExit
 
     def __init__(
         self, consumer: SyncConsumer, scope: dict[str, Any], memory: Memory, ended: Callable[[], None]
