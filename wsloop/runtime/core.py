@@ -31,7 +31,7 @@ from wsloop.protocol.consumer_events import Event, check_sent, encode_text
 from wsloop.refusals import Refused, try_again
 from wsloop.runtime.driver import Driver, Registry
 from wsloop.runtime.inbox import BYTES, CONNECT, DISCONNECT, EVENT, MESSAGES, TEXT, Inbox, MalformedEvent, event_of
-from wsloop.runtime.state import State
+from wsloop.runtime.state import CONNECTING, HUNG_UP, LEFT, OPEN, OPENING, State
 
 logger = logging.getLogger("wsloop.runner")
 
@@ -66,7 +66,7 @@ class ConsumerCore(Driver):
 
     def __init__(self, consumer: SyncConsumer, scope: dict[str, Any], registry: Registry) -> None:
         self._consumer: SyncConsumer | None = consumer
-        self._state = State.CONNECTING
+        self._state: State = CONNECTING
         self._inbox = Inbox()
         self._handling: str | None = None  # the kind of the entry whose handler runs
         self._connect_called = False
@@ -86,7 +86,7 @@ class ConsumerCore(Driver):
 
     @property
     def _client_gone(self) -> bool:
-        return self._state is State.LEFT or self._state is State.HUNG_UP
+        return self._state is LEFT or self._state is HUNG_UP
 
     # What happens to the socket.
 
@@ -99,7 +99,7 @@ class ConsumerCore(Driver):
 
         A socket whose consumer cannot empty its inbox because the client does not read is closed.
         """
-        if self._state is State.LEFT:
+        if self._state is LEFT:
             return True
         if not self._inbox.has_room(len(payload), capacity, max_bytes):
             if self._blocked_sends:
@@ -110,15 +110,15 @@ class ConsumerCore(Driver):
 
     def _opened(self) -> None:
         """The 101 is out: the consumer may send."""
-        if self._state is State.OPENING:
-            self._state = State.OPEN
+        if self._state is OPENING:
+            self._state = OPEN
             if self._close_on_open is not None:
                 self._close_connection(*self._close_on_open)
 
     def _hung_up(self) -> None:
         """The client has hung up, although not all that it has sent has been read."""
-        if self._state is State.OPEN:
-            self._state = State.HUNG_UP
+        if self._state is OPEN:
+            self._state = HUNG_UP
             self._end_soon()
 
     def _leave(self, code: int) -> None:
@@ -127,8 +127,8 @@ class ConsumerCore(Driver):
         Args:
             code: close code.
         """
-        if self._state is not State.LEFT:
-            self._state = State.LEFT
+        if self._state is not LEFT:
+            self._state = LEFT
             self._put(DISCONNECT, int(code))  # str() of the library's codes has a name in it, with Python 3.10
             self._end_soon()
 
@@ -154,10 +154,10 @@ class ConsumerCore(Driver):
         if kind in MESSAGES:
             return not self._stopped and (self._ends_at == NEVER or self._now() < self._ends_at)
         if kind == CONNECT:
-            self._connect_called = self._state is not State.LEFT
+            self._connect_called = self._state is not LEFT
         if kind in (CONNECT, DISCONNECT):
             return self._connect_called
-        return self._state is not State.LEFT  # the publisher need not know yet that the client has left
+        return self._state is not LEFT  # the publisher need not know yet that the client has left
 
     def _handled(self, event: Event, error: BaseException | None = None) -> None:
         """Act on the end of a handler.
@@ -171,7 +171,7 @@ class ConsumerCore(Driver):
             return  # nothing follows; most handlers end here
         try:
             if error is None:
-                if kind == CONNECT and self._state is State.CONNECTING:
+                if kind == CONNECT and self._state is CONNECTING:
                     self._failed(event, RuntimeError("connect() has called neither accept() nor close()"))
             elif isinstance(error, StopConsumer):
                 self._close(NORMAL)
@@ -185,7 +185,7 @@ class ConsumerCore(Driver):
 
     def _ended(self, kind: str | None) -> None:
         """Act on a handler that was ended: by Disconnected, because the worker stops, or by code of the site."""
-        if self._state is State.CONNECTING:
+        if self._state is CONNECTING:
             refused = try_again(HTTPStatus.SERVICE_UNAVAILABLE, "The server is restarting.")
             self._reject(refused, SERVICE_RESTART)
         elif not self._client_gone:  # otherwise what the client sent before is still handled
@@ -194,7 +194,7 @@ class ConsumerCore(Driver):
             logger.warning("disconnect() of %s ended early: it has sent to its closed socket", self._name())
 
     def _failed(self, event: Event, error: BaseException) -> None:
-        if self._state is not State.CONNECTING:
+        if self._state is not CONNECTING:
             self._close(INTERNAL_ERROR, "internal error")
         elif isinstance(error, (PermissionDenied, RedisError)):  # which have responses of their own
             self._reject(error, ABNORMAL)
@@ -217,7 +217,7 @@ class ConsumerCore(Driver):
 
     def _end(self) -> None:
         """Release everything: the consumer is not called again."""
-        self._state = State.LEFT
+        self._state = LEFT
         self._inbox.clear()
         self._registry.leave(self.channel_name)
         self._release()
@@ -255,16 +255,16 @@ class ConsumerCore(Driver):
         return self._send(bytes(event["bytes"]), False)
 
     def _accept(self, subprotocol: str | None) -> Any:
-        if self._state is State.LEFT:
+        if self._state is LEFT:
             self._stop_caller()
             raise Disconnected
-        if self._state is not State.CONNECTING:
+        if self._state is not CONNECTING:
             raise RuntimeError("the socket was accepted before")
-        self._state = State.OPENING
+        self._state = OPENING
         return self._open(subprotocol)
 
     def _send(self, payload: bytes, text: bool) -> Any:
-        if self._state is State.OPEN:
+        if self._state is OPEN:
             return self._transmit(payload, text)
         if self._client_gone:
             return self._stop_caller()
@@ -272,14 +272,26 @@ class ConsumerCore(Driver):
 
     def _close(self, code: int, reason: str = "") -> None:
         self._stopped = True
-        if self._state is State.CONNECTING:
+        if self._state is CONNECTING:
             reason = reason or "This site does not allow you to open this WebSocket. Sign in, perhaps."
             self._refuse(Refused(HTTPStatus.FORBIDDEN, reason), code)
             self._leave(ABNORMAL)
-        elif self._state is State.OPENING:
+        elif self._state is OPENING:
             self._close_on_open = self._close_on_open or (code, reason)
-        elif self._state is not State.LEFT:
+        elif self._state is not LEFT:
             self._close_connection(code, reason)
 
 
-__all__ = ["BYTES", "CONNECT", "DISCONNECT", "EVENT", "NEVER", "OVER", "TEXT", "ConsumerCore", "State"]
+__all__ = [
+    "BYTES",
+    "CONNECT",
+    "CONNECTING",
+    "DISCONNECT",
+    "EVENT",
+    "LEFT",
+    "NEVER",
+    "OVER",
+    "TEXT",
+    "ConsumerCore",
+    "State",
+]

@@ -22,7 +22,7 @@ from wsloop.protocol.close_codes import ABNORMAL, TOO_SLOW
 from wsloop.protocol.consumer_events import handler_name
 from wsloop.runtime.handlers import TURN, GreenletHandlers
 from wsloop.runtime.inbox import BYTES, CONNECT, EVENT, MAX_MESSAGES, PRESENCE_CHANGED, RESUMED, TEXT
-from wsloop.runtime.state import State
+from wsloop.runtime.state import LEFT
 from wsloop.runtime.worker import ConsumerRuntime
 from wsloop.sockets.admission import Seat
 from wsloop.sockets.connection import Connection
@@ -159,7 +159,7 @@ class Runner(GreenletHandlers):
     def resumed(self) -> None:
         """See :class:`wsloop.runtime.groups.LocalConsumer`."""
         wanted = hasattr(self._consumer, handler_name({"type": RESUMED}))
-        if wanted and self._connect_called and self._state is not State.LEFT:
+        if wanted and self._connect_called and self._state is not LEFT:
             self._put(RESUMED)
 
     def _after_event(self) -> None:

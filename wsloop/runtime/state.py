@@ -40,4 +40,6 @@ class State(enum.Enum):
     LEFT = enum.auto()
 
 
-__all__ = ["State"]
+CONNECTING, OPENING, OPEN, HUNG_UP, LEFT = State  # globals are found much faster than members of a class
+
+__all__ = ["CONNECTING", "HUNG_UP", "LEFT", "OPEN", "OPENING", "State"]

@@ -33,7 +33,16 @@ from wsloop.protocol.dialects import BARE, Dialect
 from wsloop.protocol.fragments import Fragments
 from wsloop.protocol.frames import PONG_BYTE, encode
 from wsloop.sockets.limits import Bounds, Meter, weight
-from wsloop.sockets.output import Output, State
+from wsloop.sockets.output import (
+    CLOSED,
+    CLOSING,
+    ENDING,
+    ENDING_OVERFLOWED,
+    FINISHING,
+    OPEN,
+    OVERFLOWED,
+    Output,
+)
 from wsloop.sockets.transport import READ, WRITE, Transport
 
 SLICE = 2048  # bytes parsed before the frames in them are counted: not more than 341, about a millisecond of work
@@ -151,7 +160,7 @@ class Connection(Output):
     @property
     def open(self) -> bool:
         """Whether neither side has begun to close it."""
-        return self._state is State.OPEN or self._state is State.OVERFLOWED
+        return self._state is OPEN or self._state is OVERFLOWED
 
     @property
     def close_code(self) -> int:
@@ -172,7 +181,7 @@ class Connection(Output):
 
     def flush(self) -> None:
         """Hand the waiting frames to the kernel, as much as it takes."""
-        if self._state is State.OVERFLOWED:
+        if self._state is OVERFLOWED:
             self.close(TOO_SLOW, "too slow")
         while self._queue and not self._writing:
             data = self._head()
@@ -181,11 +190,17 @@ class Connection(Output):
             except OSError:
                 self.abort()
                 return
-            self._writing = taken < len(data)
-            self._taken(taken)
-            if self._writing:
-                self._watch()
-        if not self._queue and self._state is State.FINISHING:
+            if taken == self._queued_bytes:
+                self._queue = None
+                self._queued_bytes = self._sent = 0
+                if self._latest:
+                    self._queue_latest()
+            else:
+                self._taken(taken)
+                if taken < len(data):
+                    self._writing = True
+                    self._watch()
+        if self._state is FINISHING and not self._queue:
             self._transport.send_eof()
 
     def _watch(self) -> None:
@@ -215,7 +230,7 @@ class Connection(Output):
             self._watch()
             if self._queue is None:
                 self._handler.drained(self)
-        if events & READ and self._state is not State.CLOSED:
+        if events & READ and self._state is not CLOSED:
             data = self._transport.receive()
             if data:
                 self._feed(data)
@@ -223,7 +238,7 @@ class Connection(Output):
                 self.abort()
 
     def _feed(self, data: bytes) -> None:
-        if self._state >= State.FINISHING:
+        if self._state >= FINISHING:
             self._pause()  # input is thrown away, but not at any speed
             return
         self.alive = True
@@ -235,7 +250,7 @@ class Connection(Output):
                 self._pause()
                 break
             count += self._parse(data[start : start + step])
-            if self._state >= State.FINISHING:
+            if self._state >= FINISHING:
                 return
             if self._held:
                 self._rest = data[start + step :]
@@ -252,24 +267,24 @@ class Connection(Output):
         frames = cast("list[Frame]", protocol.events_received())  # one that starts OPEN has no other events
         answers = iter(protocol.data_to_send())
         if protocol.state is not ParserState.OPEN and self.open:
-            self._state = State.ENDING if self._state is State.OPEN else State.ENDING_OVERFLOWED
+            self._state = ENDING if self._state is OPEN else ENDING_OVERFLOWED
         # The bytes of large messages count, too: the work grows with them, and compressed they come cheap.
         worth = self.bounds.worth
         if self.meter.exceeded(sum([weight(frame, worth) for frame in frames]), self.bounds):
-            if self._state < State.CLOSING:
+            if self._state < CLOSING:
                 metrics.reached("RATE_LIMIT")
             if not protocol.eof_sent:
                 self._fail(TOO_MANY, "too many frames")
                 return len(frames)
             # The client's close frame is among them; it is answered, and the others are not handled.
             frames, answers = [], iter([answer for answer in answers if answer[:1] != PONG_BYTE])
-        if self._state < State.CLOSING:
+        if self._state < CLOSING:
             for frame in frames:
                 if frame.opcode is Opcode.PING:
                     self._answer(next(answers))  # where it belongs among the replies
                 else:
                     self._frame(frame)
-                if self._state >= State.CLOSING:
+                if self._state >= CLOSING:
                     return len(frames)
             if not self.open:
                 if isinstance(protocol.parser_exc, PayloadTooBig):
@@ -316,12 +331,12 @@ class Connection(Output):
         """Fail the connection (RFC 6455, section 7.1.7): a close frame, and the end of the stream."""
         if self.open:
             self._protocol.fail(code, reason)
-        elif self._state < State.CLOSING:
+        elif self._state < CLOSING:
             # The parser is ahead: it has met the client's close frame too, and its answer will not be sent.
             self._answer(Frame(Opcode.CLOSE, Close(code, reason).serialize()).serialize(mask=False))
         else:
             self._protocol.fail(code)  # after a close frame of ours: no second one
-        if self._state < State.CLOSING:
+        if self._state < CLOSING:
             self._leave_open()
         self._send_answers()
 
@@ -377,22 +392,22 @@ class Connection(Output):
             self._send_answers()
 
     def _leave_open(self) -> None:
-        self._state = State.CLOSING
+        self._state = CLOSING
         self._latest = None
         self._fragments = None
         self._handler.closing(self)
 
     def _finished(self) -> bool:
         """Follow the parser, and return whether the last frame is queued: the end of the stream follows the output."""
-        if self._state is State.CLOSING and self._protocol.eof_sent:
-            self._state = State.FINISHING
-        return self._state is State.FINISHING
+        if self._state is CLOSING and self._protocol.eof_sent:
+            self._state = FINISHING
+        return self._state is FINISHING
 
     def abort(self) -> None:
         """End the connection at once. May be called again."""
-        if self._state is State.CLOSED:
+        if self._state is CLOSED:
             return
-        self._state = State.CLOSED
+        self._state = CLOSED
         handler, self._handler = self._handler, NOBODY
         self._protocol.state = ParserState.CLOSED
         self._protocol.parser = None  # type: ignore[assignment]  # the parser holds the protocol: a cycle less to collect

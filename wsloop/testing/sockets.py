@@ -21,7 +21,7 @@ from wsloop.exceptions import Disconnected
 from wsloop.protocol.close_codes import ABNORMAL
 from wsloop.protocol.consumer_events import Event, encode_text
 from wsloop.refusals import Refused
-from wsloop.runtime.core import BYTES, CONNECT, DISCONNECT, EVENT, TEXT, ConsumerCore, State
+from wsloop.runtime.core import BYTES, CONNECT, CONNECTING, DISCONNECT, EVENT, LEFT, TEXT, ConsumerCore
 from wsloop.testing.handler import FOREVER, Handler
 from wsloop.testing.memory import Memory
 
@@ -69,7 +69,7 @@ class Socket(ConsumerCore):
     @property
     def left(self) -> bool:
         """Whether the socket has ended, for the client."""
-        return self._state is State.LEFT
+        return self._state is LEFT
 
     @property
     def idle(self) -> bool:
@@ -100,7 +100,7 @@ class Socket(ConsumerCore):
 
     def leave(self, code: int) -> None:
         """The client has closed the socket with this code."""
-        self._leave(ABNORMAL if self._state is State.CONNECTING else code)
+        self._leave(ABNORMAL if self._state is CONNECTING else code)
 
     def doing(self) -> str:
         """Return a description of what the consumer does at the moment."""
