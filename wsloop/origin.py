@@ -128,7 +128,7 @@ def _is_of(origin: str, host: str, secure: bool) -> bool:
     if port is None or (secure and parts.scheme != "https"):
         return False
     # A browser keeps the dot at the end of a name that has one; nginx's $host does not.
-    page, here = (re.sub(r"\.(?=(:\d+)?$)", "", _strip(each, port)) for each in (parts.netloc, host))
+    page, here = (re.sub(r"^([^:]+)\.(?=(:\d+)?$)", r"\1", _strip(each, port)) for each in (parts.netloc, host))
     return page == here
 
 

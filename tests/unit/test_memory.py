@@ -24,6 +24,7 @@ class Consumer:
 
 @pytest.fixture
 def layer():
+    forget()  # a test of another module may have left consumers behind
     return layers.get_channel_layer()
 
 

@@ -64,6 +64,7 @@ def test_pages_of_this_host_and_scripts_are_let_in(page, host):
 @pytest.mark.parametrize(
     ("page", "host"),
     [
+        ("http://testserver:8000.", "testserver:8000"),  # a dot behind the port ends no name
         ("http://elsewhere.example", "testserver"),
         ("http://testserver.elsewhere.example", "testserver"),
         ("http://elsewhere.example/testserver", "testserver"),
