@@ -23,8 +23,11 @@ class Consumer:
 
 
 @pytest.fixture
-def layer():
-    forget()  # a test of another module may have left consumers behind
+def layer(request):
+    if "memory" in request.fixturenames:
+        request.getfixturevalue("memory")
+    else:
+        forget()  # a test of another module may have left consumers behind
     return layers.get_channel_layer()
 
 
