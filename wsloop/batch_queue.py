@@ -16,14 +16,19 @@ from wsloop.greenlets import logged
 Item = TypeVar("Item")
 
 
-def batches(items: Iterable[Item], most: int, most_bytes: int, size: Callable[[Item], int]) -> Iterator[list[Item]]:
+def batches(
+    items: Iterable[Item],
+    most: int,
+    most_bytes: float = float("inf"),
+    size: Callable[[Item], int] = lambda item: 0,
+) -> Iterator[list[Item]]:
     """Yield items in order, in batches.
 
     Args:
         items: of any type.
         most: number of items in one batch.
         most_bytes: bytes of the items in one batch, unless a single one is larger.
-        size: returns the size of an item in bytes.
+        size: returns the size of an item in bytes; by default only the number counts.
     """
     batch: list[Item] = []
     total = 0

@@ -9,6 +9,7 @@ from django.core.exceptions import PermissionDenied
 from greenlet import GreenletExit
 from redis.exceptions import RedisError
 
+from tests.unit.recorded import Recorded
 from wsloop.consumers import WebsocketConsumer
 from wsloop.exceptions import Disconnected, StopConsumer
 from wsloop.runtime.core import BYTES, CONNECT, EVENT, NEVER, OVER, TEXT, ConsumerCore
@@ -34,28 +35,11 @@ class Consumers:
         pass
 
 
-class Consumer(WebsocketConsumer):
-    """Does what the test gives it, ``Consumer(receive=…)``, and keeps what it is called with."""
+class Consumer(Recorded):
+    """Accepts its socket, unless the test has it do otherwise."""
 
     def __init__(self, **handlers):
-        self.handlers = {"connect": lambda self: self.accept()} | handlers
-        self.calls = []
-
-    def call(self, name, *arguments):
-        self.calls.append((name, *arguments))
-        self.handlers.get(name, lambda *_: None)(self, *arguments)
-
-    def connect(self):
-        self.call("connect")
-
-    def receive(self, text_data=None, bytes_data=None):
-        self.call("receive", text_data if bytes_data is None else bytes_data)
-
-    def happened(self, event):
-        self.call("happened", event["number"])
-
-    def disconnect(self, close_code):
-        self.call("disconnect", close_code)
+        super().__init__(**{"connect": lambda self: self.accept()} | handlers)
 
 
 class Plain(ConsumerCore):

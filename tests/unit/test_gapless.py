@@ -230,12 +230,18 @@ def test_what_arrives_late_and_was_read_already_is_dropped(line):
     assert line.texts() == ["1", "2", "3", "4", "5"]
 
 
-def test_what_arrives_while_it_is_read_comes_once_and_behind_it(line, reads):
+def begin_to_catch_up(line, reads, *texts):
+    """Publish messages of which only the last arrives, and hold back what is read of the others."""
     line.watch(A)
-    messages = line.publish("1", "2", "3")
+    messages = line.publish(*texts)
     reads.behind.clear()
-    line.arrive(messages[2])
+    line.arrive(messages[-1])
     wait_until(lambda: len(reads.questions) == 2, what="the question")
+    return messages
+
+
+def test_what_arrives_while_it_is_read_comes_once_and_behind_it(line, reads):
+    messages = begin_to_catch_up(line, reads, "1", "2", "3")
     later = line.publish("4", "5")
     line.arrive(*messages, *later)
     assert line.texts() == []
@@ -246,11 +252,7 @@ def test_what_arrives_while_it_is_read_comes_once_and_behind_it(line, reads):
 
 
 def test_another_gap_while_the_first_is_filled(line, reads):
-    line.watch(A)
-    messages = line.publish("1", "2")
-    reads.behind.clear()
-    line.arrive(messages[1])
-    wait_until(lambda: len(reads.questions) == 2, what="the question")
+    begin_to_catch_up(line, reads, "1", "2")
     turn()
     later = line.publish("3", "4", "5", "6")
     line.arrive(later[0], later[2], later[3])
@@ -317,11 +319,7 @@ def test_messages_that_go_on_arriving_while_pages_are_read_come_in_order(line, m
 
 def test_more_than_may_wait_is_read_instead(line, reads, monkeypatch):
     monkeypatch.setattr(channel_state, "WAITING_BYTES", 10)
-    line.watch(A)
-    messages = line.publish("0", "1")
-    reads.behind.clear()
-    line.arrive(messages[1])
-    wait_until(lambda: len(reads.questions) == 2, what="the question")
+    begin_to_catch_up(line, reads, "0", "1")
     turn()
     for number in range(2, 40):
         line.arrive(*line.publish(str(number)))
@@ -501,11 +499,7 @@ def test_a_question_that_fails_for_a_channel_that_nobody_waits_for_any_more(line
 
 
 def test_a_channel_that_is_forgotten_while_it_is_read(line, reads):
-    line.watch(A)
-    messages = line.publish("1", "2")
-    reads.behind.clear()
-    line.arrive(messages[1])
-    wait_until(lambda: len(reads.questions) == 2, what="the question")
+    begin_to_catch_up(line, reads, "1", "2")
     line.gapless.forget(A)
     reads.behind.set()
     wait_until(lambda: not line.gapless._behind._running, what="the end of the questions")
@@ -514,11 +508,7 @@ def test_a_channel_that_is_forgotten_while_it_is_read(line, reads):
 
 
 def test_a_channel_that_is_watched_anew_while_it_is_read_for_those_before(line, reads):
-    line.watch(A)
-    messages = line.publish("1", "2")
-    reads.behind.clear()
-    line.arrive(messages[1])
-    wait_until(lambda: len(reads.questions) == 2, what="the question")
+    begin_to_catch_up(line, reads, "1", "2")
     line.gapless.forget(A)
     assert line.gapless.watch(A)
     line.gapless.subscribed(A)

@@ -131,7 +131,7 @@ def come(process, pair):
         process.hub.open(connection, process.hub.admission.take())
         if recovery.unfinished:
             process.hub.cancel(joining)
-            process.hub.begin(connection, recovery.first_payloads(joining))
+            process.hub.send(connection, recovery.first_payloads(joining))
             recovery.greenlet = gevent.spawn(recovery.go_on, connection)
         else:
             process.hub.enter(joining, connection, recovery.first_payloads(joining))

@@ -27,9 +27,10 @@ from redis.exceptions import RedisError
 from websockets.frames import Close, Frame, Opcode
 
 from testbed.processes import wait_until
+from tests.unit import recorded
 from tests.unit.peer import WAIT, close_frame, events, masked, turn
 from wsloop import layers
-from wsloop.consumers import SyncConsumer, WebsocketConsumer
+from wsloop.consumers import SyncConsumer
 from wsloop.delivery.broker import Broker
 from wsloop.exceptions import ChannelFull, DenyConnection, Disconnected, StopConsumer
 from wsloop.protocol.dialects import CONSUMER
@@ -49,36 +50,25 @@ from wsloop.sockets.limits import Bounds
 LONG = 3600  # seconds that a handler would wait if nothing ended it
 
 
-class Recorded(WebsocketConsumer):
-    """Calls a function of the test for each handler, ``Recorded(receive=…)``, and records the calls."""
+class Recorded(recorded.Recorded):
+    """Accepts its socket, unless the test has it do otherwise, and is never in two handlers at once."""
 
     def __init__(self, **handlers):
-        self.handlers = handlers
-        self.calls = []
+        super().__init__(**handlers)
         self.at_once = 0
 
     def call(self, name, *arguments):
-        self.calls.append((name, *arguments))
         self.at_once += 1
         assert self.at_once == 1, "two handlers at once"
         try:
-            return self.handlers.get(name, lambda *_: None)(self, *arguments)
+            return super().call(name, *arguments)
         finally:
             self.at_once -= 1
 
     def connect(self):
         if "connect" not in self.handlers:
             self.accept()
-        self.call("connect")
-
-    def receive(self, text_data=None, bytes_data=None):
-        self.call("receive", text_data if bytes_data is None else bytes_data)
-
-    def happened(self, event):
-        self.call("happened", event["number"])
-
-    def disconnect(self, close_code):
-        self.call("disconnect", close_code)
+        super().connect()
 
     def got(self, name):
         """The arguments of the calls of one handler."""

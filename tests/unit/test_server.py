@@ -910,9 +910,11 @@ def test_a_seat_is_taken_before_the_visitor_is_looked_up(front, shared_redis, wi
     assert len(engine.engine().hub.admission) == 1
 
 
-@pytest.mark.parametrize(("where", "what"), [(Connection, "flush"), (Hub, "begin"), (opening, "Connection")])
+@pytest.mark.parametrize(("where", "what"), [(Connection, "flush"), (Hub, "send"), (opening, "Connection")])
 def test_an_error_behind_the_101_takes_no_channel_from_others(front, publish, facility, monkeypatch, where, what):
     other = front.connect(f"{facility}?subscribe-broadcast")
+    publish("retained, so that there is something to send first")
+    assert other.message() == "retained, so that there is something to send first"
 
     def broken(*_):
         raise RuntimeError("an error that should not be")

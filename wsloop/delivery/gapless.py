@@ -26,7 +26,7 @@ from redis.exceptions import RedisError
 
 from wsloop import greenlets
 from wsloop.backend import history, pool
-from wsloop.batch_queue import BatchQueue
+from wsloop.batch_queue import BatchQueue, batches
 from wsloop.delivery.catch_up import CatchUp
 from wsloop.delivery.channel_state import ChannelState, Waiting
 from wsloop.delivery.events import BrokerEvents
@@ -138,9 +138,7 @@ class GaplessDelivery:
         # Messages of these channels wait. Other channels have caught up since they were put into the queue.
         waiting = ((channel, self._channels.get(channel)) for channel in channels)
         states = {channel: state for channel, state in waiting if state is not None and state.waiting is not None}
-        names = list(states)
-        for start in range(0, len(names), AT_ONCE):
-            group = {channel: states[channel] for channel in names[start : start + AT_ONCE]}
+        for group in map(dict, batches(states.items(), AT_ONCE)):
             catch_up = CatchUp(self._events, self._channels, group)
             try:
                 work(catch_up)
@@ -182,10 +180,8 @@ class GaplessDelivery:
 
     def _differing(self, states: dict[bytes, ChannelState]) -> dict[bytes, tuple[ChannelState, Position | None]]:
         """Return the channels whose position differs from that in Redis, with their state and position."""
-        names = list(states)
         differing = {}
-        for start in range(0, len(names), AT_ONCE):
-            group = names[start : start + AT_ONCE]
+        for group in batches(states, AT_ONCE):
             try:
                 pages = history.read(pool.client(), [(channel, None) for channel in group])
             except (RedisError, OSError) as exc:

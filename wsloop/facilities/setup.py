@@ -124,7 +124,7 @@ class FacilityService:
         first = self._recovery.first_payloads(self._joining, self._retained, self._present)
         if self._recovery.unfinished:
             self._hub.cancel(self._joining)
-            self._hub.begin(connection, first)
+            self._hub.send(connection, first)
             spawn(self._recovery.go_on, connection)  # which gives the channels back in the end
             self._channels = ()
         else:

@@ -53,13 +53,15 @@ class Inbox:
             capacity: number of events that may wait.
             max_bytes: bytes of events that may wait.
         """
-        waiting = len(self.entries) - self.messages if self.entries else 0
-        return waiting < capacity and (not self.events_size or self.events_size + size <= max_bytes)
+        return self._events() < capacity and (not self.events_size or self.events_size + size <= max_bytes)
 
     def is_half_empty(self, capacity: int, max_bytes: float) -> bool:
         """Return whether at most half of the room for events is used."""
-        waiting = len(self.entries) - self.messages if self.entries else 0
-        return waiting <= capacity / 2 and self.events_size <= max_bytes / 2
+        return self._events() <= capacity / 2 and self.events_size <= max_bytes / 2
+
+    def _events(self) -> int:
+        """Return how many entries are not messages of the client."""
+        return len(self.entries) - self.messages if self.entries else 0
 
     def put(self, kind: str, content: Any) -> None:
         """Append an entry.

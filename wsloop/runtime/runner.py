@@ -107,12 +107,10 @@ class Runner(GreenletHandlers):
     # What happens to the connection, in the event loop.
 
     def received(self, connection: Connection, payload: bytes, text: bool) -> None:
-        self._inbox.put(TEXT if text else BYTES, payload)
-        if self._inbox.messages == MAX_MESSAGES:
+        if self._inbox.messages == MAX_MESSAGES - 1:
             connection.hold()
             self._runtime.add_full(self)
-        if self.greenlet is None:
-            self._start()
+        self._put(TEXT if text else BYTES, payload)
 
     def pausing(self, connection: Connection) -> None:
         self._runtime.hub.pausing(connection)

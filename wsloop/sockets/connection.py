@@ -408,7 +408,7 @@ class Connection(Output):
         if self._state is CLOSED:
             return
         self._state = CLOSED
-        handler, self._handler = self._handler, NOBODY
+        handler, self._handler = self._handler, ENDED
         self._protocol.state = ParserState.CLOSED
         self._protocol.parser = None  # type: ignore[assignment]  # the parser holds the protocol: a cycle less to collect
         self._queue = self._latest = self._fragments = None
@@ -417,7 +417,7 @@ class Connection(Output):
         handler.closed(self)
 
 
-class Nobody:
+class EndedHandler:
     """The handler of a connection that has ended, so that it keeps no other object alive."""
 
     def received(self, connection: Connection, payload: bytes, text: bool) -> None: ...
@@ -431,4 +431,4 @@ class Nobody:
     def closed(self, connection: Connection) -> None: ...
 
 
-NOBODY = Nobody()
+ENDED = EndedHandler()

@@ -97,17 +97,10 @@ class Hub:
         connection.channels = joining.channels
         for channel in joining.channels:
             self._subscribers[connection.dialect].add(channel, connection)
-        self.begin(connection, first)
+        self.send(connection, first)
         if joining.too_much:
             metrics.reached("MAX_QUEUED_BYTES")
             connection.close(TOO_SLOW, "more was published than a new connection can hold")
-
-    def begin(self, connection: Connection, payloads: Iterable[bytes]) -> None:
-        """Write the first payloads to an open connection."""
-        frames = b"".join(connection.frame(payload, is_text(payload)) for payload in payloads)
-        if frames:
-            connection.enqueue(frames)  # as one: several retained messages are no sign of a slow client
-        connection.flush()
 
     def closing(self, connection: Connection) -> None:
         """Forget a connection that takes no more messages; it counts for its visitor until it has ended."""
@@ -207,9 +200,10 @@ class Hub:
                 self._loop.run_callback(self._flush)
             self._dirty.append(connection)
 
-    def send(self, connection: Connection, texts: Iterable[bytes]) -> None:
-        """Send texts to one connection at once."""
-        frames = b"".join(connection.frame(text, True) for text in texts)
+    def send(self, connection: Connection, payloads: Iterable[bytes]) -> None:
+        """Send payloads to one connection at once."""
+        frames = b"".join(connection.frame(payload, is_text(payload)) for payload in payloads)
+        # As one frame: several retained messages do not make a client a slow one.
         if frames and connection.enqueue(frames):
             connection.flush()
 

@@ -25,7 +25,7 @@ import gevent
 from django.contrib.auth import get_user_model
 
 from wsloop import conf, greenlets
-from wsloop.batch_queue import BatchQueue
+from wsloop.batch_queue import BatchQueue, batches
 from wsloop.db import give_back
 from wsloop.identity import find_users, next_look, session_ends
 from wsloop.protocol.close_codes import RIGHTS_CHANGED, SIGNED_OUT
@@ -114,8 +114,7 @@ class SessionWatch:
         """Check all connections that are due."""
         due, self._due = self._due, {}
         failed: dict[Connection, bool] = {}
-        for start in range(0, len(due), BATCH):
-            batch = dict(itertools.islice(due.items(), start, start + BATCH))
+        for batch in map(dict, batches(due.items(), BATCH)):
             try:
                 self._check(batch)
             except Exception:
