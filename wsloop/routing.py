@@ -17,7 +17,7 @@ from django.urls import Resolver404, URLPattern, URLResolver
 from django.urls.resolvers import RegexPattern
 
 from wsloop import conf
-from wsloop.consumers import SyncConsumer
+from wsloop.consumers.base import Consumer
 
 
 def facility(request: HttpRequest) -> str:
@@ -31,12 +31,12 @@ def facility(request: HttpRequest) -> str:
 class Match(NamedTuple):
     """A consumer, and the values captured by the pattern of its URL."""
 
-    consumer_class: type[SyncConsumer]
+    consumer_class: type[Consumer]
     initkwargs: dict[str, Any]
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}  # never modified
 
-    def make(self) -> SyncConsumer:
+    def make(self) -> Consumer:
         """Return a new consumer."""
         return self.consumer_class(**self.initkwargs)
 

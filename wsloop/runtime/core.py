@@ -24,7 +24,7 @@ from django.core.exceptions import PermissionDenied
 from redis.exceptions import RedisError
 
 from wsloop import conf, layers
-from wsloop.consumers import SyncConsumer, begin
+from wsloop.consumers.base import Consumer, begin
 from wsloop.exceptions import Disconnected, StopConsumer
 from wsloop.protocol.close_codes import ABNORMAL, INTERNAL_ERROR, NORMAL, SERVICE_RESTART, TOO_SLOW
 from wsloop.protocol.consumer_events import Event, check_sent, encode_text
@@ -64,8 +64,8 @@ class ConsumerCore(Driver):
         "channel_name",
     )
 
-    def __init__(self, consumer: SyncConsumer, scope: dict[str, Any], registry: Registry) -> None:
-        self._consumer: SyncConsumer | None = consumer
+    def __init__(self, consumer: Consumer, scope: dict[str, Any], registry: Registry) -> None:
+        self._consumer: Consumer | None = consumer
         self._state: State = CONNECTING
         self._inbox = Inbox()
         self._handling: str | None = None  # the kind of the entry whose handler runs

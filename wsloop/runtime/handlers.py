@@ -19,7 +19,7 @@ from typing import Any
 import gevent
 from greenlet import GreenletExit
 
-from wsloop.consumers import SyncConsumer
+from wsloop.consumers.base import Consumer
 from wsloop.db import close_databases
 from wsloop.exceptions import Disconnected
 from wsloop.fair_scheduler import BREATH
@@ -52,7 +52,7 @@ class GreenletHandlers(ConsumerCore):
 
     ended_by = GreenletExit
 
-    def __init__(self, runtime: ConsumerRuntime, consumer: SyncConsumer, scope: dict[str, Any]) -> None:
+    def __init__(self, runtime: ConsumerRuntime, consumer: Consumer, scope: dict[str, Any]) -> None:
         self._runtime = runtime
         self._sent = 0  # messages by the running handler
         self._timer: Any = None  # checks a handler that goes on without its client

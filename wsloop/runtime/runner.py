@@ -16,7 +16,7 @@ import gevent
 from gevent.event import AsyncResult
 
 from wsloop import conf, metrics
-from wsloop.consumers import SyncConsumer
+from wsloop.consumers.base import Consumer
 from wsloop.exceptions import Disconnected
 from wsloop.protocol.close_codes import ABNORMAL, TOO_SLOW
 from wsloop.protocol.consumer_events import handler_name
@@ -57,7 +57,7 @@ class Runner(GreenletHandlers):
     def __init__(
         self,
         runtime: ConsumerRuntime,
-        consumer: SyncConsumer,
+        consumer: Consumer,
         scope: dict[str, Any],
         presence: bytes | None = None,
         visitor: Visitor = NOBODY,

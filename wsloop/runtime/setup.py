@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from wsloop.consumers import SyncConsumer
+from wsloop.consumers.base import Consumer
 from wsloop.db import close_databases
 from wsloop.delivery.broker import Broker, Unavailable
 from wsloop.presence import presence_channel
@@ -31,7 +31,7 @@ class ConsumerService:
     """
 
     def __init__(
-        self, runtime: ConsumerRuntime, broker: Broker, plan: Plan, consumer: SyncConsumer, scope: dict[str, Any]
+        self, runtime: ConsumerRuntime, broker: Broker, plan: Plan, consumer: Consumer, scope: dict[str, Any]
     ) -> None:
         self._broker = broker
         presence = presence_channel(plan.facility).encode() if plan.presence_scope else None

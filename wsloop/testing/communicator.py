@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from wsloop import conf, routing
-from wsloop.consumers import SyncConsumer
+from wsloop.consumers.base import Consumer
 from wsloop.protocol.consumer_events import Event
 from wsloop.testing.handler import uncommitted
 from wsloop.testing.handshake import Header, find_consumer, make_request
@@ -66,7 +66,7 @@ class WebsocketCommunicator:
         request = make_request(path, headers, subprotocols or (), user, session)
         self._match = find_consumer(application, request.path_info, kwargs)
         self.scope: dict[str, Any] = routing.scope(request, self._match)
-        self.consumer: SyncConsumer | None = None
+        self.consumer: Consumer | None = None
         self._end = contextlib.ExitStack()
 
     def connect(self, timeout: float = 1) -> tuple[bool, str | int | None]:

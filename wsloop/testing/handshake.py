@@ -11,7 +11,7 @@ from typing import Any
 from django.test import RequestFactory
 
 from wsloop import conf, routing
-from wsloop.consumers import SyncConsumer
+from wsloop.consumers.base import Consumer
 
 Header = tuple[str | bytes, str | bytes]
 
@@ -42,7 +42,7 @@ def find_consumer(application: Any, path: str, kwargs: dict[str, Any] | None) ->
         TypeError: if ``application`` is something else, or ``kwargs`` are given with patterns.
         ValueError: if the path matches none of the patterns.
     """
-    if isinstance(application, type) and issubclass(application, SyncConsumer):
+    if isinstance(application, type) and issubclass(application, Consumer):
         application = application.as_websocket()
     if hasattr(application, "consumer_class"):
         return routing.Match(application.consumer_class, application.consumer_initkwargs, (), kwargs or {})

@@ -16,7 +16,7 @@ from typing import Any
 from greenlet import GreenletExit
 
 from wsloop import conf
-from wsloop.consumers import SyncConsumer
+from wsloop.consumers.base import Consumer
 from wsloop.exceptions import Disconnected
 from wsloop.protocol.close_codes import ABNORMAL
 from wsloop.protocol.consumer_events import Event, encode_text
@@ -48,7 +48,7 @@ class Socket(ConsumerCore):
     ended_by = GreenletExit
 
     def __init__(
-        self, consumer: SyncConsumer, scope: dict[str, Any], memory: Memory, ended: Callable[[], None]
+        self, consumer: Consumer, scope: dict[str, Any], memory: Memory, ended: Callable[[], None]
     ) -> None:
         self.output: collections.deque[Event] = collections.deque()
         self.answer: tuple[bool, str | int | None] | None = None

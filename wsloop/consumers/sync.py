@@ -1,52 +1,26 @@
-"""Code for one socket: the classes from which sites derive consumers, like the synchronous ones of Django Channels. One
-family that sites read together, and therefore a longer module than others.
+"""Consumers that are plain code: their methods may block.
 
-A consumer object serves one socket. An event, a dictionary with a ``type``, calls the method of that name; the consumer
-sends events, too. :mod:`wsloop.runtime` runs consumers on sockets, :mod:`wsloop.testing` in tests. This module must not
-know gevent, Redis or sockets.
+They have the names and the behaviour of the synchronous ones of Django Channels. This module must not know gevent, Redis
+or sockets.
 """
 
 from __future__ import annotations
 
-import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
-from django.http import QueryDict
 from websockets.frames import CloseCode
 
+from wsloop.consumers.base import Consumer
 from wsloop.exceptions import AcceptConnection, DenyConnection, StopConsumer
 from wsloop.protocol import strict_json
 from wsloop.protocol.consumer_events import Event, handler_name
 from wsloop.protocol.strict_json import NotJson
 
 
-def begin(
-    consumer: SyncConsumer, scope: dict[str, Any], send: Callable[[Event], None], layer: Any, channel_name: str
-) -> None:
-    """Connect a consumer with its socket, before its first event. (Not a method: a site may have one of any name.)"""
-    consumer.scope = scope
-    consumer.channel_layer = layer
-    consumer.channel_name = channel_name
-    consumer.base_send = send
-
-
-class SyncConsumer:
-    """Calls a method for each event of its socket.
-
-    Attributes:
-        scope: description of the socket, see ``docs/reference/consumers.rst``.
-        channel_layer: sends events to other consumers and to groups.
-        channel_name: the name of this consumer in the channel layer.
-        base_send: carries out the events of this consumer.
-    """
-
-    scope: dict[str, Any]
-    channel_layer: Any
-    channel_name: str
-    base_send: Callable[[Event], None]
+class SyncConsumer(Consumer):
+    """Calls a method, plain code that may block, for each event of its socket."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -55,36 +29,9 @@ class SyncConsumer:
             method = getattr(method, "__func__", method)  # of a staticmethod or classmethod
             if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
                 raise TypeError(
-                    f"{cls.__name__}.{name} is `async def`; consumers here are plain code that may block. Write "
-                    f"`def {name}(…)` and omit `await`. Where only a coroutine exists, run it in a pool of threads: "
-                    "POOL = gevent.threadpool.ThreadPool(10), POOL.apply(asyncio.run, [coroutine])."
+                    f"{cls.__name__}.{name} is `async def`, and {cls.__name__} is a consumer of plain code. Derive it "
+                    f"from Async{_family(cls)}, or write `def {name}(…)` and omit `await`."
                 )
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    # Not properties: consumers that were written for Channels assign to these names.
-
-    @functools.cached_property
-    def user(self) -> Any:
-        """The user who has opened the socket."""
-        return self.scope["user"]
-
-    @functools.cached_property
-    def session(self) -> Any:
-        """The session of that user."""
-        return self.scope["session"]
-
-    @functools.cached_property
-    def kwargs(self) -> dict[str, Any]:
-        """The named parts of the URL that its pattern has captured."""
-        captured: dict[str, Any] = self.scope["url_route"]["kwargs"]
-        return captured
-
-    @functools.cached_property
-    def query(self) -> QueryDict:
-        """The query string of the socket's URL."""
-        return QueryDict(self.scope["query_string"])
 
     def dispatch(self, message: Event) -> None:
         """Call the method for an event.
@@ -102,27 +49,10 @@ class SyncConsumer:
         """Send an event: ``websocket.accept``, ``websocket.send`` or ``websocket.close``."""
         self.base_send(message)
 
-    @classmethod
-    def as_websocket(cls, **initkwargs: Any) -> Callable[..., Any]:
-        """Return the view for a pattern of ``websocket_urlpatterns``.
 
-        Args:
-            initkwargs: arguments of ``__init__``, for the consumer of each socket.
-        """
-
-        def consumer(*args: Any, **kwargs: Any) -> Any:
-            raise ImproperlyConfigured(
-                f"{cls.__name__} serves WebSockets: its pattern belongs in the websocket_urlpatterns that "
-                "WebsocketServer gets, not in ROOT_URLCONF."
-            )
-
-        consumer.consumer_class = cls  # type: ignore[attr-defined]
-        consumer.consumer_initkwargs = initkwargs  # type: ignore[attr-defined]
-        consumer.__name__ = consumer.__qualname__ = cls.__name__
-        consumer.__module__, consumer.__doc__ = cls.__module__, cls.__doc__
-        return consumer
-
-    as_asgi = as_websocket  # as routing files for Channels name it
+def _family(consumer_class: type[SyncConsumer]) -> str:
+    """Return the name of the class of this module from which a consumer is derived."""
+    return next(each.__name__ for each in consumer_class.__mro__ if each.__module__ == __name__).removeprefix("Sync")
 
 
 class WebsocketConsumer(SyncConsumer):
@@ -269,17 +199,6 @@ class JsonWebsocketConsumer(WebsocketConsumer):
             ValueError: if it has ``nan``, ``inf`` or half of a surrogate pair, which browsers cannot read.
         """
         return strict_json.encode(content)
-
-
-def __getattr__(name: str) -> Any:
-    plain = {f"Async{each}": each for each in ("WebsocketConsumer", "JsonWebsocketConsumer")}
-    plain["AsyncConsumer"] = "SyncConsumer"
-    if name in plain:  # of Channels
-        raise ImportError(
-            f"there is no {name}: consumers here are plain code that may block. Use {plain[name]}, write `def` instead "
-            "of `async def`, and omit `await`; see docs/how-to/coming-from-channels.rst."
-        )
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = ["JsonWebsocketConsumer", "SyncConsumer", "WebsocketConsumer"]

@@ -1,0 +1,187 @@
+"""Consumers that are coroutines: their methods are ``async def``, and run in the event loop of their worker.
+
+They have the names and the behaviour of the asynchronous ones of Django Channels, and what :mod:`wsloop.consumers.sync`
+says of each method holds here, too. This module must not know gevent, Redis or sockets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from websockets.frames import CloseCode
+
+from wsloop.consumers.base import Consumer
+from wsloop.exceptions import AcceptConnection, DenyConnection, StopConsumer
+from wsloop.protocol import strict_json
+from wsloop.protocol.consumer_events import Event, handler_name
+from wsloop.protocol.strict_json import NotJson
+
+
+class AsyncConsumer(Consumer):
+    """Calls a coroutine method, ``async def``, for each event of its socket; one at a time, in the order of the events."""
+
+    async def dispatch(self, message: Event) -> None:
+        """Call the method for an event.
+
+        Raises:
+            ValueError: if there is no such method.
+        """
+        name = handler_name(message)
+        handler = getattr(self, name, None)
+        if not callable(handler) or name == "dispatch":  # which would call itself
+            raise ValueError(f"{type(self).__name__} has no method {name}() for events of type {message['type']!r}")
+        await handler(message)
+
+    async def send(self, message: Event) -> None:
+        """Send an event: ``websocket.accept``, ``websocket.send`` or ``websocket.close``."""
+        await self.base_send(message)
+
+
+class AsyncWebsocketConsumer(AsyncConsumer):
+    """A consumer with a method for each event of a socket; override :meth:`connect` and those below.
+
+    Attributes:
+        groups: groups of the channel layer that the consumer joins.
+    """
+
+    groups: Sequence[str] | None = None
+    _wsloop_asked = True  # False while connect() has not been called, because the groups could not be joined
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.groups = list(self.groups or ())  # its own: connect() may append to it
+
+    async def websocket_connect(self, message: Event) -> None:
+        """Join the groups, and call :meth:`connect`."""
+        self._wsloop_asked = False
+        for group in self.groups or ():
+            await self.channel_layer.group_add(group, self.channel_name)
+        self._wsloop_asked = True
+        try:
+            await self.connect()
+        except AcceptConnection:
+            await self.accept()
+        except DenyConnection:
+            await self.close()
+
+    async def connect(self) -> None:
+        """Decide whether to :meth:`accept` the socket or to reject it with :meth:`close`."""
+        await self.accept()
+
+    async def accept(self, subprotocol: str | None = None) -> None:
+        """Open the socket.
+
+        Args:
+            subprotocol: one of ``scope["subprotocols"]``, or None.
+
+        Raises:
+            ValueError: if the client has not offered it.
+            Disconnected: if the client has left.
+        """
+        await super().send({"type": "websocket.accept", "subprotocol": subprotocol})
+
+    async def websocket_receive(self, message: Event) -> None:
+        """Call :meth:`receive` with a message."""
+        if message.get("text") is not None:
+            await self.receive(text_data=message["text"])
+        else:
+            await self.receive(bytes_data=message["bytes"])
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """Handle a message of the client; one of the arguments is None."""
+
+    async def send(  # type: ignore[override]
+        self, text_data: str | None = None, bytes_data: bytes | None = None, close: bool | int = False
+    ) -> None:
+        """Send a message; then close the socket if ``close`` is True or a close code.
+
+        Raises:
+            Disconnected: if the socket has ended.
+        """
+        if text_data is not None:
+            await super().send({"type": "websocket.send", "text": text_data})
+        elif bytes_data is not None:
+            await super().send({"type": "websocket.send", "bytes": bytes_data})
+        else:
+            raise ValueError("send() needs text_data or bytes_data")
+        if close:
+            await self.close(close)
+
+    async def close(self, code: int | bool | None = None, reason: str | None = None) -> None:
+        """Close the socket, or reject it with 403 if it has not been accepted.
+
+        Args:
+            code: close code (RFC 6455, section 7.4); None or True: 1000.
+            reason: for the client, up to 123 bytes.
+
+        Raises:
+            ValueError: if a close frame cannot carry code or reason.
+        """
+        await super().send({"type": "websocket.close", "code": None if code is True else code, "reason": reason})
+
+    async def websocket_disconnect(self, message: Event) -> None:
+        """Leave the groups, and call :meth:`disconnect`."""
+        for group in self.groups or ():
+            await self.channel_layer.group_discard(group, self.channel_name)
+        if self._wsloop_asked:
+            self._wsloop_asked = False
+            await self.disconnect(message["code"])
+        raise StopConsumer
+
+    async def disconnect(self, close_code: int) -> None:
+        """Clean up after the socket has ended with this close code."""
+
+
+class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
+    """A consumer whose messages are JSON."""
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any) -> None:
+        """Decode a message of the client, and call :meth:`receive_json`.
+
+        A message that is binary or not JSON closes the socket with 1007. In Channels it is an error of the consumer,
+        with which any client could fill the log.
+        """
+        try:
+            content = await self.decode_json(text_data or "")
+        except NotJson as exc:
+            await self.close(CloseCode.INVALID_DATA, f"JSON is expected: {exc}")
+            return
+        except (ValueError, RecursionError):  # of a decode_json() of the site, whose messages may be secret
+            await self.close(CloseCode.INVALID_DATA, "JSON is expected")
+            return
+        await self.receive_json(content, **kwargs)
+
+    async def receive_json(self, content: Any, **kwargs: Any) -> None:
+        """Handle a message of the client."""
+
+    async def send_json(self, content: Any, close: bool | int = False) -> None:
+        """Encode ``content`` and send it; otherwise like :meth:`send`.
+
+        Raises:
+            TypeError, ValueError: if JSON cannot encode it; see :meth:`encode_json`.
+        """
+        await super().send(text_data=await self.encode_json(content), close=close)
+
+    @classmethod
+    async def decode_json(cls, text_data: str) -> Any:
+        """Return the value of a message of the client.
+
+        Raises:
+            ValueError: if it is not JSON (RFC 8259). ``NaN``, ``1e999``, integers of more than 64 bits and half of a
+                surrogate pair, all of which Python's module accepts, are refused.
+        """
+        return strict_json.decode(text_data)
+
+    @classmethod
+    async def encode_json(cls, content: Any) -> str:
+        """Return the message for ``content``.
+
+        Raises:
+            TypeError: if it has a value that JSON cannot encode.
+            ValueError: if it has ``nan``, ``inf`` or half of a surrogate pair, which browsers cannot read.
+        """
+        return strict_json.encode(content)
+
+
+__all__ = ["AsyncConsumer", "AsyncJsonWebsocketConsumer", "AsyncWebsocketConsumer"]

@@ -1,0 +1,90 @@
+"""What all consumers have: the description of their socket, and their place in the patterns of a site.
+
+This module must not know gevent, asyncio, Redis or sockets.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.http import QueryDict
+
+from wsloop.protocol.consumer_events import Event
+
+
+def begin(consumer: Consumer, scope: dict[str, Any], send: Callable[[Event], Any], layer: Any, channel_name: str) -> None:
+    """Connect a consumer with its socket, before its first event. (Not a method: a site may have one of any name.)"""
+    consumer.scope = scope
+    consumer.channel_layer = layer
+    consumer.channel_name = channel_name
+    consumer.base_send = send
+
+
+class Consumer:
+    """What consumers of both kinds have.
+
+    Attributes:
+        scope: description of the socket, see ``docs/reference/consumers.rst``.
+        channel_layer: sends events to other consumers and to groups.
+        channel_name: the name of this consumer in the channel layer.
+        base_send: carries out the events of this consumer.
+    """
+
+    scope: dict[str, Any]
+    channel_layer: Any
+    channel_name: str
+    base_send: Callable[[Event], Any]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    # Not properties: consumers that were written for Channels assign to these names.
+
+    @functools.cached_property
+    def user(self) -> Any:
+        """The user who has opened the socket."""
+        return self.scope["user"]
+
+    @functools.cached_property
+    def session(self) -> Any:
+        """The session of that user."""
+        return self.scope["session"]
+
+    @functools.cached_property
+    def kwargs(self) -> dict[str, Any]:
+        """The named parts of the URL that its pattern has captured."""
+        captured: dict[str, Any] = self.scope["url_route"]["kwargs"]
+        return captured
+
+    @functools.cached_property
+    def query(self) -> QueryDict:
+        """The query string of the socket's URL."""
+        return QueryDict(self.scope["query_string"])
+
+    @classmethod
+    def as_websocket(cls, **initkwargs: Any) -> Callable[..., Any]:
+        """Return the view for a pattern of ``websocket_urlpatterns``.
+
+        Args:
+            initkwargs: arguments of ``__init__``, for the consumer of each socket.
+        """
+
+        def consumer(*args: Any, **kwargs: Any) -> Any:
+            raise ImproperlyConfigured(
+                f"{cls.__name__} serves WebSockets: its pattern belongs in the websocket_urlpatterns that "
+                "WebsocketServer gets, not in ROOT_URLCONF."
+            )
+
+        consumer.consumer_class = cls  # type: ignore[attr-defined]
+        consumer.consumer_initkwargs = initkwargs  # type: ignore[attr-defined]
+        consumer.__name__ = consumer.__qualname__ = cls.__name__
+        consumer.__module__, consumer.__doc__ = cls.__module__, cls.__doc__
+        return consumer
+
+    as_asgi = as_websocket  # as routing files for Channels name it
+
+
+__all__ = ["Consumer", "begin"]
