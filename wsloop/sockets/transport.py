@@ -231,6 +231,29 @@ def at_exit(callback: Callable[[], object]) -> None:
     uwsgi.atexit = run
 
 
+def watch_hang_up(callback: Callable[[], object]) -> Any:
+    """Call ``callback`` from the event loop when the client of the current request of uWSGI has hung up.
+
+    Returns:
+        the watcher, to be stopped and closed before the request ends; None with another server.
+    """
+    if uwsgi is None:
+        return None
+    descriptor = uwsgi.connection_fd()
+    watcher = gevent.get_hub().loop.io(descriptor, READ)
+
+    def check() -> None:
+        poll = original_poll()
+        poll.register(descriptor, HUNG_UP)
+        hung_up = bool(poll.poll(0))
+        watcher.stop()  # otherwise the client has sent something, which nobody reads: it would fire again and again
+        if hung_up:
+            callback()
+
+    watcher.start(check)
+    return watcher
+
+
 def keep_out_of_log() -> None:
     """Keep uWSGI from logging the current request, because its query contains a secret.
 
