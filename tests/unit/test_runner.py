@@ -39,7 +39,7 @@ from wsloop.runtime import groups
 from wsloop.runtime import handlers as module
 from wsloop.runtime.groups import LocalConsumers
 from wsloop.runtime.inbox import MAX_MESSAGES
-from wsloop.runtime.runner import Runner
+from wsloop.runtime.handlers import GreenletRunner as Runner
 from wsloop.runtime.state import State
 from wsloop.runtime.worker import ConsumerRuntime
 from wsloop.sockets.admission import NOBODY, Visitor

@@ -41,7 +41,7 @@ from wsloop.facilities.recovery import Recovery
 from wsloop.opening import Opening
 from wsloop.publisher import RedisPublisher
 from wsloop.refusals import Refused
-from wsloop.runtime.runner import Runner
+from wsloop.runtime.handlers import GreenletRunner as Runner
 from wsloop.server import WebsocketServer
 from wsloop.sockets import transport
 from wsloop.sockets.connection import Connection

@@ -13,7 +13,7 @@ from wsloop.exceptions import DenyConnection, Disconnected, StopConsumer
 from wsloop.protocol.dialects import CONSUMER
 from wsloop.refusals import Refused
 from wsloop.runtime.groups import LocalConsumers
-from wsloop.runtime.runner import Runner
+from wsloop.runtime.handlers import GreenletRunner as Runner
 from wsloop.runtime.worker import ConsumerRuntime
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub

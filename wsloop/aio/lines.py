@@ -70,7 +70,7 @@ class Pool(Executor):
 
 
 class Line(Executor):
-    """Runs calls one after the other, in one greenlet, which exists while there is something to do and some time more."""
+    """Runs calls one after the other, in one greenlet, which exists while there is work, and IDLE seconds more."""
 
     def __init__(self) -> None:
         self._waiting: collections.deque[_Call] = collections.deque()

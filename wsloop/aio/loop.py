@@ -103,7 +103,9 @@ class HubSelector(selectors.BaseSelector):
         if not self._fired:
             return []
         fired, self._fired = self._fired, {}
-        return [(self._keys[descriptor], events & self._keys[descriptor].events) for descriptor, events in fired.items()]
+        return [
+            (self._keys[descriptor], events & self._keys[descriptor].events) for descriptor, events in fired.items()
+        ]
 
     def wake(self) -> None:
         """End the wait. From any greenlet of the thread; never blocks."""
@@ -174,7 +176,9 @@ class HubEventLoop(asyncio.SelectorEventLoop):
         else:
             super()._write_to_self()  # type: ignore[misc]
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> Any:
         """Call ``func`` in a greenlet, unless an executor of the site's own is given or set as the default."""
         if executor is None and self._default_executor is None:  # type: ignore[attr-defined]
             executor = self._pool

@@ -110,8 +110,9 @@ def install() -> None:
     def parts(self: StreamingHttpResponse) -> Iterator[bytes]:
         if not self.is_async:
             return original(self)
-        stream = Stream(self.streaming_content)
-        self._resource_closers.append(stream.close)
+        content: Any = self.streaming_content
+        stream = Stream(content)
+        self._resource_closers.append(stream.close)  # type: ignore[attr-defined]
         return iter(stream)
 
     parts.streams = True  # type: ignore[attr-defined]

@@ -3,11 +3,11 @@
 How it works. Asyncio keeps, for each thread of the operating system, the running loop, the hooks for asynchronous
 generators and, from Python 3.14 on, the current task. While a loop waits, gevent runs other greenlets of that thread;
 they would see that state, and Django would refuse them the database (``SynchronousOnlyOperation``). gevent calls the
-attribute ``switch_out`` of a greenlet that it leaves. There the state is put aside, and ``switch`` and ``throw`` of that
-greenlet, which are replaced on the object, put it back first. So it does not matter where a coroutine blocks: in the
-selector, in ``time.sleep()``, in a lock. Other greenlets pay nothing.
+attribute ``switch_out`` of a greenlet that it leaves. There the state is put aside, and ``switch`` and ``throw`` of
+that greenlet, which are replaced on the object, put it back first. So it does not matter where a coroutine blocks: in
+the selector, in ``time.sleep()``, in a lock. Other greenlets pay nothing.
 
-``run_forever`` of the standard library's loops is wrapped once, so that this holds for every loop, whoever makes it, and
+``run_forever`` of the standard library's loops is wrapped once. So this holds for every loop, whoever makes it, and
 needs no event loop policy, which Python 3.14 deprecates. This module must not know Django.
 """
 
@@ -36,6 +36,9 @@ class Travelling:
         self._switch: Callable[..., Any] = self._greenlet.switch
         self._throw: Callable[..., Any] = self._greenlet.throw
         self._away = False
+        self._loop: Any = None
+        self._hooks: Any = ()
+        self._task: Any = None
 
     def __enter__(self) -> None:
         greenlet = self._greenlet
@@ -66,7 +69,7 @@ class Travelling:
             sys.set_asyncgen_hooks(*self._hooks)
             if TASK_IS_STATE:
                 _swap_task(self._loop, self._task)
-            self._loop = self._hooks = self._task = None
+            self._loop = self._task = None
 
     def _come_back(self, *args: Any, **kwargs: Any) -> Any:
         self.arrive()

@@ -19,7 +19,7 @@ from wsloop.protocol.strict_json import NotJson
 
 
 class AsyncConsumer(Consumer):
-    """Calls a coroutine method, ``async def``, for each event of its socket; one at a time, in the order of the events."""
+    """Calls a coroutine method, ``async def``, for each event of its socket, one after the other."""
 
     async def dispatch(self, message: Event) -> None:
         """Call the method for an event.

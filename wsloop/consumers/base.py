@@ -15,7 +15,9 @@ from django.http import QueryDict
 from wsloop.protocol.consumer_events import Event
 
 
-def begin(consumer: Consumer, scope: dict[str, Any], send: Callable[[Event], Any], layer: Any, channel_name: str) -> None:
+def begin(
+    consumer: Consumer, scope: dict[str, Any], send: Callable[[Event], Any], layer: Any, channel_name: str
+) -> None:
     """Connect a consumer with its socket, before its first event. (Not a method: a site may have one of any name.)"""
     consumer.scope = scope
     consumer.channel_layer = layer
@@ -63,6 +65,10 @@ class Consumer:
     def query(self) -> QueryDict:
         """The query string of the socket's URL."""
         return QueryDict(self.scope["query_string"])
+
+    def dispatch(self, message: Event) -> Any:
+        """Call the method for an event."""
+        raise NotImplementedError
 
     @classmethod
     def as_websocket(cls, **initkwargs: Any) -> Callable[..., Any]:

@@ -1,7 +1,7 @@
 """Consumers that are plain code: their methods may block.
 
-They have the names and the behaviour of the synchronous ones of Django Channels. This module must not know gevent, Redis
-or sockets.
+They have the names and the behaviour of the synchronous ones of Django Channels. This module must not know gevent,
+Redis or sockets.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class ConsumerCore(Driver):
         self._registry = registry
         self.channel_name = registry.enter(self)
         try:
-            begin(consumer, scope, self._do, layers.get_channel_layer(), self.channel_name)
+            begin(consumer, scope, self._perform, layers.get_channel_layer(), self.channel_name)
         except BaseException:
             registry.leave(self.channel_name)
             raise
@@ -232,6 +232,10 @@ class ConsumerCore(Driver):
         return f"{type(consumer).__name__} at {path!r} for {type(user).__name__} {getattr(user, 'pk', None)!r}"
 
     # What the consumer does.
+
+    def _perform(self, event: Event) -> Any:
+        """Carry out an event of the consumer; its ``base_send``. Raises, returns and awaits what :meth:`_do` does."""
+        return self._do(event)
 
     def _do(self, event: Event) -> Any:
         """Carry out an event of the consumer, and return what :meth:`_open` or :meth:`_transmit` returns.

@@ -36,7 +36,7 @@ class Driver(abc.ABC):
 
     __slots__ = ()
 
-    ended_by: type[BaseException]
+    ended_by: type[BaseException] | tuple[type[BaseException], ...]
 
     @abc.abstractmethod
     def _wake(self) -> None:

@@ -5,60 +5,46 @@ event after the other, and ends when the inbox is empty; so an idle socket has n
 share each round of the event loop. A handler that goes on without its client is ended when it sleeps, which cuts
 nothing in half, or when its time is over.
 
-This module must not know connections, nor the meaning of events.
+This module must not know the meaning of events.
 """
 
 from __future__ import annotations
 
-import abc
 import contextvars
-import logging
-from time import monotonic
 from typing import Any
 
 import gevent
 from greenlet import GreenletExit
 
-from wsloop.consumers.base import Consumer
+from wsloop import conf
 from wsloop.db import close_databases
 from wsloop.exceptions import Disconnected
 from wsloop.fair_scheduler import BREATH
-from wsloop.greenlets import logged
 from wsloop.protocol.consumer_events import Event
-from wsloop.runtime.core import OVER, ConsumerCore
-from wsloop.runtime.inbox import DISCONNECT
+from wsloop.runtime.runner import Runner
 from wsloop.runtime.worker import ConsumerRuntime
+from wsloop.sockets.connection import Connection
 
-logger = logging.getLogger("wsloop.runner")
-
-HANDLER_CHECK_INTERVAL = 0.25  # seconds between two checks of a handler that goes on without its client
 TURN = 8  # messages that a handler sends, or events handled, before other consumers get their turn
 SLEEP = gevent.sleep.__code__
 
 
-class GreenletHandlers(ConsumerCore):
-    """A consumer whose handlers run in greenlets.
-
-    Args:
-        runtime: of the process.
-        consumer: new.
-        scope: of the socket.
+class GreenletRunner(Runner):
+    """A consumer of plain code: its handlers run in greenlets. Arguments are those of :class:`Runner`.
 
     Attributes:
         greenlet: runs the handlers; None while there is nothing to do.
     """
 
-    __slots__ = ("_runtime", "_sent", "_started_at", "_timer", "greenlet")
+    __slots__ = ("_sent", "_started_at", "greenlet")
 
     ended_by = GreenletExit
 
-    def __init__(self, runtime: ConsumerRuntime, consumer: Consumer, scope: dict[str, Any]) -> None:
-        self._runtime = runtime
+    def __init__(self, runtime: ConsumerRuntime, *arguments: Any) -> None:
         self._sent = 0  # messages by the running handler
-        self._timer: Any = None  # checks a handler that goes on without its client
         self._started_at = 0.0  # when a handler was last started immediately, see _start()
         self.greenlet: gevent.Greenlet[[], None] | None = None
-        super().__init__(consumer, scope, runtime.local_consumers)
+        super().__init__(runtime, *arguments)
 
     def _wake(self) -> None:
         if self.greenlet is None:
@@ -94,10 +80,6 @@ class GreenletHandlers(ConsumerCore):
             if self._inbox.entries:  # it was killed between two handlers
                 self._start()
 
-    @abc.abstractmethod
-    def _after_event(self) -> None:
-        """An entry has left the inbox, and its handler has ended. Never blocks."""
-
     def _handle(self, event: Event) -> None:
         """Call the consumer with an event."""
         assert self._consumer is not None
@@ -114,50 +96,50 @@ class GreenletHandlers(ConsumerCore):
         else:
             self._handled(event)
         finally:
-            if self._timer is not None:
-                self._stop_checking()
+            self._stop_checking()
             try:  # noqa: SIM105 - contextlib.suppress() takes 0.3 µs, for each event
                 close_databases()
             except Exception:  # the code that used a broken connection has got the error
                 pass
 
-    def _report(self, event: Event, error: BaseException) -> None:
-        logger.error("%s failed to handle an event %s", self._name(), event["type"], exc_info=error)
+    # What the consumer does, in its greenlet or in one that it has spawned.
 
-    # The end of handlers whose client has left.
+    def _open(self, subprotocol: str | None) -> None:
+        self._begin_opening(subprotocol).get()
 
-    def give_up(self) -> None:
-        """The worker stops: end a handler that runs, wherever it waits, and call only ``disconnect`` after it."""
-        self._ends_at = OVER
-        if self._handling not in (None, DISCONNECT):
-            self._stop_checking()
-            self._end_handler()
+    def _transmit(self, payload: bytes, text: bool) -> None:
+        connection = self._connection
+        assert connection is not None
+        frame = connection.frame(payload, text)
+        while self._must_wait(connection, frame):
+            self._wait_for_reader(connection)
+        if not connection.accepting:
+            self._stop_caller()
+            return
+        self._runtime.hub.enqueue(connection, frame)
+        self._sent += 1
+        if not self._sent % TURN:  # the client may read as fast as the handler sends
+            self._runtime.scheduler.yield_turn()
 
-    def _now(self) -> float:
-        return monotonic()
+    def _wait_for_reader(self, connection: Connection) -> None:
+        """Return when the client has read its output, or has not read anything for PING_TIMEOUT seconds."""
+        waiting, clear = connection.queued_bytes, False
+        self._blocked_sends += 1
+        try:
+            with gevent.Timeout(conf.option("PING_TIMEOUT"), False):  # type: ignore[arg-type]
+                self._runtime.hub.wait_until_clear(connection)
+                clear = True
+        finally:
+            self._blocked_sends -= 1
+        if not clear:
+            self._does_not_read(connection, waiting)
 
-    def _end_handler(self) -> None:
-        if self._timer is None:
-            self._timer = gevent.get_hub().loop.timer(0, HANDLER_CHECK_INTERVAL)
-            self._timer.start(logged, self._check_handler)
+    def _handler_sleeps(self) -> bool:
+        return self.greenlet is not None and _sleeps(self.greenlet)
 
-    def _check_handler(self) -> None:
-        greenlet = self.greenlet
-        if greenlet is None or self._handling is None:
-            self._stop_checking()
-        elif _sleeps(greenlet) and self._handling != DISCONNECT:
-            greenlet.throw(Disconnected())
-        elif self._now() >= self._ends_at:
-            if self._ends_at > OVER:
-                logger.warning("Ended a handler of %s that went on for too long without its client", self._name())
-                self._ends_at = OVER
-            greenlet.throw(Disconnected())
-
-    def _stop_checking(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.stop()
-            timer.close()
+    def _interrupt(self) -> None:
+        if self.greenlet is not None:
+            self.greenlet.throw(Disconnected())
 
     def _stop_caller(self) -> None:
         if getattr(gevent.getcurrent(), "runner", self) is self:
@@ -170,4 +152,4 @@ def _sleeps(greenlet: Any) -> bool:
     return greenlet.gr_frame is not None and greenlet.gr_frame.f_code is SLEEP
 
 
-__all__ = ["TURN", "GreenletHandlers"]
+__all__ = ["TURN", "GreenletRunner"]

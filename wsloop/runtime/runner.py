@@ -3,34 +3,43 @@
 How it works. A :class:`Runner` is the handler of one connection. ``connect()`` of the consumer runs before the 101,
 while the request's greenlet waits in :meth:`Runner.connect`. ``accept()`` ends that wait, and returns when the socket
 is open. What the client and the channel layer bring goes into the inbox; while it is full of messages the socket is not
-read. ``send()`` waits while the client does not read.
+read. ``send()`` waits while the client does not read. Consumers of plain code are run by
+:mod:`wsloop.runtime.handlers`, those of coroutines by :mod:`wsloop.runtime.tasks`.
 
-This module must not know the sockets of the operating system, nor the meaning of events.
+This module must not know how handlers are run, the sockets of the operating system, nor the meaning of events.
 """
 
 from __future__ import annotations
 
+import abc
+import logging
+from time import monotonic
 from typing import Any
 
 import gevent
 from gevent.event import AsyncResult
 
-from wsloop import conf, metrics
+from wsloop import metrics
 from wsloop.consumers.base import Consumer
 from wsloop.exceptions import Disconnected
+from wsloop.greenlets import logged
 from wsloop.protocol.close_codes import ABNORMAL, TOO_SLOW
-from wsloop.protocol.consumer_events import handler_name
-from wsloop.runtime.handlers import TURN, GreenletHandlers
-from wsloop.runtime.inbox import BYTES, CONNECT, EVENT, MAX_MESSAGES, PRESENCE_CHANGED, RESUMED, TEXT
+from wsloop.protocol.consumer_events import Event, handler_name
+from wsloop.runtime.core import OVER, ConsumerCore
+from wsloop.runtime.inbox import BYTES, CONNECT, DISCONNECT, EVENT, MAX_MESSAGES, PRESENCE_CHANGED, RESUMED, TEXT
 from wsloop.runtime.state import LEFT
 from wsloop.runtime.worker import ConsumerRuntime
 from wsloop.sockets.admission import Seat
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.visitor import NOBODY, Visitor
 
+logger = logging.getLogger("wsloop.runner")
 
-class Runner(GreenletHandlers):
-    """One consumer and its connection.
+HANDLER_CHECK_INTERVAL = 0.25  # seconds between two checks of a handler that goes on without its client
+
+
+class Runner(ConsumerCore):
+    """One consumer and its connection. A subclass runs the handlers.
 
     Args:
         runtime: of the process.
@@ -49,7 +58,9 @@ class Runner(GreenletHandlers):
         "_decision",
         "_opening",
         "_presence",
+        "_runtime",
         "_seat",
+        "_timer",
         "_visitor",
         "subscriptions",
     )
@@ -62,14 +73,16 @@ class Runner(GreenletHandlers):
         presence: bytes | None = None,
         visitor: Visitor = NOBODY,
     ) -> None:
+        self._runtime = runtime
         self._presence = presence if hasattr(consumer, handler_name({"type": PRESENCE_CHANGED})) else None
         self._visitor = visitor
+        self._timer: Any = None  # checks a handler that goes on without its client
         self._seat: Seat | None = None  # while handlers run although the socket has ended
         self._connection: Connection | None = None  # while it is open
         self._decision: AsyncResult[str | None] | None = AsyncResult()  # for the request's greenlet
         self._opening: AsyncResult[None] | None = None  # for the consumer's
         self.subscriptions: set[bytes] = set()
-        super().__init__(runtime, consumer, scope)
+        super().__init__(consumer, scope, runtime.local_consumers)
 
     # The handshake, in the request's greenlet.
 
@@ -169,6 +182,9 @@ class Runner(GreenletHandlers):
         if self._consumer is not None and inbox.is_half_empty(runtime.capacity, runtime.max_bytes):
             runtime.local_consumers.has_room(self.channel_name)
 
+    def _report(self, event: Event, error: BaseException) -> None:
+        logger.error("%s failed to handle an event %s", self._name(), event["type"], exc_info=error)
+
     def _release(self) -> None:
         self._runtime.remove_full(self)
         self._connection = None
@@ -176,13 +192,57 @@ class Runner(GreenletHandlers):
         if seat is not None:
             seat.give_back()
 
-    # What the consumer does, in its greenlet or in one that it has spawned.
+    # The end of handlers whose client has left.
 
-    def _open(self, subprotocol: str | None) -> None:
+    def give_up(self) -> None:
+        """The worker stops: end a handler that runs, wherever it waits, and call only ``disconnect`` after it."""
+        self._ends_at = OVER
+        if self._handling not in (None, DISCONNECT):
+            self._stop_checking()
+            self._end_handler()
+
+    def _now(self) -> float:
+        return monotonic()
+
+    def _end_handler(self) -> None:
+        if self._timer is None:
+            self._timer = gevent.get_hub().loop.timer(0, HANDLER_CHECK_INTERVAL)
+            self._timer.start(logged, self._check_handler)
+
+    def _check_handler(self) -> None:
+        if self._handling is None:
+            self._stop_checking()
+        elif self._handling != DISCONNECT and self._handler_sleeps():
+            self._interrupt()
+        elif self._now() >= self._ends_at:
+            if self._ends_at > OVER:
+                logger.warning("Ended a handler of %s that went on for too long without its client", self._name())
+                self._ends_at = OVER
+            self._interrupt()
+
+    @abc.abstractmethod
+    def _handler_sleeps(self) -> bool:
+        """Return whether the running handler sleeps, so that ending it there cuts nothing in half."""
+
+    @abc.abstractmethod
+    def _interrupt(self) -> None:
+        """End the running handler where it waits."""
+
+    def _stop_checking(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.stop()
+            timer.close()
+
+    # What the consumer does.
+
+    def _begin_opening(self, subprotocol: str | None) -> AsyncResult[None]:
+        """Answer the handshake, and return what is set when the 101 is out, or to Disconnected."""
         assert self._decision is not None
-        opening = self._opening = AsyncResult()
+        opening: AsyncResult[None] = AsyncResult()
+        self._opening = opening
         self._decision.set(subprotocol)
-        opening.get()
+        return opening
 
     def _refuse(self, error: BaseException, code: int) -> None:
         assert self._decision is not None
@@ -192,32 +252,18 @@ class Runner(GreenletHandlers):
         if self._connection is not None:
             self._connection.close(code, reason)
 
-    def _transmit(self, payload: bytes, text: bool) -> None:
-        connection = self._connection
-        assert connection is not None
-        frame = connection.frame(payload, text)
-        most = connection.bounds.max_queued_bytes / 2
-        while connection.queued_bytes and connection.queued_bytes + len(frame) > most and connection.open:
-            self._wait_for_reader(connection)
-        if not connection.accepting:
-            self._stop_caller()
-            return
-        self._runtime.hub.enqueue(connection, frame)
-        self._sent += 1
-        if not self._sent % TURN:  # the client may read as fast as the handler sends
-            self._runtime.scheduler.yield_turn()
+    def _must_wait(self, connection: Connection, frame: bytes) -> bool:
+        """Return whether a frame must wait for the client to read: half of what may be queued is queued."""
+        waiting = connection.queued_bytes
+        return bool(waiting) and waiting + len(frame) > connection.bounds.max_queued_bytes / 2 and connection.open
 
-    def _wait_for_reader(self, connection: Connection) -> None:
-        """Return when the client has read its output, or has not read anything for PING_TIMEOUT seconds."""
-        waiting, clear = connection.queued_bytes, False
-        self._blocked_sends += 1
-        try:
-            with gevent.Timeout(conf.option("PING_TIMEOUT"), False):  # type: ignore[arg-type]
-                self._runtime.hub.wait_until_clear(connection)
-                clear = True
-        finally:
-            self._blocked_sends -= 1
-        if not clear and connection.open and connection.queued_bytes >= waiting:
+    def _does_not_read(self, connection: Connection, waiting: int) -> None:
+        """PING_TIMEOUT has passed for a frame that waits: close the connection if nothing was read meanwhile.
+
+        Args:
+            waiting: the bytes that were queued before.
+        """
+        if connection.open and connection.queued_bytes >= waiting:
             metrics.reached("PING_TIMEOUT")
             connection.close(TOO_SLOW, "too slow")
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+from wsloop.consumers.asynchronous import AsyncConsumer
 from wsloop.consumers.base import Consumer
 from wsloop.db import close_databases
 from wsloop.delivery.broker import Broker, Unavailable
 from wsloop.presence import presence_channel
+from wsloop.runtime.handlers import GreenletRunner
 from wsloop.runtime.runner import ConsumerRuntime, Runner
+from wsloop.runtime.tasks import TaskRunner
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.plan import Plan
 
@@ -35,7 +38,8 @@ class ConsumerService:
     ) -> None:
         self._broker = broker
         presence = presence_channel(plan.facility).encode() if plan.presence_scope else None
-        self.handler = Runner(runtime, consumer, scope, presence, plan.visitor)
+        runner = TaskRunner if isinstance(consumer, AsyncConsumer) else GreenletRunner
+        self.handler: Runner = runner(runtime, consumer, scope, presence, plan.visitor)
 
     def prepare(self, plan: Plan) -> Plan:
         """Ask the consumer, and return the plan with the subprotocol that it accepts with.

@@ -227,12 +227,18 @@ class Hub:
 
     # Room in the output of connections.
 
-    def wait_until_clear(self, connection: Connection) -> None:
-        """Return when the kernel has taken all output of a connection, or the connection has ended. Blocks."""
+    def clearing(self, connection: Connection) -> Event:
+        """Flush, and return what is set when the kernel has taken all output of a connection, or it has ended."""
         connection.flush()
         if connection.open and not connection.clear:
-            event = self._draining.setdefault(connection, Event())
-            event.wait()
+            return self._draining.setdefault(connection, Event())
+        event = Event()
+        event.set()
+        return event
+
+    def wait_until_clear(self, connection: Connection) -> None:
+        """Return when :meth:`clearing` says so. Blocks."""
+        self.clearing(connection).wait()
 
     def wait_for_room(self, channels: Iterable[bytes], timeout: float) -> None:
         """Return when no subscriber has more than half of what may wait, or after ``timeout`` seconds. Blocks.
@@ -253,7 +259,7 @@ class Hub:
                     self.wait_until_clear(connection)
 
     def drained(self, connection: Connection) -> None:
-        """Wake the greenlet that waits for it in :meth:`wait_until_clear`."""
+        """Wake who waits for it, see :meth:`clearing`."""
         event = self._draining.pop(connection, None)
         if event is not None:
             event.set()

@@ -47,9 +47,7 @@ class Socket(ConsumerCore):
 
     ended_by = GreenletExit
 
-    def __init__(
-        self, consumer: Consumer, scope: dict[str, Any], memory: Memory, ended: Callable[[], None]
-    ) -> None:
+    def __init__(self, consumer: Consumer, scope: dict[str, Any], memory: Memory, ended: Callable[[], None]) -> None:
         self.output: collections.deque[Event] = collections.deque()
         self.answer: tuple[bool, str | int | None] | None = None
         self.ended = False
