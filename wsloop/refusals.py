@@ -6,8 +6,9 @@ This module must not know anything of wsloop but redaction.
 from __future__ import annotations
 
 import logging
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -19,6 +20,11 @@ LOGGED = 10  # refusals of one kind that are logged one by one in LOG_INTERVAL: 
 LOG_INTERVAL = 60.0  # seconds
 SHOWN = 300  # characters of a client's text in the log: the longest host name fits, with scheme and port
 RETRY_AFTER = 5  # seconds; the broker tries to reach Redis at least as often
+
+
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # the name of a header
+FORBIDDEN = re.compile(r"[\0\r\n]")  # in its value
+FRAMING = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding", "upgrade"})
 
 
 class Refused(Exception):
@@ -35,6 +41,28 @@ class Refused(Exception):
         self.status = status
         self.reason = reason
         self.headers = list(headers)
+
+
+class Denied(Refused):
+    """The handshake ends with a response of the site's own code.
+
+    Args:
+        status: HTTP status.
+        headers: pairs of bytes, as in ASGI; those that frame the body are the server's.
+        body: bytes.
+
+    Raises:
+        ValueError: if a header is not valid.
+    """
+
+    def __init__(self, status: HTTPStatus, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        super().__init__(status, "The site's code has answered.", [])
+        pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+        for name, value in pairs:
+            if not TOKEN.fullmatch(name) or FORBIDDEN.search(value):
+                raise ValueError(f"not a valid header (RFC 9110, section 5): {name!r}")
+        self.headers = [each for each in pairs if each[0].lower() not in FRAMING]
+        self.body = body
 
 
 def try_again(status: HTTPStatus, reason: str) -> Refused:

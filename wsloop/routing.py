@@ -35,6 +35,7 @@ class Match(NamedTuple):
     initkwargs: dict[str, Any]
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}  # never modified
+    application: Any = None
 
     def make(self) -> Consumer:
         """Return a new consumer."""

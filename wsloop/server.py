@@ -29,7 +29,9 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
     Args:
         redis_connection: a Redis client for ws4redis's base class; wsloop's own one by default.
         urlpatterns: the paths of consumers, made with ``path()`` and ``re_path()`` and ``as_websocket()``; all other
-            paths are facilities.
+            paths are facilities, unless there is an ``asgi`` application.
+        asgi: an ASGI application that serves all paths without a pattern, for example one that was written for Django
+            Channels. ``async def`` views work with or without it.
 
     Attributes:
         subprotocols: names that the server accepts as ``Sec-WebSocket-Protocol``, the preferred one first. "wsloop.v1"
@@ -42,16 +44,18 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
 
     subprotocols: tuple[str, ...] = tuple(DIALECTS)
 
-    def __init__(self, redis_connection: Any = None, urlpatterns: Iterable[Any] = ()) -> None:
+    def __init__(self, redis_connection: Any = None, urlpatterns: Iterable[Any] = (), *, asgi: Any = None) -> None:
         from gevent import monkey
 
         from wsloop import engine, stages
+        from wsloop.aio import worker
         from wsloop.sockets import transport
 
         if transport.inside_uwsgi() and not monkey.is_module_patched("socket"):
             raise ImproperlyConfigured(
                 "wsgi.py must begin with `from gevent import monkey; monkey.patch_all()`, before any other import"
             )
+        worker.install()
         checks.validate()
         redis_options.adapt_ws4redis()
         super().__init__(redis_connection or pool.client())
@@ -59,6 +63,7 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         self._policy = conf.callback("WS4REDIS_ALLOWED_CHANNELS")
         self._authenticate = conf.callback("WS4REDIS_PROCESS_REQUEST") or self.process_request
         self._routes = routing.Routes(urlpatterns)
+        self._application = asgi
         self._stages, self._engine = stages, engine.engine
 
     def process_request(self, request: HttpRequest) -> None:
@@ -89,6 +94,7 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         hooks = self._stages.Hooks(
             self.subprotocols,
             self._routes,
+            self._application,
             self._policy,
             self._authenticate,
             self.Subscriber,

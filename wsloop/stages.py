@@ -24,6 +24,7 @@ from django.http import HttpRequest
 from redis.exceptions import RedisError
 
 from wsloop import conf, handshake, identity, metrics, redaction, routing, tokens
+from wsloop.asgi_scope import asgi_scope
 from wsloop.db import close_databases
 from wsloop.delivery.broker import Unavailable
 from wsloop.engine import Engine, engine
@@ -33,7 +34,8 @@ from wsloop.opening import Opening, Service
 from wsloop.origin import check_origin
 from wsloop.protocol import deflate
 from wsloop.protocol.dialects import BARE, CONSUMER, DIALECTS
-from wsloop.refusals import Refused, refusals, shown, try_again
+from wsloop.refusals import Denied, Refused, refusals, shown, try_again
+from wsloop.runtime.asgi import Application, Hosted
 from wsloop.runtime.setup import ConsumerService
 from wsloop.sockets import transport
 from wsloop.sockets.admission import Full
@@ -49,7 +51,8 @@ class Hooks(NamedTuple):
 
     Attributes:
         subprotocols: names that a client may be answered with, the preferred one first.
-        routes: the paths that consumers serve.
+        routes: the paths that consumers and applications serve.
+        application: the ASGI application that serves all other paths; None: they are facilities.
         policy: returns those of the requested channels that are allowed; None allows all.
         authenticate: finds the user of a request.
         subscriber_class: works out channels.
@@ -58,6 +61,7 @@ class Hooks(NamedTuple):
 
     subprotocols: tuple[str, ...]
     routes: routing.Routes
+    application: Application | None
     policy: Callable[[HttpRequest, list[str]], Any] | None
     authenticate: Callable[[HttpRequest], None]
     subscriber_class: type[subscriptions.Subscriber]
@@ -98,7 +102,9 @@ def _set_up(hooks: Hooks, environ: dict[str, Any]) -> Opening:
     options = conf.facility(facility)
     compression = conf.option("COMPRESS_FROM") is not None and options.compression
     match = hooks.routes.match(request.path_info)
-    spoken = (BARE.name,) if match else hooks.subprotocols
+    application = hooks.application if match is None else match.application
+    coded = match is not None or application is not None  # otherwise it is a facility
+    spoken = (BARE.name,) if coded else hooks.subprotocols
     answer, extensions = handshake.negotiate(environ, spoken, compression)
     subprotocol = dict(answer).get("Sec-WebSocket-Protocol", "")  # the site may have names of its own
     takeover = transport.claim(environ)
@@ -114,18 +120,21 @@ def _set_up(hooks: Hooks, environ: dict[str, Any]) -> Opening:
             options=options,
             answer=tuple(answer),
             deflate=deflate.parameters(extensions),
-            dialect=CONSUMER.name if match else DIALECTS.get(subprotocol, BARE).name,
-            bounds=_bounds(options.latest_only and match is None),
+            dialect=CONSUMER.name if coded else DIALECTS.get(subprotocol, BARE).name,
+            bounds=_bounds(options.latest_only and not coded),
             visitor=seat.visitor,
             generation=generation,
             presence_scope=_presence_scope(request, facility) if options.presence else None,
         )
-        if match is None:
-            plan, service = _facility(hooks, process, request, plan)
+        service: Service
+        if application is not None:
+            consumer, scope = Hosted(application), asgi_scope(request)
+            service = ConsumerService(process.consumer_runtime, process.broker, plan, consumer, scope)
+        elif match is not None:
+            scope = routing.scope(request, match)
+            service = ConsumerService(process.consumer_runtime, process.broker, plan, match.make(), scope)
         else:
-            service = ConsumerService(
-                process.consumer_runtime, process.broker, plan, match.make(), routing.scope(request, match)
-            )
+            plan, service = _facility(hooks, process, request, plan)
         opening = Opening(process, takeover, seat, plan, service)
     except BaseException:
         seat.give_back()
@@ -236,9 +245,12 @@ def _full(error: Full) -> Refused:
 
 
 def _respond(refused: Refused, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    body = f"{refused.reason}\n".encode()
-    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
-    headers += [("Cache-Control", "no-store"), *refused.headers]
+    if isinstance(refused, Denied):
+        body, headers = refused.body, [*refused.headers]
+    else:
+        body, headers = f"{refused.reason}\n".encode(), [("Content-Type", "text/plain; charset=utf-8")]
+        headers += [("Cache-Control", "no-store"), *refused.headers]
+    headers.append(("Content-Length", str(len(body))))
     start_response(f"{refused.status.value} {refused.status.phrase}", headers)
     # Servers send what they get: behind the answer to a HEAD it would be read as the next answer (RFC 9110, 9.3.2).
     return [] if environ.get("REQUEST_METHOD") == "HEAD" else [body]

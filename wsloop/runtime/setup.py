@@ -13,6 +13,7 @@ from wsloop.consumers.base import Consumer
 from wsloop.db import close_databases
 from wsloop.delivery.broker import Broker, Unavailable
 from wsloop.presence import presence_channel
+from wsloop.runtime.asgi import AsgiRunner, Hosted
 from wsloop.runtime.handlers import GreenletRunner
 from wsloop.runtime.runner import ConsumerRuntime, Runner
 from wsloop.runtime.tasks import TaskRunner
@@ -38,8 +39,7 @@ class ConsumerService:
     ) -> None:
         self._broker = broker
         presence = presence_channel(plan.facility).encode() if plan.presence_scope else None
-        runner = TaskRunner if isinstance(consumer, AsyncConsumer) else GreenletRunner
-        self.handler: Runner = runner(runtime, consumer, scope, presence, plan.visitor)
+        self.handler: Runner = _runner(consumer)(runtime, consumer, scope, presence, plan.visitor)
 
     def prepare(self, plan: Plan) -> Plan:
         """Ask the consumer, and return the plan with the subprotocol that it accepts with.
@@ -61,6 +61,12 @@ class ConsumerService:
     def cancel(self) -> None:
         """End the consumer: there will be no socket. May be called again."""
         self.handler.failed()
+
+
+def _runner(consumer: Consumer) -> type[Runner]:
+    if isinstance(consumer, Hosted):
+        return AsgiRunner
+    return TaskRunner if isinstance(consumer, AsyncConsumer) else GreenletRunner
 
 
 __all__ = ["ConsumerService"]

@@ -1,0 +1,59 @@
+"""The scope with which an ASGI application is called for a WebSocket.
+
+Source: ASGI 3.0, WebSocket specification, version 2.4. This module must not know gevent, Redis or sockets.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from django.http import HttpRequest
+
+SPECIFICATION = {"version": "3.0", "spec_version": "2.4"}
+UNPREFIXED = {"CONTENT_TYPE": b"content-type", "CONTENT_LENGTH": b"content-length"}  # headers, as WSGI names them
+
+
+def asgi_scope(request: HttpRequest) -> dict[str, Any]:
+    """Return the scope of an application's socket. It keeps no part of the request alive.
+
+    WSGI has joined repeated headers by commas, those with an underscore in their name are gone, and their order is not
+    that of the client.
+
+    Args:
+        request: of the handshake.
+    """
+    meta = request.META
+    headers = [
+        (name[5:].replace("_", "-").lower().encode("latin-1"), value.encode("latin-1", "replace"))
+        for name, value in meta.items()
+        if name.startswith("HTTP_")
+    ]
+    headers += [(UNPREFIXED[name], meta[name].encode("latin-1", "replace")) for name in UNPREFIXED if meta.get(name)]
+    sent = meta.get("REQUEST_URI", "").partition("?")[0]
+    return {
+        "type": "websocket",
+        "asgi": dict(SPECIFICATION),
+        "http_version": meta.get("SERVER_PROTOCOL", "HTTP/1.1").rpartition("/")[2],
+        "scheme": "wss" if request.is_secure() else "ws",
+        "path": meta.get("SCRIPT_NAME", "") + request.path_info,
+        "raw_path": (sent or quote(request.path)).encode("latin-1", "replace"),
+        "query_string": meta.get("QUERY_STRING", "").encode("latin-1", "replace"),
+        "root_path": meta.get("SCRIPT_NAME", ""),
+        "headers": headers,
+        "client": _address(meta, "REMOTE_ADDR", "REMOTE_PORT"),
+        "server": _address(meta, "SERVER_NAME", "SERVER_PORT"),
+        "subprotocols": [
+            each.strip() for each in meta.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "").split(",") if each.strip()
+        ],
+        "state": {},
+        "extensions": {"websocket.http.response": {}},
+    }
+
+
+def _address(meta: dict[str, Any], host: str, port: str) -> tuple[str, int]:
+    number = str(meta.get(port, ""))
+    return meta.get(host, ""), int(number) if number.isdecimal() else 0
+
+
+__all__ = ["asgi_scope"]
