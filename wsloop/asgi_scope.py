@@ -5,6 +5,7 @@ Source: ASGI 3.0, WebSocket specification, version 2.4. This module must not kno
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 from urllib.parse import quote
 
@@ -25,9 +26,7 @@ def asgi_scope(request: HttpRequest) -> dict[str, Any]:
     """
     meta = request.META
     headers = [
-        (name[5:].replace("_", "-").lower().encode("latin-1"), value.encode("latin-1", "replace"))
-        for name, value in meta.items()
-        if name.startswith("HTTP_")
+        (_header(name), value.encode("latin-1", "replace")) for name, value in meta.items() if name.startswith("HTTP_")
     ]
     headers += [(UNPREFIXED[name], meta[name].encode("latin-1", "replace")) for name in UNPREFIXED if meta.get(name)]
     sent = meta.get("REQUEST_URI", "").partition("?")[0]
@@ -49,6 +48,12 @@ def asgi_scope(request: HttpRequest) -> dict[str, Any]:
         "state": {},
         "extensions": {"websocket.http.response": {}},
     }
+
+
+@functools.lru_cache(maxsize=256)
+def _header(name: str) -> bytes:
+    """Return the name of a header, one object for all sockets, from its name in WSGI."""
+    return name[5:].replace("_", "-").lower().encode("latin-1")
 
 
 def _address(meta: dict[str, Any], host: str, port: str) -> tuple[str, int]:

@@ -22,6 +22,12 @@ QUIET = 60.0  # seconds during which the same failure of the same work is not lo
 _failures: dict[tuple[str, type[BaseException]], tuple[float, int]] = {}
 
 
+class Greenlet(gevent.Greenlet):  # type: ignore[type-arg]  # generic for mypy only
+    """A greenlet that does not note where it was started: that takes half of the time, and keeps coroutines' frames."""
+
+    spawning_stack_limit = 0
+
+
 def logged(work: Callable[..., object], *arguments: Any) -> bool:
     """Call ``work`` and return True; if it raises an ``Exception``, log that and return False."""
     try:
@@ -45,11 +51,11 @@ def log(work: Callable[..., object], error: Exception) -> None:
     logger.error("%s failed: an error of the server, not of the site%s", name, more, exc_info=error)
 
 
-def spawn(work: Callable[..., object], *arguments: Any) -> gevent.Greenlet[..., Any]:
+def spawn(work: Callable[..., object], *arguments: Any) -> Greenlet:
     """Call ``work`` in a new greenlet."""
-    return gevent.spawn(logged, work, *arguments)
+    return Greenlet.spawn(logged, work, *arguments)
 
 
-def spawn_later(seconds: float, work: Callable[..., object], *arguments: Any) -> gevent.Greenlet[..., Any]:
+def spawn_later(seconds: float, work: Callable[..., object], *arguments: Any) -> Greenlet:
     """Call ``work`` in a new greenlet, some seconds from now."""
-    return gevent.spawn_later(seconds, logged, work, *arguments)
+    return Greenlet.spawn_later(seconds, logged, work, *arguments)

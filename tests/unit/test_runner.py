@@ -35,11 +35,11 @@ from wsloop.delivery.broker import Broker
 from wsloop.exceptions import ChannelFull, DenyConnection, Disconnected, StopConsumer
 from wsloop.protocol.dialects import CONSUMER
 from wsloop.refusals import Refused
-from wsloop.runtime import groups
+from wsloop.runtime import groups, runner
 from wsloop.runtime import handlers as module
 from wsloop.runtime.groups import LocalConsumers
-from wsloop.runtime.inbox import MAX_MESSAGES
 from wsloop.runtime.handlers import GreenletRunner as Runner
+from wsloop.runtime.inbox import MAX_MESSAGES
 from wsloop.runtime.state import State
 from wsloop.runtime.worker import ConsumerRuntime
 from wsloop.sockets.admission import NOBODY, Visitor
@@ -1040,7 +1040,7 @@ def test_so_is_disconnect_itself_and_it_may_sleep_until_then(world, short):
 
 
 def test_one_that_swallows_everything_is_told_again_but_not_logged_again(world, short, monkeypatch, caplog):
-    monkeypatch.setattr(module, "HANDLER_CHECK_INTERVAL", 0.02)
+    monkeypatch.setattr(runner, "HANDLER_CHECK_INTERVAL", 0.02)
     swallowed = []
 
     def receive(consumer, message):
@@ -1782,7 +1782,7 @@ class Weak(Recorded):
 
 @pytest.mark.parametrize("end", ["close", "exception", "refused", "send"])
 def test_nothing_of_a_consumer_is_kept_after_its_end(world, end, monkeypatch):
-    monkeypatch.setattr(module.logger, "disabled", True)  # pytest keeps each record, with the frames of the trace
+    monkeypatch.setattr(runner.logger, "disabled", True)  # pytest keeps each record, with the frames of the trace
 
     def connect(consumer):
         if end == "refused":

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
 
-import gevent
 from gevent.event import Event
 
 from wsloop.db import give_back
@@ -72,8 +71,10 @@ class Pool(Executor):
 class Line(Executor):
     """Runs calls one after the other, in one greenlet, which exists while there is work, and IDLE seconds more."""
 
+    __slots__ = ("_closed", "_more", "_waiting")
+
     def __init__(self) -> None:
-        self._waiting: collections.deque[_Call] = collections.deque()
+        self._waiting: list[_Call] = []  # a deque occupies 760 bytes, and each ASGI application has a line
         self._more: Event | None = None  # set for the greenlet when there is a call; None: there is no greenlet
         self._closed = False
 
@@ -100,7 +101,7 @@ class Line(Executor):
         try:
             while True:
                 while self._waiting:
-                    self._waiting.popleft().run()
+                    self._waiting.pop(0).run()
                 if self._closed:
                     break
                 more.clear()
@@ -111,7 +112,7 @@ class Line(Executor):
             self._more = None
             if self._waiting:  # a call came while the connections were given back
                 self._more = Event()
-                gevent.spawn(self._work)
+                spawn(self._work)
 
 
 __all__ = ["Line", "Pool"]

@@ -6,10 +6,12 @@ consumers and ASGI applications share it. This module must not know WebSockets.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import os
 import threading
+from time import monotonic
 from typing import Any
 
 import gevent
@@ -18,8 +20,14 @@ from gevent import monkey
 
 from wsloop.aio import streaming, travel
 from wsloop.aio.loop import HubEventLoop, thread_id
+from wsloop.greenlets import logged
+from wsloop.sockets import transport
 
 logger = logging.getLogger("wsloop.aio")
+
+LAST_WORDS = 1.0  # seconds that tasks have when their worker ends
+END_INTERVAL = 0.01  # seconds between two looks whether they have ended
+NAMED = 5  # tasks that a log line names
 
 
 class WorkerLoop:
@@ -33,15 +41,42 @@ class WorkerLoop:
     def __init__(self) -> None:
         self.loop = HubEventLoop()
         self.thread = thread_id()
+        self._ending = False
         self.greenlet = gevent.spawn(self._run)
+        transport.at_exit(lambda: logged(self.end), last=True)  # behind the sockets' end, which coroutines may handle
 
     def _run(self) -> None:
-        while not self.loop.is_closed():
+        while True:
             try:
                 self.loop.run_forever()
+                if self._ending:
+                    return
+                logger.error("A coroutine has stopped the event loop of all coroutines: it goes on")
             except (SystemExit, KeyboardInterrupt) as exc:
                 # asyncio lets them through. The task that has raised it has ended with it; the others go on.
                 logger.error("A coroutine has raised %s: the event loop goes on", type(exc).__name__, exc_info=exc)
+
+    def end(self, timeout: float = LAST_WORDS) -> None:
+        """Cancel all tasks, and return when they have ended, or after ``timeout`` seconds. Blocks.
+
+        Tasks that handle their cancellation for longer are cut off with their worker, and logged.
+        """
+        loop = self.loop
+        loop.call_soon_threadsafe(self._cancel_all)
+        end = monotonic() + timeout
+        while asyncio.all_tasks(loop) and monotonic() < end:
+            gevent.sleep(END_INTERVAL)
+        left = asyncio.all_tasks(loop)
+        if left:
+            names = sorted({getattr(each.get_coro(), "__qualname__", "?") for each in left})[:NAMED]
+            logger.warning("The worker stops before %d tasks have ended: %s", len(left), ", ".join(names))
+        self._ending = True
+        loop.call_soon_threadsafe(loop.stop)
+        self.greenlet.join(timeout)
+
+    def _cancel_all(self) -> None:
+        for each in asyncio.all_tasks(self.loop):
+            each.cancel()
 
 
 @functools.lru_cache(maxsize=1)

@@ -20,6 +20,7 @@ from wsloop import conf
 from wsloop.db import close_databases
 from wsloop.exceptions import Disconnected
 from wsloop.fair_scheduler import BREATH
+from wsloop.greenlets import Greenlet
 from wsloop.protocol.consumer_events import Event
 from wsloop.runtime.runner import Runner
 from wsloop.runtime.worker import ConsumerRuntime
@@ -43,7 +44,7 @@ class GreenletRunner(Runner):
     def __init__(self, runtime: ConsumerRuntime, *arguments: Any) -> None:
         self._sent = 0  # messages by the running handler
         self._started_at = 0.0  # when a handler was last started immediately, see _start()
-        self.greenlet: gevent.Greenlet[[], None] | None = None
+        self.greenlet: Greenlet | None = None
         super().__init__(runtime, *arguments)
 
     def _wake(self) -> None:
@@ -52,7 +53,7 @@ class GreenletRunner(Runner):
 
     def _start(self) -> None:
         self._runtime.running.add(self)
-        self.greenlet = gevent.Greenlet(self._run)
+        self.greenlet = Greenlet(self._run)
         self.greenlet.runner = self  # type: ignore[attr-defined]
         hub = gevent.get_hub()
         now = hub.loop.now()  # the same during one round of the loop

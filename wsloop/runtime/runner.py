@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import abc
 import logging
+from collections.abc import Collection
 from time import monotonic
 from typing import Any
 
@@ -81,7 +82,7 @@ class Runner(ConsumerCore):
         self._connection: Connection | None = None  # while it is open
         self._decision: AsyncResult[str | None] | None = AsyncResult()  # for the request's greenlet
         self._opening: AsyncResult[None] | None = None  # for the consumer's
-        self.subscriptions: set[bytes] = set()
+        self.subscriptions: Collection[bytes] = ()
         super().__init__(consumer, scope, runtime.local_consumers)
 
     # The handshake, in the request's greenlet.

@@ -217,16 +217,23 @@ def claim(environ: dict[str, Any]) -> Takeover:
     raise Unsupported("This server cannot serve WebSockets; run the site with uWSGI, or `manage.py runserver`.")
 
 
-def at_exit(callback: Callable[[], object]) -> None:
-    """Call ``callback`` when uWSGI ends or reloads this worker, before a handler that the site set."""
+def at_exit(callback: Callable[[], object], last: bool = False) -> None:
+    """Call ``callback`` when uWSGI ends or reloads this worker.
+
+    Args:
+        callback: may block.
+        last: whether it comes after the handlers that are set already, of the site or by this function, or before them.
+    """
     if uwsgi is None:
         return
     previous = getattr(uwsgi, "atexit", None)
+    callbacks = [each for each in (callback, previous) if callable(each)]
+    if last:
+        callbacks.reverse()
 
     def run() -> None:
-        callback()
-        if callable(previous):
-            previous()
+        for each in callbacks:
+            each()
 
     uwsgi.atexit = run
 
