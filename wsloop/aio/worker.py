@@ -20,6 +20,7 @@ from gevent import monkey
 
 from wsloop.aio import streaming, travel
 from wsloop.aio.loop import HubEventLoop, thread_id
+from wsloop.exceptions import Disconnected
 from wsloop.greenlets import logged
 from wsloop.sockets import transport
 
@@ -40,6 +41,7 @@ class WorkerLoop:
 
     def __init__(self) -> None:
         self.loop = HubEventLoop()
+        self.loop.set_exception_handler(_report)
         self.thread = thread_id()
         self._ending = False
         self.greenlet = gevent.spawn(self._run)
@@ -77,6 +79,12 @@ class WorkerLoop:
     def _cancel_all(self) -> None:
         for each in asyncio.all_tasks(self.loop):
             each.cancel()
+
+
+def _report(loop: asyncio.AbstractEventLoop, occurred: dict[str, Any]) -> None:
+    """Log what asyncio has to say, but that a task has sent to a socket that had ended, which is not a fault."""
+    if not isinstance(occurred.get("exception"), Disconnected):
+        loop.default_exception_handler(occurred)
 
 
 @functools.lru_cache(maxsize=1)
