@@ -8,9 +8,10 @@ must not know asyncio.
 from __future__ import annotations
 
 import collections
+import functools
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from typing import Any
+from typing import Any, Protocol
 
 from gevent.event import Event
 
@@ -22,42 +23,71 @@ IDLE = 1.0  # seconds that a line keeps its greenlet, and its database connectio
 
 
 class _Call:
-    """A call, and the future for its result."""
+    """A call, and what is told its result."""
 
-    __slots__ = ("arguments", "function", "future")
+    __slots__ = ("_answer", "_arguments", "_function")
 
-    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        self.future: Future[Any] = Future()
-        self.function, self.arguments = function, (arguments, keywords)
+    def __init__(self, answer: Answer, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        self._answer, self._function, self._arguments = answer, function, arguments
 
     def run(self) -> None:
-        if not self.future.set_running_or_notify_cancel():
+        if not self._answer.begin():
             return
-        arguments, keywords = self.arguments
         try:
-            result = self.function(*arguments, **keywords)
+            result = self._function(*self._arguments)
         except BaseException as exc:  # GreenletExit and gevent.Timeout, too: the coroutine that waits gets it
-            self.future.set_exception(exc)
+            self._answer.fail(exc)
         else:
-            self.future.set_result(result)
-        finally:
-            del self.function, self.arguments  # the future may live on
+            self._answer.succeed(result)
 
 
-class Pool(Executor):
+class Answer(Protocol):
+    """Is told the result of a call, in the greenlet that runs it."""
+
+    def begin(self) -> bool:
+        """Return whether the result is still wanted."""
+
+    def succeed(self, result: Any) -> None:
+        """The call has returned."""
+
+    def fail(self, error: BaseException) -> None:
+        """The call has raised an exception."""
+
+
+class _FutureAnswer:
+    """An answer for who is not in the event loop of this process: locks, as threads need them, cost time."""
+
+    def __init__(self) -> None:
+        self.future: Future[Any] = Future()
+        self.begin, self.fail = self.future.set_running_or_notify_cancel, self.future.set_exception
+        self.succeed = self.future.set_result
+
+
+class _Greenlets(Executor):
+    """What both executors have: the two ways to call a function."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        answer = _FutureAnswer()
+        self.call(answer, functools.partial(fn, **kwargs) if kwargs else fn, args)
+        return answer.future
+
+    def call(self, answer: Answer, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        """Call ``function(*arguments)`` in a greenlet, and tell ``answer`` how that ended. Never blocks."""
+        raise NotImplementedError
+
+
+class Pool(_Greenlets):
     """Runs calls side by side, each in a greenlet: no more than :data:`SIDE_BY_SIDE`, the others wait."""
 
     def __init__(self) -> None:
         self._waiting: collections.deque[_Call] = collections.deque()
         self._running = 0
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        call = _Call(fn, args, kwargs)
-        self._waiting.append(call)
+    def call(self, answer: Answer, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        self._waiting.append(_Call(answer, function, arguments))
         if self._running < SIDE_BY_SIDE:
             self._running += 1
             spawn(self._work)
-        return call.future
 
     def _work(self) -> None:
         try:
@@ -68,7 +98,7 @@ class Pool(Executor):
             self._running -= 1
 
 
-class Line(Executor):
+class Line(_Greenlets):
     """Runs calls one after the other, in one greenlet, which exists while there is work, and IDLE seconds more."""
 
     __slots__ = ("_closed", "_more", "_waiting")
@@ -78,15 +108,13 @@ class Line(Executor):
         self._more: Event | None = None  # set for the greenlet when there is a call; None: there is no greenlet
         self._closed = False
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        call = _Call(fn, args, kwargs)
-        self._waiting.append(call)
+    def call(self, answer: Answer, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        self._waiting.append(_Call(answer, function, arguments))
         if self._more is None:
             self._more = Event()
             spawn(self._work)
         else:
             self._more.set()
-        return call.future
 
     def close(self) -> None:
         """Give the database connections back as soon as nothing is left to do. It can be used again."""
@@ -115,4 +143,4 @@ class Line(Executor):
                 spawn(self._work)
 
 
-__all__ = ["Line", "Pool"]
+__all__ = ["Answer", "Line", "Pool"]

@@ -17,7 +17,7 @@ import gevent
 from gevent import monkey
 from greenlet import getcurrent
 
-from wsloop.aio.lines import Pool
+from wsloop.aio.lines import Line, Pool
 from wsloop.fair_scheduler import BREATH
 
 SLICE = 0.002  # seconds that coroutines run before greenlets, sockets and timers get their turn
@@ -156,6 +156,37 @@ def _descriptor(fileobj: Any) -> int:
     return int(descriptor)
 
 
+class _Answer:
+    """Tells a future of the event loop how a call in a greenlet has ended."""
+
+    __slots__ = ("_loop", "future")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.future: asyncio.Future[Any] = loop.create_future()
+
+    def begin(self) -> bool:
+        return not self.future.cancelled()
+
+    def succeed(self, result: Any) -> None:
+        self._loop.call_soon_threadsafe(_set, self.future, result)
+
+    def fail(self, error: BaseException) -> None:
+        if isinstance(error, StopIteration):  # no future takes it (PEP 479)
+            error = RuntimeError("a function that was called for a coroutine has raised StopIteration")
+        self._loop.call_soon_threadsafe(_set_error, self.future, error)
+
+
+def _set(future: asyncio.Future[Any], result: Any) -> None:
+    if not future.done():  # it may have been cancelled meanwhile
+        future.set_result(result)
+
+
+def _set_error(future: asyncio.Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
 class HubEventLoop(asyncio.SelectorEventLoop):
     """An event loop for the greenlet that runs it, in the thread that has made it.
 
@@ -182,6 +213,11 @@ class HubEventLoop(asyncio.SelectorEventLoop):
         """Call ``func`` in a greenlet, unless an executor of the site's own is given or set as the default."""
         if executor is None and self._default_executor is None:  # type: ignore[attr-defined]
             executor = self._pool
+        if isinstance(executor, (Pool, Line)):
+            self._check_closed()  # type: ignore[attr-defined]
+            answer = _Answer(self)
+            executor.call(answer, func, args)
+            return answer.future
         return super().run_in_executor(executor, func, *args)
 
 
