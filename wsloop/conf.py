@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import importlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -82,6 +83,24 @@ def _session_engine(name: str, value: Any) -> Any:
         raise ImproperlyConfigured(text) from exc
 
 
+def _channel_layers(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(each, dict) for each in value.values()):
+        raise kinds.wrong(
+            name, 'a dictionary such as {"default": {"BACKEND": "wsloop.layers.RedisChannelLayer"}}', value
+        )
+    for alias, layer in value.items():
+        if not isinstance(alias, str) or not re.fullmatch(r"[\w.-]+", alias):
+            raise kinds.wrong(f"{name}: an alias", "text of letters, digits, hyphens, underscores and dots", alias)
+        if not isinstance(layer.get("BACKEND"), str):
+            raise kinds.wrong(f"{name}[{alias!r}]['BACKEND']", "the dotted path of a class", layer.get("BACKEND"))
+        if layer["BACKEND"].startswith("wsloop.") and layer.get("CONFIG"):
+            raise ImproperlyConfigured(
+                f"{name}[{alias!r}] must have no CONFIG: all layers use the Redis of WS4REDIS_CONNECTION, with "
+                "WS4REDIS_PREFIX; the capacity is WSLOOP['CHANNEL_CAPACITY']."
+            )
+    return {alias: layer["BACKEND"] for alias, layer in value.items()}
+
+
 SETTINGS: dict[str, Option] = {
     "WEBSOCKET_URL": Option("/ws/", kinds.path),
     "WS4REDIS_PREFIX": Option(None, or_none(kinds.text)),
@@ -90,6 +109,7 @@ SETTINGS: dict[str, Option] = {
     "WS4REDIS_SUBSCRIBER": Option("ws4redis.subscriber.RedisSubscriber", _subscriber),
     "WS4REDIS_ALLOWED_CHANNELS": Option(None, or_none(kinds.function("request", "channels"))),
     "WS4REDIS_PROCESS_REQUEST": Option(None, or_none(kinds.function("request"))),
+    "CHANNEL_LAYERS": Option({}, _channel_layers),
     "SESSION_ENGINE": Option("django.contrib.sessions.backends.db", _session_engine),
 }
 
@@ -130,6 +150,11 @@ def heartbeat() -> bytes | None:
 def subscriber_path() -> str:
     """Return the dotted path of the subscriber class, ``WS4REDIS_SUBSCRIBER``."""
     return _setting("WS4REDIS_SUBSCRIBER")  # type: ignore[no-any-return]
+
+
+def channel_layers() -> dict[str, str]:
+    """Return the aliases of Channels' setting ``CHANNEL_LAYERS``, each with the dotted path of its backend."""
+    return _setting("CHANNEL_LAYERS")  # type: ignore[no-any-return]
 
 
 def session_store() -> Any:
@@ -177,6 +202,7 @@ __all__ = [
     "SETTINGS",
     "Facility",
     "callback",
+    "channel_layers",
     "compress_from",
     "expire",
     "facility",

@@ -51,8 +51,7 @@ class Engine(BrokerEvents):
         self.local_consumers = LocalConsumers(self.broker)
         self.broker.attach(self.local_consumers.channel, self.local_consumers.on_request)
         self.consumer_runtime = ConsumerRuntime(self.hub, self.local_consumers)
-        layer = layers.get_channel_layer()
-        layer.local, layer.remote = self.local_consumers, BatchingDelivery()
+        layers.LAYER.local, layers.LAYER.remote = self.local_consumers, BatchingDelivery()
         self.presence = Presence(close_databases)
         if transport.inside_uwsgi():
             checks.warn_about_uwsgi(transport.uwsgi_option)

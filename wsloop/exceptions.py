@@ -26,8 +26,20 @@ class MessageTooLarge(Exception):
     """A message exceeds the maximum size of the channel layer."""
 
 
+class InvalidChannelLayerError(ValueError):
+    """There is no channel layer with this alias, or its entry in ``CHANNEL_LAYERS`` cannot be used."""
+
+
 class ChannelFull(Exception):
     """The inbox of the addressed consumer is full at the moment."""
 
 
-__all__ = ["AcceptConnection", "ChannelFull", "DenyConnection", "Disconnected", "MessageTooLarge", "StopConsumer"]
+__all__ = [
+    "AcceptConnection",
+    "ChannelFull",
+    "DenyConnection",
+    "Disconnected",
+    "InvalidChannelLayerError",
+    "MessageTooLarge",
+    "StopConsumer",
+]

@@ -11,161 +11,119 @@ receives. It must not know gevent or sockets.
 
 from __future__ import annotations
 
-import re
-import secrets
-import time
-from typing import Any, Protocol
+import asyncio
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec
 
-import msgpack
-from redis.exceptions import TimeoutError as RedisTimeout
+from asgiref.sync import markcoroutinefunction
+from django.core.exceptions import ImproperlyConfigured
 
 from wsloop import conf
-from wsloop.backend import pool, publishing, scripts
-from wsloop.exceptions import ChannelFull, MessageTooLarge
-from wsloop.protocol.consumer_events import Event, handler_name
+from wsloop.backend.layer_delivery import (
+    REPLY_TTL,
+    LocalDelivery,
+    NoDelivery,
+    Process,
+    RedisDelivery,
+    RemoteDelivery,
+    acknowledge,
+)
+from wsloop.backend.layer_events import (
+    DEFAULT_CHANNEL_LAYER,
+    MAX_NAME,
+    MAX_SIZE,
+    decode,
+    encode,
+    full_key,
+    group_channel,
+    worker_channel,
+    worker_of,
+)
+from wsloop.exceptions import ChannelFull, InvalidChannelLayerError, MessageTooLarge
+from wsloop.protocol.consumer_events import Event
 
-MAX_SIZE = 1024 * 1024  # bytes of an event, as all layers of Channels carry
-MAX_NAME = 100  # characters of a group's name, as in Channels
-REPLY_TTL = 60  # seconds
-FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.1  # seconds between two checks for the reply of a worker, doubled each time
-CHANNEL = re.compile(r"specific\.([0-9a-f]+)![0-9a-f]+")
+Parameters = ParamSpec("Parameters")
 
 
-class LocalDelivery(Protocol):
-    """The consumers of this process.
+class Done:
+    """Something to await that is done."""
 
-    Attributes:
-        worker: the part of a ``channel_name`` that names this worker.
+    def __await__(self) -> Iterator[None]:
+        return iter(())
+
+
+DONE = Done()
+
+
+def _awaitable(method: Callable[Parameters, None]) -> Callable[Parameters, Any]:
+    """Make a method of a layer usable from coroutines, too.
+
+    Where an event loop runs, calling it returns a coroutine, as in Channels. Elsewhere, it has done its work when it
+    returns; what it returns is for ``async_to_sync()``, which code for Channels has around it.
     """
 
-    worker: str
+    @functools.wraps(method)
+    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Any:
+        if asyncio._get_running_loop() is None:
+            method(*args, **kwargs)
+            return DONE
+        layer: Any = args[0]
+        return _later(layer, functools.partial(method, *args, **kwargs))
 
-    def check_thread(self) -> None:
-        """Raise RuntimeError in a thread that must not use them."""
-
-    def has(self, channel: str) -> bool:
-        """Return whether a channel is that of one of them."""
-
-    def put(self, channel: str, payload: bytes) -> bool:
-        """Hand an event to one of them, and return whether it had room."""
-
-    def add(self, group: str, channel: str) -> None:
-        """Add one of them to a group."""
-
-    def discard(self, group: str, channel: str) -> None:
-        """Remove one of them from a group."""
+    return markcoroutinefunction(call)
 
 
-class RemoteDelivery(Protocol):
-    """The consumers of all processes, reached through Redis; in tests there are none."""
-
-    def publish(self, channel: bytes, payload: bytes) -> int:
-        """Publish on a Redis channel, and return the number of subscribers reached, as far as it is known."""
-
-    def send(self, worker: str, channel: str, payload: bytes) -> bool:
-        """Send an event to a consumer of another worker, and return False if it is known to be full."""
-
-    def ask(self, worker: str, request: list[str]) -> None:
-        """Send a request to another worker, and wait until it has carried it out, or return if that worker has ended.
-
-        Raises:
-            redis.exceptions.TimeoutError: if it does not reply in time.
-        """
-
-
-def encode(message: Any) -> bytes:
-    """Return an event as bytes.
-
-    Raises:
-        TypeError: if it is not a dictionary, or has a value that MessagePack cannot encode.
-        ValueError: if its type is missing or invalid.
-        MessageTooLarge: if it is larger than :data:`MAX_SIZE`.
-    """
-    if not isinstance(message, dict):
-        raise TypeError(f"a message of the channel layer must be a dictionary, not {message!r}")
-    handler_name(message)
-    try:
-        payload: bytes = msgpack.packb(message)
-        decode(payload)  # some keys can be packed but not unpacked
-    except (OverflowError, TypeError, ValueError) as exc:
-        raise TypeError(f"the channel layer cannot encode this message: {exc}") from None
-    if len(payload) > MAX_SIZE:
-        raise MessageTooLarge(f"a message of the channel layer may have {MAX_SIZE} bytes, this one has {len(payload)}")
-    return payload
-
-
-def decode(payload: bytes) -> Event:
-    """Return the event that :func:`encode` made into bytes."""
-    return msgpack.unpackb(payload, strict_map_key=False)  # type: ignore[no-any-return]
-
-
-def group_channel(group: str) -> bytes:
-    """Return the Redis channel of a group.
-
-    Raises:
-        TypeError: if the name is invalid.
-    """
-    if not isinstance(group, str) or not 0 < len(group) <= MAX_NAME:
-        raise TypeError(f"the name of a group must be text of 1 to {MAX_NAME} characters, not {group!r}")
-    try:
-        return f"{conf.prefix()}wsloop:group:{group}".encode()
-    except UnicodeEncodeError:
-        raise TypeError(f"the name of a group must be text that UTF-8 can encode, not {group!r}") from None
-
-
-def worker_channel(worker: str) -> bytes:
-    """Return the Redis channel of a worker."""
-    return f"{conf.prefix()}wsloop:worker:{worker}".encode()
-
-
-def full_key(channel: str) -> str:
-    """Return the key that exists while a consumer is full."""
-    return f"{conf.prefix()}wsloop:full:{channel}"
-
-
-class RedisDelivery:
-    """Implements :class:`RemoteDelivery`."""
-
-    def publish(self, channel: bytes, payload: bytes) -> int:
-        return int(pool.client().publish(channel, payload))
-
-    def send(self, worker: str, channel: str, payload: bytes) -> bool:
-        keys, arguments = [full_key(channel)], [worker_channel(worker), msgpack.packb(["send", channel, payload])]
-        (reached,) = scripts.call(pool.client(), [("channel_send", keys, arguments)], transaction=False)
-        return bool(reached >= 0)
-
-    def ask(self, worker: str, request: list[str]) -> None:
-        reply = f"{conf.prefix()}wsloop:reply:{secrets.token_hex(8)}"
-        client, channel = pool.client(), worker_channel(worker)
-        reached = self.publish(channel, msgpack.packb([*request, reply]))
-        if not reached:
-            reached = publishing.listeners(client, channel)
-        if reached:
-            # Polled: a blocking command of Redis would occupy one of the process's two connections.
-            pause, end = FIRST_PAUSE, time.monotonic() + conf.option("REDIS_TIMEOUT")
-            while not client.getdel(reply):
-                if time.monotonic() > end:
-                    raise RedisTimeout("timed out waiting for the worker of that consumer")
-                time.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
+async def _later(layer: ChannelLayer, call: Callable[[], None]) -> None:
+    if layer.remote.blocks:
+        await asyncio.to_thread(call)  # with the context variables of the caller
+    else:
+        call()
 
 
 class ChannelLayer:
-    """Sends events to consumers.
+    """Sends events to consumers. Its methods can be called by plain code, and awaited by coroutines.
+
+    Args:
+        alias: of the layer. The groups of another alias are other groups, whatever their names.
+        process: what it shares with the other layers of this process.
 
     Attributes:
         local: the consumers of this process; None in a process that cannot have any, for example a shell.
-        remote: the consumers of other processes; :mod:`wsloop.testing.memory` replaces both.
+        remote: the consumers of other processes.
+        in_memory: whether events stay in this process.
         ChannelFull, MessageTooLarge: as of :mod:`wsloop.exceptions`.
     """
+
+    in_memory = False
 
     ChannelFull = ChannelFull
     MessageTooLarge = MessageTooLarge
 
-    def __init__(self) -> None:
-        self.local: LocalDelivery | None = None
-        self.remote: RemoteDelivery = RedisDelivery()
+    def __init__(self, alias: str = DEFAULT_CHANNEL_LAYER, process: Process | None = None) -> None:
+        self.alias = alias
+        self._process = process or Process()
 
+    @property
+    def local(self) -> LocalDelivery | None:
+        return self._process.local
+
+    @local.setter
+    def local(self, local: LocalDelivery | None) -> None:
+        self._process.local = local
+
+    @property
+    def remote(self) -> RemoteDelivery:
+        remote = self._process.remote
+        if self.in_memory and isinstance(remote, RedisDelivery):  # otherwise it is that of a test
+            return NoDelivery(self._process)
+        return remote
+
+    @remote.setter
+    def remote(self, remote: RemoteDelivery) -> None:
+        self._process.remote = remote
+
+    @_awaitable
     def group_send(self, group: str, message: Event) -> None:
         """Send an event to all consumers of a group.
 
@@ -174,8 +132,9 @@ class ChannelLayer:
             redis.exceptions.RedisError: if Redis did not accept it.
         """
         self._check_thread()
-        self.remote.publish(group_channel(group), encode(message))
+        self.remote.publish(group_channel(group, self.alias), encode(message))
 
+    @_awaitable
     def send(self, channel: str, message: Event) -> None:
         """Send an event to one consumer. Does nothing if the consumer has ended.
 
@@ -185,7 +144,7 @@ class ChannelLayer:
             redis.exceptions.RedisError: if Redis did not accept it.
         """
         self._check_thread()
-        worker, payload = _worker(channel), encode(message)
+        worker, payload = worker_of(channel), encode(message)
         if self.local is not None and self.local.has(channel):
             taken = self.local.put(channel, payload)
         else:
@@ -193,6 +152,7 @@ class ChannelLayer:
         if not taken:
             raise ChannelFull(f"the consumer {channel} has {conf.option('CHANNEL_CAPACITY')} events waiting")
 
+    @_awaitable
     def group_add(self, group: str, channel: str) -> None:
         """Add a consumer to a group; when this returns Redis has acknowledged the subscription.
 
@@ -202,6 +162,7 @@ class ChannelLayer:
         """
         self._change("add", group, channel)
 
+    @_awaitable
     def group_discard(self, group: str, channel: str) -> None:
         """Remove a consumer from a group; raises the errors of :meth:`group_add`."""
         self._change("discard", group, channel)
@@ -212,45 +173,85 @@ class ChannelLayer:
 
     def _change(self, verb: str, group: str, channel: str) -> None:
         self._check_thread()
-        group_channel(group)
-        worker = _worker(channel)
+        group_channel(group, self.alias)
+        worker = worker_of(channel)
         if self.local is not None and self.local.has(channel):
-            getattr(self.local, verb)(group, channel)
+            getattr(self.local, verb)(group, channel, self.alias)
         elif self.local is None or worker != self.local.worker:  # otherwise it was of this worker, and has ended
-            self.remote.ask(worker, [verb, channel, group])
+            self.remote.ask(worker, [verb, channel, group, self.alias])
 
 
-def acknowledge(reply: str) -> None:
-    """Acknowledge a request of another process.
+class RedisChannelLayer(ChannelLayer):
+    """The layer for ``CHANNEL_LAYERS``: events go through the Redis of the site."""
+
+
+class InMemoryChannelLayer(ChannelLayer):
+    """A layer for ``CHANNEL_LAYERS`` in tests: events reach the consumers of this process, and need no Redis."""
+
+    in_memory = True
+
+
+LAYER = RedisChannelLayer()
+BACKENDS: dict[str, type[ChannelLayer]] = {
+    f"{__name__}.ChannelLayer": RedisChannelLayer,
+    f"{__name__}.RedisChannelLayer": RedisChannelLayer,
+    f"{__name__}.InMemoryChannelLayer": InMemoryChannelLayer,
+    # So that a project which moves over need not change its settings.
+    "channels_redis.core.RedisChannelLayer": RedisChannelLayer,
+    "channels_redis.pubsub.RedisPubSubChannelLayer": RedisChannelLayer,
+    "channels.layers.InMemoryChannelLayer": InMemoryChannelLayer,
+}
+
+
+def get_channel_layer(alias: str = DEFAULT_CHANNEL_LAYER) -> ChannelLayer:
+    """Return a channel layer of this process.
 
     Args:
-        reply: the key that the other process polls.
+        alias: a key of the setting ``CHANNEL_LAYERS``, or "default", which needs no setting.
 
     Raises:
-        redis.exceptions.RedisError: if Redis did not accept it.
+        InvalidChannelLayerError: if there is no such alias, or its backend cannot be used here.
     """
-    pool.client().set(reply, "done", ex=REPLY_TTL)
+    try:
+        backend = conf.channel_layers().get(alias)
+    except ImproperlyConfigured as exc:
+        raise InvalidChannelLayerError(str(exc)) from None
+    return _layer(alias, backend)
 
 
-def _worker(channel: str) -> str:
-    match = CHANNEL.fullmatch(channel) if isinstance(channel, str) else None
-    if match is None:
-        raise TypeError(f"a channel must be the channel_name of a consumer, not {channel!r}")
-    return match[1]
+@functools.cache
+def _layer(alias: str, backend: str | None) -> ChannelLayer:
+    if backend is None:
+        if alias != DEFAULT_CHANNEL_LAYER:
+            raise InvalidChannelLayerError(f"CHANNEL_LAYERS has no channel layer with the alias {alias!r}")
+        return LAYER
+    layer_class = BACKENDS.get(backend)
+    if layer_class is None:
+        raise InvalidChannelLayerError(
+            f"CHANNEL_LAYERS[{alias!r}] has the BACKEND {backend!r}, but wsloop.layers has only its own; write "
+            '"wsloop.layers.RedisChannelLayer"'
+        )
+    if alias == DEFAULT_CHANNEL_LAYER and layer_class is RedisChannelLayer:
+        return LAYER
+    return layer_class(alias, LAYER._process)
 
 
-LAYER = ChannelLayer()
-
-
-def get_channel_layer(alias: str = "default") -> ChannelLayer:
-    """Return the channel layer of this process.
-
-    Raises:
-        ValueError: if the alias is not "default".
-    """
-    if alias != "default":
-        raise ValueError(f'the only channel layer is "default": there is no {alias!r}')
-    return LAYER
-
-
-__all__ = ["ChannelLayer", "get_channel_layer"]
+__all__ = [
+    "DEFAULT_CHANNEL_LAYER",
+    "MAX_NAME",
+    "MAX_SIZE",
+    "REPLY_TTL",
+    "ChannelLayer",
+    "InMemoryChannelLayer",
+    "LocalDelivery",
+    "RedisChannelLayer",
+    "RedisDelivery",
+    "RemoteDelivery",
+    "acknowledge",
+    "decode",
+    "encode",
+    "full_key",
+    "get_channel_layer",
+    "group_channel",
+    "worker_channel",
+]

@@ -13,8 +13,7 @@ from testbed.processes import wait_until
 from testbed.topologies import ClusterSetup
 from tests.requires import need
 from tests.unit.peer import WAIT, events, turn
-from wsloop import layers
-from wsloop.backend import pool, publishing
+from wsloop.backend import layer_events, pool, publishing
 from wsloop.delivery.broker import Broker
 from wsloop.exceptions import ChannelFull
 from wsloop.layers import ChannelLayer, decode, encode, full_key, group_channel
@@ -118,7 +117,7 @@ def test_each_consumer_has_a_name_of_its_own_that_names_its_worker(worker):
     names = [each.consumer().channel_name for each in (one, one, other)]
     assert len(set(names)) == 3
     for name, its in zip(names, (one, one, other), strict=True):
-        match = layers.CHANNEL.fullmatch(name)
+        match = layer_events.CHANNEL.fullmatch(name)
         assert match[1] == its.members.worker
         assert its.members.has(name)
     assert not other.members.has(names[0])
@@ -434,9 +433,13 @@ GARBAGE = [
     *map(msgpack.packb, (None, 5, "send", [], {}, ["send"], ["send", NAME], ["send", NAME, b"x", 1], ["add", NAME])),
     *map(msgpack.packb, (["send", [NAME], b"x"], ["send", {}, b"x"], ["send", None, b"x"], ["send", NAME, "text"])),
     *map(
-        msgpack.packb, (["add", [NAME], "g", "r"], ["add", NAME, 5, "r"], ["add", NAME, "g", None], ["add", NAME, "g"])
+        msgpack.packb,
+        (["add", [NAME], "g", "a", "r"], ["add", NAME, 5, "a", "r"], ["add", NAME, "g", "a", None], ["add", NAME, "g"]),
     ),
-    *map(msgpack.packb, ([["add"], NAME, "g", "r"], ["leave", NAME, "g", "r"], ["__class__", NAME], {"a": 1, "b": 2})),
+    *map(
+        msgpack.packb,
+        ([["add"], NAME, "g", "a", "r"], ["leave", NAME, "g", "a", "r"], ["__class__", NAME], {"a": 1, "b": 2}),
+    ),
     b"\x91" * 5000 + b"\x90",
 ]
 
@@ -460,7 +463,7 @@ def test_garbage_on_the_channel_of_a_worker_ends_nothing(worker, shared_redis, r
 def test_a_group_that_is_none_is_logged(worker, shared_redis, group, caplog, capfd):
     here = worker()
     one = here.consumer()
-    here.members.on_request(msgpack.packb(["add", one.channel_name, group, "unit:wsloop:reply:x"]))
+    here.members.on_request(msgpack.packb(["add", one.channel_name, group, "default", "unit:wsloop:reply:x"]))
     wait_until(lambda: "Could not add a consumer to a group" in caplog.text, what="the log entry")
     assert capfd.readouterr().err == ""
 

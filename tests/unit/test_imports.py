@@ -73,7 +73,7 @@ MUST_NOT_KNOW = {
     "handshake": SOCKETS | GEVENT | {"redis", "ws4redis"},
     "identity": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
     "kinds": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
-    "layers": SOCKETS | GEVENT | HTTP | {"websockets"},
+    "layers": SOCKETS - {"asyncio"} | GEVENT | HTTP | {"websockets"},
     "presence": SOCKETS | GEVENT | HTTP | {"ws4redis", "websockets"},
     "publisher": SOCKETS | GEVENT | HTTP | {"websockets"},
     "redaction": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "websockets"},
@@ -262,6 +262,8 @@ TESTED_WITH = {
     "protocol.fragments": "connection",
     "protocol.frames": "connection",
     "protocol.close_codes": "dialects",
+    "backend.layer_delivery": "layers",
+    "backend.layer_events": "layers",
     "backend.keys": "publishing",
     "backend.node_addresses": "redis_options",
     "backend.option_values": "redis_options",
@@ -280,6 +282,9 @@ TESTED_WITH = {
     "delivery.own_channel": "broker",
     "delivery.publish_queue": "broker",
     "delivery.subscription_connection": "broker",
+    "consumers.asynchronous": "consumers",
+    "consumers.base": "consumers",
+    "consumers.sync": "consumers",
     "identity": "session_watch",
     "visitors.attendance": "presence",
     "store": "publishing",
@@ -311,6 +316,7 @@ def test_there_is_a_test_module_for_every_module():
 
 def test_the_standard_library_and_the_requirements_are_all_it_needs():
     needed = {"django", "gevent", "greenlet", "msgpack", "prometheus_client", "redis", "websockets", "ws4redis"}
+    needed.add("asgiref")  # comes with Django
     for name, tree in MODULES.items():
         tops = {each.partition(".")[0] for each in imported(tree)}
         if name == "testing.plugin":  # for pytest, which loads it

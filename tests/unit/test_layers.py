@@ -1,16 +1,22 @@
 """The sending side of the channel layer, on a real Redis: valid messages and names, and errors."""
 
+import asyncio
 import collections
+import contextvars
 import datetime
 import decimal
 import enum
+import inspect
 import itertools
 import math
+import threading
 import types
+import warnings
 
 import gevent
 import msgpack
 import pytest
+from asgiref.sync import async_to_sync, iscoroutinefunction
 from gevent.queue import Queue
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
@@ -74,11 +80,14 @@ class Local:
         self.asked.append(("put", channel, decode(payload)))
         return self.room
 
-    def add(self, group, channel):
-        self.asked.append(("add", group, channel))
+    def add(self, group, channel, alias):
+        self.asked.append(("add", group, channel, alias))
 
-    def discard(self, group, channel):
-        self.asked.append(("discard", group, channel))
+    def discard(self, group, channel, alias):
+        self.asked.append(("discard", group, channel, alias))
+
+    def deliver(self, channel, payload):
+        self.asked.append(("deliver", channel, decode(payload)))
 
 
 # What may be sent.
@@ -185,7 +194,7 @@ def test_a_message_is_a_dictionary(wrong):
         encode(wrong)
 
 
-@pytest.mark.parametrize("event", [{}, {"type": ""}, {"type": None}, {"type": 5}, {"type": b"x"}, {"type": "_x"}])
+@pytest.mark.parametrize("event", [{}, {"type": ""}, {"type": None}, {"type": 5}, {"type": b"x"}])
 def test_it_has_a_type(event):
     with pytest.raises(ValueError):
         encode(event)
@@ -201,6 +210,10 @@ def test_it_has_a_type(event):
         "send.json",
         "send_json",
         "scope",
+        "_x",
+        ".x",
+        "websocket.disconnect",
+        "dispatch",
     ],
 )
 def test_any_other_type_is_carried(kind):
@@ -330,7 +343,8 @@ def test_consumers_of_this_process_are_reached_without_redis(shell, nowhere):
     shell.send(NAME, message(number=1))
     shell.group_add("group", NAME)
     shell.group_discard("group", NAME)
-    assert local.asked == [("put", NAME, message(number=1)), ("add", "group", NAME), ("discard", "group", NAME)]
+    changes = [("add", "group", NAME, "default"), ("discard", "group", NAME, "default")]
+    assert local.asked == [("put", NAME, message(number=1)), *changes]
 
 
 def test_and_one_of_them_that_has_no_room_is_told(shell, nowhere):
@@ -343,7 +357,7 @@ def test_and_one_of_them_that_has_no_room_is_told(shell, nowhere):
 
 def test_what_is_wrong_is_refused_for_them_too(shell):
     local = shell.local = Local(NAME)
-    for wrong in ({}, {"type": "_x"}, [], message(value=object())):
+    for wrong in ({}, {"type": None}, [], message(value=object())):
         with pytest.raises((TypeError, ValueError)):
             shell.send(NAME, wrong)
     with pytest.raises(shell.MessageTooLarge):
@@ -389,8 +403,8 @@ def test_who_asks_waits_for_the_answer(shell, listen, redis_client):
     asking = gevent.spawn(shell.group_add, "group", NAME)
     gevent.spawn(worker.answer).get(timeout=WAIT)
     asking.get(timeout=WAIT)
-    verb, channel, group, reply = worker.requests.get()
-    assert (verb, channel, group) == ("add", NAME, "group")
+    verb, channel, group, alias, reply = worker.requests.get()
+    assert (verb, channel, group, alias) == ("add", NAME, "group", "default")
     assert not redis_client.exists(reply), "nothing is left of it"
 
 
@@ -427,7 +441,192 @@ def test_many_may_wait_at_once_and_others_are_not_kept_from_redis(shell, listen,
     assert all(each.ready() for each in asking)
 
 
-def test_a_process_has_one_layer():
-    assert layers.get_channel_layer() is layers.get_channel_layer("default")
-    with pytest.raises(ValueError, match="the only channel layer is"):
-        layers.get_channel_layer("other")
+# Aliases.
+
+
+def backends(**paths):
+    return {"CHANNEL_LAYERS": {alias: {"BACKEND": f"wsloop.layers.{name}"} for alias, name in paths.items()}}
+
+
+@pytest.fixture
+def other(with_settings):
+    with_settings(**backends(other="RedisChannelLayer"))
+    return layers.get_channel_layer("other")
+
+
+def test_a_process_has_one_layer_for_an_alias(other):
+    assert layers.get_channel_layer() is layers.get_channel_layer("default") is layers.LAYER
+    assert layers.get_channel_layer("other") is other is not layers.LAYER
+    assert (other.alias, layers.LAYER.alias) == ("other", "default")
+    assert layers.DEFAULT_CHANNEL_LAYER == "default"
+
+
+@pytest.mark.parametrize("alias", ["other", "", "Default", None])
+def test_an_alias_that_does_not_exist(alias):
+    with pytest.raises(exceptions.InvalidChannelLayerError) as raised:
+        layers.get_channel_layer(alias)
+    assert str(raised.value) == f"CHANNEL_LAYERS has no channel layer with the alias {alias!r}"
+    assert isinstance(raised.value, ValueError), "as in Channels"
+
+
+@pytest.mark.parametrize(
+    "name", ["channels_redis.core.RedisChannelLayer", "channels_redis.pubsub.RedisPubSubChannelLayer"]
+)
+def test_the_settings_of_a_project_that_moves_over_may_stay(with_settings, name):
+    config = {"hosts": [("127.0.0.1", 6379)], "capacity": 5}
+    with_settings(CHANNEL_LAYERS={each: {"BACKEND": name, "CONFIG": config} for each in ("default", "other")})
+    assert layers.get_channel_layer() is layers.LAYER
+    assert type(layers.get_channel_layer("other")) is layers.RedisChannelLayer
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        (
+            {"default": {"BACKEND": "channels_rabbitmq.core.Layer"}},
+            "has the BACKEND 'channels_rabbitmq.core.Layer', but",
+        ),
+        ({"default": {"BACKEND": "wsloop.layers.Nothing"}}, "has the BACKEND 'wsloop.layers.Nothing', but"),
+        ({"default": {}}, r"CHANNEL_LAYERS\['default'\]\['BACKEND'\] must be the dotted path of a class, not None"),
+        ({"default": {"BACKEND": 5}}, "must be the dotted path of a class, not 5"),
+        ({"default": "wsloop.layers.RedisChannelLayer"}, "must be a dictionary such as"),
+        (["default"], "must be a dictionary such as"),
+        ({"a:b": {"BACKEND": "wsloop.layers.RedisChannelLayer"}}, "an alias must be text of letters"),
+        (
+            {"default": {"BACKEND": "wsloop.layers.RedisChannelLayer", "CONFIG": {"hosts": ["x"]}}},
+            "must have no CONFIG: all layers use the Redis of WS4REDIS_CONNECTION",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_used(with_settings, setting, words):
+    with_settings(CHANNEL_LAYERS=setting)
+    with pytest.raises(exceptions.InvalidChannelLayerError, match=words):
+        layers.get_channel_layer()
+
+
+def test_groups_of_another_alias_are_other_groups(other, shared_redis, listen, facility):
+    heard = listen(group_channel(facility, "other"))
+    layers.LAYER.group_send(facility, message(number=1))
+    other.group_send(facility, message(number=2))
+    assert decode(heard()) == message(number=2)
+    names = [
+        group_channel("a"),
+        group_channel("a", "b"),
+        group_channel("b:a"),
+        group_channel("/b:a"),
+        group_channel("a", "c"),
+    ]
+    assert len(set(names)) == 5
+
+
+def test_another_alias_shares_the_consumers_of_the_process(other, nowhere, shell):
+    local = Local(NAME)
+    layer = layers.RedisChannelLayer("other", shell._process)
+    shell.local = local
+    layer.group_add("group", NAME)
+    layer.send(NAME, message())
+    assert local.asked == [("add", "group", NAME, "other"), ("put", NAME, message())]
+
+
+@pytest.mark.parametrize("name", ["wsloop.layers.InMemoryChannelLayer", "channels.layers.InMemoryChannelLayer"])
+def test_a_layer_in_memory_needs_no_redis_and_stays_in_the_process(with_settings, nowhere, name):
+    with_settings(CHANNEL_LAYERS={"default": {"BACKEND": name}})
+    layer = layers.get_channel_layer()
+    layer.group_send("group", message())
+    layer.send(NAME, message())
+    layer.group_add("group", NAME)
+    local = layer.local = Local()
+    try:
+        layer.group_send("group", message(number=1))
+    finally:
+        layer.local = None
+    assert local.asked == [("deliver", group_channel("group"), message(number=1))]
+    with_settings(CHANNEL_LAYERS={})
+    assert layers.get_channel_layer() is layers.LAYER
+    with pytest.raises(RedisError):
+        layers.LAYER.group_send("group", message())
+
+
+# From coroutines.
+
+
+CALLS = [
+    lambda layer: layer.send(NAME, message()),
+    lambda layer: layer.group_send("group", message()),
+    lambda layer: layer.group_add("group", NAME),
+    lambda layer: layer.group_discard("group", NAME),
+]
+
+
+class Remote:
+    """Records the threads in which it is used."""
+
+    def __init__(self, blocks):
+        self.blocks, self.threads = blocks, []
+
+    def publish(self, channel, payload):
+        self.threads.append((threading.current_thread(), VARIABLE.get()))
+        return 0
+
+    def send(self, worker, channel, payload):
+        return bool(self.publish(channel, payload)) or True
+
+    def ask(self, worker, request):
+        self.publish(b"", b"")
+
+
+VARIABLE = contextvars.ContextVar("VARIABLE", default=None)
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("blocks", [True, False])
+def test_where_a_loop_runs_the_methods_are_awaited_and_block_nobody(shell, call, blocks):
+    shell.remote = remote = Remote(blocks)
+
+    async def main():
+        VARIABLE.set("mine")
+        waiting = call(shell)
+        assert remote.threads == [], "nothing happens before it is awaited, as in Channels"
+        assert await waiting is None
+        return threading.current_thread()
+
+    here = asyncio.run(main())
+    ((there, variable),) = remote.threads
+    assert (there is not here) == blocks
+    assert variable == "mine"
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_elsewhere_they_have_done_their_work_when_they_return(shell, call):
+    shell.remote = remote = Remote(True)
+    call(shell)
+    assert len(remote.threads) == 1
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_async_to_sync_as_views_for_channels_have_it(shell, call):
+    shell.remote = remote = Remote(True)
+    wrapped = types.SimpleNamespace(
+        **{name: async_to_sync(getattr(shell, name)) for name in ("send", "group_send", "group_add", "group_discard")}
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        call(wrapped)
+    assert len(remote.threads) == 1
+
+
+def test_errors_reach_who_awaits(shell, nowhere):
+    async def main():
+        with pytest.raises(TypeError, match="the name of a group must be text"):
+            await shell.group_send("", message())
+        with pytest.raises(RedisError):
+            await shell.group_send("group", message())
+
+    asyncio.run(main())
+
+
+def test_the_methods_keep_their_names_and_parameters(shell):
+    assert list(inspect.signature(shell.group_send).parameters) == ["group", "message"]
+    assert shell.group_add.__name__ == "group_add"
+    for each in (shell.send, shell.group_send, shell.group_add, shell.group_discard):
+        assert iscoroutinefunction(each)

@@ -115,7 +115,7 @@ class LocalConsumers:
         consumer = self._consumers.get(channel)
         return consumer is None or consumer.put(self.channel, payload)
 
-    def add(self, group: str, channel: str) -> None:
+    def add(self, group: str, channel: str, alias: str = layers.DEFAULT_CHANNEL_LAYER) -> None:
         """Add a consumer to a group. Blocks until Redis has acknowledged the subscription.
 
         Raises:
@@ -123,13 +123,13 @@ class LocalConsumers:
         """
         consumer = self._consumers.get(channel)
         if consumer is not None:
-            self.subscribe(consumer, layers.group_channel(group))
+            self.subscribe(consumer, layers.group_channel(group, alias))
 
-    def discard(self, group: str, channel: str) -> None:
+    def discard(self, group: str, channel: str, alias: str = layers.DEFAULT_CHANNEL_LAYER) -> None:
         """Remove a consumer from a group."""
         consumer = self._consumers.get(channel)
         if consumer is not None:
-            self.unsubscribe(consumer, layers.group_channel(group))
+            self.unsubscribe(consumer, layers.group_channel(group, alias))
 
     def subscribe(self, consumer: LocalConsumer, channel: bytes) -> None:
         """Deliver messages of a Redis channel to a consumer; raises the errors of :meth:`add`."""
@@ -174,8 +174,8 @@ class LocalConsumers:
                 if not self.put(channel, event):
                     self._full.add(channel)
                     self._notes.put((channel, True))
-            case [("add" | "discard") as verb, str(channel), str(group), str(reply)]:
-                greenlets.spawn(self._change, verb, channel, group, reply)
+            case [("add" | "discard") as verb, str(channel), str(group), str(alias), str(reply)]:
+                greenlets.spawn(self._change, verb, channel, group, alias, reply)
             case _:
                 logger.warning("Discarded malformed message (%d bytes) on the channel of this worker", len(payload))
 
@@ -196,9 +196,9 @@ class LocalConsumers:
             logger.warning("Could not update consumer backpressure flags: %s", exc)
         gevent.sleep(0)
 
-    def _change(self, verb: str, channel: str, group: str, reply: str) -> None:
+    def _change(self, verb: str, channel: str, group: str, alias: str, reply: str) -> None:
         try:
-            getattr(self, verb)(group, channel)
+            getattr(self, verb)(group, channel, alias)
             layers.acknowledge(reply)
         except (RedisError, OSError, TypeError) as exc:  # the caller's request times out
             what = "add a consumer to" if verb == "add" else "remove a consumer from"

@@ -23,7 +23,7 @@ class LocalConsumer(Protocol):
 
 
 class Memory:
-    """Implements :class:`wsloop.layers.LocalDelivery` and :class:`wsloop.layers.RemoteDelivery`.
+    """Implements :class:`wsloop.layers.LocalDelivery` and :class:`wsloop.layers.RemoteDelivery`, for all layers.
 
     Attributes:
         scheduler: runs the handlers of all consumers of this test.
@@ -31,6 +31,8 @@ class Memory:
         before: ``local`` and ``remote`` of the channel layer outside of those blocks.
         worker: the part of a ``channel_name`` that names this worker.
     """
+
+    blocks = False
 
     def __init__(self, before: tuple[layers.LocalDelivery | None, layers.RemoteDelivery]) -> None:
         self.scheduler = Scheduler()
@@ -68,14 +70,18 @@ class Memory:
         self.scheduler.turn()
         return taken
 
-    def add(self, group: str, channel: str) -> None:
+    def add(self, group: str, channel: str, alias: str = layers.DEFAULT_CHANNEL_LAYER) -> None:
         """Add a consumer to a group."""
         if self.has(channel):
-            self._groups.setdefault(layers.group_channel(group), {})[channel] = None
+            self._groups.setdefault(layers.group_channel(group, alias), {})[channel] = None
 
-    def discard(self, group: str, channel: str) -> None:
+    def discard(self, group: str, channel: str, alias: str = layers.DEFAULT_CHANNEL_LAYER) -> None:
         """Remove a consumer from a group."""
-        self._groups.get(layers.group_channel(group), {}).pop(channel, None)
+        self._groups.get(layers.group_channel(group, alias), {}).pop(channel, None)
+
+    def deliver(self, channel: bytes, payload: bytes) -> None:
+        """Hand an event to all consumers of a group."""
+        self.publish(channel, payload)
 
     # Other processes, of which there are none.
 
@@ -98,7 +104,7 @@ class Memory:
 @contextlib.contextmanager
 def own() -> Iterator[Memory]:
     """Replace the channel layer of the process by one in memory, for a test."""
-    layer = layers.get_channel_layer()
+    layer = layers.LAYER
     memory = Memory((layer.local, layer.remote))
     layer.local = layer.remote = memory
     try:
@@ -110,7 +116,7 @@ def own() -> Iterator[Memory]:
 @contextlib.contextmanager
 def use() -> Iterator[Memory]:
     """Replace the channel layer of the process by one in memory: that of the test, if it has one."""
-    layer = layers.get_channel_layer()
+    layer = layers.LAYER
     memory = layer.remote if isinstance(layer.remote, Memory) else Memory((layer.local, layer.remote))
     layer.local = layer.remote = memory
     memory.users += 1
@@ -124,7 +130,7 @@ def use() -> Iterator[Memory]:
 
 def forget() -> None:
     """Restore the channel layer, even if a test has left consumers behind."""
-    layer = layers.get_channel_layer()
+    layer = layers.LAYER
     while isinstance(layer.remote, Memory):
         layer.local, layer.remote = layer.remote.before
 
