@@ -6,7 +6,9 @@ This module must not know anything else of wsloop.
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
+from asgiref.sync import SyncToAsync, sync_to_async
 from django.db import Error
 from django.db import connections as databases
 
@@ -24,4 +26,36 @@ def give_back() -> None:
         close_databases()
 
 
-__all__ = ["close_databases", "give_back"]
+class DatabaseSyncToAsync(SyncToAsync[Any, Any]):
+    """Wraps plain code that uses the database for coroutines; the name is that of Channels.
+
+    ::
+
+        john = await database_sync_to_async(User.objects.get)(username="john")
+
+    The code runs in another thread or greenlet, whose connections are given back when it ends.
+    """
+
+    def thread_handler(self, *args: Any, **kwargs: Any) -> Any:
+        """See asgiref: called in that thread or greenlet."""
+        try:
+            return super().thread_handler(*args, **kwargs)  # type: ignore[no-untyped-call]
+        finally:
+            give_back()
+
+
+database_sync_to_async = DatabaseSyncToAsync  # as a function or decorator
+
+
+async def aclose_old_connections() -> None:
+    """Give back the database connections of the thread or greenlet in which ``sync_to_async`` runs code."""
+    await sync_to_async(give_back)()
+
+
+__all__ = [
+    "DatabaseSyncToAsync",
+    "aclose_old_connections",
+    "close_databases",
+    "database_sync_to_async",
+    "give_back",
+]
