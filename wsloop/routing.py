@@ -1,4 +1,4 @@
-"""From the URL of a socket to its consumer, and the scope of the socket, which describes it to the consumer.
+"""From the URL of a socket to its consumer or application, and the scope, which describes the socket to it.
 
 Patterns are Django's, matched against the whole path, as Channels' ``URLRouter`` does. This module must not know
 gevent, Redis or sockets.
@@ -6,18 +6,22 @@ gevent, Redis or sockets.
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from asgiref.sync import iscoroutinefunction
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from django.urls import Resolver404, URLPattern, URLResolver
-from django.urls.resolvers import RegexPattern
+from django.urls.resolvers import RegexPattern, RoutePattern
 
 from wsloop import conf
 from wsloop.consumers.base import Consumer
+from wsloop.exceptions import InvalidChannelLayerError
+from wsloop.layers import get_channel_layer
 
 
 def facility(request: HttpRequest) -> str:
@@ -29,17 +33,63 @@ def facility(request: HttpRequest) -> str:
 
 
 class Match(NamedTuple):
-    """A consumer, and the values captured by the pattern of its URL."""
+    """What serves a socket, a consumer or another ASGI application, and the values captured by the pattern of its URL.
 
-    consumer_class: type[Consumer]
-    initkwargs: dict[str, Any]
+    Attributes:
+        consumer_class: of the consumer; None if an application serves the socket.
+        initkwargs: arguments of its ``__init__``.
+        args, kwargs: what the pattern has captured.
+        application: an ASGI application, ``await application(scope, receive, send)``; None if a consumer serves it.
+        remaining: the part of the path behind the pattern, for an application that routes by it, as ``URLRouter`` does.
+        initargs: positional arguments of ``__init__``.
+    """
+
+    consumer_class: type[Consumer] | None
+    initkwargs: dict[str, Any] = {}  # never modified
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}  # never modified
-    application: Any = None
+    application: Callable[[dict[str, Any], Any, Any], Awaitable[Any]] | None = None
+    remaining: str = ""
+    initargs: tuple[Any, ...] = ()
 
     def make(self) -> Consumer:
         """Return a new consumer."""
-        return self.consumer_class(**self.initkwargs)
+        assert self.consumer_class is not None
+        return self.consumer_class(*self.initargs, **self.initkwargs)
+
+
+def served_by(target: Any) -> Match | None:
+    """Return what a pattern leads to, with nothing captured; None if it serves no WebSockets.
+
+    Args:
+        target: ``as_websocket()`` or ``as_asgi()`` of a consumer, its class, or an instance, which stands for its class
+            and the arguments that it was made with; or an ASGI application (version 3).
+    """
+    consumer_class = target if isinstance(target, type) else getattr(target, "consumer_class", None)
+    if isinstance(target, Consumer):
+        args, kwargs = target._wsloop_arguments
+        return Match(type(target), kwargs, initargs=args)
+    if isinstance(consumer_class, type) and issubclass(consumer_class, Consumer):
+        return Match(consumer_class, getattr(target, "consumer_initkwargs", {}))
+    if _is_application(target):
+        return Match(None, application=target)
+    return None
+
+
+def _is_application(target: Any) -> bool:
+    """Return whether this can be called as ``await target(scope, receive, send)``."""
+    if isinstance(target, type) or not callable(target):
+        return False
+    call: Any = target.__call__  # not that of its type: some middleware sets it for each object
+    if not iscoroutinefunction(target) and not iscoroutinefunction(call):
+        return False
+    try:
+        inspect.signature(target).bind({}, None, None)
+    except TypeError:  # an asynchronous view, for example
+        return False
+    except ValueError:  # it has no signature
+        pass
+    return True
 
 
 class Routes:
@@ -49,24 +99,40 @@ class Routes:
         urlpatterns: made with ``path()``, ``re_path()`` and ``include()``.
 
     Raises:
-        ImproperlyConfigured: if a pattern does not lead to a consumer, or can never match.
+        ImproperlyConfigured: if a pattern leads to nothing that serves WebSockets, or can never match, or if the
+            channel layer of a consumer does not exist.
     """
 
     def __init__(self, urlpatterns: Iterable[Any] = ()) -> None:
-        patterns = list(urlpatterns)
-        _check(patterns)
-        self._resolver = URLResolver(RegexPattern(r"^/"), patterns) if patterns else None
+        self._patterns = list(urlpatterns)
+        _check(self._patterns)
+        self._resolver = URLResolver(RegexPattern(r"^/"), self._patterns) if self._patterns else None
 
     def match(self, path: str) -> Match | None:
-        """Return the consumer for a path; None if the path is that of a facility."""
+        """Return what serves a path; None if the path is that of a facility."""
         if self._resolver is None:
             return None
         try:
             found = self._resolver.resolve(path)
         except Resolver404:
             return None
-        consumer: Any = found.func
-        return Match(consumer.consumer_class, consumer.consumer_initkwargs, found.args, found.kwargs)
+        match = served_by(found.func)
+        assert match is not None
+        if match.application is not None:
+            match = match._replace(remaining=_remaining(self._patterns, path.removeprefix("/")) or "")
+        return match._replace(args=found.args, kwargs=found.kwargs)
+
+
+def _remaining(patterns: Iterable[Any], path: str) -> str | None:
+    """Return the part of a path behind the first pattern that matches it, or None if none does."""
+    for each in patterns:
+        matched = each.pattern.match(path)
+        if matched:
+            rest: str = matched[0]
+            found = _remaining(each.url_patterns, rest) if isinstance(each, URLResolver) else rest
+            if found is not None:
+                return found
+    return None
 
 
 def _check(patterns: Sequence[Any], before: str = "") -> None:
@@ -77,18 +143,33 @@ def _check(patterns: Sequence[Any], before: str = "") -> None:
         if isinstance(each, URLResolver):
             _check(each.url_patterns, route)
             continue
-        if not hasattr(each.callback, "consumer_class"):
+        match = served_by(each.callback)
+        if match is None:
             raise ImproperlyConfigured(
-                f"websocket_urlpatterns: {route!r} must lead to the as_websocket() of a consumer, "
-                f"not to {each.callback!r}"
+                f"websocket_urlpatterns: {route!r} must lead to a consumer, MyConsumer.as_websocket(), or to an ASGI "
+                f"application, `async def application(scope, receive, send)`, not to {each.callback!r}"
             )
+        if match.consumer_class is not None:
+            _check_layer(match.consumer_class)
+        pattern: Any = each.pattern
+        if isinstance(pattern, RoutePattern) and getattr(each.callback, "_path_routing", False):
+            # A URLRouter of Channels continues behind the pattern, which path() would end there. Channels' own does so.
+            each.pattern = pattern = RoutePattern(str(pattern), pattern.name, is_endpoint=False)
+        ends = isinstance(pattern, RoutePattern) and getattr(pattern, "_is_endpoint", True)
         root = conf.websocket_url().lstrip("/")
         literal = re.split(r"[<(\[\\.*+?{|$]", route, maxsplit=1)[0]
-        if not (literal.startswith(root) or (root.startswith(literal) and literal != route)):
+        if not (literal.startswith(root) or (root.startswith(literal) and not (ends and literal == route))):
             raise ImproperlyConfigured(
                 f"websocket_urlpatterns: {route!r} must begin with {root!r}, as WEBSOCKET_URL does, "
                 "or no socket can reach it"
             )
+
+
+def _check_layer(consumer_class: type[Consumer]) -> None:
+    try:
+        get_channel_layer(consumer_class.channel_layer_alias)
+    except InvalidChannelLayerError as exc:
+        raise ImproperlyConfigured(f"{consumer_class.__name__}.channel_layer_alias: {exc}") from None
 
 
 def scope(request: HttpRequest, match: Match) -> dict[str, Any]:
@@ -96,14 +177,14 @@ def scope(request: HttpRequest, match: Match) -> dict[str, Any]:
 
     Args:
         request: of the handshake, with its user and session, if any.
-        match: the consumer and the values captured from the path.
+        match: what serves it, and the values captured from the path.
     """
     meta = request.META
     offered = meta.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "")
     user = getattr(request, "user", None) or AnonymousUser()
     session = getattr(request, "session", None)
     port = str(meta.get("REMOTE_PORT", ""))
-    return {
+    described = {
         "type": "websocket",
         "path": request.path_info,
         "query_string": meta.get("QUERY_STRING", "").encode("latin-1", "replace"),
@@ -120,6 +201,9 @@ def scope(request: HttpRequest, match: Match) -> dict[str, Any]:
         "session": conf.session_store()() if session is None else session,
         "url_route": {"args": match.args, "kwargs": match.kwargs},
     }
+    if match.application is not None:
+        described["path_remaining"] = match.remaining
+    return described
 
 
-__all__ = ["Match", "Routes", "scope"]
+__all__ = ["Match", "Routes", "scope", "served_by"]

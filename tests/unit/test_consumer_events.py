@@ -2,7 +2,13 @@
 
 import pytest
 
-from wsloop.protocol.consumer_events import check_close, check_sent, handler_name
+from wsloop.protocol.consumer_events import (
+    MAX_HEADERS,
+    check_close,
+    check_sent,
+    handler_name,
+    response_headers,
+)
 
 # Names.
 
@@ -25,6 +31,81 @@ def test_an_event_without_a_type_is_refused(event):
 def test_a_type_that_would_call_what_is_not_meant_for_others_is_refused(kind):
     with pytest.raises(ValueError, match="must not begin with an underscore or a dot"):
         handler_name({"type": kind})
+
+
+def test_the_error_for_a_long_type_is_short():
+    with pytest.raises(ValueError) as raised:
+        handler_name({"type": "_" * 10**6})
+    assert len(str(raised.value)) < 300
+
+
+# Headers of the 101.
+
+
+@pytest.mark.parametrize(
+    ("given", "headers"),
+    [
+        (None, ()),
+        ([], ()),
+        ([(b"x-name", b"value")], (("x-name", "value"),)),
+        ((("X-Name", "value"), ["X-Name", b"again"]), (("X-Name", "value"), ("X-Name", "again"))),
+        ([("a!#$%&'*+-.^_`|~9", "")], (("a!#$%&'*+-.^_`|~9", ""),)),
+        ([("x-name", b" \t a \t b\xff ")], (("x-name", "a \t b\xff"),)),
+        (iter([("x-name", "Grüße")]), (("x-name", "Grüße"),)),
+        ([("set-cookie", "a=b; HttpOnly"), ("Server", "x")], (("set-cookie", "a=b; HttpOnly"), ("Server", "x"))),
+    ],
+)
+def test_headers(given, headers):
+    assert response_headers(given) == headers
+
+
+@pytest.mark.parametrize(
+    "name", ["", b"", "a b", "a:", "a\r\nb", "ä", b"\xe4", "a\0", " a", "a\n", "(a)", None, 5, ["a"]]
+)
+def test_names_of_headers_that_are_none(name):
+    with pytest.raises(ValueError, match="the name of a header must be letters, digits and hyphens, not"):
+        response_headers([(name, "value")])
+
+
+@pytest.mark.parametrize(
+    "value", ["a\r\nb: c", b"a\nb", "a\r", "\0", "a\x7f", "\x1b", "a\n", "€", "\ud800", None, 5, ["a"], bytearray(b"a")]
+)
+def test_values_of_headers_that_are_none(value):
+    with pytest.raises(
+        ValueError, match="the header 'x-secret' must have one line of Latin-1 text as its value"
+    ) as raised:
+        response_headers([("x-secret", value)])
+    assert "a" not in str(raised.value).replace(
+        "the header 'x-secret' must have one line of Latin-1 text as its value", ""
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Connection", b"UPGRADE", "content-length", "Transfer-Encoding", "trailer"),
+        *("Sec-WebSocket-Accept", b"sec-websocket-protocol", "SEC-WEBSOCKET-EXTENSIONS", "sec-websocket-anything"),
+    ],
+)
+def test_headers_of_the_handshake_itself_cannot_be_set(name):
+    with pytest.raises(ValueError, match=r"accept\(\) cannot set the header .*: the handshake does"):
+        response_headers([("x-name", "value"), (name, "value")])
+
+
+@pytest.mark.parametrize(
+    "headers", ["x-name", b"x", {"x-name": "value"}, 5, ["x-name"], [("a",)], [("a", "b", "c")], [None]]
+)
+def test_what_are_no_headers(headers):
+    with pytest.raises(ValueError, match="headers must be pairs of name and value"):
+        response_headers(headers)
+
+
+def test_headers_are_bounded_in_all():
+    one = [("x-name", "x" * (MAX_HEADERS - len("x-name: \r\n")))]
+    assert response_headers(one)
+    for more in ([("x-name", one[0][1] + "x")], [*one, ("a", "")], (("a", "") for _ in iter(int, 1))):
+        with pytest.raises(ValueError, match="may have 4096 bytes in all"):
+            response_headers(more)
 
 
 # Close codes.

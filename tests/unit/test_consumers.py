@@ -10,8 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import RequestFactory
 from django.urls import path
 
-from wsloop import consumers as module
-from wsloop.consumers import JsonWebsocketConsumer, SyncConsumer, WebsocketConsumer
+from wsloop.consumers import JsonWebsocketConsumer, SyncConsumer, WebsocketConsumer, base, get_handler_name
 from wsloop.exceptions import AcceptConnection, DenyConnection, StopConsumer
 
 
@@ -32,7 +31,7 @@ def begin(consumer, **scope):
     """Begin a consumer; the events that it sends are collected in ``sent``."""
     consumer.sent = []
     known = {"query_string": b"", "user": "john", "session": {}, "url_route": {"args": (), "kwargs": {"room": "lobby"}}}
-    module.begin(consumer, known | scope, consumer.sent.append, Layer(), "specific.1!1")
+    base.begin(consumer, known | scope, consumer.sent.append, Layer(), "specific.1!1")
     return consumer
 
 
@@ -80,8 +79,10 @@ def test_async_handlers_are_refused_when_the_class_is_defined():
             async def receive(self, text_data=None, bytes_data=None):
                 pass
 
-    assert str(refused.value).startswith("Chat.receive is `async def`; consumers here are plain code that may block.")
-    assert "Write `def receive(…)` and omit `await`" in str(refused.value)
+    assert str(refused.value) == (
+        "Chat.receive is `async def`, and Chat is a consumer of plain code. Derive it from AsyncWebsocketConsumer, or "
+        "write `def receive(…)` and omit `await`."
+    )
 
 
 class AsyncMixin:
@@ -270,6 +271,12 @@ def test_receive_gets_text_or_bytes_and_the_other_is_none(event, received):
     ("call", "sent"),
     [
         (lambda consumer: consumer.accept("chat"), [{"type": "websocket.accept", "subprotocol": "chat"}]),
+        (
+            lambda consumer: consumer.accept("chat", headers=[(b"x-a", b"1")]),
+            [{"type": "websocket.accept", "subprotocol": "chat", "headers": [(b"x-a", b"1")]}],
+        ),
+        (lambda consumer: consumer.accept(headers=iter(())), [{**ACCEPT, "headers": []}]),
+        (lambda consumer: consumer.accept(headers=()), [ACCEPT]),
         (lambda consumer: consumer.send("hello"), [{"type": "websocket.send", "text": "hello"}]),
         (lambda consumer: consumer.send(""), [{"type": "websocket.send", "text": ""}]),
         (lambda consumer: consumer.send(bytes_data=b""), [{"type": "websocket.send", "bytes": b""}]),
@@ -461,9 +468,11 @@ def test_as_websocket_keeps_class_and_arguments(name):
     assert path("ws/", callback).lookup_str.endswith("Chat")
 
 
-def test_in_root_urlconf_it_says_where_it_belongs():
-    with pytest.raises(ImproperlyConfigured, match="its pattern belongs in the websocket_urlpatterns"):
-        WebsocketConsumer.as_websocket()(RequestFactory().get("/ws/"))
+@pytest.mark.parametrize("arguments", [(RequestFactory().get("/ws/"),), ({"type": "websocket"}, None, None)])
+def test_in_root_urlconf_or_inside_an_application_it_says_where_it_belongs(arguments):
+    for each in (WebsocketConsumer.as_websocket(), WebsocketConsumer.as_asgi(), WebsocketConsumer()):
+        with pytest.raises(ImproperlyConfigured, match="its pattern belongs in the websocket_urlpatterns"):
+            async_to_sync(each)(*arguments)
 
 
 def test_any_arguments_are_taken_by_the_classes_themselves():
@@ -471,9 +480,28 @@ def test_any_arguments_are_taken_by_the_classes_themselves():
         each(1, name="value")
 
 
-@pytest.mark.parametrize("name", ["AsyncConsumer", "AsyncWebsocketConsumer", "AsyncJsonWebsocketConsumer"])
-def test_who_asks_for_the_asynchronous_ones_is_told_what_to_take(name):
-    with pytest.raises(ImportError, match=rf"there is no {name}: .* write `def` instead of `async def`"):
-        exec(f"from wsloop.consumers import {name}")
-    with pytest.raises(ImportError, match="cannot import name 'Other'"):
-        exec("from wsloop.consumers import Other")
+def test_an_instance_knows_what_it_was_made_with():
+    class Chat(WebsocketConsumer):
+        def __init__(self, room, *, color="red"):
+            self.made = room, color
+
+    assert Chat("lobby", color="blue")._wsloop_arguments == (("lobby",), {"color": "blue"})
+    assert "_wsloop_arguments" not in vars(WebsocketConsumer())
+
+
+@pytest.mark.parametrize(("kind", "name"), [("chat.message", "chat_message"), ("send.json", "send_json"), ("a", "a")])
+def test_the_name_of_a_handler(kind, name):
+    assert get_handler_name({"type": kind}) == name
+
+
+@pytest.mark.parametrize("event", [{}, {"type": None}, {"type": ""}, {"type": "_x"}, {"type": ".x"}, {"type": 5}])
+def test_what_names_no_handler(event):
+    with pytest.raises(ValueError):
+        get_handler_name(event)
+
+
+def test_errors_that_name_a_type_are_bounded():
+    for kind in ("x" * 10**6, "_" * 10**6):
+        with pytest.raises(ValueError) as raised:
+            begin(SyncConsumer()).dispatch({"type": kind})
+        assert len(str(raised.value)) < 500

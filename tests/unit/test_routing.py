@@ -1,5 +1,6 @@
 """Which consumer serves a path, which routes are refused when the server starts, and the scope."""
 
+import functools
 import gc
 import types
 import weakref
@@ -15,7 +16,7 @@ from django.urls import include, path, re_path, register_converter
 from django.urls.converters import StringConverter
 from django.utils.functional import SimpleLazyObject
 
-from wsloop.consumers import WebsocketConsumer
+from wsloop.consumers import AsyncWebsocketConsumer, WebsocketConsumer
 from wsloop.routing import Match, Routes, scope
 
 
@@ -110,6 +111,107 @@ def test_each_socket_gets_a_consumer_of_its_own_with_the_arguments():
     assert (one.color, two.color) == ("blue", "blue")
 
 
+# A consumer in each of its forms.
+
+
+class Positional(WebsocketConsumer):
+    def __init__(self, room, *, color):
+        self.made = room, color
+        self.members = []
+
+
+class Greeting(AsyncWebsocketConsumer):
+    pass
+
+
+@pytest.mark.parametrize("each", [Echo, Echo(), Echo.as_asgi(), Greeting, Greeting(), Greeting.as_asgi()])
+def test_a_class_an_instance_or_as_asgi(each):
+    match = Routes([path("ws/<str:room>/", each)]).match("/ws/lobby/")
+    assert match.consumer_class in (Echo, Greeting)
+    assert (match.application, match.kwargs) == (None, {"room": "lobby"})
+    made = match.make()
+    assert type(made) is match.consumer_class
+    assert made is not each
+
+
+def test_an_instance_stands_for_its_class_and_arguments_so_that_sockets_share_nothing():
+    routes = Routes([path("ws/", Positional("lobby", color="blue"))])
+    one, two = (routes.match("/ws/").make() for _ in range(2))
+    assert one.made == two.made == ("lobby", "blue")
+    assert one.members is not two.members
+
+
+# Other ASGI applications.
+
+
+async def application(scope, receive, send):
+    pass
+
+
+class Middleware:
+    def __init__(self, app=None):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        pass
+
+
+class Router(Middleware):
+    """As Channels' ``URLRouter``."""
+
+    _path_routing = True
+
+
+async def as_asgi_of_channels(scope, receive, send):
+    pass
+
+
+as_asgi_of_channels.consumer_class = Middleware  # none of ours
+as_asgi_of_channels.consumer_initkwargs = {}
+
+
+@pytest.mark.parametrize(
+    "each",
+    [
+        application,
+        Middleware(),
+        Middleware().__call__,
+        functools.partial(application),
+        as_asgi_of_channels,
+        Middleware(Echo.as_asgi()),
+    ],
+)
+def test_an_asgi_application(each):
+    match = Routes([path("ws/<str:room>/", each, {"more": 1})]).match("/ws/lobby/")
+    assert match.application is each
+    assert (match.consumer_class, match.kwargs, match.remaining) == (None, {"room": "lobby", "more": 1}, "")
+
+
+@pytest.mark.parametrize(
+    ("patterns", "where", "remaining"),
+    [
+        ([path("ws/", Router())], "/ws/chat/lobby/", "chat/lobby/"),
+        ([path("", Router())], "/ws/chat/lobby/", "ws/chat/lobby/"),
+        ([re_path(r"^ws/", Middleware(Router()))], "/ws/chat/lobby/", "chat/lobby/"),
+        ([re_path(r"", Middleware(Router()))], "/ws/chat/lobby/", "ws/chat/lobby/"),
+        ([path("ws/", include([path("x/", application), re_path("^chat/", Router())]))], "/ws/chat/lobby/", "lobby/"),
+        ([path("ws/", include([path("x/", application)])), re_path("^ws/", Router())], "/ws/chat/", "chat/"),
+        ([path("ws/<slug:room>/", application)], "/ws/lobby/", ""),
+    ],
+)
+def test_an_application_gets_the_path_behind_its_pattern(patterns, where, remaining, request_):
+    match = Routes(patterns).match(where)
+    assert match.remaining == remaining
+    assert scope(request_(where), match)["path_remaining"] == remaining
+
+
+def test_a_path_without_a_router_ends_where_it_ends():
+    routes = Routes([path("ws/", application), path("ws/chat/", Middleware())])
+    assert routes.match("/ws/chat/lobby/") is None
+    with pytest.raises(ImproperlyConfigured, match="must begin with 'ws/'"):
+        Routes([path("", Middleware())])
+
+
 # Refused when the server starts.
 
 
@@ -123,12 +225,38 @@ def test_what_is_no_pattern(wrong):
         Routes([wrong])
 
 
-@pytest.mark.parametrize(
-    "patterns", [[path("ws/x/", view)], [path("ws/", include([path("x/", view)]))], [path("ws/x/", Echo)]]
-)
-def test_what_leads_to_something_else(patterns):
-    with pytest.raises(ImproperlyConfigured, match=r"'ws/x/' must lead to the as_websocket\(\) of a consumer"):
-        Routes(patterns)
+async def async_view(request):
+    pass
+
+
+class DoubleCallable:
+    """An application of ASGI 2, and a class that is no consumer."""
+
+    def __init__(self, scope):
+        pass
+
+    async def __call__(self, receive, send):
+        pass
+
+
+class Callable:
+    def __call__(self, scope, receive, send):
+        pass
+
+
+@pytest.mark.parametrize("wrong", [view, async_view, DoubleCallable, DoubleCallable({}), Callable(), lambda *_: None])
+@pytest.mark.parametrize("patterns", [lambda it: path("ws/x/", it), lambda it: path("ws/", include([path("x/", it)]))])
+def test_what_leads_to_something_else(patterns, wrong):
+    with pytest.raises(ImproperlyConfigured, match=r"'ws/x/' must lead to a consumer, MyConsumer.as_websocket\(\), or"):
+        Routes([patterns(wrong)])
+
+
+def test_a_layer_that_does_not_exist_is_refused():
+    class Other(WebsocketConsumer):
+        channel_layer_alias = "other"
+
+    with pytest.raises(ImproperlyConfigured, match=r"Other\.channel_layer_alias: CHANNEL_LAYERS has no channel"):
+        Routes([path("ws/", Other.as_asgi())])
 
 
 @pytest.mark.parametrize(

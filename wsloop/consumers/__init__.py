@@ -7,6 +7,7 @@ sends events, too. Methods are plain code that may block (:mod:`wsloop.consumers
 
 from wsloop.consumers.asynchronous import AsyncConsumer, AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer
 from wsloop.consumers.sync import JsonWebsocketConsumer, SyncConsumer, WebsocketConsumer
+from wsloop.protocol.consumer_events import handler_name as get_handler_name
 
 __all__ = [
     "AsyncConsumer",
@@ -15,4 +16,5 @@ __all__ = [
     "JsonWebsocketConsumer",
     "SyncConsumer",
     "WebsocketConsumer",
+    "get_handler_name",
 ]

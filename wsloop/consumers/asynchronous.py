@@ -6,7 +6,7 @@ says of each method holds here, too. This module must not know gevent, Redis or 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from websockets.frames import CloseCode
@@ -14,7 +14,7 @@ from websockets.frames import CloseCode
 from wsloop.consumers.base import Consumer
 from wsloop.exceptions import AcceptConnection, DenyConnection, StopConsumer
 from wsloop.protocol import strict_json
-from wsloop.protocol.consumer_events import Event, handler_name
+from wsloop.protocol.consumer_events import Event, Header, handler_name
 from wsloop.protocol.strict_json import NotJson
 
 
@@ -30,7 +30,8 @@ class AsyncConsumer(Consumer):
         name = handler_name(message)
         handler = getattr(self, name, None)
         if not callable(handler) or name == "dispatch":  # which would call itself
-            raise ValueError(f"{type(self).__name__} has no method {name}() for events of type {message['type']!r}")
+            kind = message["type"][:100]
+            raise ValueError(f"{type(self).__name__} has no method {name[:100]}() for events of type {kind!r}")
         await handler(message)
 
     async def send(self, message: Event) -> None:
@@ -69,17 +70,21 @@ class AsyncWebsocketConsumer(AsyncConsumer):
         """Decide whether to :meth:`accept` the socket or to reject it with :meth:`close`."""
         await self.accept()
 
-    async def accept(self, subprotocol: str | None = None) -> None:
+    async def accept(self, subprotocol: str | None = None, headers: Iterable[Header] | None = None) -> None:
         """Open the socket.
 
         Args:
             subprotocol: one of ``scope["subprotocols"]``, or None.
+            headers: pairs of name and value, text or bytes, that the 101 has besides those of the handshake.
 
         Raises:
-            ValueError: if the client has not offered it.
+            ValueError: if the client has not offered the subprotocol, or the 101 cannot have one of the headers.
             Disconnected: if the client has left.
         """
-        await super().send({"type": "websocket.accept", "subprotocol": subprotocol})
+        event: Event = {"type": "websocket.accept", "subprotocol": subprotocol}
+        if headers:
+            event["headers"] = list(headers)
+        await super().send(event)
 
     async def websocket_receive(self, message: Event) -> None:
         """Call :meth:`receive` with a message."""
@@ -129,7 +134,7 @@ class AsyncWebsocketConsumer(AsyncConsumer):
             await self.disconnect(message["code"])
         raise StopConsumer
 
-    async def disconnect(self, close_code: int) -> None:
+    async def disconnect(self, code: int) -> None:
         """Clean up after the socket has ended with this close code."""
 
 

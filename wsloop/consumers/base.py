@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 from django.http import QueryDict
 
 from wsloop.protocol.consumer_events import Event
+
+Made = TypeVar("Made", bound="Consumer")
 
 
 def begin(
@@ -29,19 +31,32 @@ class Consumer:
     """What consumers of both kinds have.
 
     Attributes:
+        channel_layer_alias: of the channel layer, a key of the setting ``CHANNEL_LAYERS``.
         scope: description of the socket, see ``docs/reference/consumers.rst``.
         channel_layer: sends events to other consumers and to groups.
         channel_name: the name of this consumer in the channel layer.
         base_send: carries out the events of this consumer.
     """
 
+    channel_layer_alias = "default"
     scope: dict[str, Any]
     channel_layer: Any
     channel_name: str
     base_send: Callable[[Event], Any]
+    _wsloop_arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})  # of __init__
+
+    def __new__(cls: type[Made], *args: Any, **kwargs: Any) -> Made:
+        consumer = super().__new__(cls)
+        if args or kwargs:
+            consumer._wsloop_arguments = (args, kwargs)
+        return consumer
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
+
+    def dispatch(self, message: Event) -> Any:
+        """Call the method for an event; see the subclasses."""
+        raise NotImplementedError
 
     # Not properties: consumers that were written for Channels assign to these names.
 
@@ -66,23 +81,16 @@ class Consumer:
         """The query string of the socket's URL."""
         return QueryDict(self.scope["query_string"])
 
-    def dispatch(self, message: Event) -> Any:
-        """Call the method for an event."""
-        raise NotImplementedError
-
     @classmethod
     def as_websocket(cls, **initkwargs: Any) -> Callable[..., Any]:
-        """Return the view for a pattern of ``websocket_urlpatterns``.
+        """Return what a pattern of ``websocket_urlpatterns`` leads to; every socket gets a consumer of its own.
 
         Args:
-            initkwargs: arguments of ``__init__``, for the consumer of each socket.
+            initkwargs: arguments of ``__init__``.
         """
 
-        def consumer(*args: Any, **kwargs: Any) -> Any:
-            raise ImproperlyConfigured(
-                f"{cls.__name__} serves WebSockets: its pattern belongs in the websocket_urlpatterns that "
-                "WebsocketServer gets, not in ROOT_URLCONF."
-            )
+        async def consumer(*args: Any, **kwargs: Any) -> Any:
+            await cls(**initkwargs)(*args, **kwargs)
 
         consumer.consumer_class = cls  # type: ignore[attr-defined]
         consumer.consumer_initkwargs = initkwargs  # type: ignore[attr-defined]
@@ -91,6 +99,17 @@ class Consumer:
         return consumer
 
     as_asgi = as_websocket  # as routing files for Channels name it
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Say where a consumer belongs: the server does not call it, it runs the consumer by :meth:`dispatch`.
+
+        Raises:
+            ImproperlyConfigured: always.
+        """
+        raise ImproperlyConfigured(
+            f"{type(self).__name__} is a consumer of wsloop: its pattern belongs in the websocket_urlpatterns that "
+            "WebsocketServer gets, not in ROOT_URLCONF, nor in an ASGI application such as URLRouter."
+        )
 
 
 __all__ = ["Consumer", "begin"]

@@ -7,7 +7,7 @@ Redis or sockets.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from websockets.frames import CloseCode
@@ -15,7 +15,7 @@ from websockets.frames import CloseCode
 from wsloop.consumers.base import Consumer
 from wsloop.exceptions import AcceptConnection, DenyConnection, StopConsumer
 from wsloop.protocol import strict_json
-from wsloop.protocol.consumer_events import Event, handler_name
+from wsloop.protocol.consumer_events import Event, Header, handler_name
 from wsloop.protocol.strict_json import NotJson
 
 
@@ -26,6 +26,8 @@ class SyncConsumer(Consumer):
         super().__init_subclass__(**kwargs)
         for name in dir(cls):
             method = inspect.getattr_static(cls, name)
+            if method is inspect.getattr_static(Consumer, name, None):
+                continue
             method = getattr(method, "__func__", method)  # of a staticmethod or classmethod
             if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
                 raise TypeError(
@@ -42,7 +44,8 @@ class SyncConsumer(Consumer):
         name = handler_name(message)
         handler = getattr(self, name, None)
         if not callable(handler) or name == "dispatch":  # which would call itself
-            raise ValueError(f"{type(self).__name__} has no method {name}() for events of type {message['type']!r}")
+            kind = message["type"][:100]
+            raise ValueError(f"{type(self).__name__} has no method {name[:100]}() for events of type {kind!r}")
         handler(message)
 
     def send(self, message: Event) -> None:
@@ -86,17 +89,21 @@ class WebsocketConsumer(SyncConsumer):
         """Decide whether to :meth:`accept` the socket or to reject it with :meth:`close`."""
         self.accept()
 
-    def accept(self, subprotocol: str | None = None) -> None:
+    def accept(self, subprotocol: str | None = None, headers: Iterable[Header] | None = None) -> None:
         """Open the socket.
 
         Args:
             subprotocol: one of ``scope["subprotocols"]``, or None.
+            headers: pairs of name and value, text or bytes, that the 101 has besides those of the handshake.
 
         Raises:
-            ValueError: if the client has not offered it.
+            ValueError: if the client has not offered the subprotocol, or the 101 cannot have one of the headers.
             Disconnected: if the client has left.
         """
-        super().send({"type": "websocket.accept", "subprotocol": subprotocol})
+        event: Event = {"type": "websocket.accept", "subprotocol": subprotocol}
+        if headers:
+            event["headers"] = list(headers)
+        super().send(event)
 
     def websocket_receive(self, message: Event) -> None:
         """Call :meth:`receive` with a message."""
@@ -146,7 +153,7 @@ class WebsocketConsumer(SyncConsumer):
             self.disconnect(message["code"])
         raise StopConsumer
 
-    def disconnect(self, close_code: int) -> None:
+    def disconnect(self, code: int) -> None:
         """Clean up after the socket has ended with this close code."""
 
 
