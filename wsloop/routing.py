@@ -177,14 +177,14 @@ def scope(request: HttpRequest, match: Match) -> dict[str, Any]:
 
     Args:
         request: of the handshake, with its user and session, if any.
-        match: what serves it, and the values captured from the path.
+        match: the consumer and the values captured from the path.
     """
     meta = request.META
     offered = meta.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "")
     user = getattr(request, "user", None) or AnonymousUser()
     session = getattr(request, "session", None)
     port = str(meta.get("REMOTE_PORT", ""))
-    described = {
+    return {
         "type": "websocket",
         "path": request.path_info,
         "query_string": meta.get("QUERY_STRING", "").encode("latin-1", "replace"),
@@ -201,9 +201,11 @@ def scope(request: HttpRequest, match: Match) -> dict[str, Any]:
         "session": conf.session_store()() if session is None else session,
         "url_route": {"args": match.args, "kwargs": match.kwargs},
     }
-    if match.application is not None:
-        described["path_remaining"] = match.remaining
-    return described
 
 
-__all__ = ["Match", "Routes", "scope", "served_by"]
+def captured(match: Match) -> dict[str, Any]:
+    """Return what the pattern adds to the scope of an application: that of Channels' ``URLRouter``."""
+    return {"url_route": {"args": match.args, "kwargs": match.kwargs}, "path_remaining": match.remaining}
+
+
+__all__ = ["Match", "Routes", "captured", "scope", "served_by"]

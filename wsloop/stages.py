@@ -129,6 +129,8 @@ def _set_up(hooks: Hooks, environ: dict[str, Any]) -> Opening:
         service: Service
         if application is not None:
             consumer, scope = Hosted(application), asgi_scope(request)
+            if match is not None:
+                scope |= routing.captured(match)
             service = ConsumerService(process.consumer_runtime, process.broker, plan, consumer, scope)
         elif match is not None:
             scope = routing.scope(request, match)

@@ -1,10 +1,12 @@
 """A test acts as the client of a consumer, and sees the same as a client of the server, without waiting."""
 
+import asyncio
 import threading
 import time
 from time import sleep as doze
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import PermissionDenied
 from django.db import connection, transaction
@@ -266,6 +268,61 @@ def test_what_needs_a_socket():
     socket.disconnect()  # as the end of a block does, whatever was raised in it
 
 
+@pytest.mark.parametrize(
+    ("connect", "answer"),
+    [
+        (lambda self: self.accept(), {"type": "websocket.accept", "subprotocol": None, "headers": []}),
+        (
+            lambda self: self.accept("b", headers=[("X-Name", "value")]),
+            {"type": "websocket.accept", "subprotocol": "b", "headers": [(b"X-Name", b"value")]},
+        ),
+        (lambda self: self.close(4003), {"type": "websocket.close", "code": 4003}),
+        (lambda self: self.close(), {"type": "websocket.close", "code": 1000}),
+    ],
+)
+def test_raw_events_as_in_channels(connect, answer):
+    made = type("Made", (Traced,), {"connect": connect})
+    with WebsocketCommunicator(made, "/", subprotocols=["b"]) as socket:
+        socket.send_input({"type": "websocket.connect"})
+        assert not socket.receive_nothing()
+        assert socket.receive_output() == answer
+        assert socket.receive_nothing()
+        if answer["type"] == "websocket.close":
+            return
+        assert socket.response_headers == answer["headers"]
+        socket.send_input({"type": "websocket.receive", "text": "send hello", "bytes": None})
+        assert socket.receive_output() == {"type": "websocket.send", "text": "hello"}
+        socket.send_input({"type": "note", "text": "noted"})
+        assert socket.consumer.calls[-1] == "noted"
+        socket.send_input({"type": "websocket.disconnect", "code": 1001})
+        assert socket.consumer.calls[-1] == "disconnect 1001"
+
+
+def test_raw_events_need_a_socket_and_room(opened, with_settings):
+    with_settings(WSLOOP={"CHANNEL_CAPACITY": 1})
+    socket = WebsocketCommunicator(Traced, "/")
+    for kind in ("websocket.receive", "websocket.disconnect", "note"):
+        with pytest.raises(RuntimeError, match=r"call connect\(\) first"):
+            socket.send_input({"type": kind, "text": "x"})
+    socket = opened(Traced)
+    with pytest.raises(RuntimeError, match="was called before"):
+        socket.send_input({"type": "websocket.connect"})
+    socket.send_to("sleep 5")
+    socket.send_input({"type": "note", "text": "a"})
+    with pytest.raises(ChannelFull, match="has 1 events waiting"):
+        socket.send_input({"type": "note", "text": "b"})
+
+
+def test_the_headers_of_the_answer(opened):
+    made = type("Made", (Echo,), {"connect": lambda self: self.accept(headers=[("X-Name", b"\xff")])})
+    socket = WebsocketCommunicator(made, "/")
+    assert socket.response_headers is None
+    with socket:
+        socket.connect()
+        assert socket.response_headers == [(b"X-Name", b"\xff")]
+    assert opened(Echo).response_headers == []
+
+
 # The scope.
 
 
@@ -322,6 +379,27 @@ def test_patterns_lead_to_the_consumer(opened):
         WebsocketCommunicator(patterns, "/ws/ech/o/")
     with pytest.raises(TypeError, match="captured by the patterns"):
         WebsocketCommunicator(patterns, "/ws/lobby/", kwargs={"room": "x"})
+
+
+@pytest.mark.parametrize("consumer", [Echo, Echo.as_websocket(), Echo.as_asgi(), Echo()])
+def test_a_consumer_in_each_of_its_forms(opened, consumer):
+    socket = opened(consumer, kwargs={"room": "lobby"})
+    socket.send_to("hello")
+    assert socket.receive_from() == "hello"
+    assert socket.consumer.kwargs == {"room": "lobby"}
+    assert not isinstance(consumer, Echo) or socket.consumer is consumer, (
+        "an instance itself, which the test may look at"
+    )
+
+
+async def application(scope, receive, send):
+    pass
+
+
+@pytest.mark.parametrize("given", [application, [path("ws/test/", application)]])
+def test_other_applications_have_other_communicators(given):
+    with pytest.raises(TypeError, match=r"is an ASGI application, .* asgiref\.testing\.ApplicationCommunicator"):
+        WebsocketCommunicator(given, "/ws/test/")
 
 
 @pytest.mark.parametrize("application", ["chat.consumers.Echo", None, 7, dict])
@@ -664,6 +742,57 @@ def test_a_room(opened):
     mary.send_to("gone?")
     assert mary.receive_from() == "gone?"
     assert john.receive_nothing()
+
+
+def test_rooms_of_another_layer_are_other_rooms(opened, with_settings):
+    with_settings(CHANNEL_LAYERS={"other": {"BACKEND": "wsloop.layers.RedisChannelLayer"}})
+    here, there = opened(Chat), opened(type("There", (Chat,), {"channel_layer_alias": "other"}))
+    here.send_to("here")
+    there.send_to("there")
+    get_channel_layer("other").group_send("lobby", {"type": "said", "text": "from a view"})
+    assert [here.receive_from(), there.receive_from(), there.receive_from()] == ["here", "there", "from a view"]
+    assert here.receive_nothing() and there.receive_nothing()
+
+
+def test_coroutines_reach_the_consumers_of_the_test(opened):
+    socket = opened(Traced)
+    name, layer = socket.consumer.channel_name, get_channel_layer()
+
+    async def view():
+        await layer.group_add("lobby", name)
+        await layer.group_send("lobby", {"type": "note", "text": "one"})
+        await layer.send(name, {"type": "note", "text": "two"})
+        await layer.group_discard("lobby", name)
+        await layer.group_send("lobby", {"type": "note", "text": "three"})
+
+    asyncio.run(view())
+    async_to_sync(layer.send)(name, {"type": "note", "text": "four"})
+    assert socket.consumer.calls == ["connect", "one", "two", "four"]
+
+
+@pytest.mark.parametrize("kind", ["_x", ".x", "__init__"])
+def test_events_that_must_not_name_a_method_are_discarded(opened, kind, caplog):
+    socket = opened(Traced)
+    get_channel_layer().send(socket.consumer.channel_name, {"type": kind})
+    socket.send_to("send hello")
+    assert socket.receive_from() == "hello"
+    assert "must not begin with an underscore or a dot" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("event", "output"),
+    [
+        ({"type": "send.json", "a": 1}, '{"type":"send.json","a":1}'),
+        ({"type": "send_json", "a": 1}, '{"type":"send_json","a":1}'),
+        ({"type": "websocket.receive", "text": '"hello"'}, '{"was":"hello"}'),
+    ],
+)
+def test_events_with_the_name_of_a_method_of_ours(opened, event, output):
+    socket = opened(Json)
+    get_channel_layer().group_add("lobby", socket.consumer.channel_name)
+    get_channel_layer().group_send("lobby", event)
+    assert socket.receive_from().replace(" ", "") == output
+    assert socket.receive_nothing()
 
 
 def test_what_another_thread_sends(opened):

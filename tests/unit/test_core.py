@@ -10,6 +10,7 @@ from greenlet import GreenletExit
 from redis.exceptions import RedisError
 
 from tests.unit.recorded import Recorded
+from wsloop import layers
 from wsloop.consumers import WebsocketConsumer
 from wsloop.exceptions import Disconnected, StopConsumer
 from wsloop.runtime.core import BYTES, CONNECT, EVENT, NEVER, OVER, TEXT, ConsumerCore
@@ -100,8 +101,8 @@ class Plain(ConsumerCore):
     def _now(self):
         return self.time
 
-    def _open(self, subprotocol):
-        self.asked.append(("open", subprotocol))
+    def _open(self, subprotocol, headers):
+        self.asked.append(("open", subprotocol, *headers))
         return "opening"
 
     def _refuse(self, error, code):
@@ -170,6 +171,22 @@ def test_connecting_opening_open():
     assert (core._state, core.asked) == (State.OPENING, [("open", "chat")])
     core._opened()
     assert core._state is State.OPEN
+
+
+def test_accepting_with_headers():
+    headers = [(b"X-Name", b"Gr\xfc\xdfe "), ("Set-Cookie", "a=b; Path=/"), ["x-empty", b""]]
+    core = Plain(Consumer(connect=lambda self: self.accept(headers=headers)))
+    core.bring(State.CONNECTING).run()
+    added = (("X-Name", "Gr\xfc\xdfe"), ("Set-Cookie", "a=b; Path=/"), ("x-empty", ""))
+    assert core.asked == [("open", None, *added)]
+
+
+def test_headers_that_are_refused_leave_the_socket_as_it_was():
+    core = Plain(Consumer()).bring(State.CONNECTING)
+    with pytest.raises(ValueError, match="the handshake does"):
+        core._consumer.accept(headers=[("Upgrade", "h2c")])
+    core._consumer.accept()
+    assert core.asked == [("open", None)]
 
 
 def test_leaving_before_connect_calls_nothing():
@@ -357,7 +374,29 @@ def test_a_malformed_event_is_discarded(caplog):
     core._put(EVENT, b"\xc1")
     core.event(1)
     assert core.run().calls[1:] == [("happened", 1)]
-    assert "Discarded malformed event (1 bytes) for Consumer at '/ws/' for AnonymousUser None" in caplog.text
+    assert "Discarded malformed event (1 bytes) for Consumer at '/ws/' for AnonymousUser None\n" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["_consumer", "__class__", ".x", "_" * 1000])
+def test_an_event_that_must_not_name_a_method_is_discarded_and_logged(caplog, kind):
+    caplog.set_level(logging.WARNING, "wsloop.runner")
+    core = Plain(Consumer()).bring(State.OPEN)
+    core._put(EVENT, msgpack.packb({"type": kind}))
+    core.event(1, max_bytes=10_000)
+    assert core.run().calls[1:] == [("happened", 1)]
+    text = f"None: the type of an event must not begin with an underscore or a dot: {kind[:100]!r}"
+    assert text in caplog.text
+    assert core.asked == []
+
+
+def test_the_layer_of_a_consumer_is_that_of_its_alias(with_settings):
+    with_settings(CHANNEL_LAYERS={"other": {"BACKEND": "wsloop.layers.RedisChannelLayer"}})
+
+    class Other(Consumer):
+        channel_layer_alias = "other"
+
+    assert Plain(Other())._consumer.channel_layer is layers.get_channel_layer("other")
+    assert Plain(Consumer())._consumer.channel_layer is layers.get_channel_layer()
 
 
 def test_a_consumer_that_does_not_begin_is_not_registered():

@@ -17,7 +17,7 @@ from django.urls.converters import StringConverter
 from django.utils.functional import SimpleLazyObject
 
 from wsloop.consumers import AsyncWebsocketConsumer, WebsocketConsumer
-from wsloop.routing import Match, Routes, scope
+from wsloop.routing import Match, Routes, captured, scope
 
 
 class Echo(WebsocketConsumer):
@@ -199,10 +199,10 @@ def test_an_asgi_application(each):
         ([path("ws/<slug:room>/", application)], "/ws/lobby/", ""),
     ],
 )
-def test_an_application_gets_the_path_behind_its_pattern(patterns, where, remaining, request_):
+def test_an_application_gets_the_path_behind_its_pattern(patterns, where, remaining):
     match = Routes(patterns).match(where)
     assert match.remaining == remaining
-    assert scope(request_(where), match)["path_remaining"] == remaining
+    assert captured(match) == {"path_remaining": remaining, "url_route": {"args": (), "kwargs": match.kwargs}}
 
 
 def test_a_path_without_a_router_ends_where_it_ends():

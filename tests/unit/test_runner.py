@@ -372,7 +372,7 @@ def test_connect_returns_the_subprotocol_and_accept_returns_when_the_101_is_out(
         consumer.send("welcome")
 
     runner = world.runner(Recorded(connect=connect), subprotocols=["soap", "chat"])
-    assert runner.connect() == "chat"
+    assert runner.connect() == ("chat", ())
     turn()
     assert seen == []
     transport, peer = pair()
@@ -436,7 +436,7 @@ def test_a_subprotocol_that_was_not_offered_is_the_consumers_fault_and_may_be_ha
             consumer.accept("soap")
 
     runner = world.runner(Recorded(connect=connect), subprotocols=["soap"])
-    assert runner.connect() == "soap"
+    assert runner.connect() == ("soap", ())
     assert errors == ["the client has not offered the subprotocol 'chat'"]
     runner.failed()
 
@@ -454,7 +454,7 @@ def test_a_client_that_is_gone_before_the_101_ends_accept(world):
 
     consumer = Recorded(connect=connect)
     runner = world.runner(consumer)
-    assert runner.connect() is None
+    assert runner.connect() == (None, ())
     runner.failed()
     assert consumer.ended() == 1006
     assert raised == [Disconnected]
@@ -959,6 +959,10 @@ def test_a_loop_that_ignores_that_the_client_has_left_lets_others_go_on(world):
     [
         lambda consumer, layer: consumer.send("hello"),
         lambda consumer, layer: consumer.close(),
+        lambda consumer, layer: consumer.accept(),
+        lambda consumer, layer: consumer.receive("hello"),
+        lambda consumer, layer: consumer.websocket_receive({"type": "websocket.receive", "text": "hello"}),
+        lambda consumer, layer: consumer.disconnect(1000),
         lambda consumer, layer: layer.send(consumer.channel_name, {"type": "happened", "number": 1}),
         lambda consumer, layer: layer.group_send("group", {"type": "happened", "number": 1}),
         lambda consumer, layer: layer.group_add("group", consumer.channel_name),
@@ -967,7 +971,13 @@ def test_a_loop_that_ignores_that_the_client_has_left_lets_others_go_on(world):
 )
 def test_a_thread_of_the_operating_system_is_told_to_leave_it_to_the_handler(world, use):
     """It would start a greenlet that never runs."""
-    consumer = Recorded(receive=lambda consumer, message: consumer.send(message))
+    leaves = []
+
+    def disconnect(consumer, code):
+        leaves.append(code)
+        world.layer.group_discard("group", consumer.channel_name)
+
+    consumer = Recorded(receive=lambda consumer, message: consumer.send(message), disconnect=disconnect)
     opened = world.open(consumer)
     pool = ThreadPool(1)
     try:
@@ -975,9 +985,66 @@ def test_a_thread_of_the_operating_system_is_told_to_leave_it_to_the_handler(wor
             pool.apply(use, [consumer, world.layer])
     finally:
         pool.kill()
+    consumer.at_once = 0  # of the calls in the thread
     opened.peer.text("nothing is broken by it")
     assert opened.peer.message() == "nothing is broken by it"
     assert consumer.got("happened") == []
+    opened.peer.close()
+    wait_until(lambda: leaves[-1:] == [1006], what="disconnect()")
+
+
+@pytest.mark.parametrize("spawn", [gevent.spawn, lambda call: threading.Thread(target=call).start()])
+def test_many_greenlets_of_a_consumer_may_use_it_at_once(world, spawn):
+    """They call what a handler calls, while a handler runs: no message is torn apart, and none is missing."""
+
+    class Busy(SyncConsumer):
+        def websocket_connect(self, event):
+            self.send({"type": "websocket.accept"})
+
+        def websocket_receive(self, event):
+            for number in range(20):
+                spawn(lambda number=number: self.answer({"text": f"{event['text']} {number} " + "x" * 5000}))
+            self.answer({"text": "the handler"})
+
+        def answer(self, event):
+            self.send({"type": "websocket.send", "text": event["text"]})
+            world.layer.send(self.channel_name, {"type": "happened"})
+            gevent.sleep(0)
+            self.send({"type": "websocket.send", "bytes": event["text"].encode()})
+
+        def happened(self, event):
+            pass
+
+        def websocket_disconnect(self, event):
+            raise StopConsumer
+
+    opened = world.open(Busy(), max_queued_bytes=20_000)
+    opened.peer.text("go")
+    got = [opened.peer.message() for _ in range(42)]
+    told = {each for each in got if isinstance(each, str)}
+    assert told == {each.decode() for each in got if isinstance(each, bytes)}
+    assert told == {"the handler", *(f"go {number} " + "x" * 5000 for number in range(20))}
+    opened.peer.close()
+
+
+def test_greenlets_that_outlive_their_client_end_when_they_send(world):
+    ended = []
+
+    def work(consumer):
+        try:
+            while True:
+                consumer.send("x")
+                gevent.sleep(0.001)
+        except Disconnected:
+            ended.append("Disconnected")
+
+    consumer = Recorded(receive=lambda consumer, message: [gevent.spawn(work, consumer) for _ in range(3)])
+    opened = world.open(consumer)
+    opened.peer.text("go")
+    assert opened.peer.message() == "x"
+    opened.peer.close()
+    assert consumer.ended() == 1006
+    wait_until(lambda: len(ended) == 3, what="their end")
 
 
 def test_a_thread_that_a_handler_has_started_may_send_and_is_told_of_the_end(world):

@@ -1197,6 +1197,29 @@ def test_the_subprotocol_is_the_consumers_choice(front, shared_redis, offered, c
     assert answer.peer.message() == "HELLO", "bare messages, whatever was offered"
 
 
+def test_a_consumer_may_add_headers_to_the_101(front, shared_redis):
+    headers = [(b"X-Name", "Gr\xfc\xdfe"), ("Set-Cookie", b"a=b; Path=/")]
+    site = Site(connecting=lambda consumer: consumer.accept("chat", headers=headers))
+    answer = front.call("shout/a/", app=site.app, HTTP_SEC_WEBSOCKET_PROTOCOL="chat")
+    assert answer.status == 101
+    added = {name: answer.headers.get(name) for name in ("X-Name", "Set-Cookie", "Sec-WebSocket-Protocol", "Upgrade")}
+    assert added == {
+        "X-Name": "Gr\xfc\xdfe",
+        "Set-Cookie": "a=b; Path=/",
+        "Sec-WebSocket-Protocol": "chat",
+        "Upgrade": "websocket",
+    }
+    answer.peer.text("hello")
+    assert answer.peer.message() == "HELLO"
+
+
+def test_headers_that_would_split_the_response_are_an_error_of_the_consumer(front, shared_redis):
+    site = Site(connecting=lambda consumer: consumer.accept(headers=[("X-Name", "a\r\nSet-Cookie: stolen=1")]))
+    answer = front.call("shout/a/", app=site.app)
+    assert answer.status == 500
+    assert answer.headers.get("Set-Cookie") is None
+
+
 def asking_redis(consumer):
     raise redis.exceptions.ConnectionError("a secret")
 

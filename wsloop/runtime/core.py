@@ -27,7 +27,7 @@ from wsloop import conf, layers
 from wsloop.consumers.base import Consumer, begin
 from wsloop.exceptions import Disconnected, StopConsumer
 from wsloop.protocol.close_codes import ABNORMAL, INTERNAL_ERROR, NORMAL, SERVICE_RESTART, TOO_SLOW
-from wsloop.protocol.consumer_events import Event, check_sent, encode_text
+from wsloop.protocol.consumer_events import Event, Headers, check_sent, encode_text, response_headers
 from wsloop.refusals import Refused, try_again
 from wsloop.runtime.driver import Driver, Registry
 from wsloop.runtime.inbox import BYTES, CONNECT, DISCONNECT, EVENT, MESSAGES, TEXT, Inbox, MalformedEvent, event_of
@@ -79,7 +79,8 @@ class ConsumerCore(Driver):
         self._registry = registry
         self.channel_name = registry.enter(self)
         try:
-            begin(consumer, scope, self._perform, layers.get_channel_layer(), self.channel_name)
+            layer = layers.get_channel_layer(consumer.channel_layer_alias)
+            begin(consumer, scope, self._perform, layer, self.channel_name)
         except BaseException:
             registry.leave(self.channel_name)
             raise
@@ -140,8 +141,8 @@ class ConsumerCore(Driver):
         if self._wants(kind):
             try:
                 event = event_of(kind, content)
-            except MalformedEvent:
-                logger.warning("Discarded malformed event (%d bytes) for %s", len(content), self._name())
+            except MalformedEvent as exc:
+                logger.warning("Discarded malformed event (%d bytes) for %s%s", len(content), self._name(), exc)
             else:
                 self._handling = kind
                 return event
@@ -250,7 +251,7 @@ class ConsumerCore(Driver):
         check_sent(event, () if consumer is None else consumer.scope["subprotocols"])
         kind = event["type"]
         if kind == "websocket.accept":
-            return self._accept(event.get("subprotocol"))
+            return self._accept(event.get("subprotocol"), response_headers(event.get("headers")))
         if kind == "websocket.close":
             code = event.get("code")
             return self._close(NORMAL if code is None else code, event.get("reason") or "")
@@ -258,14 +259,14 @@ class ConsumerCore(Driver):
             return self._send(encode_text(event["text"]), True)
         return self._send(bytes(event["bytes"]), False)
 
-    def _accept(self, subprotocol: str | None) -> Any:
+    def _accept(self, subprotocol: str | None, headers: Headers) -> Any:
         if self._state is LEFT:
             self._stop_caller()
             raise Disconnected
         if self._state is not CONNECTING:
             raise RuntimeError("the socket was accepted before")
         self._state = OPENING
-        return self._open(subprotocol)
+        return self._open(subprotocol, headers)
 
     def _send(self, payload: bytes, text: bool) -> Any:
         if self._state is OPEN:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 from typing import Any, Protocol
 
-from wsloop.protocol.consumer_events import Event
+from wsloop.protocol.consumer_events import Event, Headers
 
 
 class Registry(Protocol):
@@ -47,8 +47,12 @@ class Driver(abc.ABC):
         """Return the time of its clock in seconds."""
 
     @abc.abstractmethod
-    def _open(self, subprotocol: str | None) -> Any:
+    def _open(self, subprotocol: str | None, headers: Headers) -> Any:
         """Answer the handshake, call :meth:`_opened` when the 101 is out, and end ``accept()`` then.
+
+        Args:
+            subprotocol: for the 101.
+            headers: that the 101 has besides those of the handshake, checked.
 
         Raises:
             Disconnected: if the client leaves before.

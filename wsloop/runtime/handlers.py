@@ -21,7 +21,7 @@ from wsloop.db import close_databases
 from wsloop.exceptions import Disconnected
 from wsloop.fair_scheduler import BREATH
 from wsloop.greenlets import Greenlet
-from wsloop.protocol.consumer_events import Event
+from wsloop.protocol.consumer_events import Event, Headers
 from wsloop.runtime.runner import Runner
 from wsloop.runtime.worker import ConsumerRuntime
 from wsloop.sockets.connection import Connection
@@ -105,8 +105,8 @@ class GreenletRunner(Runner):
 
     # What the consumer does, in its greenlet or in one that it has spawned.
 
-    def _open(self, subprotocol: str | None) -> None:
-        self._begin_opening(subprotocol).get()
+    def _open(self, subprotocol: str | None, headers: Headers) -> None:
+        self._begin_opening(subprotocol, headers).get()
 
     def _transmit(self, payload: bytes, text: bool) -> None:
         connection = self._connection

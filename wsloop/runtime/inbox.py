@@ -26,7 +26,7 @@ MAX_MESSAGES = 16  # messages of the client that wait; at most 1 MiB with the de
 
 
 class MalformedEvent(Exception):
-    """A payload from Redis is not an event."""
+    """A payload from Redis is not an event, or has a type that names no method; then the text says so."""
 
 
 class Inbox:
@@ -118,13 +118,19 @@ def event_of(kind: str, content: Any) -> Event:
     try:
         if kind == EVENT:
             event = layers.decode(content)
-            handler_name(event)
-            return event
-        if kind == PRESENCE_CHANGED:
-            return {**strict_json.decode(content), "type": PRESENCE_CHANGED}
+            if not isinstance(event["type"], str):
+                raise TypeError
+        elif kind == PRESENCE_CHANGED:
+            event = {**strict_json.decode(content), "type": PRESENCE_CHANGED}
+        else:
+            event = {"type": kind}
     except Exception:  # the decoders raise many types, and anybody can publish to a Redis channel
         raise MalformedEvent from None
-    return {"type": kind}
+    try:
+        handler_name(event)
+    except ValueError as exc:  # in Channels the consumer fails, so that one event closes the sockets of a whole group
+        raise MalformedEvent(f": {exc}") from None
+    return event
 
 
 __all__ = ["Inbox", "MalformedEvent", "event_of"]

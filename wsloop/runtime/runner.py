@@ -25,7 +25,7 @@ from wsloop.consumers.base import Consumer
 from wsloop.exceptions import Disconnected
 from wsloop.greenlets import logged
 from wsloop.protocol.close_codes import ABNORMAL, TOO_SLOW
-from wsloop.protocol.consumer_events import Event, handler_name
+from wsloop.protocol.consumer_events import Event, Headers, handler_name
 from wsloop.runtime.core import OVER, ConsumerCore
 from wsloop.runtime.inbox import BYTES, CONNECT, DISCONNECT, EVENT, MAX_MESSAGES, PRESENCE_CHANGED, RESUMED, TEXT
 from wsloop.runtime.state import LEFT
@@ -80,15 +80,15 @@ class Runner(ConsumerCore):
         self._timer: Any = None  # checks a handler that goes on without its client
         self._seat: Seat | None = None  # while handlers run although the socket has ended
         self._connection: Connection | None = None  # while it is open
-        self._decision: AsyncResult[str | None] | None = AsyncResult()  # for the request's greenlet
+        self._decision: AsyncResult[tuple[str | None, Headers]] | None = AsyncResult()  # for the request's greenlet
         self._opening: AsyncResult[None] | None = None  # for the consumer's
         self.subscriptions: Collection[bytes] = ()
         super().__init__(consumer, scope, runtime.local_consumers)
 
     # The handshake, in the request's greenlet.
 
-    def connect(self) -> str | None:
-        """Ask the consumer, and return the subprotocol that it accepts with.
+    def connect(self) -> tuple[str | None, Headers]:
+        """Ask the consumer, and return the subprotocol and the headers that it accepts with.
 
         Raises:
             Refused: if it rejects the socket, or fails.
@@ -102,7 +102,9 @@ class Runner(ConsumerCore):
                 self._end()
                 raise
         self._put(CONNECT)
-        return decision.get()
+        accepted = decision.get()
+        assert accepted is not None
+        return accepted
 
     def opened(self, connection: Connection) -> None:
         """The 101 is out: let the consumer go on."""
@@ -237,12 +239,12 @@ class Runner(ConsumerCore):
 
     # What the consumer does.
 
-    def _begin_opening(self, subprotocol: str | None) -> AsyncResult[None]:
+    def _begin_opening(self, subprotocol: str | None, headers: Headers) -> AsyncResult[None]:
         """Answer the handshake, and return what is set when the 101 is out, or to Disconnected."""
         assert self._decision is not None
         opening: AsyncResult[None] = AsyncResult()
         self._opening = opening
-        self._decision.set(subprotocol)
+        self._decision.set((subprotocol, headers))
         return opening
 
     def _refuse(self, error: BaseException, code: int) -> None:

@@ -42,7 +42,7 @@ class ConsumerService:
         self.handler: Runner = _runner(consumer)(runtime, consumer, scope, presence, plan.visitor)
 
     def prepare(self, plan: Plan) -> Plan:
-        """Ask the consumer, and return the plan with the subprotocol that it accepts with.
+        """Ask the consumer, and return the plan with the subprotocol and headers that it accepts with.
 
         Raises:
             Refused: if it rejects the socket, or fails.
@@ -51,8 +51,7 @@ class ConsumerService:
         with contextlib.suppress(Unavailable):  # else an event for its channel would be lost
             self._broker.ready()
         close_databases()  # not kept while the consumer decides, which has its own
-        subprotocol = self.handler.connect()
-        return plan if subprotocol is None else plan.answering(subprotocol)
+        return plan.answering(*self.handler.connect())
 
     def opened(self, connection: Connection) -> None:
         """Let the consumer go on."""

@@ -20,7 +20,7 @@ from wsloop.aio import context
 from wsloop.aio.lines import Line
 from wsloop.aio.worker import worker_loop
 from wsloop.exceptions import Disconnected
-from wsloop.protocol.consumer_events import Event
+from wsloop.protocol.consumer_events import Event, Headers
 from wsloop.runtime.runner import Runner
 from wsloop.runtime.worker import ConsumerRuntime
 from wsloop.sockets.connection import Connection
@@ -123,8 +123,8 @@ class TaskRunner(Runner):
         if waiting is not None:
             await waiting
 
-    def _open(self, subprotocol: str | None) -> Coroutine[Any, Any, None]:
-        return until(self._begin_opening(subprotocol))
+    def _open(self, subprotocol: str | None, headers: Headers) -> Coroutine[Any, Any, None]:
+        return until(self._begin_opening(subprotocol, headers))
 
     def _transmit(self, payload: bytes, text: bool) -> Coroutine[Any, Any, None] | None:
         connection = self._connection

@@ -49,7 +49,10 @@ class Plan(NamedTuple):
     resume: str | None = None
     recovers_groups: bool = False
 
-    def answering(self, subprotocol: str) -> Plan:
-        """Return the plan with a subprotocol named in the 101."""
-        others = [each for each in self.answer if each[0] != "Sec-WebSocket-Protocol"]
-        return self._replace(answer=(*others, ("Sec-WebSocket-Protocol", subprotocol)))
+    def answering(self, subprotocol: str | None, headers: tuple[tuple[str, str], ...] = ()) -> Plan:
+        """Return the plan with a subprotocol in the 101, unless it is None, and with more headers."""
+        answer = self.answer
+        if subprotocol is not None:
+            others = [each for each in answer if each[0] != "Sec-WebSocket-Protocol"]
+            answer = (*others, ("Sec-WebSocket-Protocol", subprotocol))
+        return self._replace(answer=(*answer, *headers))

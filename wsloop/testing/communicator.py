@@ -1,4 +1,5 @@
-"""``WebsocketCommunicator``: a test acts as the client of a consumer. Names are those of ``channels.testing``.
+"""``WebsocketCommunicator``: a test acts as the client of a consumer. Names are those of ``channels.testing``, all in
+one class, so this module is a little longer than others.
 
 The consumer runs in the thread and transaction of the test, without a server or Redis, and its sleeps take no time: see
 :mod:`wsloop.testing.scheduler`. This module must not know gevent, Redis or sockets.
@@ -12,8 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from wsloop import conf, routing
+from wsloop import conf, layers, routing
 from wsloop.consumers.base import Consumer
+from wsloop.exceptions import ChannelFull
 from wsloop.protocol.consumer_events import Event
 from wsloop.testing.handler import uncommitted
 from wsloop.testing.handshake import Header, find_consumer, make_request
@@ -22,7 +24,7 @@ from wsloop.testing.sockets import Socket
 
 
 class WebsocketCommunicator:
-    """One client and the consumer that serves it.
+    """One client and the consumer that serves it: a long class, for Channels' has the same methods.
 
     ::
 
@@ -35,7 +37,8 @@ class WebsocketCommunicator:
     while it runs, or have raised since the last call. Times are virtual seconds.
 
     Args:
-        application: ``Consumer.as_websocket()``, or the class, or a list of patterns.
+        application: ``Consumer.as_websocket()``, the class, an instance, or a list of patterns. An instance itself
+            serves the socket.
         path: of the URL, with the query if there is one.
         headers: of the handshake, pairs or a dictionary; ``cookie`` among them gives the cookies.
         subprotocols: that the client offers.
@@ -45,6 +48,7 @@ class WebsocketCommunicator:
 
     Attributes:
         scope: of the consumer; may be changed before :meth:`connect`.
+        response_headers: that the consumer has added to the 101, pairs of bytes; None before it has answered.
         consumer: None before :meth:`connect`.
 
     Raises:
@@ -67,6 +71,9 @@ class WebsocketCommunicator:
         self._match = find_consumer(application, request.path_info, kwargs)
         self.scope: dict[str, Any] = routing.scope(request, self._match)
         self.consumer: Consumer | None = None
+        self.response_headers: list[tuple[bytes, bytes]] | None = None
+        self._instance = application if isinstance(application, Consumer) else None
+        self._answer_waits = False  # for receive_output()
         self._end = contextlib.ExitStack()
 
     def connect(self, timeout: float = 1) -> tuple[bool, str | int | None]:
@@ -80,23 +87,36 @@ class WebsocketCommunicator:
             TimeoutError: if the consumer sleeps for longer before it decides.
             RuntimeError: if this has been called before.
         """
-        if self.consumer is not None:
-            raise RuntimeError("connect() was called before; a communicator is for one socket")
-        consumer = self._match.make()
-        memory = self._end.enter_context(use())
-        try:
-            self._socket = Socket(consumer, self.scope, memory, self._end.close)
-        except BaseException:
-            self._end.close()
-            raise
-        self.consumer, self._scheduler = consumer, memory.scheduler
-        self._socket.connect()
-        self._run(
-            timeout, lambda: self._socket.answer is not None, "connect() has neither accepted nor rejected the socket"
-        )
-        answer = self._socket.answer
-        assert answer is not None
-        return answer
+        self._begin()
+        return self._answer(timeout, "connect() has neither accepted nor rejected the socket")
+
+    def send_input(self, message: Event) -> None:
+        """Give an event to the consumer, as Channels' ``ApplicationCommunicator`` does.
+
+        After ``{"type": "websocket.connect"}``, instead of :meth:`connect`, the answer is the first event that
+        :meth:`receive_output` returns: ``websocket.accept``, or ``websocket.close`` with a code.
+
+        Args:
+            message: ``websocket.connect``, ``websocket.receive`` or ``websocket.disconnect``, or an event for another
+                method, which the channel layer must be able to encode.
+
+        Raises:
+            RuntimeError: if the socket is in another state.
+            ChannelFull: if the consumer has no room for another event.
+        """
+        kind = message.get("type")
+        if kind == "websocket.connect":
+            self._begin()
+            self._answer_waits = True
+        elif kind == "websocket.receive":
+            self.send_to(message.get("text"), message.get("bytes"))
+        else:
+            self._check_connected()
+            if kind == "websocket.disconnect":
+                self._socket.leave(message.get("code", 1005))
+            elif not self._socket.put(layers.encode(message)):
+                raise ChannelFull(f"{self._name()} has {conf.option('CHANNEL_CAPACITY')} events waiting")
+        self._turn()
 
     def send_to(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """Send a message to the consumer, which handles it immediately unless an earlier handler still runs.
@@ -149,6 +169,12 @@ class WebsocketCommunicator:
         Raises:
             TimeoutError: if none arrives.
         """
+        if self._answer_waits:
+            accepted, answer = self._answer(timeout, "no output arrived")
+            self._answer_waits = False
+            if not accepted:
+                return {"type": "websocket.close", "code": answer}
+            return {"type": "websocket.accept", "subprotocol": answer, "headers": self.response_headers}
         event = self._next(timeout, "no output arrived")
         if event is None:
             raise TimeoutError(f"no more output from {self._name()}: {self._socket.doing()}")
@@ -157,7 +183,7 @@ class WebsocketCommunicator:
     def receive_nothing(self, timeout: float = 0.1) -> bool:
         """Return whether the consumer sends nothing for ``timeout`` seconds."""
         self._check_connected()
-        received = self._scheduler.run(timeout, lambda: bool(self._socket.output))
+        received = self._scheduler.run(timeout, self._has_output)
         self._scheduler.raise_error()
         return not received
 
@@ -203,9 +229,34 @@ class WebsocketCommunicator:
             with contextlib.suppress(Exception):  # the exception of the test says more
                 self.disconnect()
 
+    def _begin(self) -> None:
+        if self.consumer is not None:
+            raise RuntimeError("connect() was called before; a communicator is for one socket")
+        consumer = self._instance or self._match.make()
+        memory = self._end.enter_context(use())
+        try:
+            self._socket = Socket(consumer, self.scope, memory, self._end.close)
+        except BaseException:
+            self._end.close()
+            raise
+        self.consumer, self._scheduler = consumer, memory.scheduler
+        self._socket.connect()
+
+    def _answer(self, timeout: float, what: str) -> tuple[bool, str | int | None]:
+        """Return the answer to the handshake as soon as there is one."""
+        self._run(timeout, lambda: self._socket.answer is not None, what)
+        answer = self._socket.answer
+        assert answer is not None
+        headers = self._socket.headers
+        self.response_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        return answer
+
     def _check_connected(self) -> None:
         if self.consumer is None:
             raise RuntimeError("call connect() first")
+
+    def _has_output(self) -> bool:
+        return bool(self._socket.output) or (self._answer_waits and self._socket.answer is not None)
 
     def _next(self, timeout: float, what: str) -> Event | None:
         """Return the next event for the client without taking it; None if the socket has ended and there is none."""
@@ -225,6 +276,7 @@ class WebsocketCommunicator:
         self._scheduler.raise_error()
 
     def _name(self) -> str:
+        assert self._match.consumer_class is not None
         return f"{self._match.consumer_class.__name__} at {self.scope['path']!r}"
 
 

@@ -11,7 +11,6 @@ from typing import Any
 from django.test import RequestFactory
 
 from wsloop import conf, routing
-from wsloop.consumers.base import Consumer
 
 Header = tuple[str | bytes, str | bytes]
 
@@ -34,7 +33,7 @@ def find_consumer(application: Any, path: str, kwargs: dict[str, Any] | None) ->
     """Return the consumer for a path.
 
     Args:
-        application: ``Consumer.as_websocket()``, or the class, or a list of patterns.
+        application: ``Consumer.as_websocket()``, the class, an instance, or a list of patterns.
         path: of the URL.
         kwargs: what a pattern would have captured, where ``application`` is not a list of patterns.
 
@@ -42,10 +41,9 @@ def find_consumer(application: Any, path: str, kwargs: dict[str, Any] | None) ->
         TypeError: if ``application`` is something else, or ``kwargs`` are given with patterns.
         ValueError: if the path matches none of the patterns.
     """
-    if isinstance(application, type) and issubclass(application, Consumer):
-        application = application.as_websocket()
-    if hasattr(application, "consumer_class"):
-        return routing.Match(application.consumer_class, application.consumer_initkwargs, (), kwargs or {})
+    found = routing.served_by(application)
+    if found is not None:
+        return _of_a_consumer(found)._replace(kwargs=kwargs or {})
     if not isinstance(application, Iterable) or isinstance(application, (str, bytes)):
         raise TypeError(f"application must be as_websocket() of a consumer, or a list of patterns, not {application!r}")
     if kwargs is not None:
@@ -55,7 +53,16 @@ def find_consumer(application: Any, path: str, kwargs: dict[str, Any] | None) ->
     if found is None:
         known = ", ".join(str(each.pattern) for each in patterns)
         raise ValueError(f"no pattern matches {path!r}, so it would be a facility; the patterns are: {known}")
-    return found
+    return _of_a_consumer(found)
+
+
+def _of_a_consumer(match: routing.Match) -> routing.Match:
+    if match.consumer_class is None:
+        raise TypeError(
+            f"{match.application!r} is an ASGI application, and application must be a consumer of wsloop: "
+            "asgiref.testing.ApplicationCommunicator tests other applications"
+        )
+    return match
 
 
 def _headers(given: Iterable[Header] | Mapping[str, str] | None, subprotocols: Sequence[str]) -> dict[str, str]:

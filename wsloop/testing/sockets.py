@@ -19,7 +19,7 @@ from wsloop import conf
 from wsloop.consumers.base import Consumer
 from wsloop.exceptions import Disconnected
 from wsloop.protocol.close_codes import ABNORMAL
-from wsloop.protocol.consumer_events import Event, encode_text
+from wsloop.protocol.consumer_events import Event, Headers, encode_text
 from wsloop.refusals import Refused
 from wsloop.runtime.core import BYTES, CONNECT, CONNECTING, DISCONNECT, EVENT, LEFT, TEXT, ConsumerCore
 from wsloop.testing.handler import FOREVER, Handler
@@ -41,6 +41,7 @@ class Socket(ConsumerCore):
     Attributes:
         output: events for the client, ``websocket.send`` and ``websocket.close``.
         answer: to the handshake: whether it was accepted, and the subprotocol or the close code; None before.
+        headers: that the consumer has added to the 101.
         ended: whether disconnect() has returned.
         channel_name: of the consumer.
     """
@@ -50,6 +51,7 @@ class Socket(ConsumerCore):
     def __init__(self, consumer: Consumer, scope: dict[str, Any], memory: Memory, ended: Callable[[], None]) -> None:
         self.output: collections.deque[Event] = collections.deque()
         self.answer: tuple[bool, str | int | None] | None = None
+        self.headers: Headers = ()
         self.ended = False
         self._scheduler = memory.scheduler
         self._when_ended = ended
@@ -172,8 +174,9 @@ class Socket(ConsumerCore):
 
     # What the consumer does.
 
-    def _open(self, subprotocol: str | None) -> None:
+    def _open(self, subprotocol: str | None, headers: Headers) -> None:
         self.answer = (True, subprotocol)
+        self.headers = headers
         self._opened()
 
     def _refuse(self, error: BaseException, code: int) -> None:
