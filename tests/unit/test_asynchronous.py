@@ -1,4 +1,4 @@
-"""The coroutine consumers, without a socket: the same as the plain ones, which test_consumers.py tests, with ``await``."""
+"""The coroutine consumers, without a socket: the same as the plain ones, see test_consumers.py, with ``await``."""
 
 import inspect
 import json

@@ -8,6 +8,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.db import connections, transaction
 
+from wsloop.aio import travel
 from wsloop.db import DatabaseSyncToAsync, aclose_old_connections, close_databases, database_sync_to_async
 
 
@@ -18,9 +19,8 @@ def used():
 
 
 @pytest.fixture
-def count(database, used, monkeypatch):
-    # The threads of a patched process are greenlets, and Django sees the loop of another one in them.
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+def count(database, used):
+    travel.install()  # as in a worker: otherwise the greenlets of one thread all see the loop that runs in one of them
 
     def count():
         found = User.objects.count()
