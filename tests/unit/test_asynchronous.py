@@ -1,15 +1,28 @@
 """The coroutine consumers, without a socket: the same as the plain ones, see test_consumers.py, with ``await``."""
 
+import asyncio
 import inspect
 import json
 
 import pytest
+from asgiref.testing import ApplicationCommunicator
 from django.core.exceptions import ImproperlyConfigured
+from django.test import RequestFactory
 from django.urls import path
 
+from tests.unit.peer import WAIT
 from wsloop import consumers
-from wsloop.consumers import AsyncConsumer, AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer, base
+from wsloop.aio import travel
+from wsloop.consumers import (
+    AsyncConsumer,
+    AsyncJsonWebsocketConsumer,
+    AsyncWebsocketConsumer,
+    JsonWebsocketConsumer,
+    base,
+)
 from wsloop.exceptions import AcceptConnection, DenyConnection, StopConsumer
+from wsloop.layers import encode
+from wsloop.testing.memory import forget, own
 
 
 def run(coroutine):
@@ -270,4 +283,178 @@ def test_as_asgi_keeps_class_and_arguments(name):
     assert inspect.iscoroutinefunction(callback)
     assert path("ws/", callback).lookup_str.endswith("Json")
     with pytest.raises(ImproperlyConfigured, match="its pattern belongs in the websocket_urlpatterns"):
-        run(AsyncConsumer.as_asgi()({"type": "websocket"}, None, None))
+        run(callback(RequestFactory().get("/ws/"), room="lobby"))
+
+
+# As an ASGI application, inside of others.
+
+
+class Talk(AsyncJsonWebsocketConsumer):
+    groups = ["talk"]
+
+    def __init__(self, greeting="hello"):
+        self.greeting = greeting
+        self.ended = []
+
+    async def connect(self):
+        await self.accept(headers=[(b"x-name", b"value")])
+        await self.send_json({"greeting": self.greeting})
+
+    async def receive_json(self, content):
+        if content == "fail":
+            raise ZeroDivisionError
+        await self.channel_layer.group_send("talk", {"type": "said", "text": content})
+
+    async def said(self, event):
+        await self.send_json(event["text"])
+
+    async def disconnect(self, code):
+        self.ended.append(code)
+
+
+class PlainTalk(JsonWebsocketConsumer):
+    groups = ["talk"]
+
+    def __init__(self, greeting="hello"):
+        self.greeting = greeting
+        self.ended = []
+
+    def connect(self):
+        self.accept(headers=[(b"x-name", b"value")])
+        self.send_json({"greeting": self.greeting})
+
+    def receive_json(self, content):
+        if content == "fail":
+            raise ZeroDivisionError
+        self.channel_layer.group_send("talk", {"type": "said", "text": content})
+
+    def said(self, event):
+        self.send_json(event["text"])
+
+    def disconnect(self, code):
+        self.ended.append(code)
+
+
+class Router:
+    """As a router or middleware of Channels: calls another application."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    async def __call__(self, scope, receive, send):
+        await self.inner({**scope, "url_route": {"args": (), "kwargs": {"room": "lobby"}}}, receive, send)
+
+
+@pytest.fixture
+def layer():
+    """The channel layer in memory, in a process where asyncio's state follows its greenlet, as in a worker."""
+    travel.install()
+    forget()
+    with own() as memory:
+        yield memory
+
+
+async def opened(consumer, greeting="hello"):
+    """Return the communicator of a socket, which is open."""
+    socket = ApplicationCommunicator(Router(consumer), {"type": "websocket", "path": "/ws/", "subprotocols": []})
+    await socket.send_input({"type": "websocket.connect"})
+    answer = {"type": "websocket.accept", "subprotocol": None, "headers": [(b"x-name", b"value")]}
+    assert await socket.receive_output(timeout=WAIT) == answer
+    assert await text_of(socket) == {"greeting": greeting}
+    return socket
+
+
+async def text_of(socket):
+    event = await socket.receive_output(timeout=WAIT)
+    assert event["type"] == "websocket.send"
+    return json.loads(event["text"])
+
+
+@pytest.mark.parametrize("consumer", [Talk, PlainTalk])
+def test_it_serves_sockets_inside_other_applications(layer, consumer):
+    async def main():
+        one, two = await opened(consumer.as_asgi()), await opened(consumer.as_asgi(greeting="hi"), "hi")
+        await one.send_input({"type": "websocket.receive", "text": '"ä"'})
+        assert [await text_of(one), await text_of(two)] == ["ä", "ä"]
+        for socket in (one, two):
+            await socket.send_input({"type": "websocket.disconnect", "code": 1001})
+            await socket.wait(timeout=WAIT)
+
+    asyncio.run(main())
+    assert layer._consumers == {}
+    assert not any(layer._groups.values())
+
+
+@pytest.mark.parametrize("consumer", [Talk, PlainTalk])
+def test_what_a_handler_raises_is_raised_to_who_has_called(layer, consumer):
+    async def main():
+        socket = await opened(consumer.as_asgi())
+        await socket.send_input({"type": "websocket.receive", "text": '"fail"'})
+        with pytest.raises(ZeroDivisionError):
+            await socket.wait(timeout=WAIT)
+
+    asyncio.run(main())
+    assert layer._consumers == {}
+
+
+@pytest.mark.parametrize("consumer", [Talk, PlainTalk])
+def test_an_instance_serves_a_socket_and_stands_for_its_class_afterwards(layer, consumer):
+    instance = consumer("hi")
+
+    async def main():
+        sockets = [await opened(instance, "hi") for _ in range(2)]
+        for socket in sockets:
+            await socket.send_input({"type": "websocket.disconnect", "code": 1001})
+            await socket.wait(timeout=WAIT)
+
+    asyncio.run(main())
+    assert instance.ended == [1001]
+    assert (instance.scope["path"], instance.kwargs) == ("/ws/", {"room": "lobby"})
+
+
+def test_events_that_it_cannot_handle_are_discarded_and_those_beyond_its_room_are_refused(layer, with_settings, caplog):
+    with_settings(WSLOOP={"CHANNEL_CAPACITY": 2})
+
+    async def main():
+        socket = await opened(Talk.as_asgi())
+        (member,) = layer._consumers.values()
+        for wrong in (b"\xc1", encode({"type": "_x"}), encode({"type": ".x"})):
+            assert member.put(wrong)
+        payload = encode({"type": "said", "text": 1})
+        assert [member.put(b"channel", payload) for _ in range(3)] == [True, True, False]
+        assert [await text_of(socket), await text_of(socket)] == [1, 1]
+        assert member.put(payload), "there is room again"
+        assert await text_of(socket) == 1
+        await socket.send_input({"type": "websocket.disconnect", "code": 1001})
+        await socket.wait(timeout=WAIT)
+
+    asyncio.run(main())
+    assert caplog.text.count("Discarded malformed event") == 3
+    assert "must not begin with an underscore or a dot: '_x'" in caplog.text
+
+
+def test_it_is_told_that_the_layer_has_resumed_if_it_wants_to_know(layer):
+    class Told(Talk):
+        async def channel_layer_resumed(self, event):
+            await self.send_json(event["type"])
+
+    async def main():
+        sockets = [await opened(Told.as_asgi()), await opened(Talk.as_asgi())]
+        for member in layer._consumers.values():
+            member.resumed()
+        assert await text_of(sockets[0]) == "channel_layer.resumed"
+        assert await sockets[1].receive_nothing()
+        for socket in sockets:
+            await socket.send_input({"type": "websocket.disconnect", "code": 1001})
+            await socket.wait(timeout=WAIT)
+
+    asyncio.run(main())
+
+
+def test_another_server_is_told_that_it_cannot_run_it():
+    async def main():
+        await Talk()({"type": "websocket", "path": "/ws/"}, None.__class__, None.__class__)
+
+    forget()
+    with pytest.raises(RuntimeError, match="Talk is a consumer of wsloop, and runs on its server: WebsocketServer"):
+        asyncio.run(main())

@@ -468,11 +468,11 @@ def test_as_websocket_keeps_class_and_arguments(name):
     assert path("ws/", callback).lookup_str.endswith("Chat")
 
 
-@pytest.mark.parametrize("arguments", [(RequestFactory().get("/ws/"),), ({"type": "websocket"}, None, None)])
-def test_in_root_urlconf_or_inside_an_application_it_says_where_it_belongs(arguments):
+@pytest.mark.parametrize("captured", [{}, {"room": "lobby"}])
+def test_in_root_urlconf_it_says_where_it_belongs(captured):
     for each in (WebsocketConsumer.as_websocket(), WebsocketConsumer.as_asgi(), WebsocketConsumer()):
         with pytest.raises(ImproperlyConfigured, match="its pattern belongs in the websocket_urlpatterns"):
-            async_to_sync(each)(*arguments)
+            async_to_sync(each)(RequestFactory().get("/ws/"), **captured)
 
 
 def test_any_arguments_are_taken_by_the_classes_themselves():

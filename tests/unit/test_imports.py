@@ -91,6 +91,7 @@ MUST_NOT_KNOW = {
 }
 EXCEPTIONS = {
     "protocol.resume_tokens": {"django"},  # signs
+    "consumers.asgi": {"asyncio"},
     "outbox.management.commands.wsloop_outbox": SOCKETS,  # waits for signals
     "sockets.transport": SOCKETS,  # takes them over
     "backend.option_values": {"ssl"},  # which versions there are
@@ -282,6 +283,7 @@ TESTED_WITH = {
     "delivery.own_channel": "broker",
     "delivery.publish_queue": "broker",
     "delivery.subscription_connection": "broker",
+    "consumers.asgi": "asynchronous",
     "consumers.base": "consumers",
     "consumers.sync": "consumers",
     "identity": "session_watch",

@@ -15,6 +15,7 @@ import weakref
 import gevent
 import pytest
 import redis.exceptions
+from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.auth.models import User
@@ -32,12 +33,13 @@ from testbed.processes import wait_until
 from tests.unit.peer import WAIT, Peer, close_frame, masked, turn
 from wsloop import db, engine, layers, opening, presence, stages, tokens
 from wsloop.backend import history, pool
-from wsloop.consumers import WebsocketConsumer
+from wsloop.consumers import AsyncWebsocketConsumer, WebsocketConsumer
 from wsloop.delivery import broker
 from wsloop.delivery.broker import Unavailable
 from wsloop.exceptions import Disconnected
 from wsloop.facilities import subscriptions
 from wsloop.facilities.recovery import Recovery
+from wsloop.layers import get_channel_layer
 from wsloop.opening import Opening
 from wsloop.publisher import RedisPublisher
 from wsloop.refusals import Refused
@@ -1083,6 +1085,72 @@ class Site:
         wait_until(lambda: "disconnect" in self.names(), what="disconnect()")
         (code,) = (argument for name, argument in self.calls if name == "disconnect")
         return code
+
+
+class Room(WebsocketConsumer):
+    """A room named after the path's ``name``: everybody gets what anybody says."""
+
+    def connect(self):
+        self.room = self.kwargs["name"]
+        self.channel_layer.group_add(self.room, self.channel_name)
+        self.accept(headers=[("X-Room", self.room)])
+
+    def receive(self, text_data=None, bytes_data=None):
+        self.channel_layer.group_send(self.room, {"type": "said", "text": text_data})
+
+    def said(self, event):
+        self.send(event["text"])
+
+
+class AsyncRoom(AsyncWebsocketConsumer):
+    async def connect(self):
+        self.room = self.kwargs["name"]
+        await self.channel_layer.group_add(self.room, self.channel_name)
+        await self.accept(headers=[("X-Room", self.room)])
+
+    async def receive(self, text_data=None, bytes_data=None):
+        await self.channel_layer.group_send(self.room, {"type": "said", "text": text_data})
+
+    async def said(self, event):
+        await self.send(event["text"])
+
+
+class Inside:
+    """Another ASGI application, as a router or middleware of Channels, around a consumer."""
+
+    def __init__(self, consumer):
+        self.consumer = consumer
+
+    async def __call__(self, scope, receive, send):
+        await self.consumer({**scope, "user": None}, receive, send)
+
+
+def test_plain_code_and_coroutines_in_patterns_and_inside_applications_share_a_room(front, shared_redis, facility):
+    forms = {
+        "plain": Room,
+        "coroutines": AsyncRoom.as_asgi(),
+        "plain-inside": Inside(Room.as_asgi()),
+        "coroutines-inside": Inside(AsyncRoom()),
+        "instance": Room(),
+    }
+    app = WebsocketServer(urlpatterns=[path(f"ws/{name}/<str:name>/", each) for name, each in forms.items()])
+    peers = {}
+    for name in (*forms, *forms):
+        answer = front.call(f"{name}/{facility}/", app=app)
+        assert answer.status == 101, name
+        assert answer.headers["X-Room"] == facility
+        peers.setdefault(name, []).append(answer.peer)
+    everybody = [peer for each in peers.values() for peer in each]
+    for name in forms:
+        peers[name][0].text(f"from {name}")
+        assert {peer.message() for peer in everybody} == {f"from {name}"}
+    async_to_sync(get_channel_layer().group_send)(facility, {"type": "said", "text": "from a view"})
+    assert {peer.message() for peer in everybody} == {"from a view"}
+    for peer in everybody:
+        peer.send(close_frame(1000))
+        assert peer.closing() == 1000
+        peer.close()
+    wait_until(nothing_is_left, what="all leaving")
 
 
 def test_a_consumer_gets_the_messages_of_its_sockets_without_redis(front, with_settings):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgpack
 from redis.exceptions import TimeoutError as RedisTimeout
@@ -28,6 +28,12 @@ class LocalDelivery(Protocol):
     """
 
     worker: str
+
+    def enter(self, consumer: Any) -> str:
+        """Add a consumer, and return the name of its channel."""
+
+    def leave(self, channel: str) -> None:
+        """Remove the consumer with this channel from its groups, and forget it."""
 
     def deliver(self, channel: bytes, payload: bytes) -> None:
         """Hand an event to those of them that are in the group with this Redis channel."""

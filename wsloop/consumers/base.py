@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from django.core.exceptions import ImproperlyConfigured
 from django.http import QueryDict
 
+from wsloop.consumers import asgi
 from wsloop.protocol.consumer_events import Event
 
 Made = TypeVar("Made", bound="Consumer")
@@ -100,16 +101,24 @@ class Consumer:
 
     as_asgi = as_websocket  # as routing files for Channels name it
 
-    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Say where a consumer belongs: the server does not call it, it runs the consumer by :meth:`dispatch`.
+    async def __call__(self, scope: Any, receive: Any = None, send: Any = None, **captured: Any) -> None:
+        """Run the consumer as an ASGI application, where the server does not run it itself.
+
+        An instance that has served a socket stands for its class and arguments, so that sockets share nothing.
 
         Raises:
-            ImproperlyConfigured: always.
+            ImproperlyConfigured: if it is called as a view.
         """
-        raise ImproperlyConfigured(
-            f"{type(self).__name__} is a consumer of wsloop: its pattern belongs in the websocket_urlpatterns that "
-            "WebsocketServer gets, not in ROOT_URLCONF, nor in an ASGI application such as URLRouter."
-        )
+        if receive is None or not isinstance(scope, dict):
+            raise ImproperlyConfigured(
+                f"{type(self).__name__} serves WebSockets: its pattern belongs in the websocket_urlpatterns that "
+                "WebsocketServer gets, not in ROOT_URLCONF."
+            )
+        consumer = self
+        if "scope" in vars(self):
+            args, kwargs = self._wsloop_arguments
+            consumer = type(self)(*args, **kwargs)
+        await asgi.serve(consumer, begin, scope, receive, send)
 
 
 __all__ = ["Consumer", "begin"]
