@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from django.core.exceptions import ImproperlyConfigured
 from django.http import QueryDict
 
-from wsloop.consumers import asgi
+from wsloop.consumers.asgi import serve
 from wsloop.protocol.consumer_events import Event
 
 Made = TypeVar("Made", bound="Consumer")
@@ -118,7 +118,7 @@ class Consumer:
         if "scope" in vars(self):
             args, kwargs = self._wsloop_arguments
             consumer = type(self)(*args, **kwargs)
-        await asgi.serve(consumer, begin, scope, receive, send)
+        await serve(consumer, begin, scope, receive, send)
 
 
 __all__ = ["Consumer", "begin"]
