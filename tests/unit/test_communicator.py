@@ -770,6 +770,26 @@ def test_coroutines_reach_the_consumers_of_the_test(opened):
     assert socket.consumer.calls == ["connect", "one", "two", "four"]
 
 
+def test_handlers_are_plain_code_in_a_test_that_is_a_coroutine_too(opened, database):
+    class Member(Chat):
+        def said(self, event):
+            if event["text"] == "count":
+                time.sleep(1)
+                self.channel_layer.group_send("lobby", {"type": "said", "text": f"{User.objects.count()} users"})
+            else:
+                self.send(event["text"])
+
+    socket = opened(Member)
+
+    async def test():
+        await get_channel_layer().group_send("lobby", {"type": "said", "text": "count"})
+        message = socket.receive_from()
+        assert asyncio.get_running_loop()
+        return message
+
+    assert asyncio.run(test()) == "0 users"
+
+
 @pytest.mark.parametrize("kind", ["_x", ".x", "__init__"])
 def test_events_that_must_not_name_a_method_are_discarded(opened, kind, caplog):
     socket = opened(Traced)

@@ -109,6 +109,32 @@ def subscribers(redis_client, group):
     return redis_client.pubsub_numsub(group_channel(group))[0][1]
 
 
+# Aliases.
+
+
+def test_groups_of_two_aliases_have_nothing_in_common(worker, shared_redis, facility):
+    here, there = worker(), worker()
+    for each in (here, there):
+        each.broker.ready()
+    layers_of = {each: [each.layer, ChannelLayer("other", each.layer._process)] for each in (here, there)}
+    members = []
+    for alias in (0, 1):
+        for process in (here, there):
+            members.append(process.consumer())
+            # By the other process, which asks for it.
+            asking = layers_of[there if process is here else here][alias]
+            asking.group_add(facility, members[-1].channel_name)
+    for alias in (0, 1):
+        layers_of[here][alias].group_send(facility, event(alias))
+    wait_until(lambda: all(each.events for each in members), what="the events")
+    turn(5)
+    assert [each.numbers() for each in members] == [[0], [0], [1], [1]]
+    layers_of[there][0].group_discard(facility, members[2].channel_name)
+    assert group_channel(facility, "other") in members[2].subscriptions, "it is in a group of the other alias only"
+    layers_of[there][1].group_discard(facility, members[2].channel_name)
+    assert members[2].subscriptions == set()
+
+
 # Names.
 
 

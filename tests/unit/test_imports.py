@@ -92,6 +92,7 @@ MUST_NOT_KNOW = {
 EXCEPTIONS = {
     "protocol.resume_tokens": {"django"},  # signs
     "consumers.asgi": {"asyncio"},
+    "testing.scheduler": {"asyncio"},  # to hide it
     "outbox.management.commands.wsloop_outbox": SOCKETS,  # waits for signals
     "sockets.transport": SOCKETS,  # takes them over
     "backend.option_values": {"ssl"},  # which versions there are

@@ -10,6 +10,7 @@ This module must not know what handlers do, nor Redis, nor sockets.
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import contextlib
 import functools
@@ -176,7 +177,7 @@ class Scheduler:
         before = _threads()
         handler.wakes_at = None
         handler.greenlet.parent = getcurrent()
-        with self._virtual_sleep(handler.modules):
+        with self._virtual_sleep(handler.modules), _no_event_loop():
             handler.greenlet.switch()
         self._threads |= _threads() - before
         if handler.greenlet.dead:
@@ -211,6 +212,17 @@ class Scheduler:
         if not seconds >= 0:
             raise ValueError("sleep length must be non-negative")
         self.pause(handler, self.now + max(seconds, SHORTEST_SLEEP))
+
+
+@contextlib.contextmanager
+def _no_event_loop() -> Iterator[None]:
+    """Hide the event loop of a test that is a coroutine: handlers are plain code, which may query the database."""
+    loop = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    try:
+        yield
+    finally:
+        asyncio._set_running_loop(loop)
 
 
 def _threads() -> set[threading.Thread]:
