@@ -1,4 +1,5 @@
-"""The channel layer: events for consumers, from anywhere, through Redis. Names are those of Django Channels.
+"""The channel layer: events for consumers, from anywhere, through Redis. Names are those of Django Channels. All that
+sites import is here, so this module is a little longer than others.
 
 How it works. A group is a Redis channel, to which each worker subscribes that has consumers in the group. So an event
 for a group is published once, however many consumers and workers there are, and nothing is left of a group when its
@@ -41,6 +42,7 @@ from wsloop.backend.layer_events import (
     worker_of,
 )
 from wsloop.exceptions import ChannelFull, InvalidChannelLayerError, MessageTooLarge
+from wsloop.mailbox import Mailbox
 from wsloop.protocol.consumer_events import Event
 
 Parameters = ParamSpec("Parameters")
@@ -167,6 +169,52 @@ class ChannelLayer:
         """Remove a consumer from a group; raises the errors of :meth:`group_add`."""
         self._change("discard", group, channel)
 
+    # What consumers of Channels ask of their layer.
+
+    async def new_channel(self, prefix: str = "specific") -> str:
+        """Return the name of a new channel, from which :meth:`receive` takes events until the current task ends.
+
+        Raises:
+            RuntimeError: if this process has no consumers, because another server runs it.
+        """
+        local, task = self.consumers_here(), asyncio.current_task()
+        assert task is not None
+        mailbox = Mailbox()
+        channel = mailbox.channel_name = local.enter(mailbox)
+        self._process.mailboxes[channel] = mailbox
+
+        def leave(_: object) -> None:
+            local.leave(channel)
+            del self._process.mailboxes[channel]
+
+        task.add_done_callback(leave)
+        return channel
+
+    async def receive(self, channel: str) -> Event:
+        """Return the next event of a channel that :meth:`new_channel` has made in this process.
+
+        Raises:
+            TypeError: if there is no such channel.
+        """
+        mailbox = self._process.mailboxes.get(channel)
+        if mailbox is None:
+            raise TypeError(f"there is no channel {channel!r} here, or the task that has made it has ended")
+        event: Event = await mailbox.get()
+        return event
+
+    def consumers_here(self) -> LocalDelivery:
+        """Return the consumers of this process.
+
+        Raises:
+            RuntimeError: if it cannot have any.
+        """
+        if self.local is None:
+            raise RuntimeError(
+                "only the server of wsloop, WebsocketServer in wsgi.py, brings events of the channel layer to "
+                "consumers; tests have them with wsloop.testing"
+            )
+        return self.local
+
     def _check_thread(self) -> None:
         if self.local is not None:
             self.local.check_thread()
@@ -181,18 +229,28 @@ class ChannelLayer:
             self.remote.ask(worker, [verb, channel, group, self.alias])
 
 
+PROCESS = Process()
+
+
 class RedisChannelLayer(ChannelLayer):
-    """The layer for ``CHANNEL_LAYERS``: events go through the Redis of the site."""
+    """The layer for ``CHANNEL_LAYERS``: events go through the Redis of the site.
+
+    Args:
+        alias: of the layer.
+    """
+
+    def __init__(self, alias: str = DEFAULT_CHANNEL_LAYER) -> None:
+        super().__init__(alias, PROCESS)
 
 
-class InMemoryChannelLayer(ChannelLayer):
+class InMemoryChannelLayer(RedisChannelLayer):
     """A layer for ``CHANNEL_LAYERS`` in tests: events reach the consumers of this process, and need no Redis."""
 
     in_memory = True
 
 
 LAYER = RedisChannelLayer()
-BACKENDS: dict[str, type[ChannelLayer]] = {
+BACKENDS: dict[str, type[RedisChannelLayer]] = {
     f"{__name__}.ChannelLayer": RedisChannelLayer,
     f"{__name__}.RedisChannelLayer": RedisChannelLayer,
     f"{__name__}.InMemoryChannelLayer": InMemoryChannelLayer,
@@ -233,7 +291,7 @@ def _layer(alias: str, backend: str | None) -> ChannelLayer:
         )
     if alias == DEFAULT_CHANNEL_LAYER and layer_class is RedisChannelLayer:
         return LAYER
-    return layer_class(alias, LAYER._process)
+    return layer_class(alias)
 
 
 __all__ = [

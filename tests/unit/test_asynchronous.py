@@ -11,7 +11,7 @@ from django.test import RequestFactory
 from django.urls import path
 
 from tests.unit.peer import WAIT
-from wsloop import consumers
+from wsloop import consumers, layers
 from wsloop.aio import travel
 from wsloop.consumers import (
     AsyncConsumer,
@@ -456,5 +456,43 @@ def test_another_server_is_told_that_it_cannot_run_it():
         await Talk()({"type": "websocket", "path": "/ws/"}, None.__class__, None.__class__)
 
     forget()
-    with pytest.raises(RuntimeError, match="Talk is a consumer of wsloop, and runs on its server: WebsocketServer"):
+    with pytest.raises(RuntimeError, match=r"only the server of wsloop, WebsocketServer in wsgi\.py, brings events"):
+        asyncio.run(main())
+
+
+# What consumers of Channels ask of the layer.
+
+
+def test_a_channel_of_ones_own_lasts_as_long_as_its_task(layer):
+    one, other = layers.RedisChannelLayer(), layers.get_channel_layer()  # Channels makes an object of its own
+
+    async def consumer(names, got):
+        names.append(await one.new_channel())
+        await one.group_add("lobby", names[-1])
+        while len(got) < 2:
+            got.append(await one.receive(names[-1]))
+
+    async def main():
+        names, got = [], []
+        task = asyncio.create_task(consumer(names, got))
+        while not layer._groups:
+            await asyncio.sleep(0)
+        await other.group_send("lobby", {"type": "said", "number": 1})
+        await other.send(names[0], {"type": "said", "number": 2})
+        await task
+        assert [each["number"] for each in got] == [1, 2]
+        await other.send(names[0], {"type": "said"})  # nobody is there
+        with pytest.raises(TypeError, match="there is no channel 'specific"):
+            await one.receive(names[0])
+
+    asyncio.run(main())
+    assert layer._consumers == {}
+    assert layers.PROCESS.mailboxes == {}
+
+
+def test_a_process_without_consumers_has_no_channels(layer):
+    async def main():
+        await layers.ChannelLayer().new_channel()
+
+    with pytest.raises(RuntimeError, match="only the server of wsloop"):
         asyncio.run(main())

@@ -44,7 +44,7 @@ TOP = {
     "tokens": {"routing"},
 }
 # What sites import, and the pieces of it that packages build on.
-SHARED = {"consumers", "layers", "presence", "publisher", "routing", "signals", "store"}
+SHARED = {"consumers", "layers", "mailbox", "presence", "publisher", "routing", "signals", "store"}
 
 SOCKETS = {"socket", "select", "selectors", "ssl", "asyncio"}
 GEVENT = {"gevent", "greenlet"}
@@ -79,6 +79,7 @@ MUST_NOT_KNOW = {
     "redaction": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "websockets"},
     "refusals": SOCKETS | GEVENT | {"redis", "ws4redis", "django", "websockets"},
     "routing": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
+    "mailbox": SOCKETS - {"asyncio"} | GEVENT | HTTP | {"redis", "ws4redis", "websockets"},
     "opening": SOCKETS | HTTP | {"redis", "ws4redis"},
     "origin": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
     "server": SOCKETS,
@@ -288,6 +289,7 @@ TESTED_WITH = {
     "consumers.base": "consumers",
     "consumers.sync": "consumers",
     "identity": "session_watch",
+    "mailbox": "asynchronous",
     "visitors.attendance": "presence",
     "store": "publishing",
     "refusals": "origin",

@@ -521,7 +521,7 @@ def test_groups_of_another_alias_are_other_groups(other, shared_redis, listen, f
 
 def test_another_alias_shares_the_consumers_of_the_process(other, nowhere, shell):
     local = Local(NAME)
-    layer = layers.RedisChannelLayer("other", shell._process)
+    layer = ChannelLayer("other", shell._process)
     shell.local = local
     layer.group_add("group", NAME)
     layer.send(NAME, message())

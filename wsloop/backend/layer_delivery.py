@@ -136,11 +136,13 @@ class Process:
     Attributes:
         local: the consumers of this process; None in a process that cannot have any, for example a shell.
         remote: the consumers of other processes; :mod:`wsloop.testing.memory` replaces both.
+        mailboxes: of channels that code for Channels has made, by their names.
     """
 
     def __init__(self) -> None:
         self.local: LocalDelivery | None = None
         self.remote: RemoteDelivery = RedisDelivery()
+        self.mailboxes: dict[str, Any] = {}
 
 
 def acknowledge(reply: str) -> None:

@@ -9,80 +9,16 @@ gevent, Redis or sockets.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from asgiref.sync import async_to_sync, iscoroutinefunction
 
-from wsloop import conf, metrics
 from wsloop.db import database_sync_to_async
 from wsloop.exceptions import StopConsumer
-from wsloop.layers import ChannelLayer, decode, get_channel_layer
-from wsloop.protocol.consumer_events import Event, handler_name
-
-logger = logging.getLogger("wsloop.runner")
-
-RESUMED = "channel_layer.resumed"
-
-
-class Mailbox:
-    """The events of the channel layer for one consumer; in the event loop that has made it.
-
-    Args:
-        consumer: whose events they are.
-
-    Attributes:
-        channel_name: of the consumer.
-        subscriptions: the Redis channels of its groups.
-    """
-
-    def __init__(self, consumer: Any) -> None:
-        self.channel_name = ""
-        self.subscriptions: set[bytes] = set()
-        self._consumer = consumer
-        self._loop = asyncio.get_running_loop()
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._waiting = self._size = 0
-
-    def put(self, *arguments: bytes) -> bool:
-        """Put an event in, and return whether there was room. In any greenlet of the loop's thread; never blocks.
-
-        Args:
-            arguments: the Redis channel, if it came through one, and the payload.
-        """
-        payload = arguments[-1]
-        full = self._waiting >= conf.option("CHANNEL_CAPACITY")
-        if full or (self._size and self._size + len(payload) > conf.option("MAX_QUEUED_BYTES")):
-            metrics.lost("channel")
-            return False
-        try:
-            event = decode(payload)
-            handler_name(event)
-        except Exception as exc:  # the decoder raises many types, and anybody can publish to a Redis channel
-            name = type(self._consumer).__name__
-            logger.warning("Discarded malformed event (%d bytes) for %s: %s", len(payload), name, exc)
-        else:
-            self._put(event, len(payload))
-        return True
-
-    def resumed(self) -> None:
-        """Events may have been lost, but none that is published from now on will be. Never blocks."""
-        if hasattr(self._consumer, handler_name({"type": RESUMED})):
-            self._put({"type": RESUMED}, 0)
-
-    def _put(self, event: Event, size: int) -> None:
-        self._waiting += 1
-        self._size += size
-        self._loop.call_soon_threadsafe(self._events.put_nowait, {"size": size, "event": event})
-
-    async def get(self) -> Event:
-        """Return the next event."""
-        entry = await self._events.get()
-        self._waiting -= 1
-        self._size -= entry["size"]
-        event: Event = entry["event"]
-        return event
+from wsloop.layers import ChannelLayer, get_channel_layer
+from wsloop.mailbox import Mailbox
+from wsloop.protocol.consumer_events import Event
 
 
 async def serve(
@@ -100,16 +36,11 @@ async def serve(
         scope, receive, send: of ASGI 3.0.
 
     Raises:
-        RuntimeError: if this process is not one in which consumers can get events.
+        RuntimeError: if this process has no consumers, because another server runs it.
         Exception: what the handlers raise.
     """
     layer = get_channel_layer(consumer.channel_layer_alias)
-    local = layer.local
-    if local is None:
-        raise RuntimeError(
-            f"{type(consumer).__name__} is a consumer of wsloop, and runs on its server: "
-            "WebsocketServer(asgi=application) in wsgi.py. Tests run it with wsloop.testing."
-        )
+    local = layer.consumers_here()
     plain = not iscoroutinefunction(consumer.dispatch)
     dispatch = database_sync_to_async(consumer.dispatch) if plain else consumer.dispatch
     mailbox = Mailbox(consumer)
