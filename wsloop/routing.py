@@ -65,15 +65,25 @@ def served_by(target: Any) -> Match | None:
         target: ``as_websocket()`` or ``as_asgi()`` of a consumer, its class, or an instance, which stands for its class
             and the arguments that it was made with; or an ASGI application (version 3).
     """
-    consumer_class = target if isinstance(target, type) else getattr(target, "consumer_class", None)
+    initargs: tuple[Any, ...] = ()
+    consumer_class, initkwargs = target, getattr(target, "consumer_initkwargs", {})
     if isinstance(target, Consumer):
-        args, kwargs = target._wsloop_arguments
-        return Match(type(target), kwargs, initargs=args)
-    if isinstance(consumer_class, type) and issubclass(consumer_class, Consumer):
-        return Match(consumer_class, getattr(target, "consumer_initkwargs", {}))
-    if _is_application(target):
-        return Match(None, application=target)
-    return None
+        consumer_class, (initargs, initkwargs) = type(target), target._wsloop_arguments
+    elif not isinstance(target, type):
+        consumer_class = getattr(target, "consumer_class", None)
+    if not isinstance(consumer_class, type) or not issubclass(consumer_class, Consumer):
+        return Match(None, application=target) if _is_application(target) else None
+    match = Match(consumer_class, initkwargs, initargs=initargs)
+    if consumer_class.__call__ is Consumer.__call__:
+        return match
+    return Match(None, application=_application(match))  # with something of the site's around it
+
+
+def _application(match: Match) -> Callable[..., Awaitable[Any]]:
+    async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await match.make()(scope, receive, send)
+
+    return application
 
 
 def _is_application(target: Any) -> bool:
@@ -167,7 +177,8 @@ def _check(patterns: Sequence[Any], before: str = "") -> None:
 
 def _check_layer(consumer_class: type[Consumer]) -> None:
     try:
-        get_channel_layer(consumer_class.channel_layer_alias)
+        if consumer_class.channel_layer_alias is not None:
+            get_channel_layer(consumer_class.channel_layer_alias)
     except InvalidChannelLayerError as exc:
         raise ImproperlyConfigured(f"{consumer_class.__name__}.channel_layer_alias: {exc}") from None
 

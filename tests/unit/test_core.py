@@ -395,6 +395,10 @@ def test_the_layer_of_a_consumer_is_that_of_its_alias(with_settings):
     class Other(Consumer):
         channel_layer_alias = "other"
 
+    class Alone(Consumer):
+        channel_layer_alias = None
+
+    assert Plain(Alone())._consumer.channel_layer is None
     assert Plain(Other())._consumer.channel_layer is layers.get_channel_layer("other")
     assert Plain(Consumer())._consumer.channel_layer is layers.get_channel_layer()
 

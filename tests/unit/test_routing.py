@@ -1,5 +1,6 @@
 """Which consumer serves a path, which routes are refused when the server starts, and the scope."""
 
+import asyncio
 import functools
 import gc
 import types
@@ -139,6 +140,37 @@ def test_an_instance_stands_for_its_class_and_arguments_so_that_sockets_share_no
     one, two = (routes.match("/ws/").make() for _ in range(2))
     assert one.made == two.made == ("lobby", "blue")
     assert one.members is not two.members
+
+
+@pytest.mark.parametrize("base", [WebsocketConsumer, AsyncWebsocketConsumer])
+@pytest.mark.parametrize(
+    "form", [lambda it: it, lambda it: it(), lambda it: it.as_asgi(), lambda it: it.as_websocket()]
+)
+def test_one_with_a_call_of_its_own_is_an_application(base, form):
+    called = []
+
+    class Wrapped(base):
+        async def __call__(self, scope, receive, send):
+            called.append((self, scope))
+
+    each = form(Wrapped)
+    match = Routes([path("ws/", each)]).match("/ws/")
+    assert match.consumer_class is None
+    for number in range(2):
+        asyncio.run(match.application({"number": number}, None, None))
+    assert [scope for _, scope in called] == [{"number": 0}, {"number": 1}]
+    assert called[0][0] is not called[1][0] and each not in (called[0][0], called[1][0])
+
+
+def test_one_without_a_layer_needs_no_setting(with_settings):
+    with_settings(CHANNEL_LAYERS={"default": {"BACKEND": "another.Layer"}})
+
+    class Alone(Echo):
+        channel_layer_alias = None
+
+    assert Routes([path("ws/", Alone), path("ws/app/", application)])
+    with pytest.raises(ImproperlyConfigured, match=r"Echo\.channel_layer_alias: .* BACKEND 'another\.Layer', but"):
+        Routes([path("ws/", Echo)])
 
 
 # Other ASGI applications.

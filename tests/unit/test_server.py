@@ -23,7 +23,7 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.core.exceptions import DisallowedHost, ImproperlyConfigured, PermissionDenied, TooManyFieldsSent
 from django.db import connections, transaction
 from django.test import RequestFactory
-from django.urls import path
+from django.urls import path, re_path
 from gevent import monkey
 from gevent.event import Event
 from websockets.frames import Close, Opcode
@@ -1151,6 +1151,21 @@ def test_plain_code_and_coroutines_in_patterns_and_inside_applications_share_a_r
         assert peer.closing() == 1000
         peer.close()
     wait_until(nothing_is_left, what="all leaving")
+
+
+def test_an_application_may_have_any_channel_layer_of_its_own(front, shared_redis, with_settings):
+    with_settings(CHANNEL_LAYERS={"default": {"BACKEND": "another.Layer", "CONFIG": {"hosts": []}}})
+
+    async def application(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept", "headers": [(b"x-path", scope["path_remaining"].encode())]})
+        await send({"type": "websocket.send", "text": scope["url_route"]["kwargs"]["name"]})
+        await send({"type": "websocket.close"})
+
+    app = WebsocketServer(urlpatterns=[re_path(r"^ws/shout/(?P<name>\w)/", application)])
+    answer = front.call("shout/a/b/", app=app)
+    assert (answer.status, answer.headers["x-path"]) == (101, "b/")
+    assert answer.peer.message() == "a"
 
 
 def test_a_consumer_gets_the_messages_of_its_sockets_without_redis(front, with_settings):

@@ -16,7 +16,7 @@ from asgiref.sync import async_to_sync, iscoroutinefunction
 
 from wsloop.db import database_sync_to_async
 from wsloop.exceptions import StopConsumer
-from wsloop.layers import ChannelLayer, get_channel_layer
+from wsloop.layers import DEFAULT_CHANNEL_LAYER, ChannelLayer, get_channel_layer
 from wsloop.mailbox import Mailbox
 from wsloop.protocol.consumer_events import Event
 
@@ -39,7 +39,7 @@ async def serve(
         RuntimeError: if this process has no consumers, because another server runs it.
         Exception: what the handlers raise.
     """
-    layer = get_channel_layer(consumer.channel_layer_alias)
+    layer = get_channel_layer(consumer.channel_layer_alias or DEFAULT_CHANNEL_LAYER)
     local = layer.consumers_here()
     plain = not iscoroutinefunction(consumer.dispatch)
     dispatch = database_sync_to_async(consumer.dispatch) if plain else consumer.dispatch

@@ -32,14 +32,14 @@ class Consumer:
     """What consumers of both kinds have.
 
     Attributes:
-        channel_layer_alias: of the channel layer, a key of the setting ``CHANNEL_LAYERS``.
+        channel_layer_alias: of the channel layer, a key of the setting ``CHANNEL_LAYERS``; None: it has none.
         scope: description of the socket, see ``docs/reference/consumers.rst``.
         channel_layer: sends events to other consumers and to groups.
         channel_name: the name of this consumer in the channel layer.
         base_send: carries out the events of this consumer.
     """
 
-    channel_layer_alias = "default"
+    channel_layer_alias: str | None = "default"
     scope: dict[str, Any]
     channel_layer: Any
     channel_name: str

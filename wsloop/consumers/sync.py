@@ -25,9 +25,9 @@ class SyncConsumer(Consumer):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name in dir(cls):
-            method = inspect.getattr_static(cls, name)
-            if method is inspect.getattr_static(Consumer, name, None):
+            if name == "__call__":  # that of an ASGI application, for both kinds
                 continue
+            method = inspect.getattr_static(cls, name)
             method = getattr(method, "__func__", method)  # of a staticmethod or classmethod
             if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
                 raise TypeError(

@@ -48,6 +48,8 @@ class Hosted(Consumer):
         application: ASGI 3.0.
     """
 
+    channel_layer_alias = None  # it may have any layer of its own
+
     def __init__(self, application: Application) -> None:
         self.application = application
 

@@ -79,7 +79,8 @@ class ConsumerCore(Driver):
         self._registry = registry
         self.channel_name = registry.enter(self)
         try:
-            layer = layers.get_channel_layer(consumer.channel_layer_alias)
+            alias = consumer.channel_layer_alias
+            layer = None if alias is None else layers.get_channel_layer(alias)
             begin(consumer, scope, self._perform, layer, self.channel_name)
         except BaseException:
             registry.leave(self.channel_name)
