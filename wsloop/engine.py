@@ -13,7 +13,7 @@ from typing import Any
 import gevent
 from websockets.frames import CloseCode
 
-from wsloop import checks, layers
+from wsloop import blocked, checks, layers
 from wsloop.backend.keys import control_channel
 from wsloop.db import close_databases
 from wsloop.delivery.broker import Broker
@@ -55,6 +55,7 @@ class Engine(BrokerEvents):
         self.presence = Presence(close_databases)
         if transport.inside_uwsgi():
             checks.warn_about_uwsgi(transport.uwsgi_option)
+        blocked.watch()
         transport.at_exit(lambda: logged(self._take_leave))
 
     # Events of the broker.

@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import gevent
 
 logger = logging.getLogger("wsloop.greenlets")
+
+Key = TypeVar("Key", bound=tuple[object, ...])
 
 QUIET = 60.0  # seconds during which the same failure of the same work is not logged again
 
@@ -41,14 +43,24 @@ def logged(work: Callable[..., object], *arguments: Any) -> bool:
 def log(work: Callable[..., object], error: Exception) -> None:
     """Log an exception of ``work`` with its trace, unless the same was logged in the last :data:`QUIET` seconds."""
     name = f"{work.__module__}.{getattr(work, '__qualname__', work)}"
-    key, now = (name, type(error)), monotonic()
-    logged_at, count = _failures.get(key, (float("-inf"), 0))
+    more = repeated(_failures, (name, type(error)))
+    if more is not None:
+        logger.error("%s failed: an error of the server, not of the site%s", name, more, exc_info=error)
+
+
+def repeated(seen: dict[Key, tuple[float, int]], key: Key) -> str | None:
+    """Return None if ``key`` was logged in the last :data:`QUIET` seconds; else text for the end of its message.
+
+    Args:
+        seen: when each key was last logged, and how often it has occurred since.
+    """
+    now = monotonic()
+    logged_at, count = seen.get(key, (float("-inf"), 0))
     if now < logged_at + QUIET:
-        _failures[key] = logged_at, count + 1
-        return
-    _failures[key] = now, 0
-    more = f" ({count} more times since this was last logged)" if count else ""
-    logger.error("%s failed: an error of the server, not of the site%s", name, more, exc_info=error)
+        seen[key] = logged_at, count + 1
+        return None
+    seen[key] = now, 0
+    return f" ({count} more times since this was last logged)" if count else ""
 
 
 def spawn(work: Callable[..., object], *arguments: Any) -> Greenlet:

@@ -14,6 +14,9 @@ _reached = Counter(
 _recoveries = Counter("wsloop_recoveries", "Clients that reconnected with a resume token, by outcome", ["outcome"])
 _lost = Counter("wsloop_lost", "Events by which messages were lost, by kind", ["kind"])
 
+_blocked = Counter("wsloop_blocked", "Times that an event loop was held up for BLOCKED_AFTER seconds or more", ["loop"])
+_blocked_seconds = Counter("wsloop_blocked_seconds", "Seconds of those times", ["loop"])
+
 
 def reached(setting: str) -> None:
     """Count that a handshake was refused, or a socket closed, because of the bound in ``WSLOOP[setting]``."""
@@ -23,6 +26,12 @@ def reached(setting: str) -> None:
 def recovery(complete: bool) -> None:
     """Count a client that has asked for missed messages, by whether it gets all of them."""
     _recoveries.labels("complete" if complete else "not recovered").inc()
+
+
+def blocked(loop: str, seconds: float) -> None:
+    """Count that an event loop, "gevent" or "asyncio", was held up for so long."""
+    _blocked.labels(loop).inc()
+    _blocked_seconds.labels(loop).inc(seconds)
 
 
 def lost(kind: str, count: int = 1) -> None:

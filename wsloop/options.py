@@ -122,6 +122,9 @@ OPTIONS: dict[str, Option] = {
     "REDIS_TIMEOUT": Option(5, seconds),
     # For a handler of a consumer to go on after its client has left: as much as Channels' daphne grants.
     "HANDLER_TIMEOUT": Option(10, seconds),
+    # After which an event loop that is held up is logged: longer than what usually computes in a view, and as much as
+    # people notice. None: never.
+    "BLOCKED_AFTER": Option(0.25, or_none(seconds)),
     # Compression.
     # Smallest message that is compressed for clients that negotiated it, in bytes: below, compressing costs more than
     # it saves. None: nothing is compressed in either direction.

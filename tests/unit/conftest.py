@@ -28,7 +28,7 @@ from prometheus_client import REGISTRY  # noqa: E402
 
 from tests.unit.gate import Gate  # noqa: E402
 from tests.unit.peer import Peer, Recorder  # noqa: E402
-from wsloop import conf  # noqa: E402
+from wsloop import blocked, conf  # noqa: E402
 from wsloop.backend import pool  # noqa: E402
 from wsloop.protocol.dialects import BARE  # noqa: E402
 from wsloop.protocol.messages import unwrap  # noqa: E402
@@ -49,6 +49,12 @@ def bounded():
     """Give up waiting in the test's own greenlet: the signal of pytest-timeout would reach the hub only."""
     with gevent.Timeout(BOUND):
         yield
+
+
+@pytest.fixture(autouse=True)
+def unwatched(monkeypatch):
+    """What a slow machine holds up is not logged, other than in the tests of that."""
+    monkeypatch.setattr(blocked, "_watch", lambda process: None)
 
 
 @pytest.fixture

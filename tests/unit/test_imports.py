@@ -29,10 +29,21 @@ BESIDES = {
     "testing.sockets": {"runtime.core"},
 }
 # Modules that know no package, so that all may use them.
-BELOW = {"addressees", "batch_queue", "commits", "conf", "db", "exceptions", "fair_scheduler", "greenlets", "kinds"}
+BELOW = {
+    "addressees",
+    "batch_queue",
+    "blocked",
+    "commits",
+    "conf",
+    "db",
+    "exceptions",
+    "fair_scheduler",
+    "greenlets",
+    "kinds",
+}
 BELOW |= {"metrics", "options", "redaction", "refusals"}
 # But what would bring gevent, or the database, to packages that must not know them.
-ASYNC = {"batch_queue", "fair_scheduler", "greenlets"}
+ASYNC = {"batch_queue", "blocked", "fair_scheduler", "greenlets"}
 NOT_BELOW = {"protocol": ASYNC | {"commits", "db"}, "backend": ASYNC | {"commits", "db"}, "sockets": {"commits", "db"}}
 # Of the modules at the top those that are no bridge from one package to another.
 TOP = {
@@ -62,6 +73,7 @@ MUST_NOT_KNOW = {
     "options": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "websockets"},
     "outbox": GEVENT | HTTP | {"ws4redis", "websockets"},
     "addressees": SOCKETS | GEVENT | HTTP | {"redis", "websockets"},
+    "blocked": SOCKETS | HTTP | {"redis", "ws4redis", "django", "websockets"},
     "checks": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
     "commits": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "websockets"},
     "conf": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},

@@ -1,5 +1,6 @@
 """What is counted, as an exporter would see it."""
 
+import pytest
 from prometheus_client import REGISTRY, generate_latest
 
 from wsloop import metrics
@@ -20,6 +21,17 @@ def test_losses_are_counted_by_their_kind(lost):
     assert lost("replaced") == 1
     assert lost("history") == 0
     assert b'wsloop_lost_total{kind="publication"}' in generate_latest(REGISTRY)
+
+
+def test_loops_that_were_held_up_are_counted_with_their_seconds():
+    def count(name):
+        return REGISTRY.get_sample_value(f"wsloop_blocked_{name}", {"loop": "asyncio"}) or 0
+
+    total, seconds = count("total"), count("seconds_total")
+    metrics.blocked("asyncio", 0.25)
+    metrics.blocked("asyncio", 0.5)
+    assert count("total") == total + 2
+    assert count("seconds_total") == pytest.approx(seconds + 0.75)
 
 
 def test_recoveries_are_counted_by_what_became_of_them():

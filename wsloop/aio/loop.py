@@ -32,6 +32,10 @@ class HubSelector(selectors.BaseSelector):
 
     A watcher that fires is stopped until the next :meth:`select`: it would fire again and again while a coroutine
     blocks elsewhere.
+
+    Attributes:
+        busy_since: when coroutines last began to run (``monotonic()``), after others had their turn; None while others
+            have it.
     """
 
     def __init__(self) -> None:
@@ -43,6 +47,7 @@ class HubSelector(selectors.BaseSelector):
         self._waiting: Any = None  # the greenlet that waits
         self._woken = False
         self._slice_ends_at = 0.0
+        self.busy_since: float | None = None
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         key = selectors.SelectorKey(fileobj, _descriptor(fileobj), events, data)
@@ -94,7 +99,6 @@ class HubSelector(selectors.BaseSelector):
         if timeout is None or timeout > 0:
             if not (self._fired or self._woken):
                 self._wait(timeout)
-                self._slice_ends_at = monotonic() + SLICE
             elif monotonic() >= self._slice_ends_at:
                 self._pause()
         elif monotonic() >= self._slice_ends_at:
@@ -115,11 +119,16 @@ class HubSelector(selectors.BaseSelector):
                 self._hub.loop.run_callback(self._go_on)
 
     def _pause(self) -> None:
+        self.busy_since = None
         gevent.sleep(BREATH)
-        self._slice_ends_at = monotonic() + SLICE
+        self._begin_slice()
+
+    def _begin_slice(self) -> None:
+        self.busy_since = monotonic()
+        self._slice_ends_at = self.busy_since + SLICE
 
     def _wait(self, timeout: float | None) -> None:
-        self._waiting = getcurrent()
+        self._waiting, self.busy_since = getcurrent(), None
         timer = None
         try:
             if timeout is not None:
@@ -131,6 +140,7 @@ class HubSelector(selectors.BaseSelector):
             if timer is not None:
                 timer.stop()
                 timer.close()
+            self._begin_slice()
 
     def _go_on(self) -> None:
         waiting, self._waiting = self._waiting, None
@@ -199,6 +209,11 @@ class HubEventLoop(asyncio.SelectorEventLoop):
         self._thread = thread_id()
         self._pool = Pool()
         super().__init__(self._waits)
+
+    @property
+    def busy_since(self) -> float | None:
+        """When coroutines last began to run (``monotonic()``); None while the loop waits, or lets others run."""
+        return self._waits.busy_since
 
     def _write_to_self(self) -> None:
         """Wake the loop; asyncio calls this from ``call_soon_threadsafe()``, in any thread or greenlet."""

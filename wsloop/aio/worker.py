@@ -18,6 +18,7 @@ import gevent
 from asgiref.sync import SyncToAsync
 from gevent import monkey
 
+from wsloop import blocked
 from wsloop.aio import streaming, travel
 from wsloop.aio.loop import HubEventLoop, thread_id
 from wsloop.exceptions import Disconnected
@@ -45,6 +46,11 @@ class WorkerLoop:
         self.thread = thread_id()
         self._ending = False
         self.greenlet = gevent.spawn(self._run)
+        blocked.watch(
+            blocked.Coroutines(
+                lambda: self.loop.busy_since, lambda: self.greenlet.gr_frame, self.loop.call_soon_threadsafe
+            )
+        )
         transport.at_exit(lambda: logged(self.end), last=True)  # behind the sockets' end, which coroutines may handle
 
     def _run(self) -> None:
