@@ -9,7 +9,7 @@ import signal
 import pytest
 import websocket
 
-from testbed.processes import wait_until
+from testbed.processes import ROOT, wait_until
 from testbed.topologies import ClusterSetup
 from tests.requires import need
 
@@ -405,3 +405,54 @@ def test_consumers_without_groups_need_no_redis(serve, private_redis, name):
     client.send("text")
     assert client.next() == "TEXT"
     assert refusal(site, f"chat/{name.replace('-', '_')}/")[0] == 503
+
+
+# --- what holds up an event loop --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def metrics(direct_consumers):
+    """The counter of one loop: ``metrics("asyncio")``."""
+
+    def value(loop):
+        text = direct_consumers.request("GET", "/test/metrics/").text
+        found = re.search(rf'^wsloop_blocked_total\{{loop="{loop}"\}} (\S+)', text, re.MULTILINE)
+        return float(found[1]) if found else 0
+
+    return value
+
+
+def named(site, loop):
+    """The code of the line that the log names for a loop."""
+    found = re.search(rf": {loop} blocked for \d+ ms, in ([^:\n]+):(\d+)$", site.log_since_mark(), re.MULTILINE)
+    return (ROOT / found[1]).read_text().splitlines()[int(found[2]) - 1].strip() if found else None
+
+
+def test_a_coroutine_that_blocks_holds_up_coroutines_alone_and_is_named(direct_consumers, facility, metrics, tmp_path):
+    before = metrics("asyncio")
+    blocks, waits = direct_consumers.connect("blocks/sleeping/"), direct_consumers.connect("blocks/not/")
+    listener, chat = direct_consumers.connect(f"{facility}?subscribe-broadcast"), direct_consumers.connect("low/")
+    go_on = tmp_path / "go-on"
+    blocks.send(str(go_on))
+    waits.send("a coroutine")
+    direct_consumers.publish(facility, "hello", broadcast=True)
+    assert listener.next() == "hello"
+    chat.send("text")
+    assert chat.next() == "TEXT"
+    assert direct_consumers.request("GET", "/accounts/login/").status == 200
+    go_on.touch()
+    assert blocks.next() == str(go_on)
+    assert waits.next() == "a coroutine"
+    wait_until(lambda: named(direct_consumers, "asyncio's event loop"), what="the line in the log")
+    assert named(direct_consumers, "asyncio's event loop") == "time.sleep(0.5)"
+    assert metrics("asyncio") > before
+
+
+def test_what_computes_is_named(direct_consumers, metrics):
+    before = metrics("gevent")
+    client = direct_consumers.connect("blocks/computing/")
+    client.send("1.5")
+    assert client.next() == "1.5"
+    lines = ("sum(range(1000))", "while time.monotonic() < end:")
+    wait_until(lambda: named(direct_consumers, "event loop") in lines, what="the line in the log")
+    assert metrics("gevent") > before

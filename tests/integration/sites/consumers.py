@@ -1,6 +1,7 @@
 """Consumers of a site that the tests run; each shows one thing that the engine promises."""
 
 import gc
+import os
 import threading
 import time
 
@@ -8,7 +9,7 @@ import gevent
 from django.contrib.auth.models import Group
 from django.urls import path, re_path
 
-from wsloop.consumers import JsonWebsocketConsumer, SyncConsumer, WebsocketConsumer
+from wsloop.consumers import AsyncWebsocketConsumer, JsonWebsocketConsumer, SyncConsumer, WebsocketConsumer
 from wsloop.exceptions import AcceptConnection, DenyConnection
 from wsloop.presence import who
 
@@ -142,7 +143,22 @@ class Greenlets(WebsocketConsumer):
         self.send(str(sum(isinstance(each, gevent.Greenlet) and bool(each) for each in gc.get_objects())))
 
 
+class Blocks(AsyncWebsocketConsumer):
+    """Holds up an event loop: that of coroutines until a file exists, or that of gevent for some seconds."""
+
+    async def receive(self, text_data=None, bytes_data=None):
+        if self.kwargs["how"] == "sleeping":
+            while not os.path.exists(text_data):
+                time.sleep(0.5)
+        elif self.kwargs["how"] == "computing":
+            end = time.monotonic() + float(text_data)
+            while time.monotonic() < end:
+                sum(range(1000))
+        await self.send(text_data)
+
+
 websocket_urlpatterns = [
+    path("ws/blocks/<slug:how>/", Blocks.as_websocket()),
     path("ws/greenlets/", Greenlets.as_websocket()),
     path("ws/room/<slug:name>/", Room.as_websocket()),
     re_path(r"ws/chat/(?P<room_name>\w+)/$", Chat.as_asgi()),
