@@ -191,7 +191,11 @@ def _watch(process: int) -> Watch | None:
     after = conf.option("BLOCKED_AFTER")
     if after is None or not hasattr(gevent.get_hub().loop, "iteration"):  # not with libuv, which no worker has
         return None
-    return Watch(after)
+    try:
+        return Watch(after)
+    except RuntimeError as exc:  # a limit of the system; uWSGI has threads wherever it has gevent
+        logger.warning("event loops that are held up will not be logged: %s", exc)
+        return None
 
 
 def watch(coroutines: Coroutines | None = None) -> None:

@@ -230,6 +230,16 @@ def test_none_turns_it_off(with_settings, watches):
     assert watches() is None
 
 
+def test_a_worker_that_may_start_no_thread_goes_on_without(watches, caplog, monkeypatch):
+    def refuse(*arguments):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(blocked, "start_thread", refuse)
+    blocked.watch()
+    assert watches() is None
+    assert caplog.messages == ["event loops that are held up will not be logged: can't start new thread"]
+
+
 def test_a_worker_is_watched_once(watches):
     blocked.watch()
     made = watches()
