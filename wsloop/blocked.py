@@ -87,10 +87,11 @@ class Watch:
         self._worker = thread_id()
         self._running = True
         self._looked_at = monotonic()
-        self._round = -1  # the number of the one in which the worker was last seen busy
-        self._began = 0.0  # it
-        self._told = False  # of it
-        self._told_busy_since: float | None = None
+        # Of the round in which the worker was last seen busy: its number, when it began, and whether it is reported.
+        self._round = -1
+        self._began = 0.0
+        self._told = False
+        self._told_since: float | None = None  # of coroutines that block
         start_thread(self._run, ())
 
     def stop(self) -> None:
@@ -127,8 +128,8 @@ class Watch:
 
     def _look_at_coroutines(self, now: float) -> None:
         since = self.coroutines and self.coroutines.busy_since()
-        if since is not None and now - since >= self._after and since != self._told_busy_since:
-            self._told_busy_since = since
+        if since is not None and now - since >= self._after and since != self._told_since:
+            self._told_since = since
             self._loop.run_callback_threadsafe(self._block, since)
 
     # In the worker's thread.
@@ -146,7 +147,7 @@ class Watch:
 
 def _stack(frame: FrameType | None) -> Stack:
     """Return where a thread is. Does not read files: meanwhile it would go on."""
-    stack = []
+    stack: Stack = []
     while frame is not None:
         stack.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
         frame = frame.f_back
