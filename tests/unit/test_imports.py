@@ -29,19 +29,8 @@ BESIDES = {
     "testing.sockets": {"runtime.core"},
 }
 # Modules that know no package, so that all may use them.
-BELOW = {
-    "addressees",
-    "batch_queue",
-    "blocked",
-    "commits",
-    "conf",
-    "db",
-    "exceptions",
-    "fair_scheduler",
-    "greenlets",
-    "kinds",
-}
-BELOW |= {"metrics", "options", "redaction", "refusals"}
+BELOW = {"addressees", "batch_queue", "commits", "conf", "db", "exceptions", "fair_scheduler", "greenlets", "kinds"}
+BELOW |= {"blocked", "metrics", "options", "redaction", "refusals"}
 # But what would bring gevent, or the database, to packages that must not know them.
 ASYNC = {"batch_queue", "blocked", "fair_scheduler", "greenlets"}
 NOT_BELOW = {"protocol": ASYNC | {"commits", "db"}, "backend": ASYNC | {"commits", "db"}, "sockets": {"commits", "db"}}
