@@ -258,33 +258,6 @@ def test_a_wrapper_that_is_left_in_works_as_the_page_says():
     assert ask(LEFT_IN) == "it has done its work"
 
 
-ASK = """
-from gevent import monkey
-monkey.patch_all()
-import asyncio, sys
-import gevent
-
-snippet = sys.argv[1]
-
-async def ask(text):
-    await asyncio.sleep(0.2)
-    return text
-
-def work(number):
-    exec(snippet, variables := {"ask": ask})
-    return variables["answer"]
-
-jobs = [gevent.spawn(work, number) for number in range(5)]
-gevent.joinall(jobs, raise_error=True)
-print(all(job.value == "something" for job in jobs))
-"""
-
-
-def test_asyncio_in_a_thread_of_the_pool_works_for_several_at_once():
-    (snippet,) = [code for code in code_blocks(PAGE, "python") if "threadpool" in code]
-    assert run([sys.executable, "-c", ASK, snippet]) == "True\n"
-
-
 # --- the project that the page changes --------------------------------------------------------------------------------
 
 SETTINGS = """
@@ -348,7 +321,7 @@ def project(tmp_path_factory, redis_server):
         (mysite / f"{name}.py").write_text(text)
 
     address = f"127.0.0.1:{free_port()}"
-    (command,) = [code for code in consoles if "uwsgi --http" in code]
+    command, _ = [code for code in consoles if "uwsgi --http" in code]  # of both ways, which are the same
     command = command.removeprefix("$ ").replace("127.0.0.1:8000", address)
     command = command.replace("uwsgi", str(Path(sys.executable).with_name("uwsgi")), 1)
     (tests,) = [code for code in code_blocks(PAGE, "diff") if "class ChatTests" in code]
@@ -405,3 +378,73 @@ def test_the_test_of_the_changed_project(project):
     command = [sys.executable, "-m", "django", "test", "chat"]
     done = subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "Ran 1 test" in done.stderr, done.stderr
+
+
+# --- the project that hosts its ASGI application ----------------------------------------------------------------------
+
+HOSTED = """
+CHANNEL_LAYERS = {{
+    "default": {{
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "CONFIG": {{"hosts": [("127.0.0.1", {port})], "prefix": "hosted"}},
+    }}
+}}
+WS4REDIS_PREFIX = "hosted"
+"""
+
+
+@pytest.fixture(scope="module")
+def hosted(tmp_path_factory, redis_server):
+    """A project of Channels' tutorial, with nothing changed but ``wsgi.py``, under the server that the page says."""
+    directory = tmp_path_factory.mktemp("hosted")
+    (chat, mysite) = (directory / "chat", directory / "mysite")
+    for package in (chat, mysite):
+        package.mkdir()
+        (package / "__init__.py").touch()
+    python, consoles = code_blocks(PAGE, "python"), code_blocks(PAGE, "console")
+    (asgi,) = [code for code in python if "ProtocolTypeRouter(" in code]
+    (wsgi,) = [code for code in python if "WebsocketServer(asgi=" in code]
+    (settings,) = [code for code in python if "WEBSOCKET_URL =" in code]
+    settings = settings.replace("127.0.0.1:6379/0", f"127.0.0.1:{redis_server.port}/0")
+    shutil.copy(GUIDES / "chat.py", chat / "consumers.py")
+    routing = (GUIDES / "chat_routing.py").read_text().replace("import chat as consumers", "import consumers")
+    (chat / "routing.py").write_text(routing)
+    settings = SETTINGS.format(setting=settings + HOSTED.format(port=redis_server.port))
+    settings = re.sub(r"^WS4REDIS_(ALLOWED_CHANNELS|PROCESS_REQUEST) = .*$", "", settings, flags=re.MULTILINE)
+    for name, text in (("settings", settings), ("asgi", asgi), ("wsgi", wsgi), ("urls", URLS)):
+        (mysite / f"{name}.py").write_text(text)
+    address = f"127.0.0.1:{free_port()}"
+    command, _ = [code for code in consoles if "uwsgi --http" in code]
+    command = command.removeprefix("$ ").replace("127.0.0.1:8000", address)
+    command = command.replace("uwsgi", str(Path(sys.executable).with_name("uwsgi")), 1)
+    environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    server = Process(["sh", "-c", f"cd {directory} && exec {command}"], directory / "log", environ)
+
+    def answers():
+        assert server.returncode is None, server.log()
+        try:
+            with urllib.request.urlopen(f"http://{address}/page/", timeout=30) as answer:
+                return answer.read() == b"a page"
+        except OSError:
+            return False
+
+    try:
+        wait_until(answers, timeout=60, what=f"the project answering\n{server.log()}")
+        yield address, directory
+    finally:
+        server.stop()
+
+
+def test_the_chat_of_the_hosted_project(hosted):
+    address, _ = hosted
+
+    def opened():
+        return websocket.create_connection(
+            f"ws://{address}/ws/chat/lobby/", timeout=20, origin=f"http://{address}", class_=Client
+        )
+
+    john, mary = opened(), opened()
+    john.send('{"message": "Hello"}')
+    assert john.next() == mary.next() == '{"message": "Hello"}'
+    john.close()
+    mary.close()
