@@ -16,17 +16,17 @@ import os
 import resource
 import shutil
 import signal
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgpack
 
-from bench import report, siege
-from bench.clients import Redis, Sockets, Stalled, batches, frame, messages, request
+from bench import idle, report, siege
+from bench.clients import Redis, Sockets, Stalled, batches, messages, request
+from bench.deliveries import BURST, SIZE, deliveries
 from bench.servers import (
     BareWorker,
     MeasuredRedis,
@@ -44,12 +44,6 @@ FOUR_AUDIENCES = "/ws/bench?subscribe-broadcast&subscribe-user&subscribe-group&s
 BROADCAST = "/ws/bench?subscribe-broadcast"
 CHANNEL = "ws:broadcast:bench"
 CONSUMER, GROUP = "/ws/consumer", "ws:wsloop:group:bench"
-WARM_UP, WARM_UP_BATCH = 1000, 50  # sockets opened and closed before memory is looked at, and how many at a time
-# Handshakes under way at the same time where memory is measured. Each needs far more than a socket while it lasts (a
-# request, a database connection), and the allocator keeps what the busiest moment needed.
-HANDSHAKES = 10
-BURST, PACED, SIZE = 200, 100, 128  # messages; messages; bytes of one
-LONG_ENOUGH = 4.0  # seconds after which no further round of a delivery is begun
 WAYS = ("close", "reset", "half")
 ENDED_WITHIN = 20.0  # seconds: the engine gives clients 10 to answer a close frame
 
@@ -108,79 +102,10 @@ def idle_sockets(
 ) -> Iterator[dict[str, float]]:
     """Open sockets on one worker, up to each of ``sizes``, and return one row for each."""
     with Worker(directory, redis.port, heartbeat) as worker:
-        sockets = Sockets(worker.address, HANDSHAKES)
-        for batch in batches(handshakes[:WARM_UP], WARM_UP_BATCH):
-            sockets.open(batch)
-            sockets.close()
-        before = worker.settled()
-        yield {"sockets": 0, **before, "redis": redis.connections()}
-        for size in sizes:
-            began = time.monotonic()
-            sockets.open(handshakes[len(sockets) : size])
-            say(f"  {size} sockets open ({(time.monotonic() - began):.1f} s)")
-            row = {"sockets": size, **worker.settled(), "redis": redis.connections()}
-            if size in scale.cpu_at:
-                cpu = worker.cpu_time()
-                pings = sockets.idle(scale.idle_time)
-                row["cpu"] = 100 * (worker.cpu_time() - cpu) / scale.idle_time
-                say(f"  {pings} pings answered in {scale.idle_time:g} s, {row['cpu']:.1f} % of a core")
-                row |= worker.settled()  # what heartbeats and pongs leave behind belongs to an idle socket
-            row["per_socket"] = (row["Rss"] - before["Rss"]) / size
-            yield row
-        sockets.close()
+        yield from idle.rows(worker, redis, handshakes, sizes, say, scale.cpu_at, scale.idle_time)
 
 
 # Deliveries.
-
-
-def rounds(count: int, measure: Callable[[], float]) -> float:
-    """Return the median of ``count`` measurements, fewer if they take long."""
-    results: list[float] = []
-    began = time.monotonic()
-    while len(results) < count and (not results or time.monotonic() - began < LONG_ENOUGH):
-        results.append(measure())
-    return statistics.median(results)
-
-
-def deliveries(
-    sockets: Sockets, count: int, publish: Callable[[Sequence[int]], object], done: Callable[[], object] = lambda: None
-) -> dict[str, float]:
-    """Return deliveries a second of one server.
-
-    Args:
-        sockets: connected to it, all in one broadcast.
-        count: rounds.
-        publish: publishes the messages with these numbers, without waiting for anything.
-        done: called when all have arrived, outside of the time that is measured.
-    """
-    frames = [frame(message) for message in messages(BURST, SIZE)]
-
-    def burst() -> float:
-        sockets.expect()
-        began = time.perf_counter()
-        publish(range(BURST))
-        sockets.collect(sum(map(len, frames)))
-        took = time.perf_counter() - began
-        done()
-        sockets.check(b"".join(frames))
-        return len(sockets) * BURST / took
-
-    def paced() -> float:
-        sockets.expect()
-        began = time.perf_counter()
-        for number in range(PACED):
-            publish([number])
-            sockets.collect(len(frames[number]))
-        took = time.perf_counter() - began
-        done()
-        sockets.check(b"".join(frames[:PACED]))
-        return len(sockets) * PACED / took
-
-    sockets.expect()
-    publish([0])
-    sockets.collect(len(frames[0]))  # warm
-    done()
-    return {"burst": rounds(count, burst), "paced": rounds(count, paced)}
 
 
 def through_redis(

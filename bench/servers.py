@@ -78,6 +78,15 @@ class Server(Process):
         lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()
         return {key[:-1]: int(value) for key, value, *_ in map(str.split, lines) if key in ("Rss:", "Pss:")}
 
+    def settled(self) -> dict[str, int]:
+        """Have it collect garbage, by its page ``/bench/collect``, and return its memory; see ``memory``."""
+        connection = http.client.HTTPConnection(*self.address, timeout=60)
+        connection.request("GET", "/bench/collect")
+        if connection.getresponse().status != 204:
+            raise RuntimeError("the server has not collected its garbage")
+        connection.close()
+        return self.memory()
+
     def forget_peak(self) -> None:
         """Have ``peak`` begin anew."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
@@ -151,15 +160,6 @@ class Worker(Server):
         command += ["--http-socket", f"127.0.0.1:{port}", "--gevent", "100", *options]
         env = site_environment(directory, redis_port, heartbeat)
         super().__init__(command, directory / "uwsgi.log", env, port)
-
-    def settled(self) -> dict[str, int]:
-        """Have it collect garbage, and return its memory; see ``memory``."""
-        connection = http.client.HTTPConnection(*self.address, timeout=60)
-        connection.request("GET", "/bench/collect")
-        if connection.getresponse().status != 204:
-            raise RuntimeError("the worker has not collected its garbage")
-        connection.close()
-        return self.memory()
 
 
 class BareWorker(Server):
