@@ -3,8 +3,9 @@
 ``--leaks`` measures connects and disconnects instead, and fails if they leave anything behind. ``--attacks`` measures
 what hostile clients do to a worker and its other clients, and fails if a worker of the engine ends. ``--drops``
 measures what clients have in the end whose network drops again and again, and fails if those of wsloop.v1 have not
-everything. ``--quick`` tries everything out on a small scale, without peers but for ``--drops``; its figures mean
-nothing. Progress goes to standard error, results to standard output.
+everything. ``--async`` measures only the part of asynchronous code. ``--quick`` tries everything out on a small scale,
+without peers but for ``--drops`` and ``--async``; its figures mean nothing. Progress goes to standard error, results to
+standard output.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import os
 import resource
 import shutil
 import signal
@@ -24,7 +24,7 @@ from pathlib import Path
 
 import msgpack
 
-from bench import idle, report, siege
+from bench import asynchronous, idle, report, siege
 from bench.clients import Redis, Sockets, Stalled, batches, messages, request
 from bench.deliveries import BURST, SIZE, deliveries
 from bench.servers import (
@@ -35,6 +35,7 @@ from bench.servers import (
     Worker,
     bare_uwsgi,
     signed_in,
+    site_environment,
 )
 from testbed.attacks import ATTACKS, Attack, Target
 from testbed.processes import free_port
@@ -146,7 +147,8 @@ def peers(
 ) -> Iterator[tuple[str, dict[str, float] | str]]:
     """Measure the peers, each in one process; instead of figures, why one cannot be."""
     payloads = messages(BURST, SIZE)
-    packed = environment.run("-m", "bench.peers.channels_app", str(BURST)).split()
+    env = site_environment(directory, redis.port, heartbeat=False)
+    packed = environment.run("-m", "bench.peers.channels_app", str(BURST), env=env).split()
     for name, arguments, channel, published in (
         ("picows, uvloop", "bench/peers/picows_server.py {port} {redis} {channel}", CHANNEL, payloads),
         ("websockets, uvloop", "bench/peers/websockets_server.py {port} {redis} {channel} uvloop", CHANNEL, payloads),
@@ -161,7 +163,6 @@ def peers(
     ):
         port = free_port()
         words = arguments.format(port=port, redis=redis.port, channel=channel).split()
-        env = os.environ | {"BENCH_REDIS_PORT": str(redis.port)}
         say(f"deliveries: {name}")
         try:
             with Server([str(environment.python), *words], directory / f"{port}.log", env, port) as server:
@@ -255,14 +256,28 @@ def attacks(
 # All together.
 
 
-def measure_all(redis: MeasuredRedis, directory: Path, scale: Scale, limit: int, with_peers: bool) -> report.Results:
-    """Do all measurements but that of leaks."""
+def peers_environment() -> tuple[Peers | None, dict[str, str]]:
+    """Return the environment of the peers; if there is none, None, and the row that says why."""
+    say("the peers, installed once into var/bench")
+    environment = Peers()
+    if environment.missing:
+        return None, {"The peers": f"could not be installed, {environment.missing}"}
+    return environment, {}
+
+
+def measure_all(
+    redis: MeasuredRedis, directory: Path, keys: Sequence[str], scale: Scale, limit: int, environment: Peers | None
+) -> report.Results:
+    """Measure idle sockets and deliveries.
+
+    Args:
+        keys: of sessions, as many as ``scale.signed_in`` has sockets.
+        environment: of the peers; None: without them.
+    """
     results = report.Results()
     too_many = [size for size in {*scale.signed_in, *scale.bare} if size + 100 > limit]
     if too_many:
         say(f"no more than {limit} descriptors are allowed here (ulimit -n): left out are {too_many} sockets")
-    say(f"making {max(scale.signed_in)} users, each with a session")
-    keys = signed_in(directory, redis.port, max(scale.signed_in))
     say("idle sockets, signed in, four audiences, with heartbeat")
     handshakes = [request(FOUR_AUDIENCES, key) for key in keys]
     sizes = [size for size in scale.signed_in if size not in too_many]
@@ -293,14 +308,9 @@ def measure_all(redis: MeasuredRedis, directory: Path, scale: Scale, limit: int,
     results.deliveries[report.BASE] = plain_loop(directory, "each", scale)
     # Paced there is nothing to join.
     results.deliveries[report.JOINED] = {"burst": plain_loop(directory, "joined", scale)["burst"]}
-    if with_peers:
-        say("the peers, installed once into var/bench")
-        environment = Peers()
-        if environment.missing:
-            results.deliveries["The peers"] = f"could not be installed, {environment.missing}"
-        else:
-            results.peers = environment.versions()
-            results.deliveries |= dict(peers(environment, redis, directory, scale))
+    if environment:
+        results.peers = environment.versions()
+        results.deliveries |= dict(peers(environment, redis, directory, scale))
     return results
 
 
@@ -311,6 +321,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="keep the results in the documentation")
     parser.add_argument("--attacks", action="store_true", help="hostile clients, instead of all else")
     parser.add_argument("--drops", action="store_true", help="clients whose network drops, instead of all else")
+    parser.add_argument("--async", action="store_true", dest="asynchronous", help="only that of asynchronous code")
     parser.add_argument(
         "--only", default="", help="of the attacks those with one of these in their names, separated by commas"
     )
@@ -331,33 +342,46 @@ def main() -> None:
         with MeasuredRedis() as redis:
             if options.leaks:
                 rows = list(leaks(redis, directory, scale))
-                section, text, failed = "leaks", report.leaks_section(rows), leaked(rows)
+                texts, failed = {"leaks": report.leaks_section(rows)}, leaked(rows)
             elif options.attacks:
                 wanted = options.only.split(",")
                 chosen = [each for each in ATTACKS if any(name in each.run.__name__ for name in wanted)]
                 bare = bare_uwsgi()
                 siege_rows = list(attacks(redis, directory, chosen, bare, options.quick))
-                section, text = "attacks", report.attacks_section(siege_rows)
+                texts = {"attacks": report.attacks_section(siege_rows)}
                 failed = [attack.words for attack, each in siege_rows if not each["wsloop"].survived]
             elif options.drops:
                 from bench import drops  # needs websocket-client, which the other measurements do not
 
                 plan = drops.QUICK if options.quick else drops.Plan()
                 accounts, peers_versions = drops.measure_all(redis, directory, plan, say)
-                section, text = "drops", report.drops_section(accounts, plan, peers_versions)
+                texts = {"drops": report.drops_section(accounts, plan, peers_versions)}
                 failed = drops.failed(accounts)
             else:
-                results = measure_all(redis, directory, scale, limit, with_peers=not options.quick)
-                section, text = "results", report.results_section(results)
+                coroutines = asynchronous.QUICK if options.quick else asynchronous.Plan()
+                alone, texts = options.asynchronous, {}
+                environment, missing = (None, {}) if options.quick and not alone else peers_environment()
+                count = coroutines.idle if alone else max(coroutines.idle, *scale.signed_in)
+                say(f"making {count} users, each with a session")
+                keys = signed_in(directory, redis.port, count)
+                if not alone:
+                    results = measure_all(redis, directory, keys, scale, limit, environment)
+                    results.deliveries |= missing
+                    texts["results"] = report.results_section(results)
+                measured = asynchronous.measure_all(environment, redis, directory, keys, coroutines, say)
+                measured.hosts |= missing
+                command = "make bench-async" if alone else "make bench"
+                texts["async"] = report.async_section(measured, coroutines, command)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    print(text)
+    print(*texts.values(), sep="\n\n")
     if options.write:
         pages = {"attacks": report.ATTACKS_PAGE, "drops": report.DROPS_PAGE}
-        report.write(section, text, pages.get(section, report.PAGE))
-        if options.attacks:
+        for section, text in texts.items():
+            report.write(section, text, pages.get(section, report.PAGE))
+        if "attacks" in texts:
             report.write_attacks_plot(siege_rows)
-        elif section == "results":
+        elif "results" in texts:
             report.write_plot(results)
     say(f"done in {time.monotonic() - began:.0f} s")
     if failed and options.attacks:

@@ -15,6 +15,8 @@ import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
+from testbed.attacks import frame as client_frame
+
 RECEIVE_SIZE = 65536  # bytes
 TIMEOUT = 60.0  # seconds without any progress
 SOCKETS_PER_ADDRESS = 10_000  # client ports of one address: fewer than the 28,232 that Linux gives by default
@@ -38,6 +40,7 @@ def request(path: str, session: str | None = None, compression: bool = False) ->
     lines = [
         f"GET {path} HTTP/1.1",
         "Host: 127.0.0.1",
+        "Origin: http://127.0.0.1",  # as browsers do; Channels refuses those without
         "Upgrade: websocket",
         "Connection: Upgrade",
         f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
@@ -180,6 +183,51 @@ class Sockets:
         wrong = sum(1 for chunks in self._chunks.values() if b"".join(chunks) != expected)
         if wrong:
             raise Stalled(f"{wrong} of {len(self)} sockets have got other bytes than were published")
+
+    def echo(self, texts: Sequence[bytes], seconds: float) -> list[int]:
+        """Have each socket send its text, and again when that has come back; return how often it has, for each.
+
+        Args:
+            texts: one for each socket, in the order in which ``open`` has opened them.
+            seconds: after which no more is sent.
+        """
+        poll, sockets = self._epoll.poll, self._sockets
+        send = {descriptor: each.send for descriptor, each in sockets.items()}
+        receive = {descriptor: each.recv for descriptor, each in sockets.items()}
+        out = {descriptor: client_frame(text) for descriptor, text in zip(sockets, texts, strict=True)}
+        back = {descriptor: frame(text) for descriptor, text in zip(sockets, texts, strict=True)}
+        begun, counts = dict.fromkeys(sockets, b""), dict.fromkeys(sockets, 0)
+        end = time.perf_counter() + seconds
+        for descriptor in sockets:
+            send[descriptor](out[descriptor])
+        missing = len(sockets)
+        while missing:
+            events = poll(TIMEOUT, 4096)
+            if not events:
+                raise Stalled(f"{missing} sockets have got nothing for {TIMEOUT:g} s")
+            going_on = time.perf_counter() < end
+            for descriptor, _ in events:
+                data = receive[descriptor](RECEIVE_SIZE)
+                if data != back[descriptor]:
+                    if not data:
+                        raise Stalled("the server has closed a socket")
+                    data = begun[descriptor] + (self._without_ping(descriptor, data) if PING in data else data)
+                    if not back[descriptor].startswith(data):
+                        raise Stalled(f"a socket has got other bytes than it has sent: {data!r}")
+                    if data != back[descriptor]:
+                        begun[descriptor] = data
+                        continue
+                    begun[descriptor] = b""
+                if going_on:
+                    counts[descriptor] += 1
+                    send[descriptor](out[descriptor])
+                else:
+                    missing -= 1
+        return list(counts.values())
+
+    def say(self, data: bytes) -> None:
+        """Send ``data`` on the first socket."""
+        next(iter(self._sockets.values())).sendall(data)
 
     def idle(self, seconds: float) -> int:
         """Do nothing but what an idle browser does, answer pings, for some time; return how many came."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import os
 import random
 import subprocess
 import threading
@@ -21,7 +20,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from bench.clients import Redis, messages
-from bench.servers import NodePeers, Peers, Server
+from bench.servers import NodePeers, Peers, Server, site_environment
 from testbed import returning_client
 from testbed.clients import HEARTBEAT
 from testbed.ledger import Ledger
@@ -255,11 +254,12 @@ class Servers:
         self._peers = peers = self._peers or Peers()
         if peers.missing:
             raise RuntimeError(peers.missing)
-        packed = [bytes.fromhex(line) for line in peers.run("-m", "bench.peers.channels_app", str(self._count)).split()]
+        env = site_environment(self._directory, self._redis.port, heartbeat=False)
+        printed = peers.run("-m", "bench.peers.channels_app", str(self._count), env=env)
+        packed = [bytes.fromhex(line) for line in printed.split()]
         numbers = {text.decode(): number for number, text in enumerate(messages(self._count))}
         port = free_port()
         command = [str(peers.python), "-m", "uvicorn", "bench.peers.channels_app:application", "--port", str(port)]
-        env = os.environ | {"BENCH_REDIS_PORT": str(self._redis.port)}
         log = self._directory / f"{port}.log"
         publisher = Redis(self._redis.port)
 

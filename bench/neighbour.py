@@ -1,18 +1,21 @@
-"""A well-behaved client of an echo beside the attackers: ``python -m bench.neighbour HOST PORT PATH``.
+"""A well-behaved client of an echo beside the attackers: ``python -m bench.neighbour HOST PORT PATH [VIEW]``.
 
 A process of its own, so that it measures the worker and not the attackers. It sends RATE messages a second, whether or
 not their echoes come, and every NEWCOMER seconds opens a WebSocket more, as somebody does who has just opened the page.
-When its standard input ends it prints, as JSON:
+If there is a VIEW, the path of a page, it is requested VIEWS times a second. When the process's standard input ends it
+prints, as JSON:
 
 ``echoes``      pairs: when a message was sent (time.monotonic(), which all processes share) and after how many seconds
                 it came back; null if it did not
 ``newcomers``   the same of the handshakes
+``views``       the same of the pages; as often only if they come in time
 ``foreign``     messages that it got and had not sent
 ``ended``       when its connection ended, or null
 """
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import select
@@ -24,6 +27,7 @@ from testbed.attacks import OPEN, Attacker, Target, frame
 
 RATE = 50  # messages a second: below RATE_LIMIT
 NEWCOMER = 0.5  # seconds
+VIEWS = 20  # a second
 PATIENCE = 5.0  # seconds for which a newcomer waits
 
 
@@ -32,14 +36,16 @@ class Neighbour:
 
     Args:
         target: the echo.
+        view: the path of a page of the same server, or None.
     """
 
-    def __init__(self, target: Target) -> None:
-        self._target = target
+    def __init__(self, target: Target, view: str | None = None) -> None:
+        self._target, self._view = target, view
         self._token = os.urandom(8).hex()
         self._sent: dict[bytes, float] = {}
         self.echoes: list[tuple[float, float | None]] = []
         self.newcomers: list[tuple[float, float | None]] = []
+        self.views: list[tuple[float, float | None]] = []
         self._arriving: float | None = None
         self.foreign: list[str] = []
         self.ended: float | None = None
@@ -48,6 +54,8 @@ class Neighbour:
         """Send and receive until standard input ends."""
         client = Attacker(self._target, patience=30)
         threading.Thread(target=self._newcomers, daemon=True).start()
+        if self._view is not None:
+            threading.Thread(target=self._request, args=[self._view], daemon=True).start()
         print("ready", flush=True)
         poll = select.poll()
         poll.register(sys.stdin, select.POLLIN)
@@ -97,6 +105,20 @@ class Neighbour:
             self._arriving = None
             time.sleep(max(0.0, began + NEWCOMER - time.monotonic()))
 
+    def _request(self, view: str) -> None:
+        while True:
+            began = time.monotonic()
+            connection = http.client.HTTPConnection(*self._target.address, timeout=PATIENCE)
+            try:
+                connection.request("GET", view)
+                response = connection.getresponse()
+                response.read()
+                self.views.append((began, time.monotonic() - began if response.status == 200 else None))
+            except (OSError, http.client.HTTPException):
+                self.views.append((began, None))
+            connection.close()
+            time.sleep(max(0.0, began + 1 / VIEWS - time.monotonic()))
+
     def results(self) -> dict[str, object]:
         """Return what is printed."""
         lost = [(sent, None) for sent in self._sent.values()]
@@ -105,14 +127,15 @@ class Neighbour:
         return {
             "echoes": [*self.echoes, *lost],
             "newcomers": [*self.newcomers, *late],
+            "views": self.views,
             "foreign": self.foreign,
             "ended": self.ended,
         }
 
 
 if __name__ == "__main__":
-    host, port, path = sys.argv[1:]
-    neighbour = Neighbour(Target((host, int(port)), path))
+    host, port, path, *views = sys.argv[1:]
+    neighbour = Neighbour(Target((host, int(port)), path), *views)
     neighbour.run()
     print(json.dumps(neighbour.results()), flush=True)
     os._exit(0)  # a newcomer may be waiting

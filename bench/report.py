@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench import asynchronous
 from bench.siege import Outcome
 from testbed.attacks import Attack
 
@@ -33,6 +34,13 @@ ATTACKS_PAGE = DOCS / "explanation/what-a-client-can-do.rst"
 DROPS_PAGE = DOCS / "reference/drops.rst"
 ATTACKS_PLOT = ATTACKS_PAGE.with_suffix(".svg")
 BASE = "plain loop of send(), one a message"  # what the others are compared with
+# What asynchronous code is to reach: of which host, which figure of it, and which ratios to uvicorn with asyncio.
+AIMS = (
+    ("memory of an idle socket of Channels on wsloop", asynchronous.ASGI, "socket", "at most", 0.5),
+    ("echoes a second of Channels on wsloop", asynchronous.ASGI, "echoes", "at least", 1 / 1.5),
+    ("group, burst, of wsloop's async consumers", asynchronous.ASYNC, "burst", "more than", 1.0),
+    ("group, paced, of wsloop's async consumers", asynchronous.ASYNC, "paced", "more than", 1.0),
+)
 SERVERS = {"wsloop": "wsloop", "bare": "uWSGI's own API"}
 PATIENCE = 5000  # ms after which a newcomer has gone
 JOINED = "plain loop of send(), joined"
@@ -140,6 +148,57 @@ def results_section(results: Results) -> str:
     parts = [circumstances("make bench", results.peers), "Idle sockets of one worker:", idle]
     parts += ["Deliveries of messages of 128 bytes, to 1,000 sockets:", deliveries, *missing]
     return "\n\n".join(parts)
+
+
+def async_section(results: asynchronous.Results, plan: asynchronous.Plan, command: str) -> str:
+    """Return the tables of asynchronous code: each host, what was aimed at, and synchronous code beside it."""
+    kinds = {
+        "socket": "KiB a socket",
+        "handshakes": "handshakes",
+        "echoes": "echoes",
+        "burst": "group, burst",
+        "paced": "group, paced",
+    }
+    base = results.hosts.get(asynchronous.UVICORN)
+    rows, missing = [], []
+    for name, figures in results.hosts.items():
+        if isinstance(figures, str):
+            missing.append(f"{name}: {figures}.")
+            continue
+        cells = []
+        for kind in kinds:
+            cells.append(f"{figures[kind]:.1f}" if kind == "socket" else f"{round(figures[kind], -1):,.0f}")
+            cells.append(f"{figures[kind] / base[kind]:.2f}" if isinstance(base, Mapping) else "")
+        rows.append([name, *cells])
+    parts = [
+        circumstances(command, results.peers),
+        f"{plan.idle:,} idle sockets; handshakes with a session, {plan.window} at a time; {plan.echoing} sockets that "
+        f"echo JSON; a group of {plan.members}. All but memory is a second; ratios are to {asynchronous.UVICORN}:",
+        table(["server", *["", "ratio"] * len(kinds)], rows, list(kinds.values())),
+        *missing,
+    ]
+    if aims := _aims(results.hosts):
+        parts += ["What was aimed at, as ratios to the same:", table(["figure", "aim", "measured", "met"], aims)]
+    beside = []
+    for name, each in results.beside.items():
+        latencies = [f"{ms:.1f}" for ms in (each.view_p50, each.view_p99, each.echo_p50, each.echo_p99)]
+        beside.append([name, f"{each.load:,.0f}" if each.load else "", *latencies, f"{each.rate:,.0f}"])
+    head = ["beside", "its echoes", "view p50, ms", "view p99, ms", "echo p50, ms", "echo p99, ms", "echoes a second"]
+    parts += [f"Synchronous code beside {plan.echoing} sockets that echo:", table(head, beside)]
+    return "\n\n".join(textwrap.fill(part, 120) if "\n" not in part else part for part in parts)
+
+
+def _aims(hosts: Mapping[str, Mapping[str, float] | str]) -> list[list[str]]:
+    """Return a row for each aim, as far as it could be measured."""
+    rows = []
+    base = hosts.get(asynchronous.UVICORN)
+    for words, name, kind, relation, bound in AIMS:
+        figures = hosts.get(name)
+        if isinstance(figures, Mapping) and isinstance(base, Mapping):
+            ratio = figures[kind] / base[kind]
+            met = {"at most": ratio <= bound, "at least": ratio >= bound, "more than": ratio > bound}[relation]
+            rows.append([words, f"{relation} {bound:.2f}", f"{ratio:.2f}", "yes" if met else "no"])
+    return rows
 
 
 def leaks_section(rows: Sequence[Mapping[str, float]]) -> str:

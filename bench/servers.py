@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from testbed.processes import ROOT, Process, free_port
@@ -22,6 +22,8 @@ from testbed.redis_servers import RedisServer
 from testbed.uwsgi import has_ssl
 
 START_TIMEOUT = 30.0  # seconds
+REST_TIMEOUT = 20.0  # seconds
+RESTING = 1  # ticks of the CPU in 0.2 s: what a server uses that waits
 TICKS = os.sysconf("SC_CLK_TCK")  # of the CPU time in /proc, a second
 
 
@@ -87,6 +89,13 @@ class Server(Process):
         connection.close()
         return self.memory()
 
+    def rest(self) -> None:
+        """Return when it has nothing left to do, so that the next measurement has the machine for itself."""
+        deadline, before = time.monotonic() + REST_TIMEOUT, -1.0
+        while (now := self.cpu_time()) - before > RESTING / TICKS and time.monotonic() < deadline:
+            before = now
+            time.sleep(0.2)
+
     def forget_peak(self) -> None:
         """Have ``peak`` begin anew."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
@@ -146,6 +155,8 @@ class Worker(Server):
 
     Args:
         options: of uWSGI, instead of the one that keeps requests out of its log.
+        python: of the environment that it runs in.
+        env: further variables of ``bench.settings`` and ``bench.wsgi``.
     """
 
     def __init__(
@@ -154,12 +165,14 @@ class Worker(Server):
         redis_port: int,
         heartbeat: bool = False,
         options: Sequence[str] = ("--disable-logging",),
+        python: Path = Path(sys.executable),
+        env: Mapping[str, str] | None = None,
     ) -> None:
         port = free_port()
-        command = [str(Path(sys.executable).parent / "uwsgi"), "--module", "bench.wsgi", "--die-on-term"]
+        command = [str(python.parent / "uwsgi"), "--module", "bench.wsgi", "--need-app", "--die-on-term"]
         command += ["--http-socket", f"127.0.0.1:{port}", "--gevent", "100", *options]
-        env = site_environment(directory, redis_port, heartbeat)
-        super().__init__(command, directory / "uwsgi.log", env, port)
+        env = site_environment(directory, redis_port, heartbeat) | dict(env or {})
+        super().__init__(command, directory / f"uwsgi-{port}.log", env, port)
 
 
 class BareWorker(Server):
@@ -199,9 +212,10 @@ class Peers:
     def __init__(self) -> None:
         self.python = ROOT / "var/bench/bin/python"
         self.missing: str | None = None
-        requirements = ROOT / "bench/peers/requirements.txt"
+        requirements, included = ROOT / "bench/peers/requirements.txt", ROOT / "requirements.txt"
+        wanted = requirements.read_text() + included.read_text()
         stamp = ROOT / "var/bench/installed"
-        if stamp.exists() and stamp.read_text() == requirements.read_text():
+        if stamp.exists() and stamp.read_text() == wanted:
             return
         if not self.python.exists():
             subprocess.run([sys.executable, "-m", "venv", str(ROOT / "var/bench")], check=True)
@@ -210,12 +224,12 @@ class Peers:
         if done.returncode:
             self.missing = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
         else:
-            stamp.write_text(requirements.read_text())
+            stamp.write_text(wanted)
 
-    def run(self, *arguments: str) -> str:
+    def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> str:
         """Run Python in the environment and return what it prints."""
         command = [str(self.python), *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
 
     def versions(self, *names: str) -> str:
         """Return names and versions of these packages, or of all that are compared."""
@@ -226,7 +240,7 @@ class Peers:
     @staticmethod
     def _requirements() -> list[str]:
         lines = (ROOT / "bench/peers/requirements.txt").read_text().splitlines()
-        return [line for line in lines if line and not line.startswith("#")]
+        return [line for line in lines if line and line[0] not in "#-"]
 
 
 class NodePeers:

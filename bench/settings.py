@@ -12,3 +12,11 @@ MIDDLEWARE = [each for each in MIDDLEWARE if not each.startswith("whitenoise")] 
 
 # Attackers say from which address they come.
 WSLOOP = {"TRUSTED_PROXIES": ["127.0.0.1"]}  # type: ignore[dict-item]
+if os.environ.get("BENCH_UNLIMITED"):  # an echo at full rate sends more than a client may
+    WSLOOP["RATE_LIMIT"] = None  # type: ignore[assignment]
+
+# Of the peers that are Django Channels.
+CHANNEL_LAYERS = {
+    alias: {"BACKEND": f"channels_redis.{layer}", "CONFIG": {"hosts": [os.environ["REDIS_URL"]]}}
+    for alias, layer in (("default", "pubsub.RedisPubSubChannelLayer"), ("core", "core.RedisChannelLayer"))
+}

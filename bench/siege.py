@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from bench.servers import Server
@@ -69,17 +69,27 @@ class Outcome:
         )
 
 
-def measure(server: Server, target: Target, attack: Attack, seconds: float | None = None) -> Outcome:
-    """Run ``attack`` on ``server``, which must have been started for it."""
-    command = [sys.executable, "-m", "bench.neighbour", target.address[0], str(target.address[1]), target.path]
-    neighbour = subprocess.Popen(
+@contextlib.contextmanager
+def neighbour(server: Server, target: Target, *view: str) -> Iterator[Callable[[], dict[str, Any]]]:
+    """Run ``bench.neighbour``, which is warm when the block begins; what is yielded ends it and returns its results."""
+    command = [sys.executable, "-m", "bench.neighbour", target.address[0], str(target.address[1]), target.path, *view]
+    process = subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
-        assert neighbour.stdout is not None
-        if neighbour.stdout.readline() != "ready\n":
+        assert process.stdout is not None
+        if process.stdout.readline() != "ready\n":
             raise RuntimeError(f"the neighbour gets no WebSocket:\n{server.log()}")
         time.sleep(1)  # warm
+        yield lambda: json.loads(process.communicate(timeout=30)[0])
+    finally:
+        process.kill()
+        process.wait()
+
+
+def measure(server: Server, target: Target, attack: Attack, seconds: float | None = None) -> Outcome:
+    """Run ``attack`` on ``server``, which must have been started for it."""
+    with neighbour(server, target) as end:
         quiet, cpu = time.monotonic(), server.cpu_time()
         time.sleep(QUIET)
         server.forget_peak()
@@ -95,10 +105,7 @@ def measure(server: Server, target: Target, attack: Attack, seconds: float | Non
             outcome.memory = (server.peak() - resident) / 1024
         time.sleep(TAIL)
         outcome.survived = server.alive()
-        results = json.loads(neighbour.communicate(timeout=30)[0])
-    finally:
-        neighbour.kill()
-        neighbour.wait()
+        results = end()
     _neighbour(outcome, results, quiet, began, ended)
     if results["foreign"] or fates.pop("foreign data", 0):
         outcome.others = "foreign data"
@@ -127,10 +134,7 @@ def _attack(server: Server, target: Target, attack: Attack, until: float) -> col
 
 
 def _neighbour(outcome: Outcome, results: dict[str, Any], quiet: float, began: float, ended: float) -> None:
-    def between(name: str, start: float, end: float) -> list[float]:
-        return [1000 * (LOST if took is None else took) for sent, took in results[name] if start <= sent < end]
-
-    before, during = between("echoes", quiet, began), between("echoes", began, ended)
+    before, during = (between(results["echoes"], start, end) for start, end in ((quiet, began), (began, ended)))
     outcome.lost = sum(took is None for sent, took in results["echoes"] if quiet <= sent < ended)
     if len(before) > 1:
         outcome.quiet_p50, outcome.quiet_p99 = statistics.median(before), percentile(before, 0.99)
@@ -138,6 +142,11 @@ def _neighbour(outcome: Outcome, results: dict[str, Any], quiet: float, began: f
         outcome.p50, outcome.p99 = statistics.median(during), percentile(during, 0.99)
     newcomers = [math.inf if took is None else 1000 * took for sent, took in results["newcomers"] if began <= sent]
     outcome.newcomer = max(newcomers, default=math.nan)
+
+
+def between(timed: Sequence[tuple[float, float | None]], start: float, end: float) -> list[float]:
+    """Return how long what a neighbour has sent in some time took, in ms; what never came took ``LOST``."""
+    return [1000 * (LOST if took is None else took) for sent, took in timed if start <= sent < end]
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -1,16 +1,25 @@
-"""The sample site's WSGI application, and two URLs more.
+"""The sample site's WSGI application, and some URLs more.
 
 ``/bench/collect``: what the worker's memory is compared by must not be garbage. ``/ws/consumer``: a consumer in one
-group, as that of the peer ``channels_app``.
+group, as that of the peer ``channels_app``. ``/ws/async/…``: the echo and the chat rooms of that peer, as consumers of
+wsloop. ``/ws/sync/…``: the same in plain code. ``/ws/asgi/…``, with ``BENCH_ASGI=1`` and where Channels is installed:
+the peer itself.
 """
 
 from wsgi import application as site  # first: it patches the process
 
 import gc  # isort: skip
+import os
 
 from django.urls import path
 
-from wsloop.consumers import WebsocketConsumer
+from bench.coroutines import derive
+from wsloop.consumers import (
+    AsyncJsonWebsocketConsumer,
+    AsyncWebsocketConsumer,
+    JsonWebsocketConsumer,
+    WebsocketConsumer,
+)
 from wsloop.server import WebsocketServer
 
 
@@ -21,12 +30,47 @@ class Consumer(WebsocketConsumer):
         self.send(text_data=event["text"])
 
 
-consumers = WebsocketServer(urlpatterns=[path("ws/consumer", Consumer.as_websocket())])
+class Echo(JsonWebsocketConsumer):
+    def receive_json(self, content, **kwargs):
+        self.send_json(content)
+
+
+class Room(WebsocketConsumer):
+    def connect(self):
+        self.room = f"room-{self.scope['url_route']['kwargs']['room']}"
+        self.channel_layer.group_add(self.room, self.channel_name)
+        self.accept()
+
+    def disconnect(self, close_code):
+        self.channel_layer.group_discard(self.room, self.channel_name)
+
+    def receive(self, text_data=None, bytes_data=None):
+        self.channel_layer.group_send(self.room, {"type": "room_message", "text": text_data})
+
+    def room_message(self, event):
+        self.send(text_data=event["text"])
+
+
+AsyncEcho, AsyncRoom = derive(AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer)
+consumers = WebsocketServer(
+    urlpatterns=[
+        path("ws/consumer", Consumer.as_websocket()),
+        path("ws/async/echo", AsyncEcho.as_websocket()),
+        path("ws/async/rooms/<slug:room>", AsyncRoom.as_websocket()),
+        path("ws/sync/echo", Echo.as_websocket()),
+        path("ws/sync/rooms/<slug:room>", Room.as_websocket()),
+    ]
+)
+servers = {"/ws/consumer": consumers, "/ws/async": consumers, "/ws/sync": consumers}
+if os.environ.get("BENCH_ASGI"):
+    from bench.peers import channels_app
+
+    servers["/ws/asgi"] = WebsocketServer(asgi=channels_app.site)
 
 
 def application(environ, start_response):
-    if environ["PATH_INFO"] == "/ws/consumer":
-        return consumers(environ, start_response)
+    if server := servers.get("/".join(environ["PATH_INFO"].split("/")[:3])):
+        return server(environ, start_response)
     if environ["PATH_INFO"] != "/bench/collect":
         return site(environ, start_response)
     while gc.collect():

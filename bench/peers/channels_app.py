@@ -1,29 +1,30 @@
-"""Django Channels: a consumer in one group, over the layer on Redis's publish and subscribe. Served by uvicorn.
+"""Django Channels: ``application``, a consumer in one group, over the layer on Redis's publish and subscribe.
+
+And ``site``, as the documentation of Channels has it: an echo and chat rooms for users with a session, over the layer
+``channels_redis.core``. Served by uvicorn, by daphne, and by wsloop.
 
 As a program it prints, in hexadecimal, what ``group_send`` publishes for each of COUNT messages, so that they can be
 published as they are for every server: ``python -m bench.peers.channels_app COUNT``.
 """
 
+import gc
 import os
 import sys
 
 import django
-from django.conf import settings
 
-CONFIG = {"hosts": [("127.0.0.1", int(os.environ.get("BENCH_REDIS_PORT", "0")))]}
-settings.configure(
-    SECRET_KEY="of a benchmark that only listens on the loopback and ends with it",
-    ALLOWED_HOSTS=["127.0.0.1"],
-    CHANNEL_LAYERS={"default": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": CONFIG}},
-)
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "bench.settings")
 django.setup()
 
-from channels.generic.websocket import AsyncWebsocketConsumer  # noqa: E402
+from channels.auth import AuthMiddlewareStack  # noqa: E402
+from channels.generic.websocket import AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer  # noqa: E402
 from channels.layers import get_channel_layer  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
+from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
 from django.urls import path  # noqa: E402
 
 from bench.clients import messages  # noqa: E402
+from bench.coroutines import derive  # noqa: E402
 
 
 class Consumer(AsyncWebsocketConsumer):
@@ -33,6 +34,19 @@ class Consumer(AsyncWebsocketConsumer):
         await self.send(text_data=event["text"])
 
 
+async def collect(scope, receive, send):
+    """Answer any HTTP request, when there is no garbage left: what memory is compared by must not be that."""
+    while gc.collect():
+        pass
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body"})
+
+
+Echo, Room = derive(AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer)
+patterns = [path("ws/asgi/echo", Echo.as_asgi()), path("ws/asgi/rooms/<slug:room>", Room.as_asgi())]
+site = ProtocolTypeRouter(
+    {"http": collect, "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(patterns)))}
+)
 application = ProtocolTypeRouter({"websocket": URLRouter([path("ws/bench", Consumer.as_asgi())])})
 
 if __name__ == "__main__":
