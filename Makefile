@@ -10,8 +10,8 @@ BENCH ?=
 
 VENV := .venv
 
-.PHONY: help run install dev other-uwsgi test check lint format matrix conformance fuzz soak bench bench-leaks \
-	bench-attacks bench-drops python
+.PHONY: help run install dev other-uwsgi test check lint format matrix conformance fuzz soak bench bench-async \
+	bench-leaks bench-attacks bench-drops python
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target words; do \
@@ -67,6 +67,9 @@ fuzz: python ## look for input that a connection does not stand, for FUZZ_SECOND
 
 bench: install ## what sockets cost and how fast messages go out (docs/reference/performance.rst)
 	@$(VENV)/bin/python -m bench $(BENCH)
+
+bench-async: install ## the part of it with asynchronous code, beside uvicorn and daphne
+	@$(VENV)/bin/python -m bench --async $(BENCH)
 
 bench-leaks: install ## what 50,000 connects and disconnects leave behind: three minutes
 	@$(VENV)/bin/python -m bench --leaks $(BENCH)

@@ -15,8 +15,10 @@ WSLOOP = {"TRUSTED_PROXIES": ["127.0.0.1"]}  # type: ignore[dict-item]
 if os.environ.get("BENCH_UNLIMITED"):  # an echo at full rate sends more than a client may
     WSLOOP["RATE_LIMIT"] = None  # type: ignore[assignment]
 
-# Of the peers that are Django Channels.
+# Of the peers that are Django Channels. channels_redis waits for messages for 5 s at a time, and redis-py 8 by default
+# no longer for an answer, so that the consumers of a quiet server would end with a TimeoutError.
+_redis_host = {"address": os.environ["REDIS_URL"], "socket_timeout": None}
 CHANNEL_LAYERS = {
-    alias: {"BACKEND": f"channels_redis.{layer}", "CONFIG": {"hosts": [os.environ["REDIS_URL"]]}}
+    alias: {"BACKEND": f"channels_redis.{layer}", "CONFIG": {"hosts": [_redis_host]}}
     for alias, layer in (("default", "pubsub.RedisPubSubChannelLayer"), ("core", "core.RedisChannelLayer"))
 }
