@@ -26,7 +26,7 @@ from testbed.processes import free_port
 
 ASGI, UVICORN = "Channels on wsloop", "Channels on uvicorn, asyncio"
 ASYNC, SYNC = "wsloop, async consumers", "wsloop, sync consumers"
-PATHS = {ASGI: "/ws/asgi", ASYNC: "/ws/async", SYNC: "/ws/sync"}  # in the worker of bench.wsgi
+PATHS = {ASGI: "/ws/asgi", ASYNC: "/ws/async", SYNC: "/ws/sync"}  # in a worker of bench.wsgi: in that of ASGI all
 # Of uvicorn and daphne; their pings, every 20 s by default, would come between the bytes that are compared.
 PEERS = {
     UVICORN: "-m uvicorn bench.peers.channels_app:site --port {port} --loop asyncio --log-level warning "
@@ -111,11 +111,10 @@ class Host:
     @contextlib.contextmanager
     def open(self, groups: Sequence[Sequence[bytes]], window: int = 10) -> Iterator[Sockets]:
         """Open sockets, group after group; at the end of the block return when the server has forgotten them."""
-        sockets = Sockets(self.server.address, window)
-        for handshakes in groups:
-            sockets.open(handshakes)
-        yield sockets
-        sockets.close()
+        with Sockets(self.server.address, window) as sockets:
+            for handshakes in groups:
+                sockets.open(handshakes)
+            yield sockets
         self.server.rest()
 
     def memory(self, redis: MeasuredRedis, keys: Sequence[str], plan: Plan, say: Callable[[str], object]) -> float:
@@ -260,6 +259,7 @@ def measure_all(
     """
     servers = Hosts(environment, redis, directory)
     figures: dict[str, dict[str, list[float]]] = {}
+    sync: dict[str, Beside] = {}
     with contextlib.ExitStack() as stack:
         hosts = servers.start(stack)
         for name, host in hosts.items():
@@ -272,17 +272,16 @@ def measure_all(
                 with servers.noting(name):
                     for kind, figure in hosts[name].measure(keys, plan).items():
                         figures[name].setdefault(kind, []).append(figure)
+        measured = [name for name in hosts if name not in servers.failed]
+        say("synchronous code beside asynchronous")
+        with servers.noting("Synchronous code beside it"):
+            here = [name for name in measured if name in PATHS]
+            sync = beside(hosts[here[0]].server, here, keys, plan) if here else {}
     found: dict[str, dict[str, float] | str] = {
-        name: {kind: statistics.median(each) for kind, each in figures[name].items()}
-        for name in hosts
-        if name not in servers.failed
+        name: {kind: statistics.median(each) for kind, each in figures[name].items()} for name in measured
     }
     for name, why in servers.failed.items():
         say(f"  {name}: not measured, {why}")
         found[name] = f"not measured, {why}"
-    say("synchronous code beside asynchronous")
-    names = [name for name in PATHS if name in hosts and name not in servers.failed]
-    with servers.asgi() if ASGI in names else servers.worker() as worker:
-        results = beside(worker, names, keys, plan)
     versions = environment.versions("channels", "channels_redis", "daphne", "uvicorn", "uvloop") if environment else ""
-    return Results(found, results, versions)
+    return Results(found, sync, versions)

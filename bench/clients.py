@@ -65,7 +65,7 @@ def messages(count: int, size: int = 128) -> list[bytes]:
 
 
 class Sockets:
-    """The open WebSockets to one server.
+    """The open WebSockets to one server; in a ``with`` block they are closed at its end.
 
     Args:
         address: host and port of the server.
@@ -86,33 +86,43 @@ class Sockets:
     def __len__(self) -> int:
         return len(self._sockets)
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def open(self, requests: Iterable[bytes]) -> None:
         """Open a WebSocket with each handshake."""
         waiting: dict[int, tuple[socket.socket, bytes]] = {}
         todo = iter(requests)
-        while True:
-            while len(waiting) < self._window and (handshake := next(todo, None)) is not None:
-                connection = self.connect(handshake)
-                waiting[connection.fileno()] = connection, b""
-                self._epoll.register(connection, select.EPOLLIN)
-            if not waiting:
-                return
-            for descriptor in self._ready():
-                if descriptor not in waiting:
-                    self._take(descriptor)
-                    continue
-                connection, answer = waiting[descriptor]
-                data = connection.recv(RECEIVE_SIZE)
-                head, end, rest = (answer + data).partition(b"\r\n\r\n")
-                if not data or (end and b" 101 " not in head[:20]):
-                    raise Stalled(f"refused: {(answer + data).decode(errors='replace')!r}")
-                if not end:
-                    waiting[descriptor] = connection, head
-                    continue
-                del waiting[descriptor]
-                self._sockets[descriptor] = connection
-                self._received[descriptor] = len(rest)
-                self._chunks[descriptor] = [rest]
+        try:
+            while True:
+                while len(waiting) < self._window and (handshake := next(todo, None)) is not None:
+                    connection = self.connect(handshake)
+                    waiting[connection.fileno()] = connection, b""
+                    self._epoll.register(connection, select.EPOLLIN)
+                if not waiting:
+                    return
+                for descriptor in self._ready():
+                    if descriptor not in waiting:
+                        self._take(descriptor)
+                        continue
+                    connection, answer = waiting[descriptor]
+                    data = connection.recv(RECEIVE_SIZE)
+                    head, end, rest = (answer + data).partition(b"\r\n\r\n")
+                    if not data or (end and b" 101 " not in head[:20]):
+                        raise Stalled(f"refused: {(answer + data).decode(errors='replace')!r}")
+                    if not end:
+                        waiting[descriptor] = connection, head
+                        continue
+                    del waiting[descriptor]
+                    self._sockets[descriptor] = connection
+                    self._received[descriptor] = len(rest)
+                    self._chunks[descriptor] = [rest]
+        finally:
+            for connection, _ in waiting.values():
+                connection.close()
 
     def connect(self, handshake: bytes) -> socket.socket:
         """Return a connection on which ``handshake`` has been sent."""

@@ -35,23 +35,22 @@ def rows(
         say: told about progress.
         cpu_at: those of ``sizes`` at which CPU is measured, for ``idle_time`` seconds.
     """
-    sockets = Sockets(server.address, HANDSHAKES)
-    for batch in batches(handshakes[:WARM_UP], WARM_UP_BATCH):
-        sockets.open(batch)
-        sockets.close()
-    before = server.settled()
-    yield {"sockets": 0, **before, "redis": redis.connections()}
-    for size in sizes:
-        began = time.monotonic()
-        sockets.open(handshakes[len(sockets) : size])
-        say(f"  {size} sockets open ({(time.monotonic() - began):.1f} s)")
-        row: dict[str, float] = {"sockets": size, **server.settled(), "redis": redis.connections()}
-        if size in cpu_at:
-            cpu = server.cpu_time()
-            pings = sockets.idle(idle_time)
-            row["cpu"] = 100 * (server.cpu_time() - cpu) / idle_time
-            say(f"  {pings} pings answered in {idle_time:g} s, {row['cpu']:.1f} % of a core")
-            row |= server.settled()  # what heartbeats and pongs leave behind belongs to an idle socket
-        row["per_socket"] = (row["Rss"] - before["Rss"]) / size
-        yield row
-    sockets.close()
+    with Sockets(server.address, HANDSHAKES) as sockets:
+        for batch in batches(handshakes[:WARM_UP], WARM_UP_BATCH):
+            sockets.open(batch)
+            sockets.close()
+        before = server.settled()
+        yield {"sockets": 0, **before, "redis": redis.connections()}
+        for size in sizes:
+            began = time.monotonic()
+            sockets.open(handshakes[len(sockets) : size])
+            say(f"  {size} sockets open ({(time.monotonic() - began):.1f} s)")
+            row: dict[str, float] = {"sockets": size, **server.settled(), "redis": redis.connections()}
+            if size in cpu_at:
+                cpu = server.cpu_time()
+                pings = sockets.idle(idle_time)
+                row["cpu"] = 100 * (server.cpu_time() - cpu) / idle_time
+                say(f"  {pings} pings answered in {idle_time:g} s, {row['cpu']:.1f} % of a core")
+                row |= server.settled()  # what heartbeats and pongs leave behind belongs to an idle socket
+            row["per_socket"] = (row["Rss"] - before["Rss"]) / size
+            yield row
