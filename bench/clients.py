@@ -118,6 +118,8 @@ class Sockets:
                         continue
                     del waiting[descriptor]
                     self._sockets[descriptor] = connection
+                    if PING in rest:
+                        rest = self._without_ping(descriptor, rest)
                     self._received[descriptor] = len(rest)
                     self._chunks[descriptor] = [rest]
         finally:
@@ -146,7 +148,7 @@ class Sockets:
     def _take(self, descriptor: int) -> bytes:
         data = self._sockets[descriptor].recv(RECEIVE_SIZE)
         if not data:
-            raise Stalled("the server has closed a socket")
+            raise Stalled(f"the server has closed a socket; its last bytes were {self._chunks[descriptor][-1]!r}")
         if PING in data:
             data = self._without_ping(descriptor, data)
         self._received[descriptor] += len(data)
