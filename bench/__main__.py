@@ -369,7 +369,7 @@ def main() -> None:
                     results.deliveries |= missing
                     texts["results"] = report.results_section(results)
                 measured = asynchronous.measure_all(environment, redis, directory, keys, coroutines, say)
-                measured.hosts |= missing
+                measured.missing |= missing
                 command = "make bench-async" if alone else "make bench"
                 texts["async"] = report.async_section(measured, coroutines, command)
     finally:

@@ -91,13 +91,15 @@ class Results:
 
     Attributes:
         hosts: for each of them KiB of a ``socket``, ``handshakes``, ``echoes``, and deliveries in a group, ``burst``
-            and ``paced``, a second; or why there are none.
+            and ``paced``, a second; as far as it could be measured.
         beside: what was measured beside each kind of load.
+        missing: why something could not be measured, by its name.
         peers: names and versions of the peers.
     """
 
-    hosts: dict[str, dict[str, float] | str]
+    hosts: dict[str, dict[str, float]]
     beside: dict[str, Beside]
+    missing: dict[str, str]
     peers: str = ""
 
 
@@ -124,23 +126,25 @@ class Host:
         self.server.rest()
         return last["per_socket"]
 
-    def measure(self, keys: Sequence[str], plan: Plan) -> dict[str, float]:
+    def measure(self, keys: Sequence[str], plan: Plan) -> Iterator[tuple[str, float]]:
         """Return the figures of one round."""
         began = time.perf_counter()
         with self.open([[request(f"{self.path}/echo", key) for key in keys[: plan.handshakes]]], plan.window):
-            figures = {"handshakes": plan.handshakes / (time.perf_counter() - began)}
+            took = time.perf_counter() - began
+        yield "handshakes", plan.handshakes / took
         with self.open([self.echoing(keys, plan)]) as sockets:
-            figures["echoes"] = sum(echoes(sockets, plan)) / plan.seconds
+            count = sum(echoes(sockets, plan))
+        yield "echoes", count / plan.seconds
         frames = [frame(message) for message in messages(max(plan.burst, plan.paced), SIZE)]
         with self.open([[request(f"{self.path}/rooms/bench", key) for key in keys[: plan.members]]]) as sockets:
-            figures |= deliveries(
+            group = deliveries(
                 sockets,
                 1,
                 lambda numbers: sockets.say(b"".join(frames[number] for number in numbers)),
                 burst_size=plan.burst,
                 paced_size=plan.paced,
             )
-        return figures
+        yield from group.items()
 
     def echoing(self, keys: Sequence[str], plan: Plan) -> list[bytes]:
         """Return the handshakes of sockets that will echo."""
@@ -203,7 +207,7 @@ class Hosts:
 
     def __init__(self, environment: Peers | None, redis: MeasuredRedis, directory: Path) -> None:
         self._environment, self._redis, self._directory = environment, redis, directory
-        self.failed: dict[str, str] = {}
+        self.missing: dict[str, str] = {}
 
     def worker(self) -> Server:
         return Worker(self._directory, self._redis.port, env={"BENCH_UNLIMITED": "1"})
@@ -239,7 +243,7 @@ class Hosts:
         try:
             yield
         except (RuntimeError, OSError, Stalled) as exc:
-            self.failed[name] = str(exc).strip().splitlines()[-1]
+            self.missing[name] = f"not measured, {str(exc).strip().splitlines()[-1]}"
 
 
 def measure_all(
@@ -268,20 +272,18 @@ def measure_all(
                 figures[name] = {"socket": [host.memory(redis, keys, plan, say)]}
         for number in range(plan.rounds):
             say(f"asynchronous code, round {number + 1} of {plan.rounds}")
-            for name in [each for each in hosts if each not in servers.failed]:
+            for name in [each for each in hosts if each not in servers.missing]:
                 with servers.noting(name):
-                    for kind, figure in hosts[name].measure(keys, plan).items():
+                    for kind, figure in hosts[name].measure(keys, plan):
                         figures[name].setdefault(kind, []).append(figure)
-        measured = [name for name in hosts if name not in servers.failed]
         say("synchronous code beside asynchronous")
         with servers.noting("Synchronous code beside it"):
-            here = [name for name in measured if name in PATHS]
+            here = [name for name in PATHS if "echoes" in figures.get(name, ())]
             sync = beside(hosts[here[0]].server, here, keys, plan) if here else {}
-    found: dict[str, dict[str, float] | str] = {
-        name: {kind: statistics.median(each) for kind, each in figures[name].items()} for name in measured
-    }
-    for name, why in servers.failed.items():
-        say(f"  {name}: not measured, {why}")
-        found[name] = f"not measured, {why}"
+    for name, why in servers.missing.items():
+        say(f"  {name}: {why}")
     versions = environment.versions("channels", "channels_redis", "daphne", "uvicorn", "uvloop") if environment else ""
-    return Results(found, sync, versions)
+    medians = {
+        name: {kind: statistics.median(each) for kind, each in measured.items()} for name, measured in figures.items()
+    }
+    return Results(medians, sync, servers.missing, versions)

@@ -159,23 +159,21 @@ def async_section(results: asynchronous.Results, plan: asynchronous.Plan, comman
         "burst": "group, burst",
         "paced": "group, paced",
     }
-    base = results.hosts.get(asynchronous.UVICORN)
-    rows, missing = [], []
+    base = results.hosts.get(asynchronous.UVICORN, {})
+    rows = []
     for name, figures in results.hosts.items():
-        if isinstance(figures, str):
-            missing.append(f"{name}: {figures}.")
-            continue
         cells = []
         for kind in kinds:
-            cells.append(f"{figures[kind]:.1f}" if kind == "socket" else f"{round(figures[kind], -1):,.0f}")
-            cells.append(f"{figures[kind] / base[kind]:.2f}" if isinstance(base, Mapping) else "")
+            shown = "{:.1f}" if kind == "socket" else "{:,.0f}"
+            cells.append(shown.format(figures[kind]) if kind in figures else "")
+            cells.append(f"{figures[kind] / base[kind]:.2f}" if kind in figures and kind in base else "")
         rows.append([name, *cells])
     parts = [
         circumstances(command, results.peers),
         f"{plan.idle:,} idle sockets; handshakes with a session, {plan.window} at a time; {plan.echoing} sockets that "
         f"echo JSON; a group of {plan.members}. All but memory is a second; ratios are to {asynchronous.UVICORN}:",
         table(["server", *["", "ratio"] * len(kinds)], rows, list(kinds.values())),
-        *missing,
+        *(f"{name}: {why}." for name, why in results.missing.items()),
     ]
     if aims := _aims(results.hosts):
         parts += ["What was aimed at, as ratios to the same:", table(["figure", "aim", "measured", "met"], aims)]
@@ -188,13 +186,13 @@ def async_section(results: asynchronous.Results, plan: asynchronous.Plan, comman
     return "\n\n".join(textwrap.fill(part, 120) if "\n" not in part else part for part in parts)
 
 
-def _aims(hosts: Mapping[str, Mapping[str, float] | str]) -> list[list[str]]:
+def _aims(hosts: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
     """Return a row for each aim, as far as it could be measured."""
     rows = []
-    base = hosts.get(asynchronous.UVICORN)
+    base = hosts.get(asynchronous.UVICORN, {})
     for words, name, kind, relation, bound in AIMS:
-        figures = hosts.get(name)
-        if isinstance(figures, Mapping) and isinstance(base, Mapping):
+        figures = hosts.get(name, {})
+        if kind in figures and kind in base:
             ratio = figures[kind] / base[kind]
             met = {"at most": ratio <= bound, "at least": ratio >= bound, "more than": ratio > bound}[relation]
             rows.append([words, f"{relation} {bound:.2f}", f"{ratio:.2f}", "yes" if met else "no"])
