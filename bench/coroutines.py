@@ -18,7 +18,7 @@ def derive(json_consumer: Any, consumer: Any) -> tuple[Any, Any]:
     class Echo(json_consumer):
         """Returns each message."""
 
-        channel_layer_alias = "core"  # for Channels: wsloop has one layer
+        channel_layer_alias = "core"  # here wsloop has a layer of its own, whatever the setting names
 
         async def receive_json(self, content, **kwargs):
             await self.send_json(content)

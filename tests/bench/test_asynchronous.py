@@ -87,14 +87,15 @@ def test_the_tables():
     assert aims == [["0.50", "yes"], ["0.62", "no"], ["1.20", "yes"], ["0.89", "no"]]
 
 
-def test_synchronous_consumers_in_little(tmp_path):
+def test_wsloop_in_little(tmp_path):
     need("redis-server")
     plan = Plan(idle=20, handshakes=10, echoing=4, seconds=0.2, members=4, burst=3, paced=2, rounds=1)
     with MeasuredRedis() as redis:
         keys = signed_in(tmp_path, redis.port, plan.idle)
         results = asynchronous.measure_all(None, redis, tmp_path, keys, plan, lambda line: None)
     assert ASGI not in results.hosts  # Channels is a peer
-    for name in (SYNC,):
+    assert results.missing == {}
+    for name in (ASYNC, SYNC):
         assert all(results.hosts[name][kind] > 0 for kind in ("handshakes", "echoes", "burst", "paced")), results
         assert results.beside[name].load > 0
     assert results.beside[ALONE].rate > 0
