@@ -18,8 +18,8 @@ from wsloop.runtime.worker import ConsumerRuntime
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
 from wsloop.sockets.limits import Bounds
+from wsloop.testing.greenlet_sockets import GreenletSocket as Socket
 from wsloop.testing.memory import own
-from wsloop.testing.sockets import Socket
 
 LONG = 3600  # seconds that a handler would sleep if nothing ended it
 BEGIN = "sleep 0.05"  # so that the messages behind it wait, on both sides

@@ -13,22 +13,15 @@ import contextvars
 from collections.abc import Coroutine
 from typing import Any
 
-from greenlet import GreenletExit
-
 from wsloop import conf
 from wsloop.aio import context
 from wsloop.aio.lines import Line
 from wsloop.aio.worker import worker_loop
-from wsloop.exceptions import Disconnected
 from wsloop.protocol.consumer_events import Event, Headers
+from wsloop.runtime.coroutines import CoroutineCore, handled, sleeps
 from wsloop.runtime.runner import Runner
 from wsloop.runtime.worker import ConsumerRuntime
 from wsloop.sockets.connection import Connection
-
-SLEEP = asyncio.sleep.__code__
-
-# Whose handler runs: of the tasks that a handler creates, too.
-handled: contextvars.ContextVar[Any] = contextvars.ContextVar("wsloop.handled")
 
 
 async def until(linkable: Any) -> Any:
@@ -50,7 +43,7 @@ def _done(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-class TaskRunner(Runner):
+class TaskRunner(CoroutineCore, Runner):
     """A consumer of coroutines: its handlers run in tasks. Arguments are those of :class:`Runner`.
 
     Attributes:
@@ -58,8 +51,6 @@ class TaskRunner(Runner):
     """
 
     __slots__ = ("_starting", "task")
-
-    ended_by = (asyncio.CancelledError, GreenletExit)
 
     def __init__(self, runtime: ConsumerRuntime, *arguments: Any) -> None:
         self._starting = False
@@ -110,18 +101,13 @@ class TaskRunner(Runner):
             self._start()
 
     def _handler_sleeps(self) -> bool:
-        return self.task is not None and _sleeps(self.task.get_coro())
+        return self.task is not None and sleeps(self.task)
 
     def _interrupt(self) -> None:
         if self.task is not None:
             worker_loop().call_soon_threadsafe(self.task.cancel)
 
     # What the consumer does, in a task.
-
-    async def _perform(self, event: Event) -> None:
-        waiting = self._do(event)
-        if waiting is not None:
-            await waiting
 
     def _open(self, subprotocol: str | None, headers: Headers) -> Coroutine[Any, Any, None]:
         return until(self._begin_opening(subprotocol, headers))
@@ -151,20 +137,6 @@ class TaskRunner(Runner):
             self._runtime.hub.enqueue(connection, frame)
         else:
             await self._stop_caller()
-
-    async def _stop_caller(self) -> None:
-        if handled.get(self) is self:
-            await asyncio.sleep(0)  # one that goes on nevertheless must not keep the others waiting
-            raise Disconnected
-
-
-def _sleeps(coroutine: Any) -> bool:
-    """Return whether a coroutine is in ``asyncio.sleep()``: cancelling it there cuts nothing in half."""
-    while coroutine is not None:
-        if getattr(coroutine, "cr_code", None) is SLEEP:
-            return True
-        coroutine = getattr(coroutine, "cr_await", None)
-    return False
 
 
 __all__ = ["TaskRunner"]

@@ -17,6 +17,7 @@ from django.db import connections
 from greenlet import greenlet
 
 FOREVER = float("inf")
+MACHINERY = {"wsloop", "asyncio", "asgiref"}  # packages in which no code of a site waits
 
 
 class Handler:
@@ -74,6 +75,17 @@ def place(frame: Any) -> str:
     return "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
+def place_in_coroutine(coroutine: Any) -> str:
+    """Return file and line where a coroutine waits: of the innermost frame that is neither wsloop's nor a library's."""
+    found = ""
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "ag_frame", None)
+        if frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] not in MACHINERY:
+            found = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "ag_await", None)
+    return found
+
+
 def uncommitted() -> str:
     """Return a hint for a failure if functions wait for a commit, which may never happen in a test case."""
     if not any(database.run_on_commit for database in connections.all(initialized_only=True)):
@@ -84,4 +96,4 @@ def uncommitted() -> str:
     )
 
 
-__all__ = ["FOREVER", "Handler", "place", "uncommitted"]
+__all__ = ["FOREVER", "Handler", "place", "place_in_coroutine", "uncommitted"]

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from wsloop import layers
+from wsloop.testing.own_loop import OwnLoop
 from wsloop.testing.scheduler import Scheduler
 
 
@@ -22,11 +23,23 @@ class LocalConsumer(Protocol):
         """Put an event into the inbox, and return whether there was room."""
 
 
+class InLoop(Protocol):
+    """The socket of a consumer whose handlers need an event loop.
+
+    Attributes:
+        idle: whether no handler runs and none is going to.
+    """
+
+    @property
+    def idle(self) -> bool: ...
+
+
 class Memory:
     """Implements :class:`wsloop.layers.LocalDelivery` and :class:`wsloop.layers.RemoteDelivery`, for all layers.
 
     Attributes:
-        scheduler: runs the handlers of all consumers of this test.
+        scheduler: runs the handlers of all consumers of this test that are plain code.
+        in_loop: the sockets of those that are coroutines.
         users: number of blocks of :func:`use` that are open.
         before: ``local`` and ``remote`` of the channel layer outside of those blocks.
         worker: the part of a ``channel_name`` that names this worker.
@@ -36,11 +49,14 @@ class Memory:
 
     def __init__(self, before: tuple[layers.LocalDelivery | None, layers.RemoteDelivery]) -> None:
         self.scheduler = Scheduler()
+        self.in_loop: set[InLoop] = set()
         self.users = 0
         self.before = before
         self.worker = secrets.token_hex(8)
         self._consumers: dict[str, LocalConsumer] = {}
         self._groups: dict[bytes, dict[str, None]] = {}
+        self._watchers: set[Callable[[], object]] = set()
+        self._loop: OwnLoop | None = None
 
     def enter(self, consumer: LocalConsumer) -> str:
         """Add a consumer, and return the name of its channel."""
@@ -53,6 +69,48 @@ class Memory:
         self._consumers.pop(channel, None)
         for channels in self._groups.values():
             channels.pop(channel, None)
+
+    # For communicators.
+
+    @property
+    def busy(self) -> bool:
+        """Whether the handler of a consumer of coroutines runs."""
+        return not all(each.idle for each in self.in_loop)
+
+    def report(self, error: BaseException) -> None:
+        """Keep an exception of a handler for the next call of a communicator."""
+        self.scheduler.errors.append(error)
+
+    def changed(self) -> None:
+        """What a communicator waits for may have happened. From any thread."""
+        for watcher in list(self._watchers):
+            with contextlib.suppress(RuntimeError):  # its event loop has ended
+                watcher()
+
+    @contextlib.contextmanager
+    def watched(self, watcher: Callable[[], object]) -> Iterator[None]:
+        """Call ``watcher`` on each change, from any thread."""
+        self._watchers.add(watcher)
+        try:
+            yield
+        finally:
+            self._watchers.remove(watcher)
+
+    def own_loop(self) -> OwnLoop:
+        """Return the event loop for tests that have none."""
+        if self._loop is None:
+            self._loop = OwnLoop()
+        return self._loop
+
+    def owns(self, loop: object) -> bool:
+        """Return whether an event loop is that of :meth:`own_loop`."""
+        return self._loop is not None and self._loop.loop is loop
+
+    def close(self) -> None:
+        """Close the event loop of :meth:`own_loop`."""
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.close()
 
     # This process.
 
@@ -111,6 +169,7 @@ def own() -> Iterator[Memory]:
         yield memory
     finally:
         layer.local, layer.remote = memory.before
+        memory.close()
 
 
 @contextlib.contextmanager
@@ -132,7 +191,9 @@ def forget() -> None:
     """Restore the channel layer, even if a test has left consumers behind."""
     layer = layers.LAYER
     while isinstance(layer.remote, Memory):
-        layer.local, layer.remote = layer.remote.before
+        memory = layer.remote
+        layer.local, layer.remote = memory.before
+        memory.close()
 
 
 __all__ = ["Memory", "forget", "own", "use"]

@@ -35,7 +35,7 @@ real_sleep = time.sleep
 
 
 class Scheduler:
-    """Runs handlers. It belongs to the thread that has created it; others may call :meth:`soon`.
+    """Runs handlers. It belongs to one thread, that of :meth:`claim`; others may call :meth:`soon`.
 
     Attributes:
         now: virtual time, in seconds.
@@ -46,10 +46,22 @@ class Scheduler:
         self.now = 0.0
         self.errors: list[BaseException] = []
         self._thread = threading.get_ident()
+        self._claimed = False
         self._running = False
         self._ready: collections.deque[Callable[[], None]] = collections.deque()
         self._handlers: dict[greenlet, Handler] = {}
         self._threads: set[threading.Thread] = set()
+
+    def claim(self) -> None:
+        """Belong to the thread that calls this first. Until then it belongs to the one that has created it."""
+        if not self._claimed:
+            self._claimed = True
+            self._thread = threading.get_ident()
+
+    @property
+    def ready(self) -> bool:
+        """Whether :meth:`turn` would run something."""
+        return bool(self._ready) and not self._running
 
     # Called by the consumer's side.
 
