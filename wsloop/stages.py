@@ -35,7 +35,7 @@ from wsloop.origin import check_origin
 from wsloop.protocol import deflate
 from wsloop.protocol.dialects import BARE, CONSUMER, DIALECTS
 from wsloop.refusals import Denied, Refused, refusals, shown, try_again
-from wsloop.runtime.asgi import Application, Hosted
+from wsloop.runtime.applications import Application, Hosted
 from wsloop.runtime.setup import ConsumerService
 from wsloop.sockets import transport
 from wsloop.sockets.admission import Full

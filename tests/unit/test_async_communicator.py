@@ -12,6 +12,7 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth.models import User
 from django.db import connection, transaction
+from django.urls import path
 from django.utils import translation
 
 from wsloop.consumers import AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer, SyncConsumer, WebsocketConsumer
@@ -626,6 +627,178 @@ def test_coroutines_and_plain_code_in_one_room_of_plain_code():
         asking.send_to(answering.consumer.channel_name)
         assert answering.receive_from() == "was asked"
         assert asking.receive_from() == "answer"
+
+
+# Other ASGI applications.
+
+
+async def application(scope, receive, send):
+    """Carries out the commands in messages, as a consumer of Channels would."""
+    assert await receive() == {"type": "websocket.connect"}
+    await send({"type": "websocket.accept", "subprotocol": "b", "headers": [(b"x-a", b"1")]})
+    while (event := await receive())["type"] == "websocket.receive":
+        command, _, argument = event["text"].partition(" ")
+        if command == "scope":
+            await send({"type": "websocket.send", "text": str(scope[argument])})
+        elif command == "close":
+            await send({"type": "websocket.close", "code": int(argument)})
+        elif command == "count":
+            await send({"type": "websocket.send", "text": f"{await sync_to_async(User.objects.count)()}"})
+        elif command == "hang":
+            await asyncio.sleep(600)
+        else:
+            raise ZeroDivisionError(event["text"])
+
+
+@as_coroutine
+async def test_an_application():
+    options = {"headers": {"cookie": "a=1"}, "subprotocols": ["a", "b"]}
+    async with WebsocketCommunicator(application, "/ws/caf%C3%A9/?x=1", **options) as socket:
+        socket.scope["user"] = "john"
+        assert await socket.connect() == (True, "b")
+        assert socket.response_headers == [(b"x-a", b"1")]
+        assert socket.consumer is None
+        for name, value in [("user", "john"), ("path", "/ws/café/"), ("query_string", "b'x=1'")]:
+            await socket.send_to(f"scope {name}")
+            assert await socket.receive_from() == value
+        assert (b"cookie", b"a=1") in socket.scope["headers"]
+        assert "session" not in socket.scope
+        await socket.wait()
+        with pytest.raises(TimeoutError, match=r"^application at '/ws/café/': no .*; the application waits in receive"):
+            await socket.receive_from(timeout=0.01)
+        await socket.send_to("fail")
+        with pytest.raises(ZeroDivisionError, match="fail"):
+            await socket.receive_from()
+        assert (await socket.receive_output())["code"] == 1011
+
+
+@as_coroutine
+async def test_an_application_is_given_what_the_test_gives():
+    patterns = [path("ws/<slug:room>/", application)]
+    async with WebsocketCommunicator(patterns, "/ws/lobby/", session={"a": 1}, user=User(username="john")) as socket:
+        assert socket.scope["url_route"]["kwargs"] == {"room": "lobby"}
+        assert (socket.scope["session"]["a"], socket.scope["user"].username) == (1, "john")
+
+
+@as_coroutine
+async def test_the_end_of_an_application(with_settings):
+    with_settings(WSLOOP={"HANDLER_TIMEOUT": 1})
+    async with WebsocketCommunicator(application, "/", subprotocols=["b"]) as socket:
+        await socket.connect()
+        await socket.send_to("close 4000")
+        assert await socket.receive_output() == {"type": "websocket.close", "code": 4000, "reason": ""}
+    async with WebsocketCommunicator(application, "/", subprotocols=["b"]) as socket:
+        await socket.connect()
+        await socket.send_to("hang")
+        with pytest.raises(TimeoutError, match=rf"the application waits at {__file__}:\d+"):
+            await socket.wait(timeout=0.01)
+        with pytest.raises(TimeoutError, match=rf"has not returned; the application waits at {__file__}:\d+"):
+            await socket.disconnect(timeout=0.01)
+    async with WebsocketCommunicator(application, "/", subprotocols=["b"]) as socket:
+        await socket.connect()
+        await socket.send_to("hang")
+
+
+@as_coroutine
+async def test_an_application_that_refuses():
+    async def refusing(scope, receive, send):
+        await send({"type": "websocket.close", "code": 4003})
+
+    async def denying(scope, receive, send):
+        await send({"type": "websocket.http.response.start", "status": 404})
+        await send({"type": "websocket.http.response.body", "body": b"no"})
+
+    async def failing(scope, receive, send):
+        raise ValueError("No route found")
+
+    for each, answer in [(refusing, (False, 4003)), (denying, (False, 404))]:
+        async with WebsocketCommunicator(each, "/") as socket:
+            assert await socket.connect() == answer
+    async with WebsocketCommunicator(failing, "/") as socket:
+        with pytest.raises(ValueError, match="No route found"):
+            await socket.connect()
+
+
+def test_an_application_and_a_test_of_plain_code(database):
+    with transaction.atomic(), WebsocketCommunicator(application, "/", subprotocols=["b"]) as socket:
+        assert socket.connect() == (True, "b")
+        User.objects.create(username="john")
+        socket.send_to("count")
+        assert socket.receive_from() == "1"
+        transaction.set_rollback(True)
+
+
+@as_coroutine
+async def test_consumers_inside_an_application():
+    """As in a router or middleware of Channels, which calls them itself."""
+
+    class Chat(AsyncWebsocketConsumer):
+        groups = ["lobby"]
+
+        async def said(self, event):
+            await self.send(event["text"])
+
+    class SyncChat(WebsocketConsumer):
+        groups = ["lobby"]
+
+        def said(self, event):
+            self.send(event["text"])
+
+    for consumer in (Chat, SyncChat):
+
+        async def middleware(scope, receive, send, consumer=consumer):
+            await consumer.as_asgi()({**scope, "user": "john"}, receive, send)
+
+        async with WebsocketCommunicator(middleware, "/") as socket:
+            assert await socket.connect() == (True, None)
+            await get_channel_layer().group_send("lobby", {"type": "said", "text": "hello"})
+            assert await socket.receive_from() == "hello"
+
+
+# Groups and raw events.
+
+
+@as_coroutine
+async def test_groups_of_both_kinds():
+    class Chat(AsyncWebsocketConsumer):
+        groups = ["lobby"]
+
+        async def receive(self, text_data):
+            await self.channel_layer.group_send("lobby", {"type": "said", "text": text_data})
+
+        async def said(self, event):
+            await self.send(event["text"])
+
+    class SyncChat(WebsocketConsumer):
+        groups = ["lobby"]
+
+        def receive(self, text_data):
+            async_to_sync(self.channel_layer.group_send)("lobby", {"type": "said", "text": text_data})
+
+        def said(self, event):
+            self.send(event["text"])
+
+    async with WebsocketCommunicator(Chat, "/") as first, WebsocketCommunicator(SyncChat, "/") as second:
+        await first.connect()
+        await second.connect()
+        for sender in (first, second):
+            await sender.send_to("hello")
+            assert await asyncio.gather(first.receive_from(), second.receive_from()) == ["hello", "hello"]
+        await get_channel_layer().group_send("lobby", {"type": "said", "text": "from the test"})
+        assert [await second.receive_from(), await first.receive_from()] == ["from the test"] * 2
+
+
+@as_coroutine
+async def test_raw_events():
+    socket = WebsocketCommunicator(Traced, "/")
+    await socket.send_input({"type": "websocket.connect"})
+    assert (await socket.receive_output())["type"] == "websocket.accept"
+    await socket.send_input({"type": "websocket.receive", "text": "send a"})
+    assert await socket.receive_output() == {"type": "websocket.send", "text": "a"}
+    await socket.send_input({"type": "note", "text": "noted"})
+    await socket.send_input({"type": "websocket.disconnect", "code": 4321})
+    await socket.wait()
+    assert socket.consumer.calls == ["connect", "send a", "send is done", "noted", "disconnect 4321"]
 
 
 # Who calls from where.

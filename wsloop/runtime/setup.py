@@ -13,7 +13,8 @@ from wsloop.consumers.base import Consumer
 from wsloop.db import close_databases
 from wsloop.delivery.broker import Broker, Unavailable
 from wsloop.presence import presence_channel
-from wsloop.runtime.asgi import AsgiRunner, Hosted
+from wsloop.runtime.applications import Hosted
+from wsloop.runtime.asgi import AsgiRunner
 from wsloop.runtime.handlers import GreenletRunner
 from wsloop.runtime.runner import ConsumerRuntime, Runner
 from wsloop.runtime.tasks import TaskRunner

@@ -16,14 +16,16 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec
 
-from wsloop import conf, layers, routing
+from wsloop import conf, layers
 from wsloop.consumers.asynchronous import AsyncConsumer
 from wsloop.consumers.base import Consumer
 from wsloop.exceptions import ChannelFull
 from wsloop.protocol.consumer_events import Event
+from wsloop.runtime.applications import Hosted
+from wsloop.testing.application_sockets import ApplicationSocket
 from wsloop.testing.greenlet_sockets import GreenletSocket
 from wsloop.testing.handler import uncommitted
-from wsloop.testing.handshake import Header, find_consumer, make_request
+from wsloop.testing.handshake import Header, find_consumer, make_request, make_scope
 from wsloop.testing.memory import Memory, use
 from wsloop.testing.sockets import Socket
 from wsloop.testing.task_sockets import TaskSocket
@@ -59,8 +61,8 @@ class WebsocketCommunicator:
     last call. Times are virtual seconds for consumers of plain code, and real ones for those of coroutines.
 
     Args:
-        application: ``Consumer.as_websocket()``, the class, an instance, or a list of patterns. An instance itself
-            serves the socket.
+        application: ``Consumer.as_websocket()``, the class, an instance, a list of patterns, or any other ASGI
+            application. An instance itself serves the socket.
         path: of the URL, with the query if there is one.
         headers: of the handshake, pairs or a dictionary; ``cookie`` among them gives the cookies.
         subprotocols: that the client offers.
@@ -71,7 +73,7 @@ class WebsocketCommunicator:
     Attributes:
         scope: of the consumer; may be changed before :meth:`connect`.
         response_headers: that the consumer has added to the 101, pairs of bytes; None before it has answered.
-        consumer: None before :meth:`connect`.
+        consumer: None before :meth:`connect`, and if another ASGI application serves the socket.
 
     Raises:
         ValueError: if the path matches none of the patterns.
@@ -91,12 +93,11 @@ class WebsocketCommunicator:
     ) -> None:
         request = make_request(path, headers, subprotocols or (), user, session)
         self._match = find_consumer(application, request.path_info, kwargs)
-        self.scope: dict[str, Any] = routing.scope(request, self._match)
+        self.scope: dict[str, Any] = make_scope(request, self._match)
         self.consumer: Consumer | None = None
         self.response_headers: list[tuple[bytes, bytes]] | None = None
         self._instance = application if isinstance(application, Consumer) else None
-        assert self._match.consumer_class is not None
-        self._socket_class = TaskSocket if issubclass(self._match.consumer_class, AsyncConsumer) else GreenletSocket
+        self._socket_class = _socket_class(self._match.consumer_class)
         self._socket: Socket
         self._memory: Memory | None = None  # None before the handshake
         self._answer_waits = False  # for receive_output()
@@ -269,7 +270,7 @@ class WebsocketCommunicator:
                     f"{self._name()} runs in the event loop of the test: call its communicator there, with await"
                 )
         memory = self._memory
-        if memory is None or not (memory.in_loop or self._socket_class is TaskSocket):
+        if memory is None or not (memory.in_loop or not self._socket_class.virtual_time):
             return run_now(coroutine)
         try:
             return memory.own_loop().run(coroutine)
@@ -302,9 +303,10 @@ class WebsocketCommunicator:
     def _make(self) -> None:
         memory = self._memory
         assert memory is not None
-        consumer = self._instance or self._match.make()
+        application = self._match.application
+        consumer = Hosted(application) if application is not None else self._instance or self._match.make()
         self._socket = socket = self._socket_class(consumer, self.scope, memory, self._end.close)
-        self.consumer = consumer
+        self.consumer = consumer if application is None else None
         if not socket.virtual_time:
             memory.in_loop.add(socket)
             self._end.callback(memory.in_loop.discard, socket)
@@ -398,8 +400,14 @@ class WebsocketCommunicator:
         memory.scheduler.raise_error()
 
     def _name(self) -> str:
-        assert self._match.consumer_class is not None
-        return f"{self._match.consumer_class.__name__} at {self.scope['path']!r}"
+        served_by: Any = self._match.consumer_class or self._match.application
+        return f"{getattr(served_by, '__name__', type(served_by).__name__)} at {self.scope['path']!r}"
+
+
+def _socket_class(consumer_class: type[Consumer] | None) -> type[Socket]:
+    if consumer_class is None:
+        return ApplicationSocket
+    return TaskSocket if issubclass(consumer_class, AsyncConsumer) else GreenletSocket
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 from django.test import RequestFactory
 
 from wsloop import conf, routing
+from wsloop.asgi_scope import asgi_scope
 
 Header = tuple[str | bytes, str | bytes]
 
@@ -30,10 +31,10 @@ def make_request(
 
 
 def find_consumer(application: Any, path: str, kwargs: dict[str, Any] | None) -> routing.Match:
-    """Return the consumer for a path.
+    """Return the consumer, or the ASGI application, for a path.
 
     Args:
-        application: ``Consumer.as_websocket()``, the class, an instance, or a list of patterns.
+        application: ``Consumer.as_websocket()``, the class, an instance, an ASGI application, or a list of patterns.
         path: of the URL.
         kwargs: what a pattern would have captured, where ``application`` is not a list of patterns.
 
@@ -43,9 +44,12 @@ def find_consumer(application: Any, path: str, kwargs: dict[str, Any] | None) ->
     """
     found = routing.served_by(application)
     if found is not None:
-        return _of_a_consumer(found)._replace(kwargs=kwargs or {})
+        return found._replace(kwargs=kwargs or {}, remaining=path)
     if not isinstance(application, Iterable) or isinstance(application, (str, bytes)):
-        raise TypeError(f"application must be as_websocket() of a consumer, or a list of patterns, not {application!r}")
+        raise TypeError(
+            "application must be as_websocket() of a consumer, an ASGI application, or a list of patterns, "
+            f"not {application!r}"
+        )
     if kwargs is not None:
         raise TypeError("kwargs are captured by the patterns; they can only be given with a consumer")
     patterns = list(application)
@@ -53,16 +57,19 @@ def find_consumer(application: Any, path: str, kwargs: dict[str, Any] | None) ->
     if found is None:
         known = ", ".join(str(each.pattern) for each in patterns)
         raise ValueError(f"no pattern matches {path!r}, so it would be a facility; the patterns are: {known}")
-    return _of_a_consumer(found)
+    return found
 
 
-def _of_a_consumer(match: routing.Match) -> routing.Match:
-    if match.consumer_class is None:
-        raise TypeError(
-            f"{match.application!r} is an ASGI application, and application must be a consumer of wsloop: "
-            "asgiref.testing.ApplicationCommunicator tests other applications"
-        )
-    return match
+def make_scope(request: Any, match: routing.Match) -> dict[str, Any]:
+    """Return the scope for a consumer or application.
+
+    An application finds the user and the session itself, by its middleware, unless the test gives them.
+    """
+    if match.consumer_class is not None:
+        return routing.scope(request, match)
+    scope = asgi_scope(request) | routing.captured(match)
+    given = {"user": request.user, "session": request.session}
+    return scope | {key: value for key, value in given.items() if value is not None}
 
 
 def _headers(given: Iterable[Header] | Mapping[str, str] | None, subprotocols: Sequence[str]) -> dict[str, str]:
@@ -93,4 +100,4 @@ def _session(given: Any) -> Any:
     return session
 
 
-__all__ = ["Header", "find_consumer", "make_request"]
+__all__ = ["Header", "find_consumer", "make_request", "make_scope"]

@@ -103,12 +103,16 @@ class TaskSocket(CoroutineCore, Socket):
         self._memory.changed()
 
     def _handle_soon(self, event: Event) -> None:
+        self._event = event
+        self._start_task(self._handle(event))
+
+    def _start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Start a task; in a context of its own."""
         handled.set(self)
         if self._executor is not None:
             AsyncToSync.executors.current = self._executor
-        self._event = event
         self._cancelling = False
-        self._task = asyncio.get_running_loop().create_task(self._handle(event))
+        self._task = asyncio.get_running_loop().create_task(coroutine)
 
     async def _handle(self, event: Event) -> None:
         """Call the consumer with an event, then start the task for the next one."""
@@ -147,10 +151,14 @@ class TaskSocket(CoroutineCore, Socket):
         late = self._now() >= self._ends_at
         if late:
             self._ends_at = OVER
-        if late or (self._handling != DISCONNECT and sleeps(self._task)):
+        if late or self._may_interrupt(self._task):
             self._interrupt()
         self._checked = True
         asyncio.get_running_loop().call_later(CHECK_INTERVAL, self._check_handler)
+
+    def _may_interrupt(self, task: asyncio.Task[None]) -> bool:
+        """Return whether a handler that goes on without its client may be cancelled where it is."""
+        return self._handling != DISCONNECT and sleeps(task)
 
     def _interrupt(self) -> None:
         if self._task is not None:

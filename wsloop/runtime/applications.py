@@ -1,0 +1,151 @@
+"""The rules that hold only for ASGI applications: the events that they take and send themselves, and their end.
+
+How it works. They are rules for a consumer (:mod:`wsloop.runtime.core`); only the way in differs. ``receive()`` of the
+application takes the next event out of the inbox, or waits for one, and ``send()`` carries out what a consumer could
+send as well. So what holds for consumers holds for applications: bounds, refusals, close codes, signing out. When the
+client has left, the application gets ``websocket.disconnect``, and is cancelled HANDLER_TIMEOUT seconds later.
+
+Sources: ASGI 3.0, and its WebSocket specification, version 2.4. This module must not know gevent, connections, nor who
+runs the event loop.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
+
+from wsloop import conf
+from wsloop.consumers.base import Consumer
+from wsloop.protocol.close_codes import ABNORMAL, NORMAL
+from wsloop.protocol.consumer_events import Event
+from wsloop.refusals import Denied
+from wsloop.runtime.core import CONNECTING, LEFT, NEVER
+from wsloop.runtime.coroutines import CoroutineCore
+
+Application = Callable[[dict[str, Any], Callable[[], Awaitable[Event]], Callable[[Event], Awaitable[None]]], Any]
+
+MAX_DENIAL = 1024 * 1024  # bytes of the response with which an application refuses a handshake
+START, BODY = "websocket.http.response.start", "websocket.http.response.body"
+
+
+class ClientDisconnected(OSError):
+    """Raised by ``send()`` of an application whose client has left, as the specification asks for."""
+
+
+class Hosted(Consumer):
+    """Stands for an application where a consumer is expected.
+
+    Args:
+        application: ASGI 3.0.
+    """
+
+    channel_layer_alias = None  # it may have any layer of its own
+
+    def __init__(self, application: Application) -> None:
+        self.application = application
+
+
+class Begun:
+    """What an application has begun.
+
+    Attributes:
+        receiver: its ``receive()``, which waits.
+        denial: status, headers and body of its response to the handshake.
+    """
+
+    __slots__ = ("denial", "receiver")
+
+    def __init__(self) -> None:
+        self.receiver: asyncio.Future[None] | None = None
+        self.denial: tuple[int, Any, bytes] | None = None
+
+
+class ApplicationCore(CoroutineCore):
+    """One application: a single task, which lives as long as its socket. A subclass starts it."""
+
+    __slots__ = ()
+
+    _begun: Begun
+
+    @abc.abstractmethod
+    def _taken(self) -> None:
+        """The application has taken an entry out of the inbox."""
+
+    def _returned(self, error: BaseException | None) -> None:
+        """Act on the end of the application."""
+        event, self._handling = {"type": "websocket"}, None
+        if self._client_gone:
+            if error is not None and not isinstance(error, (ClientDisconnected, *self.ended_by)):
+                self._report(event, error)
+        elif isinstance(error, self.ended_by):
+            self._ended(None)
+        elif error is not None:
+            self._failed(event, error)
+        elif self._state is CONNECTING:
+            self._failed(event, RuntimeError("the application has returned without accepting or closing the socket"))
+        else:
+            self._close(NORMAL)
+        self._end()
+
+    def _end_soon(self) -> None:
+        if self._ends_at == NEVER:
+            self._ends_at = self._now() + conf.option("HANDLER_TIMEOUT")
+        self._end_handler()
+
+    # What the application calls.
+
+    async def _receive(self) -> Event:
+        while True:
+            while self._inbox.entries:
+                event = self._take()
+                self._taken()
+                if event is not None:
+                    return event
+            if self._begun.receiver is not None:
+                raise RuntimeError("two tasks have called receive() of this socket at the same time")
+            self._begun.receiver = asyncio.get_running_loop().create_future()
+            try:
+                await self._begun.receiver
+            finally:
+                self._begun.receiver = None
+
+    def _deliver(self) -> None:
+        if self._begun.receiver is not None and not self._begun.receiver.done():
+            self._begun.receiver.set_result(None)
+
+    def _do(self, event: Event) -> Any:
+        if event.get("type") in (START, BODY):
+            return self._deny(event)
+        return super()._do(event)
+
+    async def _stop_caller(self) -> None:
+        raise ClientDisconnected("the client has left")
+
+    def _deny(self, event: Event) -> None:
+        """Collect a response of the application's own, and refuse the handshake with it.
+
+        Raises:
+            RuntimeError: if it is not allowed in this state.
+            ValueError: if the response is not valid, or too large.
+        """
+        if self._state is LEFT:
+            return
+        if self._state is not CONNECTING or (self._begun.denial is None) == (event["type"] == BODY):
+            raise RuntimeError(f"{event['type']} is not expected here")
+        if event["type"] == START:
+            self._begun.denial = event["status"], event.get("headers", ()), b""
+            return
+        assert self._begun.denial is not None
+        status, headers, body = self._begun.denial
+        body += event.get("body", b"")
+        if len(body) > MAX_DENIAL:
+            raise ValueError(f"the response to a handshake may have {MAX_DENIAL} bytes")
+        self._begun.denial = status, headers, body
+        if not event.get("more_body", False):
+            self._reject(Denied(HTTPStatus(status), headers, body), ABNORMAL)
+
+
+__all__ = ["Application", "ApplicationCore", "Begun", "ClientDisconnected", "Hosted"]
