@@ -475,6 +475,26 @@ async def test_plain_code_may_call_coroutines():
         assert await socket.receive_from() == "A"
 
 
+def test_a_communicator_of_a_fixture_of_plain_code(database):
+    """It was connected in the thread in which the event loop runs now."""
+
+    class Member(SyncEcho):
+        def said(self, event):
+            time.sleep(3600)
+            self.send(f"{User.objects.count()} users")
+
+    async def test():
+        await get_channel_layer().send(socket.consumer.channel_name, {"type": "said"})
+        assert await socket.receive_from(timeout=3600) == "0 users"
+        async with WebsocketCommunicator(Member, "/") as other:
+            await other.connect()
+        assert asyncio.get_running_loop()
+
+    with WebsocketCommunicator(Member, "/") as socket:
+        socket.connect()
+        asyncio.run(test())
+
+
 # The database.
 
 

@@ -392,16 +392,6 @@ def test_a_consumer_in_each_of_its_forms(opened, consumer):
     )
 
 
-async def application(scope, receive, send):
-    pass
-
-
-@pytest.mark.parametrize("given", [application, [path("ws/test/", application)]])
-def test_other_applications_have_other_communicators(given):
-    with pytest.raises(TypeError, match=r"is an ASGI application, .* asgiref\.testing\.ApplicationCommunicator"):
-        WebsocketCommunicator(given, "/ws/test/")
-
-
 @pytest.mark.parametrize("application", ["chat.consumers.Echo", None, 7, dict])
 def test_what_is_no_application(application):
     with pytest.raises(TypeError, match="application must be"):
@@ -783,7 +773,7 @@ def test_handlers_are_plain_code_in_a_test_that_is_a_coroutine_too(opened, datab
 
     async def test():
         await get_channel_layer().group_send("lobby", {"type": "said", "text": "count"})
-        message = socket.receive_from()
+        message = await socket.receive_from()
         assert asyncio.get_running_loop()
         return message
 

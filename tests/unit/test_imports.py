@@ -26,7 +26,12 @@ PACKAGES = {
 # Single modules of packages that they must not import otherwise.
 BESIDES = {
     # The rules for a consumer are the same under test: only the greenlets and the connection are not there.
+    "testing.application_sockets": {"runtime.applications", "runtime.inbox"},
+    "testing.communicator": {"runtime.applications"},
+    "testing.greenlet_sockets": {"runtime.core"},
+    "testing.handshake": {"asgi_scope"},
     "testing.sockets": {"runtime.core"},
+    "testing.task_sockets": {"runtime.core", "runtime.coroutines"},
 }
 # Modules that know no package, so that all may use them.
 BELOW = {"addressees", "batch_queue", "commits", "conf", "db", "exceptions", "fair_scheduler", "greenlets", "kinds"}
@@ -94,7 +99,13 @@ MUST_NOT_KNOW = {
 EXCEPTIONS = {
     "protocol.resume_tokens": {"django"},  # signs
     "consumers.asgi": {"asyncio"},
+    "runtime.applications": {"asyncio"},
+    "runtime.coroutines": {"asyncio"},
+    "testing.communicator": {"asyncio"},
+    "testing.own_loop": {"asyncio"},
     "testing.scheduler": {"asyncio"},  # to hide it
+    "testing.task_sockets": {"asyncio"},
+    "testing.waiting": {"asyncio"},
     "outbox.management.commands.wsloop_outbox": SOCKETS,  # waits for signals
     "sockets.transport": SOCKETS,  # takes them over
     "backend.option_values": {"ssl"},  # which versions there are
@@ -297,9 +308,16 @@ TESTED_WITH = {
     "runtime.driver": "core",
     "runtime.state": "core",
     "runtime.handlers": "runner",
+    "runtime.applications": "async_communicator",
+    "runtime.coroutines": "async_communicator",
+    "testing.application_sockets": "async_communicator",
+    "testing.greenlet_sockets": "sockets",
     "testing.handler": "scheduler",
     "testing.handshake": "communicator",
+    "testing.own_loop": "async_communicator",
     "testing.recorder": "notifications",
+    "testing.task_sockets": "async_communicator",
+    "testing.waiting": "async_communicator",
     "runtime.batching": "groups",
     "runtime.worker": "runner",
     "engine": "server",

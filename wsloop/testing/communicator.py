@@ -66,6 +66,7 @@ class WebsocketCommunicator:
         path: of the URL, with the query if there is one.
         headers: of the handshake, pairs or a dictionary; ``cookie`` among them gives the cookies.
         subprotocols: that the client offers.
+        spec_version: goes into ``scope``, as in Channels.
         user: the signed-in user; None: an anonymous one.
         session: a session, or a dictionary with its content; None: a new one.
         kwargs: what a pattern would have captured, where ``application`` is not a list of patterns.
@@ -86,6 +87,7 @@ class WebsocketCommunicator:
         path: str,
         headers: Iterable[Header] | Mapping[str, str] | None = None,
         subprotocols: Sequence[str] | None = None,
+        spec_version: str | None = None,
         *,
         user: Any = None,
         session: Any = None,
@@ -94,6 +96,8 @@ class WebsocketCommunicator:
         request = make_request(path, headers, subprotocols or (), user, session)
         self._match = find_consumer(application, request.path_info, kwargs)
         self.scope: dict[str, Any] = make_scope(request, self._match)
+        if spec_version is not None:
+            self.scope["spec_version"] = spec_version
         self.consumer: Consumer | None = None
         self.response_headers: list[tuple[bytes, bytes]] | None = None
         self._instance = application if isinstance(application, Consumer) else None
@@ -289,9 +293,11 @@ class WebsocketCommunicator:
 
     async def _open(self) -> None:
         """Make the consumer and its socket, and begin the handshake."""
+        memory = self._memory
+        assert memory is not None
         try:
             if self._socket_class.virtual_time:
-                await in_thread(self._make)
+                await in_thread(memory, self._make)
             else:
                 self._make()
         except BaseException:
@@ -388,13 +394,13 @@ class WebsocketCommunicator:
         memory.scheduler.raise_error()
         if not in_time:
             text = f"{self._name()}: {what} within {timeout:g} s; {self._socket.doing()}"
-            raise TimeoutError(f"{text} {await in_thread(uncommitted)}".rstrip())
+            raise TimeoutError(f"{text} {await in_thread(memory, uncommitted)}".rstrip())
 
     async def _turn(self) -> None:
         memory = self._memory
         assert memory is not None
         if self._socket.virtual_time:
-            await in_thread(memory.scheduler.turn)
+            await in_thread(memory, memory.scheduler.turn)
         else:
             await asyncio.sleep(0)
         memory.scheduler.raise_error()

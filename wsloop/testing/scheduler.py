@@ -59,6 +59,11 @@ class Scheduler:
             self._thread = threading.get_ident()
 
     @property
+    def here(self) -> bool:
+        """Whether it belongs to this thread, for good."""
+        return self._claimed and threading.get_ident() == self._thread
+
+    @property
     def ready(self) -> bool:
         """Whether :meth:`turn` would run something."""
         return bool(self._ready) and not self._running
@@ -189,7 +194,7 @@ class Scheduler:
         before = _threads()
         handler.wakes_at = None
         handler.greenlet.parent = getcurrent()
-        with self._virtual_sleep(handler.modules), _no_event_loop():
+        with self._virtual_sleep(handler.modules), no_event_loop():
             handler.greenlet.switch()
         self._threads |= _threads() - before
         if handler.greenlet.dead:
@@ -227,7 +232,7 @@ class Scheduler:
 
 
 @contextlib.contextmanager
-def _no_event_loop() -> Iterator[None]:
+def no_event_loop() -> Iterator[None]:
     """Hide the event loop of a test that is a coroutine: handlers are plain code, which may query the database."""
     loop = asyncio._get_running_loop()
     asyncio._set_running_loop(None)
@@ -242,4 +247,4 @@ def _threads() -> set[threading.Thread]:
     return {each for each in threading.enumerate() if not isinstance(each, threading._DummyThread)}
 
 
-__all__ = ["Scheduler"]
+__all__ = ["Scheduler", "no_event_loop"]

@@ -1,7 +1,7 @@
 """How a communicator waits: in virtual time for plain code, in an event loop for coroutines, for both in one test.
 
-Code of consumers that are not coroutines never runs in the thread of an event loop: asgiref takes it to the thread of
-the test. This module must not know gevent or sockets.
+Code of consumers that are not coroutines never sees an event loop: asgiref takes it to the thread of the test. This
+module must not know gevent or sockets.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 from asgiref.sync import sync_to_async
 
 from wsloop.testing.memory import Memory
+from wsloop.testing.scheduler import no_event_loop
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -30,11 +31,18 @@ def run_now(coroutine: Coroutine[Any, Any, Result]) -> Result:
 
 
 async def in_thread(
-    function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
+    memory: Memory, function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
 ) -> Result:
-    """Call plain code: here, if no event loop runs, otherwise in the thread of the test's blocking code."""
+    """Call plain code in the thread of the test's plain code, where no event loop runs.
+
+    That is this thread if none runs here, or if a communicator was connected in it before; otherwise it is that to
+    which asgiref takes plain code.
+    """
     if asyncio._get_running_loop() is None:
         return function(*args, **kwargs)
+    if memory.scheduler.here:
+        with no_event_loop():
+            return function(*args, **kwargs)
     return await sync_to_async(function)(*args, **kwargs)
 
 
@@ -58,12 +66,12 @@ async def until(memory: Memory, timeout: float, done: Callable[[], bool], virtua
     changed = asyncio.Event()
     with memory.watched(lambda: loop.call_soon_threadsafe(changed.set)):
         await asyncio.sleep(0)
-        if virtual and await in_thread(scheduler.run, timeout, done):
+        if virtual and await in_thread(memory, scheduler.run, timeout, done):
             return True
         while True:
             changed.clear()
             if scheduler.ready:
-                await in_thread(scheduler.turn)
+                await in_thread(memory, scheduler.turn)
             if done():
                 return True
             if virtual and not memory.busy:
