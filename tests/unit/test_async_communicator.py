@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import inspect
-import sys
 import threading
 import time
 import unittest
@@ -20,11 +19,6 @@ from wsloop.exceptions import ChannelFull, DenyConnection, Disconnected, StopCon
 from wsloop.layers import RedisDelivery, get_channel_layer
 from wsloop.testing import WebsocketCommunicator
 from wsloop.testing.memory import Memory, forget
-
-if "gevent" in sys.modules:
-    from wsloop.aio import worker
-
-    worker.install()
 
 
 async def finish(coroutine):

@@ -32,6 +32,7 @@ BESIDES = {
     "testing.handshake": {"asgi_scope"},
     "testing.sockets": {"runtime.core"},
     "testing.task_sockets": {"runtime.core", "runtime.coroutines"},
+    "testing.waiting": {"aio", "aio.travel"},
 }
 # Modules that know no package, so that all may use them.
 BELOW = {"addressees", "batch_queue", "commits", "conf", "db", "exceptions", "fair_scheduler", "greenlets", "kinds"}

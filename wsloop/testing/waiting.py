@@ -7,16 +7,22 @@ module must not know gevent or sockets.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 
+from wsloop.aio import travel
 from wsloop.testing.memory import Memory
 from wsloop.testing.scheduler import no_event_loop
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+
+if "gevent.monkey" in sys.modules and sys.modules["gevent.monkey"].is_module_patched("threading"):
+    # Tests in a patched process: the thread of the event loop is a greenlet, and the others must not see the loop.
+    travel.install()
 
 
 def run_now(coroutine: Coroutine[Any, Any, Result]) -> Result:
