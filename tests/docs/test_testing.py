@@ -63,7 +63,7 @@ def site(tmp_path):
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        (["django", "test", "mysite", "--verbosity=2"], "Ran 6 tests in "),
+        (["django", "test", "mysite", "--verbosity=2"], "Ran 9 tests in "),
         (["pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "mysite"], "5 passed in "),
     ],
     ids=["manage.py", "pytest"],
