@@ -11,6 +11,7 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth.models import User
 from django.db import connection, transaction
+from django.test import TransactionTestCase
 from django.urls import path
 from django.utils import translation
 
@@ -859,15 +860,42 @@ async def test_blocks_of_the_wrong_kind():
         pass
 
 
-def test_plain_code_beside_the_loop_of_the_test():
+@as_coroutine
+async def test_plain_code_that_the_test_calls():
+    def call(socket):
+        socket.send_to("a")
+        return socket.receive_from()
+
+    async with WebsocketCommunicator(Echo, "/") as coroutines, WebsocketCommunicator(SyncEcho, "/") as plain:
+        for socket in (coroutines, plain):
+            await socket.connect()
+            assert await sync_to_async(call)(socket) == "a"
+
+
+def test_another_thread_beside_the_loop_of_the_test():
     async def test():
-        async with WebsocketCommunicator(Echo, "/") as coroutines, WebsocketCommunicator(SyncEcho, "/") as plain:
-            await plain.connect()
-            await coroutines.connect()
-            with pytest.raises(RuntimeError, match=r"Echo at '/' runs in the event loop .* with await"):
-                await sync_to_async(lambda: coroutines.send_to("a"))()
+        async with WebsocketCommunicator(Echo, "/") as socket:
+            await socket.connect()
+            with pytest.raises(RuntimeError, match=r"Echo at '/' was connected in the event loop .* with await"):
+                await asyncio.get_running_loop().run_in_executor(None, socket.send_to, "a")
 
     asyncio.run(test())
+
+
+def test_the_clean_up_of_a_test_of_django(database):
+    class Test(TransactionTestCase):
+        databases = []
+
+        async def test(self):
+            socket = WebsocketCommunicator(Traced, "/")
+            self.addCleanup(socket.disconnect)
+            await socket.connect()
+            await socket.send_to("sleep 600")
+
+    result = unittest.TestResult()
+    Test("test")(result)  # not run(), for Django wraps the test here
+    assert result.testsRun == 1
+    assert result.wasSuccessful(), result.errors
 
 
 def test_a_communicator_that_is_interrupted():

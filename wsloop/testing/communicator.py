@@ -16,6 +16,8 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec
 
+from asgiref.sync import SyncToAsync, async_to_sync
+
 from wsloop import conf, layers
 from wsloop.consumers.asynchronous import AsyncConsumer
 from wsloop.consumers.base import Consumer
@@ -268,11 +270,12 @@ class WebsocketCommunicator:
         if self._loop is not None and not self._loop.is_closed():
             if not self._loop.is_running():
                 return self._loop.run_until_complete(coroutine)  # the clean-up of a test
-            if not self._socket.virtual_time:
-                coroutine.close()
-                raise RuntimeError(
-                    f"{self._name()} runs in the event loop of the test: call its communicator there, with await"
-                )
+            if getattr(SyncToAsync.threadlocal, "main_event_loop", None) is self._loop:
+                return async_to_sync(_result)(coroutine)  # plain code that the test has called
+            coroutine.close()
+            raise RuntimeError(
+                f"{self._name()} was connected in the event loop of the test: call its communicator there, with await"
+            )
         memory = self._memory
         if memory is None or not (memory.in_loop or not self._socket_class.virtual_time):
             return run_now(coroutine)
@@ -408,6 +411,10 @@ class WebsocketCommunicator:
     def _name(self) -> str:
         served_by: Any = self._match.consumer_class or self._match.application
         return f"{getattr(served_by, '__name__', type(served_by).__name__)} at {self.scope['path']!r}"
+
+
+async def _result(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    return await coroutine
 
 
 def _socket_class(consumer_class: type[Consumer] | None) -> type[Socket]:

@@ -9,12 +9,36 @@ parallel to the test. This module must not know gevent.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
+import functools
+import queue
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
-from asgiref.current_thread_executor import CurrentThreadExecutor
 from asgiref.sync import AsyncToSync, SyncToAsync
+
+
+class Here(Executor):
+    """Runs calls in the thread that waits in :meth:`run_until`."""
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self._calls.put((future, functools.partial(fn, *args, **kwargs)))
+        return future
+
+    def run_until(self, result: Future[Any]) -> None:
+        """Run calls until there is a result; none is submitted after it."""
+        result.add_done_callback(lambda _: self._calls.put(None))
+        while (call := self._calls.get()) is not None:
+            future, function = call
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function())
+                except BaseException as exc:  # the coroutine that waits gets it
+                    future.set_exception(exc)
 
 
 class OwnLoop:
@@ -34,21 +58,22 @@ class OwnLoop:
         Raises:
             BaseException: what the coroutine raises.
         """
-        executor = CurrentThreadExecutor(None)
-        AsyncToSync.loop_thread_executors[self.loop] = executor
+        executor = Here()
+        executors: dict[asyncio.AbstractEventLoop, Any] = AsyncToSync.loop_thread_executors
+        executors[self.loop] = executor
         # Code that this thread runs for the loop finds it there; afterwards nobody must send anything to it.
         kept = dict(vars(SyncToAsync.threadlocal))
         try:
             task = self.loop.create_task(coroutine)
             result = self._thread.submit(self.loop.run_until_complete, task)
             try:
-                executor.run_until_future(result)
+                executor.run_until(result)
             except BaseException:  # the test is interrupted
                 self.loop.call_soon_threadsafe(task.cancel)
                 raise
             return result.result()
         finally:
-            del AsyncToSync.loop_thread_executors[self.loop]
+            del executors[self.loop]
             vars(SyncToAsync.threadlocal).clear()
             vars(SyncToAsync.threadlocal).update(kept)
 
