@@ -480,14 +480,16 @@ def test_a_communicator_of_a_fixture_of_plain_code(database):
 
     async def test():
         await get_channel_layer().send(socket.consumer.channel_name, {"type": "said"})
-        assert await socket.receive_from(timeout=3600) == "0 users"
+        assert await socket.receive_from(timeout=3600) == "1 users"
         async with WebsocketCommunicator(Member, "/") as other:
             await other.connect()
         assert asyncio.get_running_loop()
 
-    with WebsocketCommunicator(Member, "/") as socket:
+    with transaction.atomic(), WebsocketCommunicator(Member, "/") as socket:
+        User.objects.create(username="john")
         socket.connect()
         asyncio.run(test())
+        transaction.set_rollback(True)
 
 
 # The database.

@@ -140,10 +140,11 @@ class Scheduler:
             return
         self._running = True
         try:
-            for _ in range(MAX_STEPS):
-                if not self._ready:
-                    return
-                self._ready.popleft()()
+            with no_event_loop():  # Django finds the connections of the thread, not those of a coroutine
+                for _ in range(MAX_STEPS):
+                    if not self._ready:
+                        return
+                    self._ready.popleft()()
             self._ready.clear()
             raise RuntimeError(f"the handlers do not end: they took {MAX_STEPS} steps without a sleep")
         finally:
@@ -194,7 +195,7 @@ class Scheduler:
         before = _threads()
         handler.wakes_at = None
         handler.greenlet.parent = getcurrent()
-        with self._virtual_sleep(handler.modules), no_event_loop():
+        with self._virtual_sleep(handler.modules):
             handler.greenlet.switch()
         self._threads |= _threads() - before
         if handler.greenlet.dead:
