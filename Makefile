@@ -5,12 +5,17 @@ HTTP ?= 127.0.0.1:8000
 # Options for pytest: make test TESTS="tests/unit -x"
 TESTS ?= tests
 FUZZ_SECONDS ?= 60
+# Checkouts of github.com/django/channels and github.com/django/channels_redis for `make peer-tests`; and its options:
+# PEER=--write keeps the results in the documentation, PEER="--only hosted -v" runs a part of it and shows what it prints
+CHANNELS ?=
+CHANNELS_REDIS ?=
+PEER ?=
 # Options for the measurements: BENCH=--write keeps the results in the documentation, BENCH=--quick only tries them out
 BENCH ?=
 
 VENV := .venv
 
-.PHONY: help run install dev other-uwsgi test check lint format matrix conformance fuzz soak bench bench-async \
+.PHONY: help run install dev other-uwsgi test check lint format matrix conformance fuzz peer-tests soak bench bench-async \
 	bench-leaks bench-attacks bench-drops python
 
 help: ## this list
@@ -64,6 +69,12 @@ conformance: dev ## every case of Autobahn|Testsuite, and independent clients (t
 fuzz: python ## look for input that a connection does not stand, for FUZZ_SECONDS=60 (tests/README.rst)
 	@$(PYTHON) tools/install.py var/venv-fuzz tests/fuzz/requirements.txt
 	@FUZZ_SECONDS='$(FUZZ_SECONDS)' var/venv-fuzz/bin/python -m tests.fuzz
+
+# CI does not run it, because the tests are in the checkouts of others, of which nothing is kept here.
+peer-tests: python ## the tests of Channels, of CHANNELS=/a/checkout CHANNELS_REDIS=/another (docs/reference/channels-tests.rst)
+	@$(PYTHON) tools/install.py var/venv-peers requirements.txt tests/peers/requirements.txt
+	@var/venv-peers/bin/python -m tests.peers $(if $(CHANNELS),--channels '$(CHANNELS)') \
+		$(if $(CHANNELS_REDIS),--channels-redis '$(CHANNELS_REDIS)') $(PEER)
 
 bench: install ## what sockets cost and how fast messages go out (docs/reference/performance.rst)
 	@$(VENV)/bin/python -m bench $(BENCH)

@@ -1,0 +1,28 @@
+"""The WSGI application of a uWSGI whose worker runs tests of a peer, in a greenlet beside those of its requests.
+
+``PEER_ARGUMENTS`` has the arguments of pytest as a JSON list. At the end of the tests uWSGI ends.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import json  # noqa: E402
+import os  # noqa: E402
+import signal  # noqa: E402
+
+import gevent  # noqa: E402
+import pytest  # noqa: E402
+from hosting import application  # noqa: E402
+
+
+def run_tests():
+    try:
+        pytest.main(json.loads(os.environ["PEER_ARGUMENTS"]))
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)  # with --die-on-term
+
+
+gevent.spawn(run_tests)
+
+__all__ = ["application"]
