@@ -15,7 +15,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found]  # which pytest brings
 
-DIFFERENT, NOT_APPLICABLE = "different", "not applicable"
+DIFFERENT, MISSING, NOT_APPLICABLE = "different", "missing", "not applicable"
+KINDS = (DIFFERENT, MISSING, NOT_APPLICABLE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Entry:
     """Some tests and what is true of all of them.
 
     Attributes:
-        kind: ``DIFFERENT``: they are run, and fail; ``NOT_APPLICABLE``: they are not run.
+        kind: ``DIFFERENT``: they are run, and fail on purpose; ``MISSING``: they are run, and fail, but should pass;
+            ``NOT_APPLICABLE``: they are not run.
         reason: for the documentation, in reStructuredText.
         tests: their ids.
     """
@@ -50,10 +52,8 @@ class Expected:
             found = tomllib.load(file).get(suite, [])
         entries = [Entry(each.get("kind", ""), each.get("reason", "").strip(), tuple(each["tests"])) for each in found]
         for entry in entries:
-            if entry.kind not in (DIFFERENT, NOT_APPLICABLE) or not entry.reason or not entry.tests:
-                raise ValueError(
-                    f"{path}: an entry needs tests, a reason, and the kind {DIFFERENT} or {NOT_APPLICABLE}"
-                )
+            if entry.kind not in KINDS or not entry.reason or not entry.tests:
+                raise ValueError(f"{path}: an entry needs tests, a reason, and a kind, one of {', '.join(KINDS)}")
         return cls(entries)
 
     @property
@@ -76,7 +76,7 @@ class Expected:
             entry = self.of(test)
             if entry is None and outcome != "passed":
                 found.append(f"failed: {test}: {outcome}")
-            elif entry is not None and entry.kind == DIFFERENT and outcome == "passed":
+            elif entry is not None and entry.kind != NOT_APPLICABLE and outcome == "passed":
                 found.append(f"the list is stale, this passes: {test}")
         named = [each for entry in self.entries for each in entry.tests]
         gone = [each for each in named if not any(covers(each, test) for test in outcomes)]

@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from testbed.processes import ROOT
-from tests.peers.expected import DIFFERENT, NOT_APPLICABLE, Entry, Expected
+from tests.peers.expected import DIFFERENT, KINDS, MISSING, NOT_APPLICABLE, Entry, Expected
 from tests.peers.suites import Suite
 
 PAGE = ROOT / "docs/reference/channels-tests.rst"
-KINDS = ("passed", DIFFERENT, NOT_APPLICABLE)
-HEADINGS = {DIFFERENT: "Different on purpose:", NOT_APPLICABLE: "Not applicable:"}
+OUTCOMES = ("passed", *KINDS)
+HEADINGS = {DIFFERENT: "Different on purpose:", MISSING: "Missing:", NOT_APPLICABLE: "Not applicable:"}
 PACKAGES = ("channels", "channels_redis", "asgiref", "Django", "gevent", "pyuwsgi")
 BEGIN, END = ".. results: begin", ".. results: end"
 
@@ -44,7 +44,7 @@ class Result:
     def summary(self) -> str:
         """Return the numbers, and the problems."""
         counts = Counter(map(self.kind, self.outcomes))
-        numbers = ", ".join(f"{counts[kind]} {kind}" for kind in (*KINDS, "failed") if counts[kind])
+        numbers = ", ".join(f"{counts[kind]} {kind}" for kind in (*OUTCOMES, "failed") if counts[kind])
         return "\n".join([f"{self.suite.title}: {numbers or 'no tests'}", *(f"  {each}" for each in self.problems)])
 
     def section(self) -> str:
@@ -52,9 +52,9 @@ class Result:
         modules: dict[str, Counter[str]] = {}
         for test in self.outcomes:
             modules.setdefault(_short(test).partition("::")[0], Counter())[self.kind(test)] += 1
-        rows = [[f"``{name}``", *(counts[kind] for kind in KINDS)] for name, counts in sorted(modules.items())]
-        rows.append(["all", *(sum(counts[kind] for counts in modules.values()) for kind in KINDS)])
-        parts = [f"{self.suite.title}\n{'-' * len(self.suite.title)}", _table(["tests", *KINDS], rows)]
+        rows = [[f"``{name}``", *(counts[kind] for kind in OUTCOMES)] for name, counts in sorted(modules.items())]
+        rows.append(["all", *(sum(counts[kind] for counts in modules.values()) for kind in OUTCOMES)])
+        parts = [f"{self.suite.title}\n{'-' * len(self.suite.title)}", _table(["tests", *OUTCOMES], rows)]
         for kind, heading in HEADINGS.items():
             entries = [entry for entry in self.expected.entries if entry.kind == kind]
             parts += [heading, "\n".join(map(_reason, entries))] if entries else []

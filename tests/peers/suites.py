@@ -111,7 +111,13 @@ def uwsgi_worker_with_sentinels(directory: Path, options: Sequence[str], env: Ma
 
 _SUITES = (
     Suite("names", "channels", "Channels' tests with the classes of wsloop", plain_process, ("redirection",)),
-    Suite("hosted", "channels", "Channels' tests through this server's sockets", uwsgi_worker, ("hub_loop", "hosting")),
+    Suite(
+        "hosted",
+        "channels",
+        "Channels' tests through this server's sockets",
+        uwsgi_worker,
+        ("hub_loop", "hosting", "live"),
+    ),
     Suite(
         "layers",
         "channels_redis",

@@ -1,4 +1,4 @@
-"""The harness of ``make peer-tests``, on a checkout that these tests write: what passes, what fails, what the list says."""
+"""The harness of ``make peer-tests``, on a checkout that these tests write: what passes, what fails, what is listed."""
 
 import functools
 import re
@@ -105,7 +105,7 @@ def test_a_name_stands_for_all_tests_in_it(name):
 
 
 def test_an_entry_needs_a_reason(run):
-    with pytest.raises(ValueError, match="an entry needs tests, a reason, and the kind"):
+    with pytest.raises(ValueError, match="an entry needs tests, a reason, and a kind"):
         run(LIST.replace("It is elsewhere.", ""))
 
 
@@ -134,7 +134,7 @@ def test_the_page_gets_the_result_and_its_reasons(run, checkout, tmp_path, monke
     assert run(LIST, "--write")[0] == 0
     text = page.read_text()
     assert text.startswith("Before\n\n.. results: begin\n\nRun on ") and text.endswith(".. results: end\n\nAfter\n")
-    assert re.search(r"^``test_fake.py`` +2 +2 +1$", text, re.MULTILINE) and "old" not in text
+    assert re.search(r"^``test_fake.py`` +2 +2 +0 +1$", text, re.MULTILINE) and "old" not in text
     assert "- It is elsewhere. Tests: ``test_fake.py::test_fails``, ``test_fake.py::test_has_a_broken" in text
     assert "Not applicable:\n\n- Nobody does that. Tests: ``test_fake.py::test_is_not_run``." in text
     assert run(LIST.replace("It is elsewhere.", "It is here."), "--write")[0] == 0

@@ -24,6 +24,7 @@ OF_THE_HANDSHAKE = {"upgrade", "connection", "date", "server"}
 PATIENCE = 5.0  # seconds, where tests have 1: their applications are in the same process
 
 applications = {}
+clients = []  # of the current test
 numbers = itertools.count()
 
 
@@ -82,6 +83,7 @@ class WebsocketCommunicator:
             )
         except InvalidStatus as refused:
             return False, refused.response.status_code
+        clients.append(self.socket)
         self.response_headers = [
             [name.lower().encode(), value.encode()]
             for name, value in self.socket.response.headers.raw_items()
@@ -143,13 +145,27 @@ def application(environ, start_response):
     return server()(environ, start_response)
 
 
-def pytest_configure():
-    """Make the site of the tests one of this server, too; its ``conftest.py`` has named the settings by now."""
-    from django.conf import settings
-
+def adapt(settings):
+    """Make the site of the tests one of this server, too. Channels decides about the Origin, as its tests expect."""
     settings.INSTALLED_APPS = ["wsloop", *(name for name in settings.INSTALLED_APPS if name != "daphne")]
+    settings.ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
+    settings.WSLOOP = {"ALLOWED_ORIGINS": ["*"]}
     settings.WEBSOCKET_URL = "/"
     settings.WS4REDIS_CONNECTION = os.environ["PEER_REDIS"]
+
+
+def pytest_configure():
+    """Adapt the settings; the ``conftest.py`` of the tests has named them by now."""
+    from django.conf import settings
+
+    adapt(settings)
+
+
+def pytest_runtest_teardown():
+    """The clients of a test leave at its end, even if it has not closed their sockets."""
+    for client in clients:
+        client.transport.abort()
+    clients.clear()
 
 
 def pytest_sessionstart():
