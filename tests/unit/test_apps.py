@@ -25,6 +25,11 @@ def test_groups_of_a_user_are_noted_in_the_session_at_login(database):
     assert sorted(channels) == ["unit:group:chatters:news", "unit:group:staff:news"]
 
 
+def test_a_login_without_a_request_notes_nothing(database):
+    """As ``channels.auth.login()`` sends it: an application that this server hosts may use it."""
+    user_logged_in.send(User, user=User.objects.create_user("john"), request=None)
+
+
 def test_it_is_an_application_of_its_own():
     assert apps.get_app_config("wsloop").name == "wsloop"
     assert not list(apps.get_app_config("wsloop").get_models())
