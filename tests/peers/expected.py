@@ -84,5 +84,5 @@ class Expected:
 
 
 def covers(name: str, test: str) -> bool:
-    """Return whether a name in the list is that of this test, or of its function, class or module."""
-    return test == name or test.startswith((f"{name}::", f"{name}["))
+    """Return whether a name in the list is that of this test, or of its function, class, module or folder."""
+    return test == name or test.startswith((f"{name}/", f"{name}::", f"{name}["))

@@ -31,7 +31,7 @@ class Suite:
         peer: whose tests they are.
         title: for people.
         start: runs pytest with these options in this directory and environment, and returns what it prints.
-        plugins: of pytest, in ``inside/``.
+        plugins: of pytest; those of ours in ``inside/``.
     """
 
     name: str
@@ -110,7 +110,13 @@ def uwsgi_worker_with_sentinels(directory: Path, options: Sequence[str], env: Ma
 
 
 _SUITES = (
-    Suite("names", "channels", "Channels' tests with the classes of wsloop", plain_process, ("redirection",)),
+    Suite(
+        "names",
+        "channels",
+        "Channels' tests with the classes of wsloop",
+        plain_process,
+        ("redirection", "wsloop.testing.plugin"),
+    ),
     Suite(
         "hosted",
         "channels",

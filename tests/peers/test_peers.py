@@ -96,7 +96,7 @@ def test_what_the_list_does_not_say_is_a_failure(run, checkout):
     assert [line for line, told in zip(lines[1:], expected, strict=True) if not re.fullmatch(" *" + told, line)] == []
 
 
-@pytest.mark.parametrize("name", ["tests/test_fake.py::test_passes", "tests/test_fake.py"])
+@pytest.mark.parametrize("name", ["tests/test_fake.py::test_passes", "tests/test_fake.py", "tests"])
 def test_a_name_stands_for_all_tests_in_it(name):
     expected = Expected([Entry("different", "a reason", (name,))])
     outcomes = {"tests/test_fake.py::test_passes[1]": "passed", "tests/test_fake.py::test_passes[2]": "it broke"}

@@ -14,8 +14,8 @@ outcomes = {}  # by the id of a test: "passed", "not run", or what it says when 
 
 
 def covers(entry, test):  # as in expected.py, which is not at hand here
-    """Return whether an entry of a list names this test: by its id, or that of its module, class or function."""
-    return test == entry or test.startswith((f"{entry}::", f"{entry}["))
+    """Return whether an entry of a list names this test, or the folder, module, class or function that it is in."""
+    return test == entry or test.startswith((f"{entry}/", f"{entry}::", f"{entry}["))
 
 
 def pytest_collection_modifyitems(items):

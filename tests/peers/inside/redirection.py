@@ -46,6 +46,21 @@ def redirect():
         sys.modules[name] = redirected
 
 
+def show_insides():
+    """Let tests look at ``channels`` and ``groups`` of a layer, as they do with that of Channels in memory."""
+    from wsloop.layers import ChannelLayer
+    from wsloop.testing.memory import Memory
+
+    def inside(name):
+        def look(layer):
+            found = getattr(layer.remote, name) if isinstance(layer.remote, Memory) else {}
+            return {key: value for key, value in found.items() if value}  # an empty group is none
+
+        return property(look)
+
+    ChannelLayer.channels, ChannelLayer.groups = inside("_consumers"), inside("_groups")
+
+
 def pytest_configure():
     """Make the site of the tests one of wsloop's; its ``conftest.py`` has named the settings by now."""
     from django.conf import settings
@@ -59,3 +74,4 @@ def pytest_configure():
 def pytest_sessionstart():
     """Redirect when Django is set up and no test has been imported."""
     redirect()
+    show_insides()

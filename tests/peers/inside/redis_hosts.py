@@ -4,6 +4,7 @@ import json
 import os
 
 from channels_redis import core, pubsub, utils
+from django.conf import settings
 
 
 def replaced(hosts):
@@ -20,6 +21,7 @@ def decode_hosts(hosts):
 
 
 def pytest_configure():
+    settings.configure()  # the tests have no site, and the event loop of a worker reads WSLOOP
     core.decode_hosts = pubsub.decode_hosts = decode_hosts  # some tests make a layer without hosts
 
 
