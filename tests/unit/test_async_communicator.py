@@ -673,7 +673,7 @@ async def test_an_application():
     async with WebsocketCommunicator(application, "/ws/caf%C3%A9/?x=1", **options) as socket:
         socket.scope["user"] = "john"
         assert await socket.connect() == (True, "b")
-        assert socket.response_headers == [(b"x-a", b"1")]
+        assert socket.response_headers == [[b"x-a", b"1"]]
         assert socket.consumer is None
         for name, value in [("user", "john"), ("path", "/ws/café/"), ("query_string", "b'x=1'")]:
             await socket.send_to(f"scope {name}")

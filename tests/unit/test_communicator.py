@@ -274,7 +274,7 @@ def test_what_needs_a_socket():
         (lambda self: self.accept(), {"type": "websocket.accept", "subprotocol": None, "headers": []}),
         (
             lambda self: self.accept("b", headers=[("X-Name", "value")]),
-            {"type": "websocket.accept", "subprotocol": "b", "headers": [(b"X-Name", b"value")]},
+            {"type": "websocket.accept", "subprotocol": "b", "headers": [[b"X-Name", b"value"]]},
         ),
         (lambda self: self.close(4003), {"type": "websocket.close", "code": 4003}),
         (lambda self: self.close(), {"type": "websocket.close", "code": 1000}),
@@ -319,7 +319,7 @@ def test_the_headers_of_the_answer(opened):
     assert socket.response_headers is None
     with socket:
         socket.connect()
-        assert socket.response_headers == [(b"X-Name", b"\xff")]
+        assert socket.response_headers == [[b"X-Name", b"\xff"]]
     assert opened(Echo).response_headers == []
 
 

@@ -75,7 +75,7 @@ class WebsocketCommunicator:
 
     Attributes:
         scope: of the consumer; may be changed before :meth:`connect`.
-        response_headers: that the consumer has added to the 101, pairs of bytes; None before it has answered.
+        response_headers: that the consumer has added to the 101, lists of two bytes; None before it has answered.
         consumer: None before :meth:`connect`, and if another ASGI application serves the socket.
 
     Raises:
@@ -101,7 +101,7 @@ class WebsocketCommunicator:
         if spec_version is not None:
             self.scope["spec_version"] = spec_version
         self.consumer: Consumer | None = None
-        self.response_headers: list[tuple[bytes, bytes]] | None = None
+        self.response_headers: list[list[bytes]] | None = None
         self._instance = application if isinstance(application, Consumer) else None
         self._socket_class = _socket_class(self._match.consumer_class)
         self._socket: Socket
@@ -327,7 +327,7 @@ class WebsocketCommunicator:
         answer = self._socket.answer
         assert answer is not None
         headers = self._socket.headers
-        self.response_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        self.response_headers = [[name.encode("latin-1"), value.encode("latin-1")] for name, value in headers]
         return answer
 
     async def _send_input(self, message: Event) -> None:
