@@ -384,7 +384,7 @@ def test_an_event_that_must_not_name_a_method_is_discarded_and_logged(caplog, ki
     core._put(EVENT, msgpack.packb({"type": kind}))
     core.event(1, max_bytes=10_000)
     assert core.run().calls[1:] == [("happened", 1)]
-    text = f"None: the type of an event must not begin with an underscore or a dot: {kind[:100]!r}"
+    text = f"None: Malformed type in message (leading underscore): {kind[:100]!r}"
     assert text in caplog.text
     assert core.asked == []
 

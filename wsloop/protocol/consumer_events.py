@@ -34,7 +34,7 @@ def handler_name(event: Event) -> str:
     if not isinstance(kind, str) or not kind:
         raise ValueError('an event needs a "type", the name of the method that handles it')
     if kind.startswith(("_", ".")):
-        raise ValueError(f"the type of an event must not begin with an underscore or a dot: {kind[:100]!r}")
+        raise ValueError(f"Malformed type in message (leading underscore): {kind[:100]!r}")
     return kind.replace(".", "_")
 
 

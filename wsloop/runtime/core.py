@@ -143,13 +143,21 @@ class ConsumerCore(Driver):
             try:
                 event = event_of(kind, content)
             except MalformedEvent as exc:
-                logger.warning("Discarded malformed event (%d bytes) for %s%s", len(content), self._name(), exc)
+                self._discard(len(content), exc)
             else:
                 self._handling = kind
                 return event
         elif kind == DISCONNECT:
             self._end()
         return None
+
+    def _discard(self, size: int, error: MalformedEvent) -> None:
+        """Report a published event that is none, or that no method may handle.
+
+        Args:
+            size: bytes of its payload.
+        """
+        logger.warning("Discarded malformed event (%d bytes) for %s%s", size, self._name(), error)
 
     def _wants(self, kind: str) -> bool:
         """Return whether the consumer is called for an entry."""

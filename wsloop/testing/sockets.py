@@ -18,6 +18,7 @@ from wsloop.protocol.close_codes import ABNORMAL
 from wsloop.protocol.consumer_events import Event, Headers, encode_text
 from wsloop.refusals import Refused
 from wsloop.runtime.core import BYTES, CONNECT, CONNECTING, EVENT, LEFT, TEXT, ConsumerCore
+from wsloop.runtime.inbox import MalformedEvent
 from wsloop.testing.memory import Memory
 
 MAX_UNREAD = 1000  # messages that the test has not received, before send() waits for it
@@ -122,6 +123,10 @@ class Socket(ConsumerCore):
 
     def _report(self, event: Event, error: BaseException) -> None:
         self._memory.report(error)
+
+    def _discard(self, size: int, error: MalformedEvent) -> None:
+        super()._discard(size, error)
+        self._memory.report(ValueError(str(error).removeprefix(": ")))  # on the server nobody would see it
 
     def _leave(self, code: int) -> None:
         if not self.left:
