@@ -19,7 +19,7 @@ PACKAGES = {
     "delivery": {"backend", "protocol"},
     "visitors": {"backend", "sockets", "protocol"},
     "facilities": {"delivery", "sockets", "backend", "protocol"},
-    "runtime": {"delivery", "sockets", "backend", "protocol"},
+    "runtime": {"aio", "delivery", "sockets", "backend", "protocol"},
     "outbox": {"backend", "protocol"},
     "testing": {"backend", "protocol"},
 }
@@ -111,6 +111,8 @@ EXCEPTIONS = {
     "sockets.transport": SOCKETS,  # takes them over
     "backend.option_values": {"ssl"},  # which versions there are
     "facilities.subscriptions": {"ws4redis", "http"},
+    "runtime.asgi": {"asyncio"},  # runs coroutines
+    "runtime.tasks": {"asyncio"},
 }
 ONLY = {
     "uwsgi": {"sockets.transport"},
@@ -306,6 +308,7 @@ TESTED_WITH = {
     "visitors.attendance": "presence",
     "store": "publishing",
     "refusals": "origin",
+    "runtime.asgi": "asgi_runner",
     "runtime.driver": "core",
     "runtime.state": "core",
     "runtime.handlers": "runner",
