@@ -13,7 +13,7 @@ from tests.integration.test_consumers import refusal
 __all__ = ["started_browsers"]  # a fixture
 
 SITE = Path(__file__).parent / "sites/guides"
-WAYS, KINDS = ["hosted", "moved"], ["sync", "async"]
+WAYS, KINDS = ["hosted", "moved", "within"], ["sync", "async"]
 
 
 def moved(code):
@@ -104,13 +104,15 @@ def test_json(browser, way, kind):
     shows(browser, "#log", "open\n1 + 2 + 3.5 = 6.5\nnumbers are missing\nclosed 4400")
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_the_chat_room_with_plain_and_asynchronous_members(browser, other, guides, way):
-    """With ``channels_redis`` where it is hosted, and with wsloop's layer where it has moved over."""
+@pytest.mark.parametrize(
+    ("way", "others"), [("hosted", "hosted"), ("moved", "moved"), ("moved", "within"), ("shared", "moved")]
+)
+def test_the_chat_room_with_plain_and_asynchronous_members(browser, other, guides, way, others):
+    """With ``channels_redis`` where it is hosted, and else with wsloop's layer, which Channels' consumers share."""
     browser.open(f"/guides/{way}/sync/lobby/")
     browser.find("#room-name-input").send_keys("kitchen")
     browser.press("#room-name-submit")
-    other.open(f"/guides/{way}/async/room/kitchen/")
+    other.open(f"/guides/{others}/async/room/kitchen/")
     elsewhere = guides.connect(f"{way}/async/chat/garden/", origin=guides.url)
     for each in (browser, other):
         each.until(lambda each=each: each.find("#chat-message-submit").get_attribute("data-open"), "an open socket")
@@ -126,7 +128,7 @@ def test_the_chat_room_with_plain_and_asynchronous_members(browser, other, guide
     log("Hello from a function\nhello from a coroutine\n")
     said = "Hello from a function\nhello from a coroutine\n"
     for kind in KINDS:
-        answer = guides.request("GET", f"/guides/{way}/{kind}/announce/kitchen/?text=from+a+view,+{kind}")
+        answer = guides.request("GET", f"/guides/{others}/{kind}/announce/kitchen/?text=from+a+view,+{kind}")
         assert answer.text == "announced"
         said += f"from a view, {kind}\n"
         log(said)

@@ -15,6 +15,7 @@ CHANNEL_LAYERS = {
         # ends with an error what no event has reached in this time: on every server.
         "CONFIG": {"hosts": [{"address": os.environ["REDIS_URL"], "socket_timeout": None}]},
     },
+    "wsloop": {"BACKEND": "wsloop.layers.RedisChannelLayer"},  # for Channels' consumers, too
 }
 TEMPLATES = [{**TEMPLATES[0], "DIRS": [Path(__file__).parent / "templates", *TEMPLATES[0]["DIRS"]]}]  # noqa: F405
 MIDDLEWARE = [each for each in MIDDLEWARE if "csp" not in each]  # noqa: F405 - the pages have their scripts in them

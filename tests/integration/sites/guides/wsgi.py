@@ -12,15 +12,19 @@ from django.core.wsgi import get_wsgi_application  # noqa: E402
 
 django_application = get_wsgi_application()
 
-from django.urls import include, path  # noqa: E402
+from django.urls import include, path, re_path  # noqa: E402
 from moved.routing import websocket_urlpatterns  # noqa: E402 - the package "live" with other imports
 
-from tests.integration.sites.guides import by_hand  # noqa: E402
+from tests.integration.sites.guides import by_hand, within  # noqa: E402
 from tests.integration.sites.guides.asgi import application as asgi_application  # noqa: E402
 from wsloop.server import WebsocketServer  # noqa: E402
 
 websocket_application = WebsocketServer(
-    urlpatterns=[path("ws/moved/", include([*by_hand.websocket_urlpatterns, *websocket_urlpatterns]))],
+    urlpatterns=[
+        path("ws/moved/", include([*by_hand.websocket_urlpatterns, *websocket_urlpatterns])),
+        re_path(r"^ws/within/", within.within),
+        re_path(r"^ws/shared/", within.shared),
+    ],
     asgi=asgi_application,
 )
 
