@@ -137,8 +137,8 @@ def world(pair):
         connection.abort()
     try:
         wait_until(world.nothing_is_left, what="the end of all applications")
+        wait_until(lambda: not asyncio.all_tasks(worker_loop()), what="the end of their tasks")
         assert not world.failures
-        assert not asyncio.all_tasks(worker_loop())
     finally:
         world.broker.stop()
         layers.LAYER.local = None
