@@ -27,7 +27,8 @@ from wsloop.aio import worker
 from wsloop.aio.worker import worker_loop
 from wsloop.protocol.dialects import CONSUMER
 from wsloop.refusals import Denied, Refused
-from wsloop.runtime.asgi import MAX_DENIAL, AsgiRunner, ClientDisconnected, Hosted
+from wsloop.runtime.applications import MAX_DENIAL, ClientDisconnected, Hosted
+from wsloop.runtime.asgi import AsgiRunner
 from wsloop.runtime.inbox import MAX_MESSAGES
 from wsloop.runtime.state import State
 from wsloop.sockets.admission import NOBODY
@@ -725,12 +726,11 @@ def test_a_client_that_has_filled_the_inbox_and_leaves_is_noticed(world, monkeyp
     monkeypatch.setattr(world.consumers, "_timer", gevent.get_hub().loop.timer(0.02, 0.02))
 
     async def play(application):
-        try:
-            while True:
-                await application.text("tick")
-                await asyncio.sleep(0.01)
-        except OSError:
-            await application.listen()
+        while not opened.runner._client_gone:
+            await asyncio.sleep(0.01)
+        with pytest.raises(ClientDisconnected):
+            await application.text("nobody")
+        await application.listen()
 
     application = Application(play)
     opened = world.open(application)
