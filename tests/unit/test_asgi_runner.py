@@ -726,14 +726,15 @@ def test_a_client_that_has_filled_the_inbox_and_leaves_is_noticed(world, monkeyp
     monkeypatch.setattr(world.consumers, "_timer", gevent.get_hub().loop.timer(0.02, 0.02))
 
     async def play(application):
-        while not opened.runner._client_gone:
+        while not runner._client_gone:
             await asyncio.sleep(0.01)
         with pytest.raises(ClientDisconnected):
             await application.text("nobody")
         await application.listen()
 
     application = Application(play)
-    opened = world.open(application)
+    runner = world.runner(application)
+    opened = world.open(application, runner=runner)
     opened.peer.send(text(*map(str, range(50))))
     wait_until(lambda: opened.connection.held, what="the full inbox")
     if how == "close":
