@@ -32,6 +32,11 @@ def facility(request: HttpRequest) -> str:
     return found
 
 
+def is_coded(request: HttpRequest) -> bool:
+    """Return whether code of the site, a consumer or an application, serves the socket of this request."""
+    return getattr(request, "_wsloop_coded", False)
+
+
 class Match(NamedTuple):
     """What serves a socket, a consumer or another ASGI application, and the values captured by the pattern of its URL.
 

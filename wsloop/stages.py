@@ -104,6 +104,7 @@ def _set_up(hooks: Hooks, environ: dict[str, Any]) -> Opening:
     match = hooks.routes.match(request.path_info)
     application = hooks.application if match is None else match.application
     coded = match is not None or application is not None  # otherwise it is a facility
+    request._wsloop_coded = coded  # type: ignore[attr-defined]
     spoken = (BARE.name,) if coded else hooks.subprotocols
     answer, extensions = handshake.negotiate(environ, spoken, compression)
     subprotocol = dict(answer).get("Sec-WebSocket-Protocol", "")  # the site may have names of its own

@@ -57,11 +57,16 @@ def make(user: Any, max_age: float = 3600, facility: str | None = None) -> str:
 
 
 def given(request: HttpRequest) -> str | None:
-    """Return the token of a request, valid or not; None if the request has no token."""
+    """Return the token of a request, valid or not; None if the request has no token.
+
+    Where code of the site serves the socket, a parameter of the same name that is no token of this site is that code's:
+    many sites have a token of their own there.
+    """
     for name in _offered(request):
         if name.startswith(SUBPROTOCOL):
             return name.removeprefix(SUBPROTOCOL)
-    return request.GET.get(PARAMETER)
+    token = request.GET.get(PARAMETER)
+    return None if token is not None and routing.is_coded(request) and not _is_signed(token) else token
 
 
 def authenticate(request: HttpRequest) -> bool:
@@ -85,6 +90,14 @@ def authenticate(request: HttpRequest) -> bool:
     request.user, request.token_expires = found  # type: ignore[attr-defined]
     request.session = None  # type: ignore[assignment]
     return True
+
+
+def _is_signed(token: str) -> bool:
+    """Return whether this site has made a token, which may have expired since."""
+    try:
+        return len(token) <= LONGEST and bool(_signer().unsign(token))
+    except BadSignature:
+        return False
 
 
 def _read(token: str, facility: str) -> tuple[Any, float] | None:

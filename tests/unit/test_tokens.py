@@ -207,6 +207,28 @@ def test_one_that_is_not_valid_is_taken_out_too_and_not_repeated(database):
     assert "very-secret" not in f"{refused.value!r} {refused.value.reason} {refused.value.headers} {made.META}"
 
 
+@pytest.mark.parametrize("token", ["", "abc", "07573bbb97b88e", "eyJhbGciOi.eyJ1c2VyX2lk.c2lnbmVk", "A" * 100_000])
+def test_code_of_the_site_gets_the_tokens_of_the_site(database, token):
+    made = request(token)
+    made._wsloop_coded = True
+    assert not tokens.authenticate(made)
+    assert made.session.session_key == "of-a-cookie"
+    assert made.META["QUERY_STRING"] == f"subscribe-user&token={token}"
+
+
+def test_code_of_the_site_gets_none_of_ours(john, clock):
+    made = request(tokens.make(john))
+    made._wsloop_coded = True
+    assert tokens.authenticate(made)
+    assert (made.user.username, made.META["QUERY_STRING"]) == ("john", "subscribe-user=")
+    for given in {"token": tokens.make(john, max_age=1)}, {"protocol": "wsloop.token.abc"}:
+        made = request(**given)
+        made._wsloop_coded = True
+        clock[0] += 2
+        with pytest.raises(Refused):
+            tokens.authenticate(made)
+
+
 def test_tokens_are_made_for_saved_users_only(john):
     for nobody in (None, AnonymousUser(), User(username="new"), "john", 1):
         with pytest.raises(ValueError, match="saved user"):

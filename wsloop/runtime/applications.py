@@ -19,11 +19,13 @@ from typing import Any
 
 from wsloop import conf
 from wsloop.consumers.base import Consumer
+from wsloop.exceptions import Disconnected
 from wsloop.protocol.close_codes import ABNORMAL, NORMAL
 from wsloop.protocol.consumer_events import Event
 from wsloop.refusals import Denied
-from wsloop.runtime.core import CONNECTING, LEFT, NEVER
+from wsloop.runtime.core import CONNECTING, DISCONNECT, LEFT, NEVER
 from wsloop.runtime.coroutines import CoroutineCore
+from wsloop.runtime.state import OPENING
 
 Application = Callable[[dict[str, Any], Callable[[], Awaitable[Event]], Callable[[Event], Awaitable[None]]], Any]
 
@@ -52,14 +54,16 @@ class Begun:
     """What an application has begun.
 
     Attributes:
-        receiver: its ``receive()``, which waits.
+        receivers: its calls of ``receive()`` that wait.
         denial: status, headers and body of its response to the handshake.
+        over: whether it has ended, although the 101 to its handshake is not out yet.
     """
 
-    __slots__ = ("denial", "receiver")
+    __slots__ = ("denial", "over", "receivers")
 
     def __init__(self) -> None:
-        self.receiver: asyncio.Future[None] | None = None
+        self.receivers: list[asyncio.Future[None]] = []
+        self.over = False
         self.denial: tuple[int, Any, bytes] | None = None
 
 
@@ -88,7 +92,10 @@ class ApplicationCore(CoroutineCore):
             self._failed(event, RuntimeError("the application has returned without accepting or closing the socket"))
         else:
             self._close(NORMAL)
-        self._end()
+        if self._state is OPENING:
+            self._begun.over = True  # the socket is closed as soon as it is open, and that is the end
+        else:
+            self._end()
 
     def _end_soon(self) -> None:
         if self._ends_at == NEVER:
@@ -103,18 +110,34 @@ class ApplicationCore(CoroutineCore):
                 event = self._take()
                 self._taken()
                 if event is not None:
+                    if self._handling == DISCONNECT:
+                        event["reason"] = self._close_reason()
                     return event
-            if self._begun.receiver is not None:
-                raise RuntimeError("two tasks have called receive() of this socket at the same time")
-            self._begun.receiver = asyncio.get_running_loop().create_future()
+            waiting = asyncio.get_running_loop().create_future()
+            self._begun.receivers.append(waiting)
             try:
-                await self._begun.receiver
+                await waiting
+            except asyncio.CancelledError:
+                if waiting.done() and not waiting.cancelled():  # another call gets what this one was woken for
+                    self._deliver()
+                raise
             finally:
-                self._begun.receiver = None
+                self._begun.receivers.remove(waiting)
 
     def _deliver(self) -> None:
-        if self._begun.receiver is not None and not self._begun.receiver.done():
-            self._begun.receiver.set_result(None)
+        for waiting in self._begun.receivers:
+            if not waiting.done():
+                waiting.set_result(None)
+                break
+
+    async def _perform(self, event: Event) -> None:
+        try:
+            await super()._perform(event)
+        except Disconnected:
+            raise ClientDisconnected("the client has left") from None
+
+    def _close_reason(self) -> str:
+        return ""
 
     def _do(self, event: Event) -> Any:
         if event.get("type") in (START, BODY):
@@ -136,6 +159,8 @@ class ApplicationCore(CoroutineCore):
         if self._state is not CONNECTING or (self._begun.denial is None) == (event["type"] == BODY):
             raise RuntimeError(f"{event['type']} is not expected here")
         if event["type"] == START:
+            if event["status"] < HTTPStatus.OK:
+                raise ValueError(f"the response to a refused handshake cannot have the status {event['status']}")
             self._begun.denial = event["status"], event.get("headers", ()), b""
             return
         assert self._begun.denial is not None

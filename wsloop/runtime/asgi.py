@@ -31,7 +31,9 @@ class AsgiRunner(ApplicationCore, TaskRunner):
         super().__init__(*arguments)
 
     def _wake(self) -> None:
-        if self._begun.receiver is not None:
+        if self._begun.over:
+            self._end()
+        elif self._begun.receivers:
             worker_loop().call_soon_threadsafe(self._deliver)
         else:
             super()._wake()
@@ -76,7 +78,8 @@ class AsgiRunner(ApplicationCore, TaskRunner):
         self._interrupt()
 
     def _report(self, event: Event, error: BaseException) -> None:
-        logger.error("%s has failed", self._name().capitalize(), exc_info=error)
+        name = self._name()
+        logger.error("%s has failed", name[0].upper() + name[1:], exc_info=error)
 
     def _name(self) -> str:
         consumer = self._consumer
@@ -84,6 +87,9 @@ class AsgiRunner(ApplicationCore, TaskRunner):
 
     def _taken(self) -> None:
         self._after_event()
+
+    def _close_reason(self) -> str:
+        return "" if self._connection is None else self._connection.close_reason
 
 
 __all__ = ["AsgiRunner"]

@@ -270,7 +270,9 @@ class ConsumerCore(Driver):
 
     def _accept(self, subprotocol: str | None, headers: Headers) -> Any:
         if self._state is LEFT:
-            self._stop_caller()
+            stopping = self._stop_caller()
+            if stopping is not None:
+                return stopping
             raise Disconnected
         if self._state is not CONNECTING:
             raise RuntimeError("the socket was accepted before")

@@ -169,6 +169,12 @@ class Connection(Output):
         return CloseCode.ABNORMAL_CLOSURE if close is None else close.code
 
     @property
+    def close_reason(self) -> str:
+        """The reason beside that code; empty without one."""
+        close = self._protocol.close_rcvd or self._protocol.close_sent
+        return "" if close is None else close.reason
+
+    @property
     def hung_up(self) -> bool:
         """Whether the client has ended the stream; for a connection that is not read, and would not notice."""
         return self._transport.hung_up

@@ -26,7 +26,7 @@ class ApplicationSocket(ApplicationCore, TaskSocket):
 
     @property
     def idle(self) -> bool:
-        return self.ended or (self._begun.receiver is not None and not self._inbox.entries)
+        return self.ended or (bool(self._begun.receivers) and not self._inbox.entries)
 
     def doing(self) -> str:
         task = self._task
@@ -37,7 +37,7 @@ class ApplicationSocket(ApplicationCore, TaskSocket):
         return f"the application waits at {place_in_coroutine(task.get_coro())}"
 
     def _wake(self) -> None:
-        if self._begun.receiver is not None:
+        if self._begun.receivers:
             self._soon(self._deliver)
         else:
             super()._wake()
