@@ -4,7 +4,7 @@ import asyncio
 import threading
 
 import pytest
-from asgiref.sync import sync_to_async
+from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.contrib.auth.models import User
 from django.db import connections, transaction
 
@@ -54,7 +54,7 @@ def test_it_is_given_back_after_an_error_too(count, used):
 
 def test_it_is_what_channels_has():
     assert database_sync_to_async is DatabaseSyncToAsync
-    assert asyncio.iscoroutinefunction(database_sync_to_async(len))
+    assert iscoroutinefunction(database_sync_to_async(len))
 
     class Holder:
         @database_sync_to_async

@@ -353,7 +353,7 @@ def test_the_end_of_a_session_closes_its_sockets_and_no_others(hub, look, socket
 def test_a_session_that_is_used_just_before_it_ends(hub, look, socket_of, john, monkeypatch):
     """Django tells of a logout before the session is gone, so a handshake may still succeed."""
     later = []
-    monkeypatch.setattr(session_watch.gevent, "spawn_later", lambda seconds, *call: later.append((seconds, call)))
+    monkeypatch.setattr(session_watch.greenlets, "spawn_later", lambda seconds, *call: later.append((seconds, call)))
     session = session_of(john)
     look.on_notice(notice(session=session.session_key))
     quick = socket_of(john, session)
