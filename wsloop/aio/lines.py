@@ -111,8 +111,7 @@ class Line(_Greenlets):
     def call(self, answer: Answer, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         self._waiting.append(_Call(answer, function, arguments))
         if self._more is None:
-            self._more = Event()
-            spawn(self._work)
+            self._begin()
         else:
             self._more.set()
 
@@ -122,10 +121,13 @@ class Line(_Greenlets):
         if self._more is not None:
             self._more.set()
 
+    def _begin(self) -> None:
+        self._more, self._closed = Event(), False
+        spawn(self._work)
+
     def _work(self) -> None:
         more = self._more
         assert more is not None
-        self._closed = False
         try:
             while True:
                 while self._waiting:
@@ -139,8 +141,7 @@ class Line(_Greenlets):
         finally:
             self._more = None
             if self._waiting:  # a call came while the connections were given back
-                self._more = Event()
-                spawn(self._work)
+                self._begin()
 
 
 __all__ = ["Answer", "Line", "Pool"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
 from typing import Any
 
@@ -62,11 +62,8 @@ class HubSelector(selectors.BaseSelector):
         return key
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        try:
-            descriptor = _descriptor(fileobj)
-        except ValueError:  # it is closed
-            descriptor = next((fd for fd, key in self._keys.items() if key.fileobj is fileobj), -1)
-        key = self._keys.pop(descriptor)
+        key = self._keys.pop(self.get_key(fileobj).fd)
+        descriptor = key.fd
         watcher = self._watchers.pop(descriptor)
         watcher.stop()
         watcher.close()
@@ -75,17 +72,17 @@ class HubSelector(selectors.BaseSelector):
         return key
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        return self._keys
+        return _Files(self._keys)
 
     def get_key(self, fileobj: Any) -> selectors.SelectorKey:
-        return self._keys[_descriptor(fileobj)]
+        return _Files(self._keys)[fileobj]
 
     def close(self) -> None:
         for watcher in self._watchers.values():
             watcher.stop()
             watcher.close()
-        self._keys.clear()
-        self._watchers.clear()
+        for kept in (self._keys, self._watchers, self._stopped, self._fired):
+            kept.clear()
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Return the files that are ready. Blocks, in gevent's hub, until there are some, :meth:`wake`, or the timeout.
@@ -157,6 +154,28 @@ class HubSelector(selectors.BaseSelector):
         known |= (selectors.EVENT_READ if events & _READ else 0) | (selectors.EVENT_WRITE if events & _WRITE else 0)
         self._fired[descriptor] = known
         self._go_on()
+
+
+class _Files(Mapping[Any, selectors.SelectorKey]):
+    """The files of a selector, by their descriptors; asyncio looks them up by the file objects as well."""
+
+    def __init__(self, keys: dict[int, selectors.SelectorKey]) -> None:
+        self._keys = keys
+
+    def __getitem__(self, fileobj: Any) -> selectors.SelectorKey:
+        try:
+            return self._keys[_descriptor(fileobj)]
+        except ValueError:  # it is closed
+            for key in self._keys.values():
+                if key.fileobj is fileobj:
+                    return key
+            raise KeyError(fileobj) from None
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._keys)
 
 
 def _descriptor(fileobj: Any) -> int:

@@ -20,7 +20,7 @@ from wsloop.aio import context
 from wsloop.aio.lines import Line
 from wsloop.sockets import transport
 
-CLOSE_TIMEOUT = 10.0  # seconds that the iterator has to end after its client has left, as ASGI applications have
+CLOSE_TIMEOUT = 10.0  # seconds that an iterator has to end after its client has left
 
 
 class Stream:
@@ -28,15 +28,18 @@ class Stream:
 
     Args:
         parts: the asynchronous iterator.
+        source: the one of the site, which ``parts`` iterates.
     """
 
-    def __init__(self, parts: AsyncIterator[Any]) -> None:
-        self._parts = parts
+    def __init__(self, parts: AsyncIterator[Any], source: AsyncIterator[Any]) -> None:
+        self._parts, self._source = parts, source
         self._ready = Event()  # a part is there, or the end
         self._part: Any = None
         self._taken: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
+        self._closing = False
+        self._deadline: asyncio.TimerHandle | None = None
         self._error: BaseException | None = None
         self._watcher: Any = None
 
@@ -59,13 +62,14 @@ class Stream:
             raise self._error
 
     def close(self) -> None:
-        """The client has left, or all is sent: cancel the task. Never blocks."""
+        """The client has left, or all is sent: cancel the task. Never blocks. May be called again."""
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
             watcher.stop()
             watcher.close()
-        if self._task is not None and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._task.cancel)
+        if self._task is not None and self._loop is not None and not self._closing:
+            self._closing = True  # one cancellation, or what the iterator does at its end would be cancelled, too
+            self._loop.call_soon_threadsafe(self._cancel)
 
     async def _start(self) -> None:
         """Start the task from here, so that it has the context of the request: its language, its time zone."""
@@ -76,6 +80,18 @@ class Stream:
         if self._taken is not None and not self._taken.done():
             self._taken.set_result(None)
 
+    def _cancel(self) -> None:
+        if self._task is not None and self._loop is not None:
+            self._task.cancel()
+            self._deadline = self._loop.call_later(CLOSE_TIMEOUT, self._give_up)
+
+    def _give_up(self) -> None:
+        """Its time is over: cancel it once more, and end the request in any case."""
+        if self._task is not None:
+            self._task.cancel()
+            self._taken = None
+            self._ready.set()
+
     async def _iterate(self) -> None:
         line = Line()
         context.enter(line)
@@ -85,19 +101,24 @@ class Stream:
                 self._part, self._taken = part, self._loop.create_future()
                 self._ready.set()
                 await self._taken
-        except asyncio.CancelledError:
-            pass
         except BaseException as exc:
-            self._error = exc
-        finally:
-            close = getattr(self._parts, "aclose", None)
-            try:
-                if close is not None:
-                    await asyncio.wait_for(close(), CLOSE_TIMEOUT)
-            finally:
-                self._taken = self._task = None
-                self._ready.set()
-                line.close()
+            self._ended_by(exc)
+        for iterator in (self._parts, self._source):
+            close = getattr(iterator, "aclose", None)
+            if close is not None:
+                try:
+                    await close()
+                except BaseException as exc:
+                    self._ended_by(exc)
+        self._taken = self._task = None
+        self._ready.set()
+        line.close()
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def _ended_by(self, error: BaseException) -> None:
+        if self._error is None and not (self._closing and isinstance(error, asyncio.CancelledError)):
+            self._error = error
 
 
 def install() -> None:
@@ -111,7 +132,7 @@ def install() -> None:
         if not self.is_async:
             return original(self)
         content: Any = self.streaming_content
-        stream = Stream(content)
+        stream = Stream(content, self._iterator)  # type: ignore[attr-defined]
         self._resource_closers.append(stream.close)  # type: ignore[attr-defined]
         return iter(stream)
 

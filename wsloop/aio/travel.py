@@ -93,8 +93,10 @@ def install() -> None:
 
     @functools.wraps(run_forever)
     def travelling(self: asyncio.BaseEventLoop) -> None:
+        if _get_loop() is not None:
+            return run_forever(self)  # which refuses to run inside of another loop, whose state stays as it is
         with Travelling():
-            run_forever(self)
+            return run_forever(self)
 
     travelling.travels = True  # type: ignore[attr-defined]
     base.run_forever = travelling  # type: ignore[method-assign]

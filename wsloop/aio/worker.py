@@ -11,17 +11,21 @@ import functools
 import logging
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 import gevent
 from asgiref.sync import SyncToAsync
 from gevent import monkey
+from greenlet import GreenletExit
 
 from wsloop import blocked
-from wsloop.aio import streaming, travel
+from wsloop.aio import context, streaming, travel
+from wsloop.aio.lines import Line
 from wsloop.aio.loop import HubEventLoop, thread_id
 from wsloop.exceptions import Disconnected
+from wsloop.fair_scheduler import BREATH
 from wsloop.greenlets import logged
 from wsloop.sockets import transport
 
@@ -33,17 +37,11 @@ NAMED = 5  # tasks that a log line names
 
 
 class WorkerLoop:
-    """The loop of one process, and the greenlet that runs it.
-
-    Attributes:
-        loop: the event loop.
-        thread: that it belongs to.
-    """
+    """The loop of one process, and the greenlet that runs it."""
 
     def __init__(self) -> None:
         self.loop = HubEventLoop()
         self.loop.set_exception_handler(_report)
-        self.thread = thread_id()
         self._ending = False
         self.greenlet = gevent.spawn(self._run)
         blocked.watch(
@@ -63,6 +61,12 @@ class WorkerLoop:
             except (SystemExit, KeyboardInterrupt) as exc:
                 # asyncio lets them through. The task that has raised it has ended with it; the others go on.
                 logger.error("A coroutine has raised %s: the event loop goes on", type(exc).__name__, exc_info=exc)
+            except GreenletExit:
+                raise
+            except BaseException as exc:
+                # Thrown into this greenlet, as gevent.Timeout does around an `await`. All tasks go on.
+                logger.error("%s has interrupted the event loop, which goes on", type(exc).__name__, exc_info=exc)
+                gevent.sleep(BREATH)  # should it happen again and again, greenlets have their turn
 
     def end(self, timeout: float = LAST_WORDS) -> None:
         """Cancel all tasks, and return when they have ended, or after ``timeout`` seconds. Blocks.
@@ -104,11 +108,16 @@ def worker_loop() -> HubEventLoop:
 
 
 class _MainLoop:
-    """``SyncToAsync.threadlocal.main_event_loop`` where none is set: the loop of the process, in its thread."""
+    """``SyncToAsync.threadlocal.main_event_loop`` where none is set: the loop of the process, in its thread.
+
+    Others, such as those of gevent's pool, get a loop for each call, as without wsloop.
+    """
+
+    def __init__(self) -> None:
+        self._thread = thread_id()
 
     def __get__(self, instance: object, owner: type) -> HubEventLoop | None:
-        found = _worker_loop(os.getpid())
-        return found.loop if found.thread == thread_id() else None
+        return worker_loop() if thread_id() == self._thread else None
 
 
 class _Process:
@@ -122,7 +131,7 @@ class _ThreadLocal(threading.local):
     Without a loop it would make a thread and a loop for each call.
     """
 
-    main_event_loop = _MainLoop()
+    main_event_loop = _MainLoop()  # of the thread that imports this, which gevent's hub of the process runs in
     main_event_loop_pid = _Process()
 
 
@@ -133,10 +142,13 @@ def install() -> None:
     """
     if monkey.is_module_patched("threading") and monkey.is_module_patched("select"):
         travel.install()
+        context.install()
         streaming.install()
         if not isinstance(SyncToAsync.threadlocal, _ThreadLocal):
             local: Any = _ThreadLocal()
             SyncToAsync.threadlocal = local
+            # For loops of the site's own, asyncio.run() for example. asgiref's keeps its database connections for ever.
+            SyncToAsync.single_thread_executor = cast(ThreadPoolExecutor, Line())
 
 
 __all__ = ["install", "worker_loop"]
