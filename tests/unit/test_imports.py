@@ -19,6 +19,7 @@ PACKAGES = {
     "delivery": {"backend", "protocol"},
     "visitors": {"backend", "sockets", "protocol"},
     "facilities": {"delivery", "sockets", "backend", "protocol"},
+    "aio": set(),
     "runtime": {"aio", "delivery", "sockets", "backend", "protocol"},
     "outbox": {"backend", "protocol"},
     "testing": {"backend", "protocol"},
@@ -33,6 +34,8 @@ BESIDES = {
     "testing.sockets": {"runtime.core"},
     "testing.task_sockets": {"runtime.core", "runtime.coroutines"},
     "testing.waiting": {"aio", "aio.travel"},
+    # It is told when a client leaves by the module that knows the server.
+    "aio.streaming": {"sockets", "sockets.transport"},
 }
 # Modules that know no package, so that all may use them.
 BELOW = {"addressees", "batch_queue", "commits", "conf", "db", "exceptions", "fair_scheduler", "greenlets", "kinds"}
@@ -57,6 +60,7 @@ GEVENT = {"gevent", "greenlet"}
 HTTP = {"django.http", "django.core.handlers", "wsgiref", "http"}
 # Of packages, and of modules at the top.
 MUST_NOT_KNOW = {
+    "aio": {"redis", "ws4redis", "websockets"},
     "protocol": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis"},
     "backend": SOCKETS | GEVENT | HTTP | {"websockets"},
     "sockets": {"redis", "ws4redis", "django", "asyncio", "ssl"},
@@ -98,6 +102,8 @@ MUST_NOT_KNOW = {
     "fair_scheduler": SOCKETS | {"redis", "django", "websockets"},
 }
 EXCEPTIONS = {
+    "runtime.tasks": {"asyncio"},  # the two that run coroutines
+    "runtime.asgi": {"asyncio"},
     "protocol.resume_tokens": {"django"},  # signs
     "consumers.asgi": {"asyncio"},
     "runtime.applications": {"asyncio"},
@@ -270,6 +276,7 @@ def test_what_is_long_says_why_in_its_first_paragraph():
 
 # Pieces of a whole whose tests are those of the whole.
 TESTED_WITH = {
+    "aio.worker": "aio_worker",
     "sockets.index": "hub",
     "sockets.joining": "hub",
     "sockets.admission": "hub",
