@@ -7,6 +7,8 @@ import shutil
 
 import pytest
 
+from testbed.postgres import postgres_programs
+
 
 def must_have_everything() -> bool:
     """Tell whether a missing part is a failure: it is with ``CI=true`` in the environment; ``.ci/run`` installs all."""
@@ -32,3 +34,9 @@ def need(*programs: str) -> str:
             return path
     missing(f"{' or '.join(programs)} is not installed")
     raise AssertionError("missing() does not return")
+
+
+def need_postgres() -> None:
+    """Skip or (in CI) fail where there is no PostgreSQL server; Debian keeps its programs off PATH."""
+    if postgres_programs() is None:
+        missing("postgresql is not installed")

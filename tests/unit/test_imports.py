@@ -34,8 +34,9 @@ BESIDES = {
     "testing.sockets": {"runtime.core"},
     "testing.task_sockets": {"runtime.core", "runtime.coroutines"},
     "testing.waiting": {"aio", "aio.travel"},
-    # It is told when a client leaves by the module that knows the server.
+    # They are told when a client leaves, and when the worker ends, by the module that knows the server.
     "aio.streaming": {"sockets", "sockets.transport"},
+    "aio.worker": {"sockets", "sockets.transport"},
 }
 # Modules that know no package, so that all may use them.
 BELOW = {"addressees", "batch_queue", "commits", "conf", "db", "exceptions", "fair_scheduler", "greenlets", "kinds"}
