@@ -247,21 +247,47 @@ def test_a_greenlet_that_is_ended_while_it_waits_leaves_the_others_alone(error):
     assert ended == [True, True], "the coroutine goes on to its end"
 
 
-def test_the_coroutine_of_a_greenlet_that_was_ended_gets_an_error_for_its_blocking_code():
+@pytest.mark.parametrize("asked", ["before", "after"])
+def test_the_coroutine_of_a_greenlet_that_was_ended_can_still_have_its_blocking_code_run(asked):
     seen = []
 
     async def work():
-        await asyncio.sleep(0.02)
-        try:
-            await asyncio.wait_for(sync_to_async(len)("abc"), WAIT / 10)
-        except BaseException as exc:
-            seen.append(exc)
+        if asked == "after":
+            await asyncio.sleep(0.02)
+        else:
+            greenlet.kill(block=False)
+        seen.append(await asyncio.wait_for(sync_to_async(gevent.getcurrent)(), WAIT / 10))
 
     greenlet = gevent.spawn(async_to_sync(work))
     gevent.sleep(0.01)
     greenlet.kill(block=True)
     until(lambda: seen)
-    assert type(seen[0]) is RuntimeError, "at once: nobody is there who would run it"
+    assert seen != [greenlet]
+
+
+def test_a_task_that_goes_on_after_its_view_uses_the_database(opened):
+    tasks = []
+
+    async def later():
+        await asyncio.sleep(0.01)
+        return await User.objects.acount(), await sync_to_async(gevent.getcurrent)()
+
+    async def view():
+        tasks.append(asyncio.create_task(later()))
+        return await User.objects.acount()
+
+    def request(_):
+        try:
+            return async_to_sync(view)()
+        finally:
+            connection.close()
+
+    assert greenlets(request, range(5)) == [0] * 5
+    until(lambda: all(task.done() for task in tasks))
+    assert [task.result()[0] for task in tasks] == [0] * 5
+    for greenlet in {task.result()[1] for task in tasks}:
+        greenlet.join(WAIT)
+    until(lambda: opened() == 0)
 
 
 def test_a_timeout_in_blocking_code_reaches_the_coroutine():

@@ -6,6 +6,8 @@ This module must not know WebSockets.
 
 from __future__ import annotations
 
+import collections
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -29,23 +31,44 @@ def enter(line: Line) -> None:
 
 
 class GreenletExecutor(CurrentThreadExecutor):
-    """Runs blocking code in the greenlet that waits in ``async_to_sync()``, until that is over."""
+    """Runs blocking code in the greenlet that waits in ``async_to_sync()``; and when that is over, in a line.
+
+    A coroutine goes on when its greenlet is killed, or its time is over, and so do tasks that it has started when it
+    has returned. asgiref lets the first wait for ever, and the others fail.
+    """
+
+    _line: Line | None = None
 
     def run_until_future(self, future: Future[Any]) -> None:
         try:
             super().run_until_future(future)
         except BaseException:
-            # The greenlet was killed, or its time is over. The coroutine goes on, and must not wait for it for ever.
             with self._work_ready:
                 self._broken = True
-                waiting, self._work_items = self._work_items, type(self._work_items)()
+                waiting, self._work_items = self._work_items, collections.deque()
             for item in waiting:
-                item.future.cancel()
+                self._later().submit(item.run)
             raise
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        try:
+            return super().submit(fn, *args, **kwargs)
+        except RuntimeError:
+            executor: CurrentThreadExecutor | None = self
+            while executor is not None:
+                if not executor._broken:
+                    raise  # a greenlet has called it for itself, and would wait for ever
+                executor = executor._old_executor
+            return self._later().submit(fn, *args, **kwargs)
+
+    def _later(self) -> Line:
+        if self._line is None:
+            self._line = Line()
+        return self._line
 
 
 def install() -> None:
-    """Make ``async_to_sync()`` stand that its greenlet is ended. May be called again."""
+    """Make blocking code of coroutines run after the end of ``async_to_sync()``, too. May be called again."""
     asgiref.sync.CurrentThreadExecutor = GreenletExecutor  # type: ignore[attr-defined]
 
 
