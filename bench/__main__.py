@@ -44,6 +44,8 @@ from testbed.uwsgi import as_in_uwsgi_ini
 FOUR_AUDIENCES = "/ws/bench?subscribe-broadcast&subscribe-user&subscribe-group&subscribe-session"
 BROADCAST = "/ws/bench?subscribe-broadcast"
 CHANNEL = "ws:broadcast:bench"
+# What leaks are looked for in: a facility, and asynchronous sockets, a consumer in a group and an ASGI application.
+LEAK_PATHS = FOUR_AUDIENCES, "/ws/async/rooms/leaks", "/ws/application"
 CONSUMER, GROUP = "/ws/consumer", "ws:wsloop:group:bench"
 WAYS = ("close", "reset", "half")
 ENDED_WITHIN = 20.0  # seconds: the engine gives clients 10 to answer a close frame
@@ -182,7 +184,9 @@ def leaks(redis: MeasuredRedis, directory: Path, scale: Scale) -> Iterator[dict[
 
         def churn(count: int) -> None:
             sockets = Sockets(worker.address)
-            handshakes = [request(FOUR_AUDIENCES, keys[number % len(keys)]) for number in range(count)]
+            handshakes = [
+                request(LEAK_PATHS[number % len(LEAK_PATHS)], keys[number % len(keys)]) for number in range(count)
+            ]
             for batch in batches(handshakes, 500):
                 whole = len(batch) * 9 // 10
                 sockets.open(batch[:whole])
@@ -206,7 +210,7 @@ def leaks(redis: MeasuredRedis, directory: Path, scale: Scale) -> Iterator[dict[
             }
 
         churn(1000)  # warm
-        time.sleep(1)  # abandoned handshakes end
+        time.sleep(2)  # abandoned handshakes end, and executors that are idle
         first = held(worker.descriptors())
         yield {"connects": 0, **first}
         for done in range(scale.step, scale.connects + 1, scale.step):
@@ -219,7 +223,7 @@ def leaks(redis: MeasuredRedis, directory: Path, scale: Scale) -> Iterator[dict[
 
 def leaked(rows: Sequence[dict[str, float]]) -> list[str]:
     """Return what became more from the first row of ``leaks`` to any later one; memory is left to who reads it."""
-    names = ("descriptors", "redis", "channels", "subscribers")
+    names = ("descriptors", "tasks", "greenlets", "consumers", "redis", "channels", "subscribers")
     return [name for name in names if any(row.get(name, 0) > rows[0][name] for row in rows)]
 
 

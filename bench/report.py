@@ -201,14 +201,16 @@ def _aims(hosts: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
 
 def leaks_section(rows: Sequence[Mapping[str, float]]) -> str:
     """Return the table of ``make bench-leaks``."""
-    head = ["connects", "RSS, MiB", "descriptors", "Redis connections", "Redis channels", "subscribers of broadcast"]
+    head = ["connects", "RSS, MiB", "descriptors", "tasks", "greenlets", "consumers"]
+    head += ["Redis connections", "Redis channels", "subscribers of broadcast"]
     lines = []
     for row in rows:
         redis = [int(row[key]) for key in ("redis", "channels", "subscribers")]
         if "connects" in row:
-            lines.append([f"{int(row['connects']):,}", mib(row["Rss"]), int(row["descriptors"]), *redis])
+            worker = [int(row[key]) for key in ("descriptors", "tasks", "greenlets", "consumers")]
+            lines.append([f"{int(row['connects']):,}", mib(row["Rss"]), *worker, *redis])
         else:
-            lines.append(["worker ended", "", "", *redis])
+            lines.append(["worker ended", *[""] * 5, *redis])
     return "\n\n".join([circumstances("make bench-leaks"), table(head, lines)])
 
 

@@ -81,13 +81,15 @@ class Server(Process):
         return {key[:-1]: int(value) for key, value, *_ in map(str.split, lines) if key in ("Rss:", "Pss:")}
 
     def settled(self) -> dict[str, int]:
-        """Have it collect garbage, by its page ``/bench/collect``, and return its memory; see ``memory``."""
+        """Have it collect garbage, by its page ``/bench/collect``; return its ``memory``, and what the page counts."""
         connection = http.client.HTTPConnection(*self.address, timeout=60)
         connection.request("GET", "/bench/collect")
-        if connection.getresponse().status != 204:
-            raise RuntimeError("the server has not collected its garbage")
+        answer = connection.getresponse()
+        held = answer.read()
         connection.close()
-        return self.memory()
+        if answer.status not in (200, 204):
+            raise RuntimeError("the server has not collected its garbage")
+        return {**self.memory(), **(json.loads(held) if held else {})}
 
     def rest(self) -> None:
         """Return when it has nothing left to do, so that the next measurement has the machine for itself."""

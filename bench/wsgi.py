@@ -1,6 +1,7 @@
 """The sample site's WSGI application, and some URLs more.
 
-``/bench/collect``: what the worker's memory is compared by must not be garbage. ``/ws/consumer``: a consumer in one
+``/bench/collect``: what the worker's memory is compared by must not be garbage; it answers how many tasks, greenlets
+and consumers there are. ``/ws/application``: an ASGI application without Channels. ``/ws/consumer``: a consumer in one
 group, as that of the peer ``channels_app``. ``/ws/async/…``: the echo and the chat rooms of that peer, as consumers of
 wsloop. ``/ws/sync/…``: the same in plain code. ``/ws/asgi/…``, with ``BENCH_ASGI=1`` and where Channels is installed:
 the peer itself.
@@ -8,18 +9,23 @@ the peer itself.
 
 from wsgi import application as site  # first: it patches the process
 
-import gc  # isort: skip
+import asyncio  # isort: skip
+import gc
+import json
 import os
 
+import gevent
 from django.urls import path
 
 from bench.coroutines import derive
+from wsloop.aio.worker import worker_loop
 from wsloop.consumers import (
     AsyncJsonWebsocketConsumer,
     AsyncWebsocketConsumer,
     JsonWebsocketConsumer,
     WebsocketConsumer,
 )
+from wsloop.engine import engine
 from wsloop.server import WebsocketServer
 
 
@@ -61,7 +67,26 @@ consumers = WebsocketServer(
         path("ws/sync/rooms/<slug:room>", Room.as_websocket()),
     ]
 )
-servers = {"/ws/consumer": consumers, "/ws/async": consumers, "/ws/sync": consumers}
+
+
+async def echo(scope, receive, send):
+    """A small ASGI application, with a task of its own."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    beside = asyncio.create_task(asyncio.sleep(3600))
+    try:
+        while (event := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": event["text"]})
+    finally:
+        beside.cancel()
+
+
+servers = {
+    "/ws/application": WebsocketServer(asgi=echo),
+    "/ws/consumer": consumers,
+    "/ws/async": consumers,
+    "/ws/sync": consumers,
+}
 if os.environ.get("BENCH_ASGI"):
     from bench.peers import channels_app
 
@@ -75,5 +100,16 @@ def application(environ, start_response):
         return site(environ, start_response)
     while gc.collect():
         pass
-    start_response("204 No Content", [])
-    return []
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps(held()).encode()]
+
+
+def held():
+    """Count what sockets may leave behind. Not with isinstance(), which wakes lazy objects up."""
+    greenlets = [each for each in gc.get_objects() if issubclass(type(each), gevent.Greenlet)]
+    members = engine().local_consumers
+    return {
+        "tasks": len(asyncio.all_tasks(worker_loop())),
+        "greenlets": sum(map(bool, greenlets)),
+        "consumers": len(members._consumers) + len(members._subscribed) + len(engine().consumer_runtime.running),
+    }
