@@ -31,7 +31,7 @@ BESIDES = {
     "testing.communicator": {"runtime.applications"},
     "testing.greenlet_sockets": {"runtime.core"},
     "testing.handshake": {"asgi_scope"},
-    "testing.sockets": {"runtime.core"},
+    "testing.sockets": {"runtime.core", "runtime.inbox"},
     "testing.task_sockets": {"runtime.core", "runtime.coroutines"},
     "testing.waiting": {"aio", "aio.travel"},
     # They are told when a client leaves, and when the worker ends, by the module that knows the server.
@@ -118,8 +118,6 @@ EXCEPTIONS = {
     "sockets.transport": SOCKETS,  # takes them over
     "backend.option_values": {"ssl"},  # which versions there are
     "facilities.subscriptions": {"ws4redis", "http"},
-    "runtime.asgi": {"asyncio"},  # runs coroutines
-    "runtime.tasks": {"asyncio"},
 }
 ONLY = {
     "uwsgi": {"sockets.transport"},

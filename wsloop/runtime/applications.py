@@ -159,7 +159,7 @@ class ApplicationCore(CoroutineCore):
         if self._state is not CONNECTING or (self._begun.denial is None) == (event["type"] == BODY):
             raise RuntimeError(f"{event['type']} is not expected here")
         if event["type"] == START:
-            if event["status"] < HTTPStatus.OK:
+            if event["status"] < 200:  # an interim response (RFC 9110, section 15.2)
                 raise ValueError(f"the response to a refused handshake cannot have the status {event['status']}")
             self._begun.denial = event["status"], event.get("headers", ()), b""
             return
