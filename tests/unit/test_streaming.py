@@ -331,3 +331,30 @@ def test_installing_again_wraps_nothing_twice():
     before = StreamingHttpResponse.__iter__
     streaming.install()
     assert StreamingHttpResponse.__iter__ is before
+
+
+def test_a_worker_that_reloads_does_not_wait_for_streams_without_an_end(monkeypatch, caplog):
+    """uWSGI would kill it, with all of its WebSockets."""
+    ends, ended = [], []
+    monkeypatch.setattr(transport, "before_reload", ends.append)
+    streaming._running.cache_clear()
+
+    async def parts():
+        try:
+            while True:
+                yield "more"
+                await asyncio.sleep(60)
+        finally:
+            ended.append(True)
+
+    clients = [Client(parts()), Client(parts())]
+    until(lambda: all(client.parts for client in clients))
+    (end,) = ends
+    end()
+    assert [client.wait() for client in clients] == [[b"more"], [b"more"]]
+    assert ended == [True, True]
+    assert "2 streaming responses end" in caplog.text
+    caplog.clear()
+    end()
+    assert caplog.text == ""
+    streaming._running.cache_clear()

@@ -1,6 +1,7 @@
 """Sockets taken over from the server in front: real socket pairs, and TCP where it differs."""
 
 import os
+import signal
 import socket
 import types
 
@@ -328,3 +329,21 @@ def test_at_the_exit_of_a_worker_without_a_handler_of_the_site(uwsgi):
 
 def test_outside_uwsgi_nothing_is_called_at_exit():
     module.at_exit(pytest.fail)
+
+
+@pytest.mark.parametrize("mercy", [b"0.02", [b"60", b"0.02"]])
+def test_a_worker_that_is_told_to_reload_ends_in_time_what_it_would_wait_for(uwsgi, mercy):
+    uwsgi.opt["worker-reload-mercy"] = mercy
+    called = Event()
+    watcher = module.before_reload(called.set)
+    try:
+        assert not called.wait(0.05)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert called.wait(15)
+    finally:
+        watcher.stop()
+        watcher.close()
+
+
+def test_outside_uwsgi_nothing_is_told_to_reload():
+    assert module.before_reload(pytest.fail) is None

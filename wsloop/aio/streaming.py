@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
+import os
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -19,6 +21,8 @@ from gevent.event import Event
 from wsloop.aio import context
 from wsloop.aio.lines import Line
 from wsloop.sockets import transport
+
+logger = logging.getLogger("wsloop.aio")
 
 CLOSE_TIMEOUT = 10.0  # seconds that an iterator has to end after its client has left
 
@@ -47,6 +51,8 @@ class Stream:
         async_to_sync(self._start)()
         assert self._loop is not None
         self._watcher = transport.watch_hang_up(self.close)
+        running = _running(os.getpid())
+        running.add(self)
         try:
             while True:
                 self._ready.wait()
@@ -57,6 +63,7 @@ class Stream:
                 self._loop.call_soon_threadsafe(self._go_on)
                 yield part
         finally:
+            running.discard(self)
             self.close()
         if self._error is not None:
             raise self._error
@@ -119,6 +126,21 @@ class Stream:
     def _ended_by(self, error: BaseException) -> None:
         if self._error is None and not (self._closing and isinstance(error, asyncio.CancelledError)):
             self._error = error
+
+
+@functools.lru_cache(maxsize=1)
+def _running(process: int) -> set[Stream]:
+    """Return the streams of this process, which end before uWSGI kills a worker that waits for them to reload."""
+    running: set[Stream] = set()
+
+    def end() -> None:
+        if running:
+            logger.warning("The worker reloads: %d streaming responses end before they are complete", len(running))
+        for each in running:
+            each.close()
+
+    transport.before_reload(end)
+    return running
 
 
 def install() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import socket as patched_socket
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -34,6 +35,7 @@ original_poll = monkey.get_original("select", "poll")
 HUNG_UP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)  # the last is Linux's
 
 READ, WRITE = 1, 2  # the events of gevent's loop
+RELOAD_MERCY = "60"  # seconds; uWSGI's default
 RECEIVE_SIZE = 65536  # bytes read at once; one full TCP window would be no more
 
 Headers = list[tuple[str, str]]
@@ -236,6 +238,25 @@ def at_exit(callback: Callable[[], object], last: bool = False) -> None:
             each()
 
     uwsgi.atexit = run
+
+
+def before_reload(callback: Callable[[], object]) -> Any:
+    """Call ``callback`` from the event loop when half of the time is over that uWSGI gives this worker to reload.
+
+    uWSGI waits for running requests before it calls what :func:`at_exit` has set; and when the time is over it kills
+    the worker, with all of its sockets.
+
+    Returns:
+        the watcher of the signal; None with another server.
+    """
+    if uwsgi is None:
+        return None
+    mercy = float((uwsgi_option("worker-reload-mercy") or [RELOAD_MERCY])[-1])
+    loop = gevent.get_hub().loop
+    timer = loop.timer(mercy / 2)
+    watcher = loop.signal(signal.SIGHUP)
+    watcher.start(lambda: timer.start(callback))
+    return watcher
 
 
 def watch_hang_up(callback: Callable[[], object]) -> Any:
