@@ -1,6 +1,7 @@
 """The loop of the process: what asgiref and Django do with it, seen from greenlets as those of requests are."""
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import subprocess
@@ -229,8 +230,12 @@ def test_a_greenlet_that_is_ended_while_it_waits_leaves_the_others_alone(error):
     ended = []
 
     async def work():
-        await asyncio.sleep(0.03)
-        ended.append(True)
+        try:
+            await asyncio.sleep(0.03)
+            ended.append("returned")
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
 
     def request():
         try:
@@ -244,7 +249,7 @@ def test_a_greenlet_that_is_ended_while_it_waits_leaves_the_others_alone(error):
     greenlet.kill(error)
     assert greenlet.value == []
     other.get()
-    assert ended == [True, True], "the coroutine goes on to its end"
+    assert ended == ["cancelled", "returned"]
 
 
 @pytest.mark.parametrize("asked", ["before", "after"])
@@ -253,10 +258,15 @@ def test_the_coroutine_of_a_greenlet_that_was_ended_can_still_have_its_blocking_
 
     async def work():
         if asked == "after":
-            await asyncio.sleep(0.02)
-        else:
-            greenlet.kill(block=False)
-        seen.append(await asyncio.wait_for(sync_to_async(gevent.getcurrent)(), WAIT / 10))
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+            return seen.append(await asyncio.wait_for(sync_to_async(gevent.getcurrent)(), WAIT / 10))
+        greenlet.kill(block=False)
+        asking = asyncio.create_task(sync_to_async(gevent.getcurrent)())
+        try:
+            await asyncio.shield(asking)
+        finally:
+            seen.append(await asking)
 
     greenlet = gevent.spawn(async_to_sync(work))
     gevent.sleep(0.01)
@@ -572,3 +582,20 @@ assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children
 assert async_to_sync(work)() == (3, os.getpid())
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, check=True, timeout=30)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_nothing_is_left_of_coroutines_whose_greenlets_were_ended(begun):
+    """The handler of a consumer of plain code, for example, whose client has left."""
+
+    async def for_ever():
+        while True:
+            await asyncio.sleep(60)
+
+    async def nested():
+        await sync_to_async(async_to_sync(for_ever))()
+
+    started = [gevent.spawn(async_to_sync(work)) for work in ((for_ever, nested) if begun else (for_ever,)) * 10]
+    gevent.sleep(0.05 if begun else 0)
+    gevent.killall(started)
+    until(lambda: not asyncio.all_tasks(worker.worker_loop()))

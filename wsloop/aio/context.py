@@ -6,6 +6,7 @@ This module must not know WebSockets.
 
 from __future__ import annotations
 
+import asyncio
 import collections
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -33,8 +34,9 @@ def enter(line: Line) -> None:
 class GreenletExecutor(CurrentThreadExecutor):
     """Runs blocking code in the greenlet that waits in ``async_to_sync()``; and when that is over, in a line.
 
-    A coroutine goes on when its greenlet is killed, or its time is over, and so do tasks that it has started when it
-    has returned. asgiref lets the first wait for ever, and the others fail.
+    A coroutine is cancelled when its greenlet is killed, or its time is over: nobody waits for it any more. What it has
+    to do then, and tasks that it has started when it has returned, can have blocking code run, too. asgiref lets the
+    first go on until it waits for ever, and the others fail.
     """
 
     _line: Line | None = None
@@ -48,6 +50,9 @@ class GreenletExecutor(CurrentThreadExecutor):
                 waiting, self._work_items = self._work_items, collections.deque()
             for item in waiting:
                 self._later().submit(item.run)
+            loop = getattr(SyncToAsync.threadlocal, "main_event_loop", None)
+            if loop is not None:  # its task begins with this turn of the loop at the latest
+                loop.call_soon_threadsafe(loop.call_soon, _cancel, SyncToAsync.threadlocal.task_context)
             raise
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -65,6 +70,11 @@ class GreenletExecutor(CurrentThreadExecutor):
         if self._line is None:
             self._line = Line()
         return self._line
+
+
+def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
+    for each in tasks:
+        each.cancel()
 
 
 def install() -> None:

@@ -134,6 +134,9 @@ class _ThreadLocal(threading.local):
     main_event_loop = _MainLoop()  # of the thread that imports this, which gevent's hub of the process runs in
     main_event_loop_pid = _Process()
 
+    def __init__(self) -> None:
+        self.task_context: list[asyncio.Task[Any]] = []  # what this greenlet waits for
+
 
 def install() -> None:
     """Make asynchronous code work in this process. May be called again.
