@@ -34,7 +34,7 @@ from wsloop.refusals import Refused
 from wsloop.runtime import runner as runner_module
 from wsloop.runtime.inbox import MAX_MESSAGES
 from wsloop.runtime.state import State
-from wsloop.runtime.tasks import TaskRunner, until
+from wsloop.runtime.tasks import TURN, TaskRunner, until
 from wsloop.sockets.admission import NOBODY
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.limits import Bounds
@@ -893,3 +893,30 @@ def test_until_can_be_cancelled_and_leaves_nothing_behind():
 
     on_loop(play())
     assert event.links == 0
+
+
+@pytest.mark.parametrize("size", [10, 10_000], ids=["small", "large"])
+def test_a_loop_that_sends_to_a_client_that_reads_fast_gives_others_their_turn(world, size):
+    """``await`` alone does not: sending does not wait while the kernel takes everything."""
+    number, at_once, most = 200, 0, 0
+
+    async def flood(consumer, message):
+        nonlocal at_once, most
+        other = asyncio.create_task(others())
+        for _ in range(number):
+            await consumer.send("x" * size)
+            at_once += 1
+            most = max(most, at_once)
+        other.cancel()
+
+    async def others():
+        nonlocal at_once
+        while True:
+            await asyncio.sleep(0)
+            at_once = 0
+
+    opened = world.open(Recorded(receive=flood))
+    reader = gevent.spawn(opened.peer.messages, number)
+    opened.peer.text("go")
+    assert len(reader.get(timeout=WAIT)) == number
+    assert most <= 2 * TURN

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Coroutine
+import types
+from collections.abc import Awaitable, Coroutine, Generator
 from typing import Any
 
 from wsloop import conf
@@ -22,6 +23,8 @@ from wsloop.runtime.coroutines import CoroutineCore, handled, sleeps
 from wsloop.runtime.runner import Runner
 from wsloop.runtime.worker import ConsumerRuntime
 from wsloop.sockets.connection import Connection
+
+TURN = 8  # messages that a handler sends before others get their turn
 
 
 async def until(linkable: Any) -> Any:
@@ -38,6 +41,12 @@ async def until(linkable: Any) -> Any:
     return linkable.get() if hasattr(linkable, "get") else None
 
 
+@types.coroutine
+def _turn() -> Generator[None]:
+    """Give the others their turn."""
+    yield
+
+
 def _done(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
@@ -50,10 +59,11 @@ class TaskRunner(CoroutineCore, Runner):
         task: runs a handler; None while there is nothing to do.
     """
 
-    __slots__ = ("_starting", "task")
+    __slots__ = ("_sent", "_starting", "task")
 
     def __init__(self, runtime: ConsumerRuntime, *arguments: Any) -> None:
         self._starting = False
+        self._sent = 0  # messages
         self.task: asyncio.Task[None] | None = None
         super().__init__(runtime, *arguments)
 
@@ -112,7 +122,7 @@ class TaskRunner(CoroutineCore, Runner):
     def _open(self, subprotocol: str | None, headers: Headers) -> Coroutine[Any, Any, None]:
         return until(self._begin_opening(subprotocol, headers))
 
-    def _transmit(self, payload: bytes, text: bool) -> Coroutine[Any, Any, None] | None:
+    def _transmit(self, payload: bytes, text: bool) -> Awaitable[None] | None:
         connection = self._connection
         assert connection is not None
         frame = connection.frame(payload, text)
@@ -121,7 +131,8 @@ class TaskRunner(CoroutineCore, Runner):
         if not connection.accepting:
             return self._stop_caller()
         self._runtime.hub.enqueue(connection, frame)
-        return None
+        self._sent += 1
+        return None if self._sent % TURN else _turn()  # the client may read as fast as the handler sends
 
     async def _transmit_later(self, connection: Connection, frame: bytes) -> None:
         while self._must_wait(connection, frame):
@@ -135,8 +146,9 @@ class TaskRunner(CoroutineCore, Runner):
                 self._blocked_sends -= 1
         if connection.accepting:
             self._runtime.hub.enqueue(connection, frame)
+            await _turn()  # it need not have waited: the kernel may have taken everything
         else:
             await self._stop_caller()
 
 
-__all__ = ["TaskRunner"]
+__all__ = ["TURN", "TaskRunner"]
