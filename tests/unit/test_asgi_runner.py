@@ -503,7 +503,7 @@ def test_a_response_that_is_not_valid_is_a_500(world, events):
     assert isinstance(application.ended(), (RuntimeError, ValueError))
 
 
-@pytest.mark.parametrize("status", [101, 200])
+@pytest.mark.parametrize("status", [101, 200, 204, 304])
 def test_a_response_that_is_no_refusal_is_not_sent(world, status):
     """A 101 of an application would open a socket that nobody serves."""
     application = denial({"type": START, "status": status}, {"type": BODY})

@@ -159,7 +159,8 @@ class ApplicationCore(CoroutineCore):
         if self._state is not CONNECTING or (self._begun.denial is None) == (event["type"] == BODY):
             raise RuntimeError(f"{event['type']} is not expected here")
         if event["type"] == START:
-            if event["status"] < 200:  # an interim response (RFC 9110, section 15.2)
+            # An interim response, or one whose body the client would take for the next response (RFC 9110, section 15).
+            if event["status"] < 200 or event["status"] in (204, 304):
                 raise ValueError(f"the response to a refused handshake cannot have the status {event['status']}")
             self._begun.denial = event["status"], event.get("headers", ()), b""
             return
