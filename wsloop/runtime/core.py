@@ -201,7 +201,7 @@ class ConsumerCore(Driver):
         elif not self._client_gone:  # otherwise what the client sent before is still handled
             self._close(NORMAL)
         elif kind == DISCONNECT and self._ends_at > OVER:
-            logger.warning("disconnect() of %s ended early: it has sent to its closed socket", self._name())
+            logger.warning("disconnect() of %s ended early: it was cancelled, or awaited a task that was", self._name())
 
     def _failed(self, event: Event, error: BaseException) -> None:
         if self._state is not CONNECTING:

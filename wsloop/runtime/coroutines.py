@@ -14,7 +14,7 @@ from greenlet import GreenletExit
 
 from wsloop.exceptions import Disconnected
 from wsloop.protocol.consumer_events import Event
-from wsloop.runtime.core import ConsumerCore
+from wsloop.runtime.core import DISCONNECT, ConsumerCore
 
 SLEEP = asyncio.sleep.__code__
 
@@ -37,7 +37,8 @@ class CoroutineCore(ConsumerCore):
     async def _stop_caller(self) -> None:
         if handled.get(self) is self:
             await asyncio.sleep(0)  # one that goes on nevertheless must not keep the others waiting
-            raise Disconnected
+            if self._handling != DISCONNECT:  # which cleans up, and is to do all of it
+                raise Disconnected
 
 
 def sleeps(task: asyncio.Task[Any]) -> bool:

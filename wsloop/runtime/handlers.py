@@ -22,6 +22,7 @@ from wsloop.exceptions import Disconnected
 from wsloop.fair_scheduler import BREATH
 from wsloop.greenlets import Greenlet
 from wsloop.protocol.consumer_events import Event, Headers
+from wsloop.runtime.inbox import DISCONNECT
 from wsloop.runtime.runner import Runner
 from wsloop.runtime.worker import ConsumerRuntime
 from wsloop.sockets.connection import Connection
@@ -145,7 +146,8 @@ class GreenletRunner(Runner):
     def _stop_caller(self) -> None:
         if getattr(gevent.getcurrent(), "runner", self) is self:
             gevent.sleep(BREATH)  # one that goes on nevertheless must not keep the others waiting
-            raise Disconnected
+            if self._handling != DISCONNECT:  # which cleans up, and is to do all of it
+                raise Disconnected
 
 
 def _sleeps(greenlet: Any) -> bool:

@@ -110,7 +110,7 @@ class GreenletSocket(Socket):
         handler = self._scheduler.current()
         if handler is None:
             raise Disconnected
-        if handler is self._handler:
+        if handler is self._handler and self._handling != DISCONNECT:  # which is to clean up all
             self._scheduler.refuse(handler)
 
 
