@@ -7,13 +7,17 @@ sends events, too. Methods are plain code that may block (:mod:`wsloop.consumers
 
 from wsloop.consumers.asynchronous import AsyncConsumer, AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer
 from wsloop.consumers.sync import JsonWebsocketConsumer, SyncConsumer, WebsocketConsumer
+from wsloop.exceptions import AcceptConnection, DenyConnection, StopConsumer  # found here in Channels, too
 from wsloop.protocol.consumer_events import handler_name as get_handler_name
 
 __all__ = [
+    "AcceptConnection",
     "AsyncConsumer",
     "AsyncJsonWebsocketConsumer",
     "AsyncWebsocketConsumer",
+    "DenyConnection",
     "JsonWebsocketConsumer",
+    "StopConsumer",
     "SyncConsumer",
     "WebsocketConsumer",
     "get_handler_name",

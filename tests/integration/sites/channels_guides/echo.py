@@ -1,5 +1,4 @@
-from channels.consumer import SyncConsumer
-from channels.exceptions import StopConsumer
+from channels.consumer import StopConsumer, SyncConsumer
 from channels.generic.websocket import WebsocketConsumer
 
 
