@@ -157,6 +157,11 @@ def channel_layers() -> dict[str, str]:
     return _setting("CHANNEL_LAYERS")  # type: ignore[no-any-return]
 
 
+def channel_layer_hosts(alias: str) -> list[Any]:
+    """Return the hosts of a layer of ``channels_redis``, as they are in ``CHANNEL_LAYERS``; None is its default."""
+    return list(settings.CHANNEL_LAYERS[alias].get("CONFIG", {}).get("hosts") or [None])
+
+
 def session_store() -> Any:
     """Return the class of the site's sessions, that of ``SESSION_ENGINE``."""
     return _setting("SESSION_ENGINE")

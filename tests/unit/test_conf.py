@@ -2,6 +2,7 @@
 
 import fnmatch
 import functools
+import importlib.util
 import os
 import subprocess
 import sys
@@ -358,6 +359,32 @@ def test_settings_that_contradict_each_other_are_a_warning(with_settings, option
         assert text in each.msg
         assert len(each.hint) > 20
     assert list(checks.wrong_settings()) == []
+
+
+@pytest.mark.parametrize(
+    ("layer", "found"),
+    [
+        ({"BACKEND": "channels_redis.core.RedisChannelLayer"}, 1),
+        ({"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [("127.0.0.1", 6379)]}}, 1),
+        ({"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [{"address": "redis://a"}]}}, 1),
+        (
+            {
+                "BACKEND": "channels_redis.core.RedisChannelLayer",
+                "CONFIG": {"hosts": [{"address": "redis://a", "socket_timeout": None}, "redis://b?socket_timeout=9"]},
+            },
+            0,
+        ),
+        ({"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer"}, 0),
+        ({"BACKEND": "wsloop.layers.RedisChannelLayer"}, 0),
+    ],
+)
+def test_a_layer_of_channels_that_gives_up_after_5_seconds_is_a_warning(with_settings, monkeypatch, layer, found):
+    with_settings(CHANNEL_LAYERS={"default": layer})
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    warned = checks.check_settings()
+    assert [each.msg.partition(":")[0] for each in warned] == ["CHANNEL_LAYERS['default']"] * found
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # a site that has moved over
+    assert checks.check_settings() == []
 
 
 def test_a_changed_setting_is_read_anew(with_settings):

@@ -1,11 +1,15 @@
-"""Settings of ``WSLOOP`` that are valid each by itself, but contradict each other or have no effect."""
+"""Settings that are valid each by itself, but contradict each other or have no effect."""
 
 from __future__ import annotations
 
 import fnmatch
+import importlib.util
 from collections.abc import Iterator
+from typing import Any
 
 from wsloop import conf
+
+CHANNELS_REDIS = "channels_redis.core.RedisChannelLayer"
 
 
 def contradictions() -> Iterator[tuple[str, str]]:
@@ -32,6 +36,23 @@ def contradictions() -> Iterator[tuple[str, str]]:
             "that much memory.",
         )
     yield from _facilities_without_effect()
+    yield from _layers_that_give_up()
+
+
+def _layers_that_give_up() -> Iterator[tuple[str, str]]:
+    for alias, backend in conf.channel_layers().items():
+        if backend != CHANNELS_REDIS or importlib.util.find_spec("channels_redis") is None:
+            continue
+        if not all(_has_timeout(host) for host in conf.channel_layer_hosts(alias)):
+            yield (
+                f"CHANNEL_LAYERS[{alias!r}]: channels_redis waits 5 s in one command, and redis-py 8 takes a connection"
+                " for dead after 5 s. So a consumer of Channels fails when it gets no event for so long.",
+                'Write each of its hosts as {"address": "redis://…", "socket_timeout": None}.',
+            )
+
+
+def _has_timeout(host: Any) -> bool:
+    return "socket_timeout" in host if isinstance(host, (dict, str)) else False
 
 
 def _facilities_without_effect() -> Iterator[tuple[str, str]]:

@@ -1,5 +1,6 @@
 import channels.layers
 from asgiref.sync import async_to_sync
+from channels import layers
 from channels.generic.websocket import JsonWebsocketConsumer
 from channels.layers import get_channel_layer
 
@@ -15,9 +16,19 @@ class NoticesConsumer(JsonWebsocketConsumer):
         self.send_json({"text": event["text"]})
 
 
+async def _tell(group, text):
+    await layers.get_channel_layer().group_send(group, {"type": "notice", "text": text})
+
+
 def tell_all(text):
+    async_to_sync(_tell)("notices", text)
+
+
+def tell_all_directly(text):
     channel_layer = get_channel_layer()
-    async_to_sync(channel_layer.group_send)("notices", {"type": "notice", "text": text})
+    async_to_sync(
+        channel_layer.group_send
+    )("notices", {"type": "notice", "text": text})  # fmt: skip
 
 
 def tell_one(channel_name, text):
