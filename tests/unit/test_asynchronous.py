@@ -398,6 +398,26 @@ def test_what_a_handler_raises_is_raised_to_who_has_called(layer, consumer):
 
 
 @pytest.mark.parametrize("consumer", [Talk, PlainTalk])
+def test_a_call_of_the_sites_own_may_set_the_scope_before(layer, consumer):
+    served = []
+
+    class Prepared(consumer):
+        async def __call__(self, scope, receive, send):
+            self.scope = {**scope, "prepared": True}
+            served.append(self)
+            await super().__call__(self.scope, receive, send)
+
+    async def main():
+        socket = await opened(Prepared.as_asgi())
+        await socket.send_input({"type": "websocket.disconnect", "code": 1001})
+        await socket.wait(timeout=WAIT)
+
+    asyncio.run(main())
+    (one,) = served
+    assert one.scope["prepared"] and one.ended == [1001]
+
+
+@pytest.mark.parametrize("consumer", [Talk, PlainTalk])
 def test_an_instance_serves_a_socket_and_stands_for_its_class_afterwards(layer, consumer):
     instance = consumer("hi")
 

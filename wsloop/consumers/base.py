@@ -115,7 +115,7 @@ class Consumer:
                 "WebsocketServer gets, not in ROOT_URLCONF."
             )
         consumer = self
-        if "scope" in vars(self):
+        if "base_send" in vars(self):  # not "scope": a __call__() of the site's own may have set that
             args, kwargs = self._wsloop_arguments
             consumer = type(self)(*args, **kwargs)
         await serve(consumer, begin, scope, receive, send)
