@@ -313,7 +313,7 @@ def project(tmp_path_factory, redis_server):
 
     (wsgi,) = [code for code in python if "WebsocketServer(urlpatterns" in code]
     (policy,) = [code for code in python if "def allowed_channels" in code]
-    (sockets,) = [code for code in python if "def process_request" in code]
+    (sockets,) = [code for code in python if "def process_request(request)" in code]
     (diff,) = [code for code in code_blocks(PAGE, "diff") if "WS4REDIS_CONNECTION" in code]
     (setting,) = re.findall(r"^\+(WS4REDIS_CONNECTION.*)$", diff, re.MULTILINE)
     setting = setting.replace("127.0.0.1:6379/0", f"127.0.0.1:{redis_server.port}/0")
