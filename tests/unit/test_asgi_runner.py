@@ -310,13 +310,28 @@ def test_after_the_client_has_left_send_raises_an_oserror_and_close_nothing(worl
     event = {"send": {"type": "websocket.send", "text": "x"}, "accept": ACCEPT, "close": CLOSE}[kind]
 
     async def play(application):
-        await application.listen()
+        while not runner._client_gone:
+            await asyncio.sleep(0.01)
         await application.send(event)
 
     application = Application(play)
-    world.open(application).peer.close()
+    runner = world.runner(application)
+    world.open(application, runner=runner).peer.close()
     error = application.ended()
     assert isinstance(error, ClientDisconnected if kind == "send" else OSError) if kind != "close" else error is None
+
+
+def test_once_it_has_been_told_it_cleans_up_to_the_end_although_it_sends(world, caplog):
+    async def play(application):
+        await application.listen()
+        for _ in range(3):
+            await application.text("goodbye")
+        await application.send(CLOSE)
+
+    application = Application(play)
+    world.open(application).peer.close()
+    assert application.ended() is None
+    assert not caplog.records
 
 
 def test_a_handshake_that_is_called_off_raises_an_oserror_in_accept(world):
@@ -348,8 +363,8 @@ def test_accepting_a_handshake_that_was_called_off_before_raises_an_oserror(worl
 
 def test_an_oserror_of_sending_to_nobody_is_no_fault_of_the_application(world, caplog):
     async def play(application):
-        await application.listen()
-        await application.text("anybody there?")
+        while True:
+            await application.text("anybody there?")
 
     application = Application(play)
     world.open(application).peer.close()

@@ -34,7 +34,11 @@ START, BODY = "websocket.http.response.start", "websocket.http.response.body"
 
 
 class ClientDisconnected(OSError):
-    """Raised by ``send()`` of an application whose client has left, as the specification asks for."""
+    """Raised by ``send()`` of an application whose client has left, as the specification asks for.
+
+    Not once the application has received ``websocket.disconnect``: what was written for daphne, which raises nothing,
+    would not clean up to the end.
+    """
 
 
 class Hosted(Consumer):
@@ -142,6 +146,8 @@ class ApplicationCore(CoroutineCore):
     def _do(self, event: Event) -> Any:
         if event.get("type") in (START, BODY):
             return self._deny(event)
+        if self._handling == DISCONNECT and event.get("type") == "websocket.send":
+            return asyncio.sleep(0)  # nothing: it has been told, and cleans up; daphne ignores this, too
         return super()._do(event)
 
     async def _stop_caller(self) -> None:

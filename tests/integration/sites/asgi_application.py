@@ -126,13 +126,15 @@ async def mumble(socket):
     """Send when the client has left, and write down what comes of it."""
     await socket.accept()
     socket.note("open")
-    await socket.closing()
     try:
-        await socket.text("anybody there?")
+        while True:
+            await socket.text("anybody there?")
+            await asyncio.sleep(0.01)
     except Exception as exc:
         socket.note("raised", isinstance(exc, OSError))
-    else:
-        socket.note("raised nothing")
+    await socket.closing()
+    await socket.text("nobody")
+    socket.note("raised nothing")
 
 
 async def after_close(socket):
