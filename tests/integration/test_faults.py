@@ -430,10 +430,15 @@ def is_planned(front, end):
     return end in GOODBYES and (front == "http-socket" or end == "chain reload")
 
 
+def is_alone(front, end):
+    """Whether it runs with no other test beside it: what it measures, or 500 clients that come back without a pause."""
+    return is_planned(front, end) or (front, end) == ("http", "SIGHUP")
+
+
 @pytest.mark.parametrize(
     ("front", "end"),
     [
-        pytest.param(front, end, marks=[pytest.mark.alone] if is_planned(front, end) else [], id=f"{end} {front}")
+        pytest.param(front, end, marks=[pytest.mark.alone] if is_alone(front, end) else [], id=f"{end} {front}")
         for front, end in CASES
     ],
 )

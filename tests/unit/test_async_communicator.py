@@ -270,7 +270,7 @@ async def test_timeouts_say_what_the_consumer_does():
 async def test_an_answer_that_comes_late():
     class Late(Echo):
         async def connect(self):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(10)  # ended with the test
             await self.accept()
 
     async with WebsocketCommunicator(Late, "/") as socket:
