@@ -426,22 +426,12 @@ CASES = [("http-socket", end) for end in ENDS] + [("http", "chain reload"), ("ht
 
 
 def is_planned(front, end):
-    """Whether all are told, and told when to come back; how that is spread is measured, so it runs alone."""
+    """Whether all are told, and told when to come back; how that is spread is measured."""
     return end in GOODBYES and (front == "http-socket" or end == "chain reload")
 
 
-def is_alone(front, end):
-    """Whether it runs with no other test beside it: what it measures, or 500 clients that come back without a pause."""
-    return is_planned(front, end) or (front, end) == ("http", "SIGHUP")
-
-
-@pytest.mark.parametrize(
-    ("front", "end"),
-    [
-        pytest.param(front, end, marks=[pytest.mark.alone] if is_alone(front, end) else [], id=f"{end} {front}")
-        for front, end in CASES
-    ],
-)
+@pytest.mark.alone  # 500 clients come back at once: beside other tests a worker falls behind for longer than they wait
+@pytest.mark.parametrize(("front", "end"), CASES, ids=[f"{end} {front}" for front, end in CASES])
 def test_workers_end_under_many_sockets(start, private_redis, facility, reload_file, front, end):
     act, options = ENDS[end]
     site = start(private_redis, front=front, options=options)
