@@ -15,7 +15,7 @@ def site(serve):
 
 
 def test_views_streams_consumers_and_applications_work_in_debug_mode(site):
-    done = site.request("GET", "/test/work/").json()
+    done = site.request("GET", "/test/coroutines/").json()
     users = done["users"]
     assert done["debug"]
     assert (done["thread"], done["executor"], done["sync"], done["beside"]) == (users,) * 4

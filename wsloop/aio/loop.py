@@ -198,7 +198,7 @@ class _Answer:
         return not self.future.cancelled()
 
     def succeed(self, result: Any) -> None:
-        self._loop.call_soon_threadsafe(_set, self.future, result)
+        self._loop.call_soon_threadsafe(set_result, self.future, result)
 
     def fail(self, error: BaseException) -> None:
         if isinstance(error, StopIteration):  # no future takes it (PEP 479)
@@ -206,7 +206,8 @@ class _Answer:
         self._loop.call_soon_threadsafe(_set_error, self.future, error)
 
 
-def _set(future: asyncio.Future[Any], result: Any) -> None:
+def set_result(future: asyncio.Future[Any], result: Any) -> None:
+    """Set the result of a future, unless it has one; in its event loop."""
     if not future.done():  # it may have been cancelled meanwhile
         future.set_result(result)
 
@@ -255,4 +256,4 @@ class HubEventLoop(asyncio.SelectorEventLoop):
         return super().run_in_executor(executor, func, *args)
 
 
-__all__ = ["HubEventLoop", "HubSelector"]
+__all__ = ["HubEventLoop", "HubSelector", "set_result", "thread_id"]

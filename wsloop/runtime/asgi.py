@@ -5,12 +5,10 @@ The rules are in :mod:`wsloop.runtime.applications`. This module must not know t
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import logging
 from typing import Any
 
-from wsloop.aio import context
 from wsloop.aio.lines import Line
 from wsloop.aio.worker import worker_loop
 from wsloop.protocol.consumer_events import Event
@@ -43,9 +41,7 @@ class AsgiRunner(ApplicationCore, TaskRunner):
 
     def _call_soon(self) -> None:
         self._starting = False
-        line = Line()
-        context.enter(line)
-        self.task = asyncio.get_running_loop().create_task(self._call(line))
+        self._run_in_line(self._call)
 
     async def _call(self, line: Line) -> None:
         """Call the application, and act on its end."""

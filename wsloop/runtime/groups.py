@@ -17,18 +17,16 @@ from typing import Protocol
 
 import gevent
 import msgpack
-from gevent import monkey
 from redis.exceptions import ConnectionError as RedisUnreachable
 from redis.exceptions import RedisError
 
 from wsloop import greenlets, layers
+from wsloop.aio.loop import thread_id
 from wsloop.backend import pool
 from wsloop.batch_queue import BatchQueue
 from wsloop.delivery.broker import Broker, Unavailable
 
 logger = logging.getLogger("wsloop.members")
-
-thread_id = monkey.get_original("_thread", "get_ident")  # of the operating system's thread; gevent's are greenlets
 
 RETRY = 0.5  # seconds between two attempts to renew the subscriptions
 FULL_TTL = 10  # seconds; afterwards senders find out that the worker of a full consumer was killed

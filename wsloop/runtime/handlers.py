@@ -23,11 +23,10 @@ from wsloop.fair_scheduler import BREATH
 from wsloop.greenlets import Greenlet
 from wsloop.protocol.consumer_events import Event, Headers
 from wsloop.runtime.inbox import DISCONNECT
-from wsloop.runtime.runner import Runner
+from wsloop.runtime.runner import TURN, Runner
 from wsloop.runtime.worker import ConsumerRuntime
 from wsloop.sockets.connection import Connection
 
-TURN = 8  # messages that a handler sends, or events handled, before other consumers get their turn
 SLEEP = gevent.sleep.__code__
 
 

@@ -36,6 +36,7 @@ from wsloop.sockets.visitor import NOBODY, Visitor
 
 logger = logging.getLogger("wsloop.runner")
 
+TURN = 8  # messages that a handler sends, or events handled, before others get their turn
 HANDLER_CHECK_INTERVAL = 0.25  # seconds between two checks of a handler that goes on without its client
 
 
@@ -271,4 +272,4 @@ class Runner(ConsumerCore):
             connection.close(TOO_SLOW, "too slow")
 
 
-__all__ = ["ConsumerRuntime", "Runner"]
+__all__ = ["TURN", "ConsumerRuntime", "Runner"]

@@ -10,21 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import types
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
 from wsloop import conf
 from wsloop.aio import context
 from wsloop.aio.lines import Line
+from wsloop.aio.loop import set_result
 from wsloop.aio.worker import worker_loop
 from wsloop.protocol.consumer_events import Event, Headers
 from wsloop.runtime.coroutines import CoroutineCore, handled, sleeps
-from wsloop.runtime.runner import Runner
+from wsloop.runtime.runner import TURN, Runner
 from wsloop.runtime.worker import ConsumerRuntime
 from wsloop.sockets.connection import Connection
-
-TURN = 8  # messages that a handler sends before others get their turn
 
 
 async def until(linkable: Any) -> Any:
@@ -32,7 +32,7 @@ async def until(linkable: Any) -> Any:
     if not linkable.ready():
         loop = asyncio.get_running_loop()
         future = loop.create_future()
-        link = lambda _: loop.call_soon_threadsafe(_done, future)  # noqa: E731 - to be unlinked
+        link = lambda _: loop.call_soon_threadsafe(set_result, future, None)  # noqa: E731 - to be unlinked
         linkable.rawlink(link)
         try:
             await future
@@ -45,11 +45,6 @@ async def until(linkable: Any) -> Any:
 def _turn() -> Generator[None]:
     """Give the others their turn."""
     yield
-
-
-def _done(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 class TaskRunner(CoroutineCore, Runner):
@@ -87,9 +82,13 @@ class TaskRunner(CoroutineCore, Runner):
 
     def _handle_soon(self, event: Event) -> None:
         handled.set(self)
+        self._run_in_line(functools.partial(self._handle, event))
+
+    def _run_in_line(self, work: Callable[[Line], Coroutine[Any, Any, None]]) -> None:
+        """Start the task, in the current context; blocking code of ``work(line)`` runs in that line."""
         line = Line()
         context.enter(line)
-        self.task = asyncio.get_running_loop().create_task(self._handle(event, line))
+        self.task = asyncio.get_running_loop().create_task(work(line))
 
     async def _handle(self, event: Event, line: Line) -> None:
         """Call the consumer with an event, then start the task for the next one."""

@@ -69,7 +69,7 @@ async def application_of_sockets(scope, receive, send):
 
 
 urlpatterns = [
-    path("test/work/", page),
+    path("test/coroutines/", page),
     path("test/stream/", stream),
     path("", include("tests.integration.sites.urls")),
 ]
