@@ -25,9 +25,7 @@ def asgi_scope(request: HttpRequest) -> dict[str, Any]:
         request: of the handshake.
     """
     meta = request.META
-    headers = [
-        (_header(name), value.encode("latin-1", "replace")) for name, value in meta.items() if name.startswith("HTTP_")
-    ]
+    headers = header_pairs(meta)
     headers += [(UNPREFIXED[name], meta[name].encode("latin-1", "replace")) for name in UNPREFIXED if meta.get(name)]
     sent = meta.get("REQUEST_URI", "").partition("?")[0]
     return {
@@ -40,11 +38,9 @@ def asgi_scope(request: HttpRequest) -> dict[str, Any]:
         "query_string": meta.get("QUERY_STRING", "").encode("latin-1", "replace"),
         "root_path": meta.get("SCRIPT_NAME", ""),
         "headers": headers,
-        "client": _address(meta, "REMOTE_ADDR", "REMOTE_PORT"),
-        "server": _address(meta, "SERVER_NAME", "SERVER_PORT"),
-        "subprotocols": [
-            each.strip() for each in meta.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "").split(",") if each.strip()
-        ],
+        "client": address(meta, "REMOTE_ADDR", "REMOTE_PORT"),
+        "server": address(meta, "SERVER_NAME", "SERVER_PORT"),
+        "subprotocols": offered(meta),
         "state": {},
         "extensions": {"websocket.http.response": {}},
     }
@@ -56,9 +52,22 @@ def _header(name: str) -> bytes:
     return name[5:].replace("_", "-").lower().encode("latin-1")
 
 
-def _address(meta: dict[str, Any], host: str, port: str) -> tuple[str, int]:
+def header_pairs(meta: dict[str, Any]) -> list[tuple[bytes, bytes]]:
+    """Return names and values of the headers that WSGI prefixes by ``HTTP_``."""
+    return [
+        (_header(name), value.encode("latin-1", "replace")) for name, value in meta.items() if name.startswith("HTTP_")
+    ]
+
+
+def offered(meta: dict[str, Any]) -> list[str]:
+    """Return the subprotocols that the client offers."""
+    return [each.strip() for each in meta.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "").split(",") if each.strip()]
+
+
+def address(meta: dict[str, Any], host: str, port: str) -> tuple[str, int]:
+    """Return an address and its port, 0 if it is not known, from these two keys of WSGI."""
     number = str(meta.get(port, ""))
     return meta.get(host, ""), int(number) if number.isdecimal() else 0
 
 
-__all__ = ["asgi_scope"]
+__all__ = ["address", "asgi_scope", "header_pairs", "offered"]

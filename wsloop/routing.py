@@ -18,7 +18,7 @@ from django.http import HttpRequest
 from django.urls import Resolver404, URLPattern, URLResolver
 from django.urls.resolvers import RegexPattern, RoutePattern
 
-from wsloop import conf
+from wsloop import asgi_scope, conf
 from wsloop.consumers.base import Consumer
 from wsloop.exceptions import InvalidChannelLayerError
 from wsloop.layers import get_channel_layer
@@ -196,22 +196,16 @@ def scope(request: HttpRequest, match: Match) -> dict[str, Any]:
         match: the consumer and the values captured from the path.
     """
     meta = request.META
-    offered = meta.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "")
     user = getattr(request, "user", None) or AnonymousUser()
     session = getattr(request, "session", None)
-    port = str(meta.get("REMOTE_PORT", ""))
     return {
         "type": "websocket",
         "path": request.path_info,
         "query_string": meta.get("QUERY_STRING", "").encode("latin-1", "replace"),
-        "headers": [
-            (name[5:].replace("_", "-").lower().encode("latin-1"), value.encode("latin-1", "replace"))
-            for name, value in meta.items()
-            if name.startswith("HTTP_") and name != "HTTP_COOKIE"
-        ],
+        "headers": [each for each in asgi_scope.header_pairs(meta) if each[0] != b"cookie"],
         "cookies": dict(request.COOKIES),
-        "client": (meta.get("REMOTE_ADDR", ""), int(port) if port.isdecimal() else 0),
-        "subprotocols": [each.strip() for each in offered.split(",") if each.strip()],
+        "client": asgi_scope.address(meta, "REMOTE_ADDR", "REMOTE_PORT"),
+        "subprotocols": asgi_scope.offered(meta),
         # The wrapper of a lazy user would keep the request alive.
         "user": getattr(user, "_wrapped", user),
         "session": conf.session_store()() if session is None else session,

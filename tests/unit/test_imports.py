@@ -30,7 +30,6 @@ BESIDES = {
     "testing.application_sockets": {"runtime.applications", "runtime.inbox"},
     "testing.communicator": {"runtime.applications"},
     "testing.greenlet_sockets": {"runtime.core"},
-    "testing.handshake": {"asgi_scope"},
     "testing.sockets": {"runtime.core", "runtime.inbox"},
     "testing.task_sockets": {"runtime.core", "runtime.coroutines"},
     "testing.waiting": {"aio", "aio.travel"},
@@ -39,7 +38,18 @@ BESIDES = {
     "aio.worker": {"sockets", "sockets.transport"},
 }
 # Modules that know no package, so that all may use them.
-BELOW = {"addressees", "batch_queue", "commits", "conf", "db", "exceptions", "fair_scheduler", "greenlets", "kinds"}
+BELOW = {
+    "addressees",
+    "asgi_scope",
+    "batch_queue",
+    "commits",
+    "conf",
+    "db",
+    "exceptions",
+    "fair_scheduler",
+    "greenlets",
+    "kinds",
+}
 BELOW |= {"blocked", "metrics", "options", "redaction", "refusals"}
 # But what would bring gevent, or the database, to packages that must not know them.
 ASYNC = {"batch_queue", "blocked", "fair_scheduler", "greenlets"}
