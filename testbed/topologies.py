@@ -7,6 +7,8 @@ import socket
 import threading
 import time
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+
 from testbed.processes import free_port, wait_until
 from testbed.redis_servers import RedisServer
 
@@ -132,10 +134,10 @@ class SentinelSetup:
         self.sentinels[0].ask("SENTINEL FAILOVER", self.service_name)
         wait_until(self._is_promoted, timeout=40, what="a failover")
         self.master, self.replica = self.replica, self.master
-        wait_until(lambda: self.replica.ask("INFO")["role"] == "slave", timeout=40, what="the old master's new role")
+        wait_until(lambda: _role_of(self.replica) == "slave", timeout=40, what="the old master's new role")
 
     def _is_promoted(self):
-        return self.known_master() == self.replica.port and self.replica.ask("INFO")["role"] == "master"
+        return self.known_master() == self.replica.port and _role_of(self.replica) == "master"
 
     def close(self):
         for each in (*self.sentinels, self.replica, self.master):
@@ -213,6 +215,14 @@ class ClusterSetup:
     def close(self):
         for node in self.nodes:
             node.close()
+
+
+def _role_of(server):
+    """``master`` or ``slave``; None while it cannot say: a server whose role changes ends all its connections."""
+    try:
+        return server.ask("INFO")["role"]
+    except (RedisConnectionError, ConnectionError):  # redis-py lets that of the first command through as it is
+        return None
 
 
 def _free_cluster_port():

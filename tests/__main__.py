@@ -26,7 +26,7 @@ PLAIN = [sys.executable, "-m", "pytest"]
 AS_WORKER = ["-p", "tests.worker", "-p", "no:cacheprovider"]
 CLOSING_LINE = re.compile(r"(?:=+ )?(\d+ [a-z].*) in [\d.]+s\b")
 NO_TESTS_COLLECTED = 5  # pytest's exit code, which is no failure where the other run had some
-PATCHED_JOBS, PLAIN_JOBS = 2, 3  # on two cores, for tests wait half of their time; both kinds take about as long
+PATCHED_JOBS, PLAIN_JOBS = 2, 3  # on two cores, for tests wait half of their time
 LIMIT = 45 * 60  # seconds that a run of CI may take, on a slow day of its machine
 
 
@@ -94,12 +94,11 @@ def side_by_side(commands, jobs, options):
     """Run as many processes of each command as ``jobs`` says, and return the exit code."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tests-") as shared:
-        commands = [
-            (kind, [*command, *AS_WORKER, *options.kept])
-            for kind, (command, number) in enumerate(zip(commands, jobs, strict=True))
-            for _ in range(number)
-        ]
-        tests = Run(commands, {"TEST_SHARED": shared}, LIMIT if must_have_everything() else None)
+        kinds = [(kind, [*command, *AS_WORKER, *options.kept]) for kind, command in enumerate(commands)]
+        first = [kind for kind, number in zip(kinds, jobs, strict=True) for _ in range(number)]
+        # Tests in patched processes are through in half of the time.
+        followers = [kinds[1]] * jobs[0] if len(kinds) > 1 else []
+        tests = Run(first, followers, {"TEST_SHARED": shared}, LIMIT if must_have_everything() else None)
         try:
             tests.run()
         finally:
@@ -131,6 +130,7 @@ def interrupt(*_):
 
 
 if __name__ == "__main__":
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of servers would compile all of wsloop and the site anew
     signal.signal(signal.SIGTERM, interrupt)  # the servers of the tests are to end in this case, too
     # A shell that is no terminal's has what it starts in the background ignore SIGINT, and servers would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)

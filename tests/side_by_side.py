@@ -20,7 +20,13 @@ from pathlib import Path
 DURATIONS = Path(__file__).with_name("durations.txt")
 LONG = 5.0  # seconds; what takes longer is in that file
 PORTS = range(10_000, 32_768)  # above, the kernel gives them to connections
-INSIST = 60.0  # seconds that a process has to end its servers
+INSIST = 60.0  # seconds that a process has to end its servers, and itself when there is nothing left to run
+
+
+def shares(numbers, parts):
+    """``numbers`` in so many parts of the same size."""
+    share = len(numbers) // parts
+    return [numbers[part * share : (part + 1) * share] for part in range(parts)]
 
 
 def durations():
@@ -58,6 +64,7 @@ class Process:
         self.unit = self.test = None  # what it runs just now
         self.has_collected = False
         self.code = None
+        self._overdue = None  # a timer, once there is nothing left for it to run
         with theirs:
             self._popen = subprocess.Popen(
                 command,
@@ -77,6 +84,9 @@ class Process:
                 what = message.pop("what")
                 if what == "next":
                     self.unit = self._run.next(self)
+                    if not self.unit:
+                        self._overdue = threading.Timer(INSIST, self._abort)
+                        self._overdue.start()
                     with contextlib.suppress(BrokenPipeError):
                         line.write(json.dumps(self.unit) + "\n")
                         line.flush()
@@ -91,6 +101,8 @@ class Process:
                 else:
                     self._run.report(**message)
         self.code = self._popen.wait()
+        if self._overdue:
+            self._overdue.cancel()
         self._output.seek(0)
         self._run.ended(self, self._output.read())
         self._output.close()
@@ -99,6 +111,11 @@ class Process:
         """Let it end what it has started, as after Ctrl-C."""
         with contextlib.suppress(ProcessLookupError):
             self._popen.send_signal(signal.SIGINT)
+
+    def _abort(self):
+        """End it where it hangs: pytest's faulthandler writes what its threads do. Others may wait for its end."""
+        with contextlib.suppress(ProcessLookupError):
+            self._popen.send_signal(signal.SIGABRT)
 
     def kill(self):
         with contextlib.suppress(ProcessLookupError):
@@ -115,11 +132,12 @@ class Run:
 
     Args:
         commands: kind and command of each process; those of a kind share what they collect.
+        followers: the same of more processes: each begins when a process of another kind has ended.
         env: more environment.
         limit: seconds after which they are ended, which is a failure.
     """
 
-    def __init__(self, commands, env, limit=None):
+    def __init__(self, commands, followers, env, limit=None):
         self.counts = Counter()
         self.units = {}  # what came of each
         self.parts = []  # (seconds, phase, test) of every setup, call and teardown
@@ -128,24 +146,23 @@ class Run:
         self.problems = []  # what is wrong with the run itself
         self.processes = []
         self._commands = commands
+        self._followers = list(followers)
         self._env = env
+        self._ports = iter(shares(PORTS, len(commands) + len(followers)))
         self._limit = limit
         self._durations = durations()
         self._changed = threading.Condition()
         self._left = {}  # by kind: units that nobody runs yet; a kind is missing until its first process has collected
         self._unfinished = Counter()  # units of each module
-        self._alive = Counter(kind for kind, _ in self._commands)
-        self._busy = len(self._commands)  # processes that are not waiting for their turn alone
+        self._alive = Counter(kind for kind, _ in (*commands, *followers))
+        self._busy = self._alive.total()  # processes that are not waiting for their turn alone
         self._stopped = False
 
     def run(self):
         began = time.monotonic()
-        share = len(PORTS) // len(self._commands)
         try:
-            for number, (kind, command) in enumerate(self._commands):
-                ports = PORTS[number * share : (number + 1) * share]
-                env = {**self._env, "TEST_PORTS": f"{ports[0]}-{ports[-1]}"}
-                self.processes.append(Process(self, kind, command, env))
+            for kind, command in self._commands:
+                self._start(kind, command)
             until = None if self._limit is None else began + self._limit
             if not all([process.join(until) for process in self.processes]):
                 self.problems.append(f"The tests have taken longer than {self._limit / 60:g} minutes: ended")
@@ -155,6 +172,11 @@ class Run:
             raise
         if left := [name_of(unit) for units in self._left.values() for unit in units]:
             self.problems.append(f"Nobody has run {', '.join(left)}")
+
+    def _start(self, kind, command):
+        ports = next(self._ports)
+        env = {**self._env, "TEST_PORTS": f"{ports[0]}-{ports[-1]}"}
+        self.processes.append(Process(self, kind, command, env))
 
     def _stop(self):
         """End all processes with all that they have started."""
@@ -226,15 +248,23 @@ class Run:
             self._unfinished[module] -= 1
             if not self._unfinished[module]:
                 results = [result for unit, result in self.units.items() if module_of(unit) == module]
-                seconds = sum(result["seconds"] for result in results)
+                seconds, cpu = (sum(result[what] for result in results) for what in ("seconds", "cpu"))
                 counts = sum((result["counts"] for result in results), Counter())
-                print(f"{seconds:7.1f} s  {name_of(module)}: {in_words(counts)}", flush=True)
+                print(f"{seconds:7.1f} s ({cpu:5.1f} of a core)  {name_of(module)}: {in_words(counts)}", flush=True)
 
     def ended(self, process, output):
         with self._changed:
             self._busy -= 1
             if process.unit or not process.has_collected:
                 self._alive[process.kind] -= 1
+            if follower := next((each for each in self._followers if each[0] != process.kind), None):
+                self._followers.remove(follower)
+                kind, command = follower
+                if self._left.get(kind, True) and not self._stopped:
+                    self._start(kind, command)
+                else:
+                    self._alive[kind] -= 1
+                    self._busy -= 1
             self._changed.notify_all()
             if self._stopped:
                 return

@@ -50,6 +50,12 @@ def test_the_deviations_are_exactly_those_explained(wstest, serve, front, option
     outcomes = autobahn.run(site.ws_url("echo/"), front, cases, tmp_path, progress)
     progress(f"{len(outcomes)} cases, report: {tmp_path / 'index.html'}")
 
+    # Some verdicts hang on the clock of Autobahn, in 6.4.3 on its pauses of a second, and a busy machine upsets it.
+    if unexpected := sorted(autobahn.deviations(outcomes).items() ^ autobahn.expected_deviations(outcomes).items()):
+        again = tmp_path / "again"
+        again.mkdir()
+        outcomes |= autobahn.run(site.ws_url("echo/"), front, sorted({case for case, _ in unexpected}), again, progress)
+
     found, expected = autobahn.deviations(outcomes), autobahn.expected_deviations(outcomes)
     stories = [outcomes[case].story() for case in found if found[case] != expected.get(case)]
     assert found == expected, "\n\n".join(["not as DEVIATIONS in autobahn.py has it:", *stories[:10]])

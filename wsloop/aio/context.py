@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import collections
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 import asgiref.sync
 from asgiref.current_thread_executor import CurrentThreadExecutor
 from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext
 
-from wsloop.aio.lines import Line
+from wsloop.aio.lines import Line, Pool
+from wsloop.aio.loop import thread_id
 
 
 def enter(line: Line) -> None:
@@ -77,9 +78,24 @@ def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
         each.cancel()
 
 
+class _Executors:
+    """Stands for ``ThreadPoolExecutor`` in asgiref.
+
+    In a thread of gevent's pool, ``async_to_sync()`` makes an executor for its event loop. The executor's greenlet
+    would wait for more when that thread has ended, and Python at its exit would wait for the greenlet, for ever.
+    """
+
+    def __init__(self) -> None:
+        self._thread = thread_id()
+
+    def __call__(self, max_workers: int) -> Executor:
+        return ThreadPoolExecutor(max_workers) if thread_id() == self._thread else Pool()
+
+
 def install() -> None:
     """Make blocking code of coroutines run after the end of ``async_to_sync()``, too. May be called again."""
     asgiref.sync.CurrentThreadExecutor = GreenletExecutor  # type: ignore[attr-defined]
+    asgiref.sync.ThreadPoolExecutor = _Executors()  # type: ignore[assignment]
 
 
 __all__ = ["enter", "install"]
