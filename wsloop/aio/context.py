@@ -95,7 +95,7 @@ class _Executors:
 def install() -> None:
     """Make blocking code of coroutines run after the end of ``async_to_sync()``, too. May be called again."""
     asgiref.sync.CurrentThreadExecutor = GreenletExecutor  # type: ignore[attr-defined]
-    asgiref.sync.ThreadPoolExecutor = _Executors()  # type: ignore[assignment]
+    asgiref.sync.ThreadPoolExecutor = _Executors()  # type: ignore[assignment, attr-defined]
 
 
 __all__ = ["enter", "install"]
