@@ -22,6 +22,8 @@ SETTINGS = {
 }
 PROTOCOL = autobahn.PROTOCOL if EVERYTHING else autobahn.FAST_PROTOCOL
 COMPRESSION = autobahn.COMPRESSION if EVERYTHING else autobahn.FAST_COMPRESSION
+ROUTED_PROTOCOL = PROTOCOL if EVERYTHING else autobahn.ROUTED_PROTOCOL
+ROUTED_COMPRESSION = COMPRESSION if EVERYTHING else autobahn.ROUTED_COMPRESSION
 
 
 @pytest.fixture(scope="session")
@@ -34,9 +36,9 @@ def wstest():
 @pytest.mark.parametrize(
     ("front", "options", "cases"),
     [
-        pytest.param("http", [], PROTOCOL, id="http, protocol"),
+        pytest.param("http", [], ROUTED_PROTOCOL, id="http, protocol"),
         # The router copies 4 KiB at a time, which makes each message above it wait for 88 ms, and here are thousands.
-        pytest.param("http", ["--http-buffer-size", "262144"], COMPRESSION, id="http, compression"),
+        pytest.param("http", ["--http-buffer-size", "262144"], ROUTED_COMPRESSION, id="http, compression"),
         pytest.param("http-socket", [], PROTOCOL + COMPRESSION, id="http-socket"),
     ],
 )

@@ -50,6 +50,8 @@ class Browser:
         for switch in ("gpu", "quic", "background-networking", "component-update", "sync", "dev-shm-usage"):
             options.add_argument(f"--disable-{switch}")
         options.add_argument("--no-first-run")
+        options.add_argument("--force-prefers-reduced-motion")
+        options.add_argument("--in-process-gpu")
         if os.geteuid() == 0:
             options.add_argument("--no-sandbox")  # Chromium's sandbox refuses to work for root
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})

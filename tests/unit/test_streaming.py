@@ -187,7 +187,7 @@ def test_the_iterator_ends_soon_after_its_client_has_left(leave, where):
         began = time.monotonic()
         leave()
         client.wait()
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 30, "not the minute for which it sleeps"
         assert client.error is None
     else:
         client.wait()
