@@ -25,6 +25,7 @@ from tests.requires import need
 
 HISTORY = {"size": 10_000, "ttl": 600}
 MANY = 200  # sockets where workers end
+MACHINES = 2  # where one more makes it harder and nothing else
 
 
 def settings(**more):
@@ -195,13 +196,12 @@ def test_redis_is_killed_and_comes_back_with_its_data(start, durable_redis, faci
     assert verdict.whole, str(verdict)
 
 
-@pytest.mark.parametrize("machines", [1, 2])
-def test_redis_comes_back_without_its_data(start, private_redis, facility, machines):
+def test_redis_comes_back_without_its_data(start, private_redis, facility):
     """Published while the sites do not hear Redis, and gone with it: each client is told."""
     proxy = CuttingProxy(private_redis.port)
     url = f"redis://127.0.0.1:{proxy.port}/0"
     with proxy:
-        sites = [start(private_redis, url=url) for _ in range(machines)]
+        sites = [start(private_redis, url=url) for _ in range(MACHINES)]
         with Crowd(sites, facility, 100, redis=private_redis) as crowd:
             proxy.stall()
             crowd.publisher.wait(5)
@@ -216,10 +216,9 @@ def test_redis_comes_back_without_its_data(start, private_redis, facility, machi
     assert verdict.told_lost >= 100 * 5, str(verdict)
 
 
-@pytest.mark.parametrize("machines", [1, 2])
-def test_redis_loses_its_data_while_the_line_is_up(start, private_redis, facility, machines):
+def test_redis_loses_its_data_while_the_line_is_up(start, private_redis, facility):
     """FLUSHALL, the restart of a cache: what comes next is complete again, and nothing is passed over in silence."""
-    sites = [start(private_redis) for _ in range(machines)]
+    sites = [start(private_redis) for _ in range(MACHINES)]
     with Crowd(sites, facility, 50) as crowd, private_redis.client() as client:
         for _ in range(3):
             client.flushall()
@@ -228,9 +227,8 @@ def test_redis_loses_its_data_while_the_line_is_up(start, private_redis, facilit
     assert verdict.honest, str(verdict)
 
 
-@pytest.mark.parametrize("machines", [1, 2])
-def test_redis_hangs_for_ten_seconds(start, private_redis, facility, machines):
-    sites = [start(private_redis) for _ in range(machines)]
+def test_redis_hangs_for_ten_seconds(start, private_redis, facility):
+    sites = [start(private_redis) for _ in range(MACHINES)]
     with Crowd(sites, facility, 100) as crowd:
         private_redis.pause()
         time.sleep(10)
@@ -240,11 +238,10 @@ def test_redis_hangs_for_ten_seconds(start, private_redis, facility, machines):
     assert verdict.whole, str(verdict)
 
 
-@pytest.mark.parametrize("machines", [1, 2])
-def test_the_line_to_redis_is_stalled_and_cut(start, private_redis, facility, machines):
+def test_the_line_to_redis_is_stalled_and_cut(start, private_redis, facility):
     """Meanwhile others publish; sockets that stay open get it too."""
     with CuttingProxy(private_redis.port) as proxy:
-        sites = [start(private_redis, url=f"redis://127.0.0.1:{proxy.port}/0") for _ in range(machines)]
+        sites = [start(private_redis, url=f"redis://127.0.0.1:{proxy.port}/0") for _ in range(MACHINES)]
         with Crowd(sites, facility, 100, redis=private_redis) as crowd:
             before = crowd.ends()
             for _ in range(3):
@@ -258,11 +255,10 @@ def test_the_line_to_redis_is_stalled_and_cut(start, private_redis, facility, ma
     assert verdict.whole, str(verdict)
 
 
-@pytest.mark.parametrize(("seed", "machines"), [(0, 1), (1, 2)])
-def test_the_line_to_redis_is_reset_in_the_middle_of_a_message(start, private_redis, facility, seed, machines):
-    dice = random.Random(seed)
+def test_the_line_to_redis_is_reset_in_the_middle_of_a_message(start, private_redis, facility):
+    dice = random.Random(1)
     with CuttingProxy(private_redis.port) as proxy:
-        sites = [start(private_redis, url=f"redis://127.0.0.1:{proxy.port}/0") for _ in range(machines)]
+        sites = [start(private_redis, url=f"redis://127.0.0.1:{proxy.port}/0") for _ in range(MACHINES)]
         with Crowd(sites, facility, 60, rate=60, size=2000, redis=private_redis) as crowd:
             for _ in range(8):
                 proxy.cut_after(dice.randrange(1, 20_000))
@@ -273,9 +269,8 @@ def test_the_line_to_redis_is_reset_in_the_middle_of_a_message(start, private_re
     assert verdict.whole, str(verdict)
 
 
-@pytest.mark.parametrize("machines", [1, 2])
-def test_the_subscription_is_killed(start, private_redis, facility, machines):
-    sites = [start(private_redis) for _ in range(machines)]
+def test_the_subscription_is_killed(start, private_redis, facility):
+    sites = [start(private_redis) for _ in range(MACHINES)]
     with Crowd(sites, facility, 100) as crowd, private_redis.client() as client:
         for kind in ("pubsub", "normal", "pubsub", "pubsub"):
             client.client_kill_filter(_type=kind, skipme=True)
@@ -521,7 +516,7 @@ def test_pages_miss_nothing_between_rendering_and_connecting(start, private_redi
 # --- the network ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("front", "machines"), [("http-socket", 1), ("http", 1), ("http-socket", 2)])
+@pytest.mark.parametrize(("front", "machines"), [("http", 1), ("http-socket", 2)])
 def test_the_network_drops_for_two_seconds_again_and_again(start, private_redis, facility, front, machines):
     """Some lines survive it, others are reset, and what was about to connect is held up. (One machine of two.)"""
     sites = [start(private_redis, front=front) for _ in range(machines)]
