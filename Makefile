@@ -82,7 +82,7 @@ bench: install ## what sockets cost and how fast messages go out (docs/reference
 bench-async: install ## the part of it with asynchronous code, beside uvicorn and daphne
 	@$(VENV)/bin/python -m bench --async $(BENCH)
 
-bench-leaks: install ## what 50,000 connects and disconnects leave behind: three minutes
+bench-leaks: install ## what 50,000 connects and disconnects leave behind: six minutes
 	@$(VENV)/bin/python -m bench --leaks $(BENCH)
 
 # For contrast the attacks run on an echo on uWSGI's own WebSocket API too, which needs the uWSGI that is built from source.
