@@ -1,7 +1,7 @@
 /** The page of random numbers: starts and stops a connection that gets a number each second, and plots a minute. */
 
 import { signedOut } from "./account.js";
-import { SIGNED_OUT, open } from "./reconnect.js";
+import { SIGNED_OUT, connectConsumer } from "../wsloop/wsloop.js";
 import { stateOf } from "./state.js";
 
 const MINUTE = 60; // seconds that are plotted
@@ -17,7 +17,7 @@ const showState = stateOf(find("[data-line]"));
 /** @typedef {{value: number, time: number}} Sample a number, and its time in milliseconds */
 /** @type {Sample[]} of the last minute, the newest last */
 let samples = [];
-/** @type {import("./reconnect.js").Line | null} */
+/** @type {import("../wsloop/wsloop.js").ConsumerLine | null} */
 let line = null;
 
 toggle.addEventListener("click", () => (line ? stop() : start()));
@@ -25,7 +25,7 @@ new ResizeObserver(draw).observe(plot);
 find("[data-needs-script]").hidden = false;
 
 function start() {
-  line = open(() => String(page.dataset.random), {
+  line = connectConsumer(String(page.dataset.random), {
     patience: PATIENCE,
     onMessage: (data) => show(Number(data)),
     onState(state) {

@@ -1,7 +1,9 @@
-/** Shows the state of a connection: of wsloop.js, of reconnect.js, or one that the user has stopped. */
+/** Shows the state of a connection: to a facility, to a consumer, or one that the user has stopped. */
 
 /**
- * @typedef {import("../wsloop/wsloop.js").State | import("./reconnect.js").State | {name: "stopped"}} State
+ * @typedef {import("../wsloop/wsloop.js").State
+ *   | import("../wsloop/wsloop.js").ConsumerState
+ *   | {name: "stopped"}} State
  */
 
 /**

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import subprocess
 import threading
 
 import pytest
@@ -10,6 +11,7 @@ import websockets.asyncio.client
 import websockets.sync.client
 from wsproto import events
 
+from testbed.processes import free_port
 from tests.conformance import tools
 from tests.conformance.clients import (
     TIMEOUT,
@@ -23,6 +25,7 @@ from tests.conformance.clients import (
     Wsproto,
 )
 from tests.integration.test_browser import Browser
+from tests.requires import need
 
 CLIENTS = [SyncWebsockets, AsyncioWebsockets, WebsocketClient, Wsproto, NodeWs, NodeWsPlain, Chromium]
 RUN_IN = {NodeWs: ["node_modules"], NodeWsPlain: ["node_modules"], Chromium: ["driver"]}  # fixtures
@@ -214,3 +217,41 @@ def test_threaded_keepalive_every_second(echo_site):
         assert enough.wait(TIMEOUT)
         socket.send("still here")
         assert socket.recv(TIMEOUT) == "still here"
+
+
+NODE_CLIENT = """
+import { WebSocket } from "%s";
+import { connect } from "%s";
+
+try {
+  globalThis.WebSocket = undefined; // as before Node 22
+  connect(process.argv[2], { onMessage() {} });
+} catch (error) {
+  console.log(error.message);
+}
+const states = [];
+const line = connect(process.argv[2], {
+  WebSocket,
+  random: () => 0,
+  onMessage() {},
+  onState({ name }) {
+    states.push(name);
+    if (states.length === 3) line.close(); // in the middle of an attempt
+    if (states.length === 3) console.log(states.join(" "));
+  },
+});
+"""
+
+
+def test_in_node_the_client_of_wsloop_outlives_a_server_that_is_not_there(node_modules, tmp_path):
+    script = tmp_path / "client.mjs"
+    client = tools.ROOT / "wsloop/static/wsloop/wsloop.js"
+    script.write_text(NODE_CLIENT % (node_modules / "ws/wrapper.mjs", client))
+    url = f"ws://127.0.0.1:{free_port()}/ws/news?subscribe-broadcast"
+    node = subprocess.run(
+        [need("node"), str(script), url], capture_output=True, text=True, timeout=TIMEOUT, check=False
+    )
+    missing, states = node.stdout.splitlines()
+    assert "Node has one from version 22 on" in missing
+    assert states == "connecting reconnecting reconnecting"
+    assert (node.returncode, "Error:" in node.stderr) == (0, False), node.stderr

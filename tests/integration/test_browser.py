@@ -251,6 +251,30 @@ def other(started_browsers, sample, clean):
     assert browser.console() == []
 
 
+# --- the client -------------------------------------------------------------------------------------------------------
+
+OPENED_AND_CLOSED = """
+const [facility, consumer, done] = arguments;
+import("/static/wsloop/wsloop.js").then(({ connect, connectConsumer }) => {
+  connect(facility, { onMessage() {} }).close(); // as React's StrictMode does with each effect
+  connectConsumer(consumer).close();
+  const line = connectConsumer(consumer, {
+    onOpen: () => line.send("hello"),
+    onMessage(text) {
+      line.close();
+      done(text);
+    },
+  });
+});
+"""
+
+
+def test_what_is_closed_at_once_opens_no_socket_and_leaves_no_warning(browser):
+    browser.open("/")
+    addresses = "/ws/closed-at-once?subscribe-broadcast", "/ws/echo/"
+    assert browser.driver.execute_async_script(OPENED_AND_CLOSED, *addresses) == "hello"
+
+
 # --- messages ---------------------------------------------------------------------------------------------------------
 
 

@@ -1,9 +1,14 @@
-/** Time that passes when the test says so. (Node's own mock timers changed their signature between versions.) */
+/**
+ * Time that passes when the test says so; microtasks run at once, unless a test keeps them. (Node's own mock timers
+ * changed their signature between versions.)
+ */
 export class Clock {
   now = 0;
   /** @type {Map<symbol, {call: () => void, due: number}>} */
   timers = new Map();
-  #real = { setTimeout, clearTimeout };
+  /** @type {(() => void)[] | null} those that wait */
+  microtasks = null;
+  #real = { setTimeout, clearTimeout, queueMicrotask };
   #performance = performance.now;
 
   install() {
@@ -16,6 +21,8 @@ export class Clock {
       },
       /** @param {symbol} timer */
       clearTimeout: (timer) => this.timers.delete(timer),
+      /** @param {() => void} call */
+      queueMicrotask: (call) => (this.microtasks ? this.microtasks.push(call) : call()),
     });
     performance.now = () => this.now;
   }
@@ -23,6 +30,13 @@ export class Clock {
   restore() {
     Object.assign(globalThis, this.#real);
     performance.now = this.#performance;
+  }
+
+  /** The code that has queued the microtasks has ended. */
+  turn() {
+    const calls = this.microtasks ?? [];
+    this.microtasks = null;
+    for (const call of calls) call();
   }
 
   /** @param {number} milliseconds */

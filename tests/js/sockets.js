@@ -14,6 +14,8 @@ export class FakeSocket {
   onmessage;
   /** @type {any} */
   onclose;
+  /** @type {any} */
+  onerror;
 
   /** @param {string} url @param {string[]} protocols */
   constructor(url, protocols) {

@@ -78,6 +78,24 @@ beforeEach(() => {
 afterEach(() => clock.restore());
 
 describe("a line", () => {
+  test("says in the console what may be wrong when nothing welcomes it", (context) => {
+    const warn = context.mock.method(console, "warn", () => {});
+    start();
+    for (let attempt = 1; attempt <= 4; attempt += 1) {
+      assert.equal(warn.mock.callCount(), attempt > 2 ? 1 : 0);
+      last().ends(1006);
+      comesBack();
+    }
+    assert.match(warn.mock.calls[0].arguments[0], /ws:\/\/site\.test\/ws\/news.* use connectConsumer\(\)/);
+    warn.mock.resetCalls();
+    ready();
+    for (let attempt = 1; attempt <= 4; attempt += 1) {
+      last().ends(1006);
+      comesBack();
+    }
+    assert.equal(warn.mock.callCount(), 0);
+  });
+
   test("names the URL and the subprotocol, and is connected when the server has said welcome", () => {
     start();
     assert.equal(last().url, "ws://site.test/ws/news?subscribe-broadcast");

@@ -3,8 +3,8 @@
  * and the server sends the ones after it. chat/rooms/consumer.py describes the messages.
  */
 
+import { SIGNED_OUT, connectConsumer } from "../../wsloop/wsloop.js";
 import * as account from "../account.js";
-import { SIGNED_OUT, open } from "../reconnect.js";
 import { stateOf } from "../state.js";
 import { composerOf } from "./composer.js";
 import { draftOf } from "./draft.js";
@@ -37,7 +37,7 @@ export function start(page) {
   let isBroken = false; // whether the connection has broken since it was last open
 
   addEventListener("pagehide", mark); // before the connection is closed
-  const line = open(() => `${url}?after=${feed.last}&as=${encodeURIComponent(me ?? "")}`, {
+  const line = connectConsumer(() => `${url}?after=${feed.last}&as=${encodeURIComponent(me ?? "")}`, {
     patience: LINE_PATIENCE,
     onMessage(data) {
       if (typeof data === "string") receive(JSON.parse(data));

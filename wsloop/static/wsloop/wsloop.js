@@ -1,10 +1,10 @@
 /**
  * The JavaScript client of wsloop, in one file.
  *
- * - `connect` opens a connection that speaks the subprotocol wsloop.v1 (docs/reference/wsloop-v1.rst). It reconnects,
- *   recovers missed messages, and reports those that it cannot recover.
- * - `keepOpen` is its core, which only reconnects and does not depend on the subprotocol. The sample's client for
- *   consumers, static/js/reconnect.js, uses it too.
+ * - `connect` opens a connection to a facility, with the subprotocol wsloop.v1 (docs/reference/wsloop-v1.rst). It
+ *   reconnects, recovers missed messages, and reports those that it cannot recover.
+ * - `connectConsumer` opens a connection to a consumer, with plain messages and without a subprotocol. It reconnects.
+ * - `keepOpen` is the core of both, which only reconnects.
  * - `CLOSE_CODES` has the meaning of each close code, and when a client reconnects after it.
  *
  * The module does not touch the page. It calls the functions that it is given.
@@ -37,6 +37,29 @@
  * @property {string} reason a sentence
  * @property {string} [audience] the audience whose messages were lost; without it, any
  * @property {string} [name] of the group
+ */
+
+/**
+ * @typedef {{name: "connecting"} | {name: "connected"} | Broken} ConsumerState
+ * The state of a connection to a consumer.
+ */
+
+/**
+ * @typedef {object} ConsumerCallbacks
+ * @property {(data: string | ArrayBuffer) => void} [onMessage] called with each message
+ * @property {() => void} [onOpen] called when the connection is opened, the first time and after each break
+ * @property {(state: ConsumerState) => void} [onState] called when the state changes
+ * @property {number} [patience] milliseconds without a message after which an open connection counts as dead; for
+ *   consumers that send regularly
+ *
+ * @typedef {ConsumerCallbacks & Omit<SocketOptions, "accessToken">} ConsumerOptions
+ */
+
+/**
+ * @typedef {object} ConsumerLine
+ * @property {(data: string | ArrayBuffer) => boolean} send returns whether there was a connection; nothing is stored
+ * @property {() => void} close
+ * @property {ConsumerState} state
  */
 
 /** @typedef {{users: string[], anonymous: number}} Presence the present users, and the number of anonymous ones */
@@ -170,6 +193,8 @@ const FIRST_DELAY = 2; // seconds within which the first attempt to reconnect st
 const LONGEST_DELAY = 30; // seconds
 const ATTEMPT_TIMEOUT = 12_000; // milliseconds until an attempt has failed; the server gives a handshake 10 s
 const OPEN = 1; // WebSocket.OPEN
+const NO_WEBSOCKET =
+  "There is no WebSocket here. Node has one from version 22 on; earlier, pass that of the package ws: { WebSocket }.";
 
 /**
  * @typedef {object} Client
@@ -215,6 +240,7 @@ const OPEN = 1; // WebSocket.OPEN
 export function keepOpen(client, options) {
   const { subprotocols = [], onData, onClose, onOpen, onRelease, onHurry, onState } = client;
   const { accessToken, WebSocket: Socket = globalThis.WebSocket, random = Math.random } = options;
+  if (typeof Socket !== "function") throw new Error(NO_WEBSOCKET);
   const listening = new AbortController();
   /** @type {WebSocket | null} */
   let socket = null;
@@ -231,7 +257,9 @@ export function keepOpen(client, options) {
     isIdle = false;
     expectWithin(ATTEMPT_TIMEOUT);
     if (!accessToken) {
-      dial(subprotocols);
+      const address = target();
+      // Not at once: React's StrictMode opens and closes each connection once before it is used.
+      queueMicrotask(() => number === attempts && dial(address, subprotocols));
       return;
     }
     Promise.resolve()
@@ -239,19 +267,32 @@ export function keepOpen(client, options) {
       .then(
         (token) => {
           if (number !== attempts) return; // the token arrived too late
-          if (token) dial([...subprotocols, `wsloop.token.${token}`]);
+          if (token) dial(target(), [...subprotocols, `wsloop.token.${token}`]);
           else end(SIGNED_OUT);
         },
         () => number === attempts && reconnect(),
       );
   }
 
-  /** @param {string[]} protocols */
-  function dial(protocols) {
+  /** @returns {string} the address of the next attempt */
+  function target() {
     const address = new URL(client.url(), globalThis.location?.href);
     address.protocol = address.protocol.replace("http", "ws");
-    const opened = new Socket(address.href, protocols);
+    return address.href;
+  }
+
+  /** @param {string} address @param {string[]} protocols */
+  function dial(address, protocols) {
+    /** @type {WebSocket} */
+    let opened;
+    try {
+      opened = new Socket(address, protocols);
+    } catch (error) {
+      end(/** @type {Error} */ (error).message); // a page with https asks for ws, for example: no attempt can succeed
+      return;
+    }
     socket = opened;
+    opened.onerror = () => {}; // a close event follows; without this the package ws would end the process
     opened.binaryType = "arraybuffer";
     opened.onopen = () => onOpen?.();
     opened.onmessage = ({ data }) => {
@@ -346,6 +387,70 @@ export function keepOpen(client, options) {
   };
 }
 
+const DONE = 1000; // close code of a consumer that has called close()
+const STEADY = 10_000; // milliseconds until an attempt counts as successful: a consumer may accept and then fail
+
+/**
+ * Opens a connection to a consumer, and keeps it open until the page or the consumer closes it, or the server forbids a
+ * reconnect. It neither stores messages nor sends them again: the page and its consumer recover what was missed. For
+ * that the page can return the URL of each attempt, which names the last message that it has.
+ *
+ * @param {string | (() => string)} url such as "/ws/chat/lobby/", with scheme and host or without, or a function that
+ *   returns one
+ * @param {ConsumerOptions} [options]
+ * @returns {ConsumerLine}
+ */
+export function connectConsumer(url, options = {}) {
+  const { onOpen = () => {}, onMessage = () => {}, onState = () => {}, patience } = options;
+  let openedAt = Infinity;
+  /** @type {ConsumerState} */
+  let state = { name: "connecting" };
+
+  /** @param {ConsumerState} next */
+  function tell(next) {
+    state = next;
+    onState(next);
+  }
+
+  const connection = keepOpen(
+    {
+      url: () => (typeof url === "string" ? url : url()),
+      onOpen() {
+        openedAt = performance.now();
+        connection.expectWithin(patience);
+        tell({ name: "connected" });
+        onOpen();
+      },
+      onData: onMessage,
+      onClose({ code, reason }) {
+        const known = CLOSE_CODES[code];
+        if (code === DONE) connection.end(reason || "closed by the server");
+        else if (known?.reconnect !== "never") connection.reconnect({ code, reason });
+        else connection.end(known.reason === SIGNED_OUT ? SIGNED_OUT : reason || known.reason);
+      },
+      onRelease() {
+        if (performance.now() - openedAt >= STEADY) connection.succeeded();
+        openedAt = Infinity;
+      },
+      onHurry() {
+        tell({ name: "connecting" });
+      },
+      onState: tell,
+    },
+    options,
+  );
+  onState(state);
+  connection.start();
+  return {
+    send: connection.send,
+    close: connection.close,
+    get state() {
+      return state;
+    },
+  };
+}
+
+const SUSPICIOUS = 2; // attempts without any welcome after which the console is told what may be wrong
 const MOST_IDS = 1000; // number of messages that are remembered
 const ANSWER_TIMEOUT = 10_000; // milliseconds within which the server must answer a published message
 
@@ -363,6 +468,7 @@ export function connect(url, options) {
   const bookmark = new Bookmark(options.token);
   const publications = new Publications();
   let isReady = false; // the server has sent its welcome, and no goodbye
+  let unwelcome = 0; // attempts that have failed before the first welcome
   /** @type {{reconnect?: boolean, after?: number, reason?: string}} the server's goodbye, if it has sent one */
   let goodbye = {};
   /** @type {Attendance | null} */
@@ -374,6 +480,7 @@ export function connect(url, options) {
       connection.succeeded();
       connection.expectWithin(2 * 1000 * ping);
       isReady = true;
+      unwelcome = -Infinity;
       bookmark.renew(token);
       onState({ name: "connected", subscribed, recovered });
       attendance = presence ? new Attendance(presence) : null;
@@ -421,6 +528,11 @@ export function connect(url, options) {
         if (Object.hasOwn(handlers, frame.type)) handlers[/** @type {keyof typeof handlers} */ (frame.type)](frame);
       },
       onClose({ code }) {
+        unwelcome += 1;
+        if (unwelcome === SUSPICIOUS) {
+          const advice = "If a consumer serves it, use connectConsumer(); otherwise the server's log has the reason.";
+          console.warn(`wsloop: ${url} refuses a connection with wsloop.v1. ${advice}`);
+        }
         const known = CLOSE_CODES[code];
         const isFinal = known?.reconnect === "never";
         const { reconnect = !isFinal, after, reason } = goodbye;

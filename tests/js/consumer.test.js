@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, test } from "node:test";
 
-import { open } from "../../static/js/reconnect.js";
+import { connectConsumer } from "../../wsloop/static/wsloop/wsloop.js";
 import { Clock } from "./clock.js";
 import { COMES_BACK, ENDS, FakeSocket, count, last } from "./sockets.js";
 
@@ -28,9 +28,9 @@ let messages;
 let states;
 let openings = 0;
 
-/** @param {any} options */
+/** @param {any} options @param {string | (() => string)} url */
 function start(options = {}, url = () => "ws://site.test/ws/random/") {
-  return open(url, {
+  return connectConsumer(url, {
     onMessage: (data) => messages.push(data),
     onState: (state) => states.push(state),
     onOpen: () => (openings += 1),
@@ -117,8 +117,60 @@ describe("a line", () => {
   });
 
   test("is not begun with an address that is none", () => {
-    assert.throws(() => start({}, () => "ws://"), /Invalid URL/);
+    for (const address of ["ws://", () => "ws://"]) assert.throws(() => start({}, address), /Invalid URL/);
     assert.deepEqual([count(), clock.timers.size], [0, 0]);
+  });
+
+  test("offers no subprotocol, which a consumer would have to choose", () => {
+    start({}, "ws://site.test/ws/random/");
+    assert.deepEqual([last().url, last().protocols], ["ws://site.test/ws/random/", []]);
+  });
+
+  test("needs no options", () => {
+    browser.WebSocket = ConsumerSocket;
+    try {
+      connectConsumer("ws://site.test/ws/random/");
+      last().opens();
+      last().says("42");
+    } finally {
+      delete browser.WebSocket;
+    }
+  });
+
+  test("says what is missing where there is no WebSocket", () => {
+    assert.throws(() => start({ WebSocket: null }), /Node has one from version 22 on/);
+    assert.equal(clock.timers.size, 0);
+  });
+
+  test("ends where the browser forbids the address", () => {
+    class Forbidden {
+      constructor() {
+        throw new DOMException("An insecure WebSocket is not allowed here.", "SecurityError");
+      }
+    }
+    start({ WebSocket: Forbidden });
+    assert.deepEqual(states.at(-1), { name: "offline", reason: "An insecure WebSocket is not allowed here." });
+    assert.equal(clock.timers.size, 0);
+  });
+
+  test("opens no socket if it is closed at once, as React's StrictMode does", () => {
+    clock.microtasks = [];
+    start().close();
+    const line = start();
+    assert.equal(count(), 0);
+    clock.turn();
+    assert.equal(count(), 1);
+    last().opens();
+    assert.equal(line.state.name, "connected");
+  });
+
+  test("listens to errors, which end a process of Node otherwise", () => {
+    start();
+    assert.equal(typeof last().onerror, "function");
+    last().onerror(new Error("of the package ws"));
+    const first = last();
+    clock.tick(12_000);
+    assert.equal(typeof first.onerror, "function", "closing one that connects causes another error");
   });
 
   test("outlives a page that fails", () => {
@@ -265,7 +317,7 @@ describe("the end", () => {
   }
 
   test("comes when the page closes the line, also while it is told something or waits", () => {
-    /** @type {import("../../static/js/reconnect.js").Line} */
+    /** @type {import("../../wsloop/static/wsloop/wsloop.js").ConsumerLine} */
     let line;
     const closesWhenItBreaks = (/** @type {{name: string}} */ { name }) => name === "reconnecting" && line.close();
     for (const { happens, ...options } of [
