@@ -411,7 +411,6 @@ ENDS = {
     "chain reload": (chain_reload, ()),
     "SIGHUP": (full_reload, ()),
     "SIGTERM": (stop_and_start(signal.SIGTERM), ()),
-    "SIGINT": (stop_and_start(signal.SIGINT), ()),
     "max-requests": (max_requests, ("--max-requests", 600, "--min-worker-lifetime", 0)),
     "SIGKILL": (kill_a_worker, ()),
 }

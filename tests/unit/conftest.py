@@ -35,6 +35,7 @@ from wsloop.protocol.messages import unwrap  # noqa: E402
 from wsloop.sockets.connection import Connection  # noqa: E402
 from wsloop.sockets.limits import Bounds  # noqa: E402
 from wsloop.sockets.transport import Transport  # noqa: E402
+from wsloop.testing import memory  # noqa: E402
 
 BOUND = 60  # seconds; every wait of a test is for an event, and this is when it is given up
 
@@ -49,6 +50,13 @@ def bounded():
     """Give up waiting in the test's own greenlet: the signal of pytest-timeout would reach the hub only."""
     with gevent.Timeout(BOUND):
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_consumers_left():
+    """A test may leave consumers behind; the next one must not find their channel layer, which has no Redis."""
+    yield
+    memory.forget()
 
 
 @pytest.fixture(autouse=True)
