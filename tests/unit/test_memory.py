@@ -1,5 +1,7 @@
 """The channel layer in memory keeps the rules of the one in Redis, and leaves nothing behind."""
 
+import gc
+
 import pytest
 from redis.exceptions import RedisError
 
@@ -130,6 +132,9 @@ def test_forgetting_what_was_left(layer):
     forget()
     assert (layer.remote, layer.local) == (before, None)
     forget()
+    del left, each
+    gc.collect()  # the blocks end now
+    assert (layer.remote, layer.local) == (before, None)
 
 
 def test_redis_is_there_again_afterwards(private_redis, use_redis, layer):

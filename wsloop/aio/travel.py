@@ -93,8 +93,12 @@ def install() -> None:
 
     @functools.wraps(run_forever)
     def travelling(self: asyncio.BaseEventLoop) -> None:
-        if _get_loop() is not None:
-            return run_forever(self)  # which refuses to run inside of another loop, whose state stays as it is
+        running = _get_loop()
+        if running is not None:
+            try:
+                return run_forever(self)  # which refuses to run inside of another loop
+            finally:
+                _set_loop(running)  # that of Python 3.13.0 has taken it away
         with Travelling():
             return run_forever(self)
 
