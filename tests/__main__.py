@@ -21,8 +21,9 @@ from tests.requires import must_have_everything
 from tests.side_by_side import Run, in_words
 
 IN_PATCHED = ("tests/unit", "tests/property")
-PATCHED = [sys.executable, "-m", "gevent.monkey", "--module", "pytest"]
-PLAIN = [sys.executable, "-m", "pytest"]
+PYTHON = [sys.executable, "-X", "faulthandler"]  # pytest's own does not see what hangs when it has ended
+PATCHED = [*PYTHON, "-m", "gevent.monkey", "--module", "pytest"]
+PLAIN = [*PYTHON, "-m", "pytest"]
 AS_WORKER = ["-p", "tests.worker", "-p", "no:cacheprovider"]
 CLOSING_LINE = re.compile(r"(?:=+ )?(\d+ [a-z].*) in [\d.]+s\b")
 NO_TESTS_COLLECTED = 5  # pytest's exit code, which is no failure where the other run had some
@@ -94,10 +95,10 @@ def side_by_side(commands, jobs, options):
     """Run as many processes of each command as ``jobs`` says, and return the exit code."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tests-") as shared:
-        kinds = [(kind, [*command, *AS_WORKER, *options.kept]) for kind, command in enumerate(commands)]
-        first = [kind for kind, number in zip(kinds, jobs, strict=True) for _ in range(number)]
+        each = [(kind, [*command, *AS_WORKER, *options.kept]) for kind, command in enumerate(commands)]
+        first = [command for command, number in zip(each, jobs, strict=True) for _ in range(number)]
         # Tests in patched processes are through in half of the time.
-        followers = [kinds[1]] * jobs[0] if len(kinds) > 1 else []
+        followers = [each[1]] * jobs[0] if len(each) > 1 else []
         tests = Run(first, followers, {"TEST_SHARED": shared}, LIMIT if must_have_everything() else None)
         try:
             tests.run()

@@ -113,7 +113,7 @@ class Process:
             self._popen.send_signal(signal.SIGINT)
 
     def _abort(self):
-        """End it where it hangs: pytest's faulthandler writes what its threads do. Others may wait for its end."""
+        """End it where it hangs: its faulthandler writes what its threads do. Others may wait for its end."""
         with contextlib.suppress(ProcessLookupError):
             self._popen.send_signal(signal.SIGABRT)
 

@@ -1,7 +1,7 @@
 /** The page of random numbers: starts and stops a connection that gets a number each second, and plots a minute. */
 
-import { signedOut } from "./account.js";
 import { SIGNED_OUT, connectConsumer } from "../wsloop/wsloop.js";
+import { signedOut } from "./account.js";
 import { stateOf } from "./state.js";
 
 const MINUTE = 60; // seconds that are plotted

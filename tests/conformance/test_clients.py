@@ -236,8 +236,9 @@ const line = connect(process.argv[2], {
   onMessage() {},
   onState({ name }) {
     states.push(name);
-    if (states.length === 3) line.close(); // in the middle of an attempt
-    if (states.length === 3) console.log(states.join(" "));
+    if (states.length < 3) return;
+    line.close();
+    console.log(states.join(" "));
   },
 });
 """

@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, test } from "node:test";
 
 import { connectConsumer } from "../../wsloop/static/wsloop/wsloop.js";
 import { Clock } from "./clock.js";
-import { COMES_BACK, ENDS, FakeSocket, count, last } from "./sockets.js";
+import { COMES_BACK, ENDS, FakeSocket, count, last, nextAttempt } from "./sockets.js";
 
 class ConsumerSocket extends FakeSocket {
   /** The server lets the client in. */
@@ -47,13 +47,7 @@ function ready(options) {
   return line;
 }
 
-/** Wait for the next attempt that the last state has announced. */
-function comesBack() {
-  assert.equal(states.at(-1).name, "reconnecting");
-  const before = count();
-  clock.tick(states.at(-1).seconds * 1000);
-  assert.equal(count(), before + 1);
-}
+const comesBack = () => nextAttempt(clock, states);
 
 beforeEach(() => {
   FakeSocket.opened = [];

@@ -1,3 +1,5 @@
+import assert from "node:assert/strict";
+
 /** Stands for the browser's WebSocket. The test says what the server does; subclasses say what a server sends. */
 export class FakeSocket {
   /** @type {any[]} */
@@ -42,6 +44,19 @@ export class FakeSocket {
 
 export const last = () => FakeSocket.opened.at(-1);
 export const count = () => FakeSocket.opened.length;
+
+/**
+ * Waits for the next attempt that the last state has announced.
+ *
+ * @param {import("./clock.js").Clock} clock
+ * @param {any[]} states
+ */
+export function nextAttempt(clock, states) {
+  assert.equal(states.at(-1).name, "reconnecting");
+  const before = count();
+  clock.tick(states.at(-1).seconds * 1000);
+  assert.equal(count(), before + 1);
+}
 
 /**
  * Close codes after which every client comes back soon.

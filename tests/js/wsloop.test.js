@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, test } from "node:test";
 
 import { connect } from "../../wsloop/static/wsloop/wsloop.js";
 import { Clock } from "./clock.js";
-import { COMES_BACK, ENDS, FakeSocket, count, last } from "./sockets.js";
+import { COMES_BACK, ENDS, FakeSocket, count, last, nextAttempt } from "./sockets.js";
 
 class FacilitySocket extends FakeSocket {
   get resume() {
@@ -60,13 +60,7 @@ function ready(options, welcome) {
   return line;
 }
 
-/** Wait for the next attempt that the last state has announced. */
-function comesBack() {
-  assert.equal(states.at(-1).name, "reconnecting");
-  const before = count();
-  clock.tick(states.at(-1).seconds * 1000);
-  assert.equal(count(), before + 1);
-}
+const comesBack = () => nextAttempt(clock, states);
 
 beforeEach(() => {
   FakeSocket.opened = [];
@@ -87,6 +81,7 @@ describe("a line", () => {
       comesBack();
     }
     assert.match(warn.mock.calls[0].arguments[0], /ws:\/\/site\.test\/ws\/news.* use connectConsumer\(\)/);
+    assert.doesNotMatch(warn.mock.calls[0].arguments[0], /subscribe-broadcast/, "a query may have a token");
     warn.mock.resetCalls();
     ready();
     for (let attempt = 1; attempt <= 4; attempt += 1) {

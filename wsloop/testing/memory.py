@@ -168,8 +168,7 @@ def own() -> Iterator[Memory]:
     try:
         yield memory
     finally:
-        if layer.remote is memory:  # otherwise it was forgotten, and this is the garbage collector, in another test
-            layer.local, layer.remote = memory.before
+        _restore(memory)
         memory.close()
 
 
@@ -184,8 +183,8 @@ def use() -> Iterator[Memory]:
         yield memory
     finally:
         memory.users -= 1
-        if not memory.users and layer.remote is memory:
-            layer.local, layer.remote = memory.before
+        if not memory.users:
+            _restore(memory)
 
 
 def forget() -> None:
@@ -193,8 +192,15 @@ def forget() -> None:
     layer = layers.LAYER
     while isinstance(layer.remote, Memory):
         memory = layer.remote
-        layer.local, layer.remote = memory.before
+        _restore(memory)
         memory.close()
+
+
+def _restore(memory: Memory) -> None:
+    """Restore the channel layer, unless this one was forgotten: then the garbage collector ends the block, any time."""
+    layer = layers.LAYER
+    if layer.remote is memory:
+        layer.local, layer.remote = memory.before
 
 
 __all__ = ["Memory", "forget", "own", "use"]

@@ -531,7 +531,8 @@ export function connect(url, options) {
         unwelcome += 1;
         if (unwelcome === SUSPICIOUS) {
           const advice = "If a consumer serves it, use connectConsumer(); otherwise the server's log has the reason.";
-          console.warn(`wsloop: ${url} refuses a connection with wsloop.v1. ${advice}`);
+          // Without the query, which may have a token.
+          console.warn(`wsloop: ${address.origin}${address.pathname} refuses a connection with wsloop.v1. ${advice}`);
         }
         const known = CLOSE_CODES[code];
         const isFinal = known?.reconnect === "never";
