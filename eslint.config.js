@@ -2,11 +2,12 @@ import js from "@eslint/js";
 import globals from "globals";
 
 const BROWSER = ["wsloop/static/wsloop/*.js", "static/js/**/*.js"];
+const CLASSIC = ["wsloop/static/js/*.js"];
 const NODE = ["tests/js/**/*.js", "eslint.config.js"];
 
 export default [
   {
-    files: [...BROWSER, ...NODE],
+    files: [...BROWSER, ...CLASSIC, ...NODE],
     ...js.configs.recommended,
     linterOptions: { reportUnusedDisableDirectives: "error" },
     rules: {
@@ -24,5 +25,6 @@ export default [
     },
   },
   { files: BROWSER, languageOptions: { globals: globals.browser } },
+  { files: CLASSIC, languageOptions: { globals: globals.browser, sourceType: "script" } },
   { files: NODE, languageOptions: { globals: globals.node } },
 ];
