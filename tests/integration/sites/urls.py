@@ -11,6 +11,7 @@ urlpatterns = [
     path("test/history/", views.history),
     path("test/who/", views.who),
     path("test/session/", views.session),
+    path("ws4redis/", include("tests.integration.sites.ws4redis_pages.views")),
     path("", include("testbed.sample.urls")),
 ]
 
