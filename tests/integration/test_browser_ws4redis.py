@@ -103,3 +103,14 @@ def test_what_is_closed_at_once_opens_no_socket_and_leaves_no_warning(browser, f
     """
     uri = f"ws://{browser.site.host}/ws/{facility}"
     assert browser.driver.execute_async_script(closed, uri) == [1006, "close", False]
+
+
+def test_a_page_that_the_browser_has_kept_connects_again(browser, facility):
+    browser.open(f"/ws4redis/bare/?facility={facility}")
+    called(browser, ["connected"])
+    browser.driver.execute_script("addEventListener('pageshow', ({ persisted }) => calls.push(['kept', persisted]))")
+    browser.open("/echo/")
+    browser.connected()
+    browser.driver.back()
+    called(browser, ["disconnected", 1006], ["connecting"], ["kept", True], ["connected"])
+    browser.console()  # Chromium's note that it has closed the socket of a page that it keeps

@@ -448,27 +448,58 @@ describe("a page", () => {
     delete browser.addEventListener;
   });
 
-  for (const event of ["online", "pageshow"]) {
-    test(`that is back (${event}) need not wait`, () => {
+  const restored = () => Object.assign(new Event("pageshow"), { persisted: true });
+
+  for (const [name, event] of /** @type {[string, () => Event][]} */ ([
+    ["online", () => new Event("online")],
+    ["restored", restored],
+  ])) {
+    test(`that is ${name} need not wait`, () => {
       ready();
       last().ends(1006);
-      events.dispatchEvent(new Event(event));
+      events.dispatchEvent(event());
       assert.equal(count(), 2);
       last().opens();
       clock.tick(15_000);
       assert.equal(count(), 2);
     });
 
-    test(`that is back (${event}) opens no second connection, and none after close()`, () => {
-      const client = browser.WS4Redis(options());
-      events.dispatchEvent(new Event(event));
-      last().opens();
-      events.dispatchEvent(new Event(event));
+    test(`that is ${name} opens no connection after close()`, () => {
+      const client = ready();
       last().ends(1006);
       client.close();
-      events.dispatchEvent(new Event(event));
+      events.dispatchEvent(event());
       clock.tick(HOUR);
       assert.equal(count(), 1);
     });
   }
+
+  for (const name of ["online", "pageshow"]) {
+    test(`keeps a connection that works when ${name} comes`, () => {
+      browser.WS4Redis(options());
+      events.dispatchEvent(new Event(name));
+      last().opens();
+      events.dispatchEvent(new Event(name));
+      assert.deepEqual([count(), last().readyState, told("disconnected")], [1, 1, 0]);
+    });
+  }
+
+  test("that the browser has kept gets a new connection at once: the old one is dead", () => {
+    ready();
+    events.dispatchEvent(restored());
+    assert.deepEqual([FakeSocket.opened[0].onclose, count()], [null, 2]);
+    last().opens();
+    assert.deepEqual(
+      calls.slice(2).map(([name]) => name),
+      ["disconnected", "connecting", "connected"],
+    );
+  });
+
+  test("that closes the connection when it is restored gets no other", () => {
+    /** @type {any} */
+    const client = ready({ disconnected: () => client.close() });
+    events.dispatchEvent(restored());
+    clock.tick(HOUR);
+    assert.deepEqual([count(), clock.timers.size], [1, 0]);
+  });
 });

@@ -4,12 +4,15 @@ import os
 import subprocess
 import sys
 import types
+from importlib import import_module
+from pathlib import Path
 
 import pytest
-from django.apps import apps
+from django.apps import AppConfig, apps
 from django.contrib.auth.models import Group, User
 from django.contrib.auth.signals import user_logged_in
 from django.contrib.sessions.backends.signed_cookies import SessionStore
+from django.contrib.staticfiles.finders import AppDirectoriesFinder
 from django.core.checks import run_checks
 
 from testbed.processes import ROOT
@@ -33,6 +36,15 @@ def test_a_login_without_a_request_notes_nothing(database):
 def test_it_is_an_application_of_its_own():
     assert apps.get_app_config("wsloop").name == "wsloop"
     assert not list(apps.get_app_config("wsloop").get_models())
+
+
+@pytest.mark.parametrize("installed", [["wsloop"], ["wsloop", "ws4redis"], ["ws4redis", "wsloop"]])
+def test_the_script_of_ws4redis_is_that_of_the_first_application_that_has_it(monkeypatch, installed):
+    configs = [AppConfig(name, import_module(name)) for name in installed]
+    monkeypatch.setattr(apps, "get_app_configs", lambda: configs)
+    found = Path(AppDirectoriesFinder().find("js/ws4redis.js"))
+    assert found == Path(configs[0].path, "static/js/ws4redis.js")
+    assert found.read_text().count("jQuery;") == (installed[0] == "ws4redis")
 
 
 def run(code, directory):

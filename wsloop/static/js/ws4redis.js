@@ -143,6 +143,17 @@ function WS4Redis(options, _jQuery) {
     timer = setTimeout(attempt, (jitter + (LATER.includes(code) ? FIRST_DELAY : 0)) * 1000);
   }
 
+  /** The network is back: no need to wait for the rest of the delay. */
+  function hurry() {
+    if (isWaiting) attempt();
+  }
+
+  /** The browser has kept the page that the user left, and closed its socket; its event would come after this. */
+  function restored() {
+    if (!isWaiting) abandon();
+    hurry();
+  }
+
   function end() {
     isEnded = true;
     isWaiting = false;
@@ -166,10 +177,9 @@ function WS4Redis(options, _jQuery) {
     return isEnded ? CLOSED : CONNECTING;
   }
 
-  for (const event of ["online", "pageshow"]) {
-    // The network is back, or the page is, which the browser has kept: no need to wait for the rest of the delay.
-    globalThis.addEventListener?.(event, () => isWaiting && attempt(), { signal: listening.signal });
-  }
+  const { signal } = listening;
+  globalThis.addEventListener?.("online", hurry, { signal });
+  globalThis.addEventListener?.("pageshow", ({ persisted }) => persisted && restored(), { signal });
   attempt();
   return {
     send_message,
