@@ -166,6 +166,17 @@ describe("the interface of ws4redis", () => {
     assert.equal(seen, URI);
   });
 
+  test("keeps to the options as they were", () => {
+    const given = options();
+    browser.WS4Redis(given);
+    Object.assign(given, { uri: "ws://other.test/", receive_message: null });
+    last().opens();
+    last().says("hello");
+    last().ends(1006);
+    clock.tick(1000);
+    assert.deepEqual([last().url, told("receive_message")], [URI, 1]);
+  });
+
   for (const nothing of [undefined, null, "no function"]) {
     test(`does without callbacks: ${nothing}`, () => {
       const callbacks = ["connecting", "connected", "receive_message", "disconnected", "heartbeat_msg"];
@@ -458,6 +469,7 @@ describe("a page", () => {
       ready();
       last().ends(1006);
       events.dispatchEvent(event());
+      events.dispatchEvent(new Event("online"));
       assert.equal(count(), 2);
       last().opens();
       clock.tick(15_000);
@@ -470,7 +482,7 @@ describe("a page", () => {
       client.close();
       events.dispatchEvent(event());
       clock.tick(HOUR);
-      assert.equal(count(), 1);
+      assert.deepEqual([count(), told("disconnected")], [1, 1]);
     });
   }
 
