@@ -47,12 +47,12 @@ class Engine(BrokerEvents):
         self.session_watch = SessionWatch(self.hub)
         self.broker = Broker(self)
         self.broker.attach(control_channel(), self.session_watch.on_notice)
-        self.facilities = Facilities(self.hub, self.broker)
         self.local_consumers = LocalConsumers(self.broker)
         self.broker.attach(self.local_consumers.channel, self.local_consumers.on_request)
         self.consumer_runtime = ConsumerRuntime(self.hub, self.local_consumers)
         layers.LAYER.local, layers.LAYER.remote = self.local_consumers, BatchingDelivery()
         self.presence = Presence(close_databases)
+        self.facilities = Facilities(self.hub, self.broker, self.presence, self.session_watch)
         if transport.inside_uwsgi():
             checks.warn_about_uwsgi(transport.uwsgi_option)
         blocked.watch()
@@ -81,8 +81,8 @@ class Engine(BrokerEvents):
 
     def _left(self, connection: Connection) -> None:
         self.broker.unsubscribe(connection.channels)
-        if connection.presence_scope is not None:
-            self.presence.left(*connection.presence_scope)
+        for scope in connection.presence_scopes:
+            self.presence.left(*scope)
 
     def _take_leave(self) -> None:
         """Close all sockets, but not at once: their clients come back, each with a handshake and its recovery."""

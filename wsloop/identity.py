@@ -42,6 +42,12 @@ def visitor(request: HttpRequest, address: str | None = None) -> Visitor:
     return Visitor(getattr(user, "pk", None), key, address, expires, auth_hash(user), permissions_hash(user))
 
 
+def presence_scope(request: HttpRequest, facility: str) -> tuple[str, str | None]:
+    """Return where a socket is counted for presence: the facility, and the name of the user; None for nobody."""
+    user = getattr(request, "user", None)
+    return facility, user.get_username() if user and user.is_authenticated else None
+
+
 def auth_hash(user: Any) -> int:
     """Return a hash of a user's credentials: it changes with the password and with ``is_active``.
 

@@ -104,6 +104,13 @@ def path(name: str, value: Any) -> str:
     return value
 
 
+def paths(name: str, value: Any) -> tuple[str, ...]:
+    """Return a list of patterns of paths, checked."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(each, str) and each[:1] == "/" for each in value):
+        raise wrong(name, 'a list of paths that begin with a slash, such as "/api/*"', value)
+    return tuple(value)
+
+
 def rate(name: str, value: Any) -> tuple[float, float]:
     """Return a rate, checked: a number a second in the long run, and a number at once."""
     wanted = "two positive numbers, frames a second and at once (at least 4), or None"

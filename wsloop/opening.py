@@ -91,7 +91,7 @@ class Opening:
             process.hub.open(connection, self._seat)
             self._service.opened(connection)
             if plan.presence_scope is not None and connection.open:
-                connection.presence_scope = plan.presence_scope
+                connection.presence_scopes = (plan.presence_scope,)
                 process.presence.entered(*plan.presence_scope)
         except Exception:
             # The 101 is out, so there is no response to report it in.

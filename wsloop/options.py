@@ -89,6 +89,14 @@ OPTIONS: dict[str, Option] = {
     "MAX_HEADER_SIZE": Option(4096, whole(least=256)),
     # Longest facility, in bytes: it is part of the names of up to four channels, kept as long as the socket is open.
     "MAX_FACILITY_SIZE": Option(255, whole()),
+    # Subscriptions of the socket of a whole page: as many as Centrifugo allows.
+    "MAX_SUBSCRIPTIONS": Option(128, whole()),
+    # Commands of such a client other than publishing, a second in the long run and at once: each may cost some
+    # milliseconds of the database. More of them wait. None: any number.
+    "COMMAND_RATE": Option((20, 200), or_none(kinds.rate)),
+    # Patterns of paths, as in shells, that a client may call over such a socket: none, because a site's views may count
+    # on being called by a page of the site.
+    "CALL_PATHS": Option((), kinds.paths),
     # Output that waits for a client.
     # Output that may wait for one client, in bytes, before it is closed as too slow: 1 MiB bounds 1,000 stuck clients
     # to 1 GiB, and holds some thousand notifications.

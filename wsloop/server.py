@@ -20,6 +20,7 @@ from wsloop.facilities import subscriptions
 from wsloop.protocol.dialects import DIALECTS
 
 if TYPE_CHECKING:
+    from wsloop.facilities.hooks import Hooks
     from wsloop.sockets.connection import Connection
 
 
@@ -65,6 +66,7 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         self._routes = routing.Routes(urlpatterns)
         self._application = asgi
         self._stages, self._engine = stages, engine.engine
+        self._hooks: Hooks | None = None
 
     def process_request(self, request: HttpRequest) -> None:
         """Find the user: by a token (see ``tokens``), or session and user by the cookie, both None without one.
@@ -91,13 +93,14 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         return subscriptions.requested(request, possible)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        hooks = self._stages.Hooks(
-            self.subprotocols,
-            self._routes,
-            self._application,
-            self._policy,
-            self._authenticate,
-            self.Subscriber,
-            self.process_subscriptions,
-        )
-        return self._stages.serve(hooks, environ, start_response)
+        if self._hooks is None:  # one for all: the sockets of whole pages keep it
+            self._hooks = self._stages.Hooks(
+                self.subprotocols,
+                self._routes,
+                self._application,
+                self._policy,
+                self._authenticate,
+                self.Subscriber,
+                self.process_subscriptions,
+            )
+        return self._stages.serve(self._hooks, environ, start_response)

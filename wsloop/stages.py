@@ -9,63 +9,42 @@ ends. This module must not know the sockets of the operating system.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote
 
-import gevent
 from django.core.exceptions import DisallowedHost, PermissionDenied, SuspiciousOperation
 from django.core.handlers.wsgi import WSGIRequest
-from django.http import HttpRequest
 from redis.exceptions import RedisError
 
 from wsloop import conf, handshake, identity, metrics, redaction, routing, tokens
 from wsloop.asgi_scope import asgi_scope
 from wsloop.db import close_databases
+from wsloop.deadline import deadline
 from wsloop.delivery.broker import Unavailable
-from wsloop.engine import Engine, engine
-from wsloop.facilities import setup, subscriptions
+from wsloop.engine import engine
+from wsloop.facilities.decision import decide
+from wsloop.facilities.hooks import Hooks
+from wsloop.facilities.page_socket import PageHandler
 from wsloop.facilities.setup import FacilityService
 from wsloop.opening import Opening, Service
 from wsloop.origin import check_origin
 from wsloop.protocol import deflate
 from wsloop.protocol.dialects import BARE, CONSUMER, DIALECTS
 from wsloop.refusals import Denied, Refused, refusals, shown, try_again
-from wsloop.runtime.applications import Application, Hosted
+from wsloop.runtime.applications import Hosted
 from wsloop.runtime.setup import ConsumerService
 from wsloop.sockets import transport
 from wsloop.sockets.admission import Full
 from wsloop.sockets.limits import Bounds
 from wsloop.sockets.plan import Plan
 from wsloop.sockets.transport import Headers
+from wsloop.visit import Visit
 
 logger = logging.getLogger("wsloop.server")
-
-
-class Hooks(NamedTuple):
-    """The decisions of a site, made by :class:`wsloop.server.WebsocketServer` and its subclasses.
-
-    Attributes:
-        subprotocols: names that a client may be answered with, the preferred one first.
-        routes: the paths that consumers and applications serve.
-        application: the ASGI application that serves all other paths; None: they are facilities.
-        policy: returns those of the requested channels that are allowed; None allows all.
-        authenticate: finds the user of a request.
-        subscriber_class: works out channels.
-        process_subscriptions: returns the channels that the query asks for, and whether it asks for the echo.
-    """
-
-    subprotocols: tuple[str, ...]
-    routes: routing.Routes
-    application: Application | None
-    policy: Callable[[HttpRequest, list[str]], Any] | None
-    authenticate: Callable[[HttpRequest], None]
-    subscriber_class: type[subscriptions.Subscriber]
-    process_subscriptions: Callable[[HttpRequest], tuple[list[str], bool]]
 
 
 def serve(hooks: Hooks, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -81,7 +60,7 @@ def serve(hooks: Hooks, environ: dict[str, Any], start_response: Callable[..., A
     try:
         if tokens.PARAMETER in unquote(environ.get("QUERY_STRING", "")).lower():
             start_response = _log_without_token(environ, start_response)
-        with _deadline():
+        with deadline():
             opening = _set_up(hooks, environ)
         taken = opening.open(start_response)
     except transport.Gone as exc:
@@ -100,14 +79,16 @@ def _set_up(hooks: Hooks, environ: dict[str, Any]) -> Opening:
     facility = routing.facility(request)
     handshake.check_sizes(environ, facility)
     options = conf.facility(facility)
-    compression = conf.option("COMPRESS_FROM") is not None and options.compression
     match = hooks.routes.match(request.path_info)
     application = hooks.application if match is None else match.application
     coded = match is not None or application is not None  # otherwise it is a facility
     request._wsloop_coded = coded  # type: ignore[attr-defined]
     spoken = (BARE.name,) if coded else hooks.subprotocols
-    answer, extensions = handshake.negotiate(environ, spoken, compression)
+    answer, extensions = handshake.negotiate(environ, spoken, _compresses(facility, options))
     subprotocol = dict(answer).get("Sec-WebSocket-Protocol", "")  # the site may have names of its own
+    dialect = CONSUMER if coded else DIALECTS.get(subprotocol, BARE)
+    # Before authentication takes a token out of the request.
+    visit = Visit(environ) if dialect.has_envelopes and not facility else None
     takeover = transport.claim(environ)
     process = engine()
     seat = process.hub.admission.take()
@@ -117,15 +98,13 @@ def _set_up(hooks: Hooks, environ: dict[str, Any]) -> Opening:
         hooks.authenticate(request)
         seat.assign(identity.visitor(request, handshake.client_address(environ)))
         plan = Plan(
-            facility=facility,
-            options=options,
             answer=tuple(answer),
             deflate=deflate.parameters(extensions),
-            dialect=CONSUMER.name if coded else DIALECTS.get(subprotocol, BARE).name,
-            bounds=_bounds(options.latest_only and not coded),
+            dialect=dialect.name,
+            bounds=_bounds(),
             visitor=seat.visitor,
             generation=generation,
-            presence_scope=_presence_scope(request, facility) if options.presence else None,
+            presence_scope=identity.presence_scope(request, facility) if options.presence else None,
         )
         service: Service
         if application is not None:
@@ -137,7 +116,10 @@ def _set_up(hooks: Hooks, environ: dict[str, Any]) -> Opening:
             scope = routing.scope(request, match)
             service = ConsumerService(process.consumer_runtime, process.broker, plan, match.make(), scope)
         else:
-            plan, service = _facility(hooks, process, request, plan)
+            planned = decide(hooks, request, facility, dialect)
+            plan = plan._replace(presence_scope=planned.plan.presence_scope)
+            handler = None if visit is None else PageHandler(process.facilities, hooks, visit, planned)
+            service = FacilityService(process.facilities, dialect, planned, handler)
         opening = Opening(process, takeover, seat, plan, service)
     except BaseException:
         seat.give_back()
@@ -146,27 +128,18 @@ def _set_up(hooks: Hooks, environ: dict[str, Any]) -> Opening:
     return opening
 
 
-def _facility(hooks: Hooks, process: Engine, request: WSGIRequest, plan: Plan) -> tuple[Plan, Service]:
-    """Ask the policy and the site's subscriber class what the socket listens and publishes to."""
-    wanted, echo = hooks.process_subscriptions(request)
-    if hooks.policy is not None:
-        wanted = subscriptions.allowed(hooks.policy(request, wanted))
-    subscriptions.check_facility(plan.facility, wanted)
-    subscriber = hooks.subscriber_class(subscriptions.RecordingClient())
-    subscriber.set_pubsub_channels(request, wanted)
-    plan = setup.complete(plan, request, wanted, echo, subscriber)
-    return plan, FacilityService(process.facilities, plan, subscriber)
+def _compresses(facility: str, options: conf.Facility) -> bool:
+    """Return whether a socket may negotiate compression; that of a whole page may carry messages of any facility."""
+    if conf.option("COMPRESS_FROM") is None:
+        return False
+    others = () if facility else conf.option("FACILITIES").values()
+    return all(each.compression for each in (options, *others))
 
 
-def _presence_scope(request: WSGIRequest, facility: str) -> tuple[str, str | None]:
-    user = getattr(request, "user", None)
-    return facility, user.get_username() if user and user.is_authenticated else None
-
-
-def _bounds(latest_only: bool) -> Bounds:
+def _bounds() -> Bounds:
     rate, burst = conf.option("RATE_LIMIT") or (None, 0)
     sizes = conf.option("MAX_MESSAGE_SIZE"), conf.option("MAX_QUEUED_BYTES")
-    return _shared(Bounds(*sizes, rate, burst, conf.compress_from(), latest_only))
+    return _shared(Bounds(*sizes, rate, burst, conf.compress_from()))
 
 
 @functools.lru_cache(maxsize=4)
@@ -186,25 +159,6 @@ def _log_without_token(environ: dict[str, Any], start_response: Callable[..., An
         return start_response(status, headers)
 
     return logged
-
-
-@contextlib.contextmanager
-def _deadline() -> Iterator[None]:
-    """Refuse a handshake that takes too long, wherever it waits.
-
-    Raises:
-        Refused: 503.
-    """
-    deadline = gevent.Timeout(conf.option("HANDSHAKE_TIMEOUT"))
-    try:
-        with deadline:
-            yield
-    except gevent.Timeout as exc:
-        if exc is not deadline:
-            raise RuntimeError("Site code leaked a gevent.Timeout") from exc  # it is no Exception
-        metrics.reached("HANDSHAKE_TIMEOUT")
-        refusals.log(logging.WARNING, "HANDSHAKE_TIMEOUT", "the handshake took longer than %g s", deadline.seconds)
-        raise try_again(HTTPStatus.SERVICE_UNAVAILABLE, "The WebSocket could not be set up in time.") from None
 
 
 def refusal(error: Exception) -> Refused:
@@ -259,4 +213,4 @@ def _respond(refused: Refused, environ: dict[str, Any], start_response: Callable
     return [] if environ.get("REQUEST_METHOD") == "HEAD" else [body]
 
 
-__all__ = ["refusal", "serve"]
+__all__ = ["Hooks", "refusal", "serve"]

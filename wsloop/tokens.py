@@ -81,7 +81,7 @@ def authenticate(request: HttpRequest) -> bool:
     token = given(request)
     if token is None:
         return False
-    _remove(request)
+    remove(request)
     found = _read(token, routing.facility(request))
     if found is None:
         raise Refused(
@@ -132,7 +132,8 @@ def _offered(request: HttpRequest) -> list[str]:
     return [each.strip() for each in request.META.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "").split(",")]
 
 
-def _remove(request: HttpRequest) -> None:
+def remove(request: HttpRequest) -> None:
+    """Remove the token from a request, so that no log line or error of the site shows it."""
     others = request.GET.copy()
     others.pop(PARAMETER, None)
     request.GET = others  # type: ignore[assignment]
@@ -145,4 +146,4 @@ def _remove(request: HttpRequest) -> None:
         request.META["HTTP_SEC_WEBSOCKET_PROTOCOL"] = ", ".join(names)
 
 
-__all__ = ["authenticate", "make"]
+__all__ = ["authenticate", "make", "remove"]

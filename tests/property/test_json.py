@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from wsloop import layers
 from wsloop.consumers import JsonWebsocketConsumer
-from wsloop.protocol import strict_json
-from wsloop.protocol.dialects import InvalidFrame, parse
+from wsloop.protocol import dialects, strict_json
+from wsloop.protocol.commands import Invalid, parse
 from wsloop.protocol.strict_json import NotJson
 
 anything = st.recursive(
@@ -69,7 +69,6 @@ def test_what_one_client_sends_can_be_sent_to_all_others(text):
 
 @given(texts)
 def test_a_frame_of_the_protocol_is_understood_or_refused(text):
-    try:
-        parse(text.encode("utf-8", "replace"), True)
-    except InvalidFrame as exc:
-        str(exc).encode()
+    for command in parse(text.encode("utf-8", "replace"), True):
+        if isinstance(command, Invalid):
+            dialects.error("frame", command.reason, command.id)

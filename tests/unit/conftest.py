@@ -3,6 +3,7 @@
 import gc
 import os
 import socket
+import types
 
 import gevent
 import pytest
@@ -20,15 +21,19 @@ import django
 
 django.setup()
 
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY  # noqa: E402
+from django.contrib.auth.models import User  # noqa: E402
+from django.contrib.sessions.backends.db import SessionStore  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 from django.db import connection as database_connection  # noqa: E402
 from django.db.backends.signals import connection_created  # noqa: E402
 from django.test import override_settings  # noqa: E402
 from prometheus_client import REGISTRY  # noqa: E402
 
+from tests.unit.front import Front, PairTakeover  # noqa: E402
 from tests.unit.gate import Gate  # noqa: E402
 from tests.unit.peer import Peer, Recorder  # noqa: E402
-from wsloop import blocked, conf  # noqa: E402
+from wsloop import blocked, conf, engine, layers  # noqa: E402
 from wsloop.backend import pool  # noqa: E402
 from wsloop.protocol.dialects import BARE  # noqa: E402
 from wsloop.protocol.messages import unwrap  # noqa: E402
@@ -257,15 +262,51 @@ def connect(pair):
         extensions=(),
         rate=None,
         burst=0,
-        latest_only=False,
         dialect=BARE,
         **options,
     ):
         transport, peer = sockets or pair(**options)
         handler = handler or Recorder()
-        bounds = Bounds(max_message_size, max_queued_bytes, rate, burst, latest_only=latest_only)
+        bounds = Bounds(max_message_size, max_queued_bytes, rate, burst)
         connection = Connection(transport, handler, bounds, extensions, dialect)
         connection.start()
         return connection, peer, handler
 
     return make
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """A process that has not served a socket yet."""
+    engine.engine.cache_clear()
+    monkeypatch.setattr("wsloop.sockets.transport.claim", lambda environ: PairTakeover(environ["test.socket"]))
+    yield
+    if engine.engine.cache_info().currsize:
+        made = engine.engine()
+        for connection in [*made.hub.connections, *made.hub.heartbeat._closing]:
+            connection.abort()
+        made.broker.stop()
+        made.presence._timer.stop()
+    engine.engine.cache_clear()
+    layers.LAYER.local, layers.LAYER.remote = None, layers.RedisDelivery()
+
+
+@pytest.fixture
+def front(fresh):
+    front = Front()
+    yield front
+    for peer in front.peers:
+        peer.close()
+
+
+@pytest.fixture
+def signed_in(database):
+    """Cookie header of john, who is in the group chatters."""
+    john = User.objects.create_user("john", password="secret")
+    john.groups.create(name="chatters")
+    session = SessionStore()
+    session[SESSION_KEY] = str(john.pk)
+    session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+    session[HASH_SESSION_KEY] = john.get_session_auth_hash()
+    session.save()
+    return types.SimpleNamespace(cookie=f"sessionid={session.session_key}", session_key=session.session_key)

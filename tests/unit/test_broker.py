@@ -732,12 +732,12 @@ def test_stop_leaves_no_connection_and_another_start_is_possible(broker, redis):
 
 
 def test_stop_ends_the_looking_at_channels_with_a_history(broker, redis):
-    broker.subscribe([A], KEPT)
+    broker.subscribe([A], [A])
     looking = broker._gapless._checking
     assert not looking.dead
     broker.stop()
     assert looking.dead
-    broker.subscribe([B], KEPT)
+    broker.subscribe([B], [B])
     assert not broker._gapless._checking.dead
 
 
@@ -807,7 +807,7 @@ def top(channel):
 
 def test_a_position_is_known_when_subscribe_returns(broker):
     keep([A], "old")
-    broker.subscribe([A, B], KEPT)
+    broker.subscribe([A, B], [A, B])
     assert broker.position(A) == top(A)
     assert broker.position(B) == top(B)
     assert broker.position(C) is None
@@ -821,14 +821,14 @@ def test_a_position_is_known_when_subscribe_returns(broker):
 def test_a_channel_that_is_subscribed_to_already_has_a_position_from_then_on(broker):
     broker.subscribe([A])
     assert broker.position(A) is None
-    broker.subscribe([A], KEPT)
+    broker.subscribe([A], [A])
     assert broker.position(A) == top(A)
     keep([A], "new")
     assert broker.delivered.next() == (A, b"new", None)
 
 
 def test_what_was_published_while_the_line_was_broken_comes_afterwards_and_once(own_redis, broker, redis):
-    broker.subscribe([A, B], KEPT)
+    broker.subscribe([A, B], [A, B])
     broker.subscribe([C])
     keep([A], "1")
     assert broker.delivered.next() == (A, b"1", None)
@@ -852,7 +852,7 @@ def test_a_redis_that_comes_back_empty_is_a_loss_for_channels_with_a_history(own
     delivered = Deliveries()
     broker = Broker(events(message=delivered, lost=lambda *told: forgotten.put(told)))
     try:
-        broker.subscribe([A], KEPT)
+        broker.subscribe([A], [A])
         broker.subscribe([C])
         keep([A], "1")
         delivered.next()
@@ -874,14 +874,14 @@ def test_an_error_of_the_receiver_while_it_catches_up_is_told(own_redis, make_br
         raise RuntimeError("broken receiver")
 
     broker = make_broker(deliver)
-    broker.subscribe([A], KEPT)
+    broker.subscribe([A], [A])
     redis.client_kill_filter(_id=subscription(redis)["id"])
     keep([A], "missed")
     assert broker.failures.get(timeout=WAIT) == "failed"
 
 
 def test_origins_in_channels_with_a_history(broker):
-    broker.subscribe([A, B], KEPT)
+    broker.subscribe([A, B], [A, B])
     broker.publish([A, B], b"mine", 0, origin="me", options=KEPT)
     broker.publish([A], b"nobody's", 0, options=KEPT)
     assert broker.delivered.take(3) == [(A, b"mine", "me"), (B, b"mine", "me"), (A, b"nobody's", None)]
@@ -899,7 +899,7 @@ def test_an_unknown_position_is_unavailable_in_time(own_redis, make_broker, with
     monkeypatch.setattr(history, "read", read)
     broker = make_broker()
     with pytest.raises(Unavailable, match="Timed out reading the history position"):
-        broker.subscribe([A], KEPT)
+        broker.subscribe([A], [A])
     assert set(broker._table.counts) == {broker._own_channel.name, broker._control_channel}
     assert not broker._gapless._channels
     go_on.set()
@@ -909,7 +909,7 @@ def test_an_unknown_position_is_unavailable_in_time(own_redis, make_broker, with
 def test_waiting_for_what_another_process_has_delivered(own_redis, gate, make_broker):
     """The subscription lags: its messages are held up, and the position is known from elsewhere."""
     broker = make_broker()
-    broker.subscribe([A], KEPT)
+    broker.subscribe([A], [A])
     keep([A], "1")
     assert broker.delivered.next() == (A, b"1", None)
     broker.wait_for({A: top(A), B: Position(7, "no line here")})
@@ -929,7 +929,7 @@ def test_waiting_for_what_another_process_has_delivered(own_redis, gate, make_br
 
 def test_waiting_for_what_never_comes_ends_in_time(broker, with_settings):
     with_settings(WSLOOP={"REDIS_TIMEOUT": 0.3})
-    broker.subscribe([A], KEPT)
+    broker.subscribe([A], [A])
     with pytest.raises(Unavailable, match="this worker is behind"):
         broker.wait_for({A: Position(7, "of another line")})
 

@@ -14,6 +14,7 @@ from testbed.processes import ROOT
 from wsloop import checks, conf
 
 MAY_BE_NONE = {
+    "COMMAND_RATE",
     "RATE_LIMIT",
     "MAX_CONNECTIONS",
     "MAX_CONNECTIONS_PER_USER",

@@ -1122,7 +1122,7 @@ def put(connection, channel, text):
 
 
 def test_who_reads_gets_every_message(connect):
-    connection, peer, _ = connect(latest_only=True)
+    connection, peer, _ = connect()
     assert put(connection, RATES, "1") is True, "the caller has to see to a flush"
     assert put(connection, RATES, "2") is False
     assert put(connection, WEATHER, "3") is False
@@ -1132,7 +1132,7 @@ def test_who_reads_gets_every_message(connect):
 
 
 def test_who_does_not_read_gets_the_newest_of_each_channel_in_their_order(connect, lost):
-    connection, peer, _ = connect(latest_only=True, send_buffer=1)
+    connection, peer, _ = connect(send_buffer=1)
     fill_until_blocked(connection)
     waiting = connection._queued_bytes
     for number in range(1000):
@@ -1154,7 +1154,7 @@ def test_who_does_not_read_gets_the_newest_of_each_channel_in_their_order(connec
 
 
 def test_the_newest_that_do_not_fit_into_the_kernel_are_replaced_again(connect):
-    connection, peer, _ = connect(latest_only=True, send_buffer=1, max_queued_bytes=100_000)
+    connection, peer, _ = connect(send_buffer=1, max_queued_bytes=100_000)
     fill_until_blocked(connection)
     put(connection, RATES, "1" * 20_000)
     while set(peer.message()) == {"x"} and not connection._sent:
@@ -1170,7 +1170,7 @@ def test_the_newest_that_do_not_fit_into_the_kernel_are_replaced_again(connect):
 
 
 def test_what_must_not_be_replaced_goes_before_and_is_bounded(connect):
-    connection, peer, _ = connect(latest_only=True, send_buffer=1, max_queued_bytes=50_000)
+    connection, peer, _ = connect(send_buffer=1, max_queued_bytes=50_000)
     fill_until_blocked(connection)
     put(connection, RATES, "rate")
     connection.enqueue(encode(b"a ping, say", True))
@@ -1183,7 +1183,7 @@ def test_what_must_not_be_replaced_goes_before_and_is_bounded(connect):
 
 
 def test_what_one_turn_brings_beyond_the_bound_is_replaced(connect):
-    connection, peer, _ = connect(latest_only=True, max_queued_bytes=1000)
+    connection, peer, _ = connect(max_queued_bytes=1000)
     for number in range(100):
         put(connection, RATES, str(number).ljust(100))
     connection.flush()
@@ -1197,7 +1197,7 @@ def test_what_one_turn_brings_beyond_the_bound_is_replaced(connect):
 
 def test_a_small_message_does_not_overtake_a_large_one_of_its_channel(connect):
     """Or the client would take the older one for the newest."""
-    connection, peer, _ = connect(latest_only=True, max_queued_bytes=1000)
+    connection, peer, _ = connect(max_queued_bytes=1000)
     put(connection, RATES, "1" * 800)
     put(connection, RATES, "2" * 800)
     put(connection, RATES, "3")
@@ -1212,7 +1212,7 @@ def test_a_small_message_does_not_overtake_a_large_one_of_its_channel(connect):
 
 
 def test_closing_sends_what_waits_and_the_newest_of_each_channel(connect):
-    connection, peer, _ = connect(latest_only=True, send_buffer=1)
+    connection, peer, _ = connect(send_buffer=1)
     fill_until_blocked(connection)
     put(connection, RATES, "older")
     put(connection, RATES, "newest")

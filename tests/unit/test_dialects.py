@@ -8,18 +8,27 @@ import re
 import pytest
 
 from testbed.processes import ROOT
-from wsloop.protocol import dialects, resume_tokens
-from wsloop.protocol.dialects import BARE, CONSUMER, DIALECTS, V1_DIALECT, InvalidFrame, Published, parse
+from wsloop.protocol import commands, dialects, resume_tokens
+from wsloop.protocol.dialects import BARE, CONSUMER, DIALECTS, V1_DIALECT
 from wsloop.protocol.messages import Message, Position
 
-NEWS, CHATTERS = b"unit:broadcast:news", b"unit:group:chatters:news"
+NEWS, CHATTERS = b"unit:broadcast:orders", b"unit:group:chatters:orders"
 PAGE = (ROOT / "docs" / "reference" / "wsloop-v1.rst").read_text()
+
+
+def frames_of(text):
+    """The JSON objects at the beginning of a text."""
+    decoder = json.JSONDecoder()
+    while text.startswith("{"):
+        frame, end = decoder.raw_decode(text)
+        yield frame
+        text = text[end:].lstrip()
 
 
 def examples(kind):
     """The frames of this type that the page shows, from the server or to it."""
-    found = [json.loads(text) for text in re.findall(r'\{"type": "[a-z]+"[^`]*?\}(?=``|\n\s|\n\n)', PAGE)]
-    return [frame for frame in found if frame["type"] == kind]
+    texts = re.findall(r"code-block:: json\n\n((?: +.*\n|\n)+)", PAGE) + re.findall(r"``(\{\"type[^`]*)``", PAGE)
+    return [frame for text in texts for frame in frames_of(text.strip()) if frame["type"] == kind]
 
 
 def words(section):
@@ -65,11 +74,15 @@ def test_a_message_as_the_page_has_it():
 @pytest.mark.parametrize(
     ("channel", "whom"),
     [
-        (NEWS, {"audience": "broadcast"}),
-        (b"unit:user:john:news", {"audience": "user"}),
-        (CHATTERS, {"audience": "group", "name": "chatters"}),
-        (b"unit:session:a-secret:news", {"audience": "session"}),
-        (b"everything", {"audience": "other"}),
+        (NEWS, {"facility": "orders", "audience": "broadcast"}),
+        (b"unit:broadcast:a:b", {"facility": "a:b", "audience": "broadcast"}),
+        (b"unit:user:john:orders", {"facility": "orders", "audience": "user"}),
+        (b"unit:user:john:doe:orders", {"facility": "orders", "audience": "user"}),
+        (CHATTERS, {"facility": "orders", "audience": "group", "name": "chatters"}),
+        (b"unit:group:a:b:orders", {"facility": "orders", "audience": "group", "name": "a:b"}),
+        (b"unit:session:a-secret:orders", {"facility": "orders", "audience": "session"}),
+        (b"unit:session:a-secret:a:b", {"facility": "a:b", "audience": "session"}),
+        (b"everything", {"channel": resume_tokens.label(b"everything"), "audience": "other"}),
     ],
 )
 def test_whom_a_message_is_for(channel, whom):
@@ -94,14 +107,15 @@ def test_words_about_a_message():
     message = Message(b"x", "a", 1, "-")
     assert frame(V1_DIALECT.message(NEWS, message, own=True, kept=True)) == {
         "type": "message",
+        "facility": "orders",
         "audience": "broadcast",
         "data": "x",
         "position": resume_tokens.position(NEWS, Position(1, "a")),
         "own": True,
         "kept": True,
     }
-    assert set(frame(V1_DIALECT.message(NEWS, Message(b"x")))) == {"type", "audience", "data"}
-    assert words("message") == {"audience", "name", "data", "base64", "position", "own", "kept"}
+    assert set(frame(V1_DIALECT.message(NEWS, Message(b"x")))) == {"type", "facility", "audience", "data"}
+    assert words("message") == {"facility", "audience", "name", "data", "base64", "position", "own", "kept"}
 
 
 def test_a_position_by_itself():
@@ -115,24 +129,62 @@ def test_a_position_by_itself():
 def test_presence_as_the_page_has_it():
     for example in examples("presence"):
         published = json.dumps({key: value for key, value in example.items() if key != "type"}).encode()
-        assert frame(V1_DIALECT.message(b"unit:presence:news", Message(published))) == example
+        assert frame(V1_DIALECT.message(b"unit:presence:orders", Message(published))) == example
     assert len(examples("presence")) == 3
 
 
 def test_a_welcome_as_the_page_has_it():
-    (example,) = examples("welcome")
-    channels = [NEWS, b"unit:user:john:news", CHATTERS]
-    assert frame(dialects.welcome(channels, True, example["token"], 30, None)) == example
-    channels = [b"unit:session:a-secret:news", b"unit:presence:news"]
+    of_url, of_page, empty = examples("welcome")
+    channels = [NEWS, b"unit:user:john:orders", CHATTERS]
+    assert frame(dialects.welcome("orders", channels, True, token=of_url["token"], ping=30)) == of_url
+    assert frame(dialects.welcome("orders", [NEWS], None, id=1, token=None)) == of_page
+    assert frame(dialects.welcome("", [], None, ping=30)) == empty
+    channels = [b"unit:session:a-secret:orders", b"unit:presence:orders"]
     present = {"users": ["john"], "anonymous": 2}
-    assert frame(dialects.welcome(channels, None, None, 30, present)) == {
+    assert frame(dialects.welcome("orders", channels, None, ping=30, presence=present)) == {
         "type": "welcome",
+        "facility": "orders",
         "subscribed": ["session", "presence"],
         "recovered": None,
         "ping": 30,
         "presence": present,
     }
-    assert words("welcome") == {"subscribed", "recovered", "token", "ping", "presence"}
+    assert words("welcome") == {"facility", "subscribed", "recovered", "token", "ping", "presence", "other"}
+
+
+def test_a_welcome_names_channels_that_are_not_of_its_facility():
+    """Of a site's own subscriber: their frames do not name the facility of the subscription."""
+    channels = [NEWS, b"everything", b"unit:broadcast:news", b"unit:user:john:news"]
+    made = frame(dialects.welcome("orders", channels, None))
+    assert made["subscribed"] == ["broadcast", "other", "broadcast", "user"]
+    assert made["other"] == sorted([resume_tokens.label(b"everything"), "news"])
+
+
+def test_the_end_of_a_subscription_as_the_page_has_it():
+    asked, ended = examples("unsubscribed")
+    assert frame(dialects.unsubscribed("orders", 2)) == asked
+    assert frame(dialects.unsubscribed("orders", code=ended["code"], reason=ended["reason"])) == ended
+
+
+def test_a_page_of_the_past_as_the_page_has_it():
+    answer, asked = sorted(examples("history"), key=lambda each: "limit" in each)
+    assert asked["limit"] == commands.HISTORY
+    message = Message(b"Hello", "9fQ2mX0aB1cD", 17, "-")
+    position = f"{resume_tokens.label(NEWS)}.17.9fQ2mX0aB1cD"
+    answer["messages"][0]["position"] = position
+    assert frame(dialects.history("orders", [(NEWS, message)], answer["before"], 4)) == answer
+    assert frame(dialects.history("orders", [], None)) == {
+        "type": "history",
+        "facility": "orders",
+        "messages": [],
+        "before": None,
+    }
+
+
+def test_the_answer_to_a_call_as_the_page_has_it():
+    (example,) = examples("answer")
+    assert frame(dialects.answer(200, 5, data={"state": "paid"})) == example
+    assert frame(dialects.answer(302, location="/login/")) == {"type": "answer", "status": 302, "location": "/login/"}
 
 
 def test_an_ack_as_the_page_has_it():
@@ -141,9 +193,10 @@ def test_an_ack_as_the_page_has_it():
 
 
 def test_a_loss_as_the_page_has_it():
-    (example,) = examples("error")
-    made = frame(V1_DIALECT.lost(b"unit:user:john:news", Position(3, "Xy0aB1cD9fQ2")))
-    assert made == example | {"position": resume_tokens.position(b"unit:user:john:news", Position(3, "Xy0aB1cD9fQ2"))}
+    example, refused = examples("error")
+    assert frame(dialects.error("refused", refused["reason"], 1, facility="orders")) == refused
+    made = frame(V1_DIALECT.lost(b"unit:user:john:orders", Position(3, "Xy0aB1cD9fQ2")))
+    assert made == example | {"position": resume_tokens.position(b"unit:user:john:orders", Position(3, "Xy0aB1cD9fQ2"))}
     assert frame(V1_DIALECT.lost(CHATTERS, Position(3, "x")))["name"] == "chatters"
 
 
@@ -155,7 +208,7 @@ def test_errors_and_their_ids():
     }
     for id in (0, "", 7, "seven", 1.5):
         assert frame(dialects.error("frame", "reason", id))["id"] == id
-    assert words("error") == {"lost", "frame", "refused", "unavailable"}
+    assert words("error") == {"lost", "frame", "refused", "unavailable", "limit", "internal"}
 
 
 def test_a_goodbye_as_the_page_has_it(monkeypatch):
@@ -198,142 +251,16 @@ def test_the_bare_dialect_has_messages_alone():
     assert BARE.ping is None
 
 
-# From the client.
-
-
-def test_what_is_to_be_published_as_the_page_has_it():
-    text, binary = examples("publish")
-    assert parse(json.dumps(text).encode(), True) == Published(b"Hello", 7)
-    assert parse(json.dumps(binary).encode(), True) == Published(base64.b64decode("AAEC/w=="))
-
-
-@pytest.mark.parametrize("payload", [b"", b"\xff", b'{"type": "publish"}'])
-def test_a_binary_frame_is_published_as_it_is(payload):
-    assert parse(payload, False) == Published(payload)
-
-
-@pytest.mark.parametrize(
-    ("content", "published"),
-    [
-        ('"data": ""', Published(b"")),
-        ('"data": "gr\\u00fcn \\ud83d\\ude00"', Published("grün \U0001f600".encode())),
-        ('"data": "x", "id": null', Published(b"x")),
-        ('"data": "x", "id": 0', Published(b"x", 0)),
-        ('"data": "x", "id": -1.5', Published(b"x", -1.5)),
-        ('"data": "x", "id": ""', Published(b"x", "")),
-        ('"data": "x", "id": "' + "ü" * 64 + '"', Published(b"x", "ü" * 64)),
-        ('"data": "x", "unknown": [1]', Published(b"x")),
-        ('"base64": ""', Published(b"")),
-    ],
-)
-def test_what_is_understood(content, published):
-    assert parse(f'{{"type": "publish", {content}}}'.encode(), True) == published
-
-
-HOSTILE = [
-    (b"", "must be JSON"),
-    (b"hello", "must be JSON"),
-    (b"{", "must be JSON"),
-    (b"[" * 100_000, "must be JSON"),
-    (b'{"a":' * 100_000, "must be JSON"),
-    (b"[" * 100_000 + b"]" * 100_000, "must be JSON"),
-    (b'{"type": "publish", "data": "x", "id": ' + b"9" * 5000 + b"}", "must be JSON"),
-    (b'{"type": "publish", "data": "\n"}', "must be JSON"),
-    (b"null", "must be a JSON object"),
-    (b"[]", "must be a JSON object"),
-    (b'"publish"', "must be a JSON object"),
-    (b"NaN", "must be JSON"),
-    (b"{}", "type must be"),
-    (b'{"type": "ack", "id": 7}', "type must be"),
-    (b'{"type": ["publish"]}', "type must be"),
-    (b'{"type": "publish"}', "data or base64"),
-    (b'{"type": "publish", "data": "x", "base64": "AA=="}', "not both"),
-    (b'{"type": "publish", "data": null}', "must be text"),
-    (b'{"type": "publish", "data": 1}', "must be text"),
-    (b'{"type": "publish", "data": {"a": 1}}', "must be text"),
-    (b'{"type": "publish", "data": ["x"]}', "must be text"),
-    (b'{"type": "publish", "data": "\\ud800"}', "must be text"),
-    (b'{"type": "publish", "base64": null}', "must be text"),
-    (b'{"type": "publish", "base64": 7}', "must be text"),
-    (b'{"type": "publish", "base64": ["AA=="]}', "must be text"),
-    (b'{"type": "publish", "base64": {"a": 1}}', "must be text"),
-    (b'{"type": "publish", "base64": "A"}', "base64 is not valid"),
-    (b'{"type": "publish", "base64": "AA==\\n"}', "base64 is not valid"),
-    (b'{"type": "publish", "base64": "A-_="}', "base64 is not valid"),
-    ('{"type": "publish", "base64": "ü==="}'.encode(), "base64 is not valid"),
-    (b'{"type": "publish", "base64": "\\ud800"}', "base64 is not valid"),
-]
-
-
-@pytest.mark.parametrize(("payload", "words"), HOSTILE)
-def test_what_is_not_understood_is_told(payload, words):
-    with pytest.raises(InvalidFrame, match=words):
-        parse(payload, True)
-
-
-@pytest.mark.parametrize("id", [0, 7, "seven"])
-@pytest.mark.parametrize(
-    ("payload", "words"), [each for each in HOSTILE if b"publish" in each[0] and "JSON" not in each[1]]
-)
-def test_it_is_told_with_the_id_of_the_frame_if_it_has_one(payload, words, id):
-    with pytest.raises(InvalidFrame, match=words) as caught:
-        parse(payload[:-1] + b', "id": ' + json.dumps(id).encode() + b"}", True)
-    assert caught.value.id == id
-    assert words in frame(dialects.error("frame", str(caught.value), id))["reason"]
-
-
-@pytest.mark.parametrize(
-    "id",
-    [
-        "true",
-        "false",
-        "[]",
-        "{}",
-        "[1]",
-        '"' + "x" * 65 + '"',
-        '"\\ud800"',
-        '"\\udfff x"',
-    ],
-)
-@pytest.mark.parametrize("rest", ['"type": "publish", "data": "x"', '"type": "other"', '"type": "publish", "data": 1'])
-def test_an_id_that_could_not_be_sent_back_is_refused_without_it(id, rest):
-    with pytest.raises(InvalidFrame, match="id must be a number, or a text of up to 64 characters") as caught:
-        parse(f'{{{rest}, "id": {id}}}'.encode(), True)
-    assert caught.value.id is None
-
-
-@pytest.mark.parametrize("value", ["9" * 65, "NaN", "-Infinity", "1e999", '{"a": [NaN]}'])
-@pytest.mark.parametrize("name", ["id", "data", "more"])
-def test_what_is_no_json_anywhere_in_a_frame_is_refused(name, value):
-    with pytest.raises(InvalidFrame, match="A frame must be JSON, or binary: ") as caught:
-        parse(f'{{"type": "publish", "{name}": {value}}}'.encode(), True)
-    assert caught.value.id is None
-    dialects.error("frame", str(caught.value)).decode()
-
-
 @pytest.mark.parametrize(
     "event", ['{"event": NaN}', '{"event": "join", "user": "\\ud800"}', '{"event": "n", "count": 1e999}']
 )
 def test_what_somebody_has_published_as_presence_and_no_client_could_read_is_a_message(event):
-    text = V1_DIALECT.message(b"unit:presence:news", Message(event.encode()))
+    text = V1_DIALECT.message(b"unit:presence:orders", Message(event.encode()))
     assert json.loads(text)["data"] == event
-
-
-@pytest.mark.parametrize(
-    "id", ["0", "-7", "1.25", "1e300", "9007199254740993", '"x y"', '"\\u00fc"', '"a\\"b"', '"\\u2603"']
-)
-def test_what_is_answered_is_json_with_the_same_id(id):
-    published = parse(f'{{"type": "publish", "data": "x", "id": {id}}}'.encode(), True)
-
-    def strict(constant):
-        raise AssertionError(f"{constant} is no JSON")
-
-    for made in (dialects.ack(published.id), dialects.error("unavailable", "reason", published.id)):
-        assert json.loads(made, parse_constant=strict)["id"] == json.loads(id)
 
 
 @pytest.mark.parametrize("depth", [1, 500, 980, 985, 990, 995, 999])
 def test_parts_of_what_is_published_as_presence_break_nothing(depth):
     payload = '{"event": ' + "[" * depth + "]" * depth + "}"
-    text = V1_DIALECT.message(b"unit:presence:news", Message(payload.encode()))
+    text = V1_DIALECT.message(b"unit:presence:orders", Message(payload.encode()))
     assert json.loads(text)["data"] == payload

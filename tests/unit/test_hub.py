@@ -62,9 +62,9 @@ def member(hub, pair):
 
     def make(*channels, first=(), joining=None, bound=1024 * 1024, dialect=BARE, latest_only=False, **options):
         visitor = options.pop("visitor", NOBODY)
-        joining = joining or hub.join(channels)
+        joining = joining or hub.join(channels, channels if latest_only else ())
         transport, peer = pair(**options)
-        bounds = Bounds(1000, bound, latest_only=latest_only)
+        bounds = Bounds(1000, bound)
         connection = Connection(transport, ReadOnlyHandler(hub), bounds, dialect=dialect)
         opened(hub, connection, joining, first, visitor)
         return connection, peer
@@ -835,7 +835,7 @@ def test_of_the_other_channels_a_member_is_told_the_position(hub, member):
         hub.deliver(channel, message)
     first, second, third = frames(both, 3)
     assert (first["data"], first["position"].split(".")[1]) == ("hello", "3")
-    assert second == {"type": "position", "position": second["position"]}
+    assert second == {"type": "position", "facility": "sport", "position": second["position"]}
     assert second["position"].split(".")[1] == "7"
     assert third["data"] == "no history"
     hub.deliver(NEWS, Message(b"end"))
@@ -955,6 +955,41 @@ def test_latest_only_members_beside_others(hub, member):
         assert numbers == sorted(numbers)
 
 
+def test_only_the_latest_of_one_channel_and_all_of_another(hub, member):
+    """On the socket of a whole page."""
+    slow, peer = member(b"rates", latest_only=True, send_buffer=1)
+    joining = hub.join([NEWS])
+    hub.enter(joining, slow, [])
+    for number in range(50):
+        hub.deliver(b"rates", Message(b"rate %d" % number + b"x" * 2000))
+        hub.deliver(NEWS, Message(b"news %d" % number))
+        turn(1)
+    found = [peer.message().rstrip("x")]
+    while found[-1] != "rate 49":
+        found.append(peer.message().rstrip("x"))
+    assert [each for each in found if each.startswith("news")] == [f"news {number}" for number in range(50)]
+    assert len(found) < 100
+    hub.exit(slow, [b"rates"])
+    assert not hub._latest_only
+    hub.deliver(b"rates", Message(b"not for it"))
+    hub.deliver(NEWS, Message(b"end"))
+    assert peer.message() == "end"
+
+
+def test_a_channel_of_two_subscriptions_stays_until_both_have_ended(hub, member):
+    connection, peer = member(NEWS, SPORT)
+    hub.enter(hub.join([NEWS]), connection, [])
+    assert connection.channels == (NEWS, SPORT, NEWS)
+    hub.exit(connection, [NEWS, SPORT])
+    for channel in (NEWS, SPORT):
+        hub.deliver(channel, Message(channel))
+    assert peer.message() == NEWS.decode()
+    hub.exit(connection, [NEWS])
+    hub.deliver(NEWS, Message(b"not for it"))
+    hub.send(connection, [b"end"])
+    assert peer.message() == "end"
+
+
 def test_of_a_message_to_several_channels_who_is_behind_gets_it_for_each(hub, member):
     """On one of them a newer one may take its place; on the other it is still the newest."""
     slow, peer = member(NEWS, SPORT, latest_only=True, send_buffer=1, dialect=V1_DIALECT)
@@ -976,15 +1011,15 @@ def test_of_a_message_to_several_channels_who_is_behind_gets_it_for_each(hub, me
 def test_settling_waits_for_members_that_read_and_not_long_for_others(hub, member):
     slow, peer = member(NEWS, send_buffer=1)
     stuck, _ = member(SPORT, send_buffer=1)
-    latest, _ = member(NEWS, send_buffer=1, latest_only=True)
+    latest, _ = member(b"rates", send_buffer=1, latest_only=True)
     for connection in (slow, stuck, latest):
         hub.send(connection, [b"x" * 300_000])
     half = slow.bounds.max_queued_bytes / 2
-    hub.wait_for_room([NEWS], 10)  # there is room for more
+    hub.wait_for_room([NEWS, b"rates"], 10)  # there is room for more
     for connection in (slow, stuck, latest):
         connection.bounds = connection.bounds._replace(max_queued_bytes=1000)
     assert 500 < slow.queued_bytes < half
-    settling = gevent.spawn(hub.wait_for_room, [NEWS], 10)
+    settling = gevent.spawn(hub.wait_for_room, [NEWS, b"rates"], 10)
     turn()
     assert not settling.ready()
     assert peer.message() == "x" * 300_000

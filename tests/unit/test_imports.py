@@ -50,9 +50,9 @@ BELOW = {
     "greenlets",
     "kinds",
 }
-BELOW |= {"blocked", "metrics", "options", "redaction", "refusals"}
+BELOW |= {"blocked", "deadline", "metrics", "options", "redaction", "refusals", "visit"}
 # But what would bring gevent, or the database, to packages that must not know them.
-ASYNC = {"batch_queue", "blocked", "fair_scheduler", "greenlets"}
+ASYNC = {"batch_queue", "blocked", "deadline", "fair_scheduler", "greenlets"}
 NOT_BELOW = {"protocol": ASYNC | {"commits", "db"}, "backend": ASYNC | {"commits", "db"}, "sockets": {"commits", "db"}}
 # Of the modules at the top those that are no bridge from one package to another.
 TOP = {
@@ -86,6 +86,8 @@ MUST_NOT_KNOW = {
     "blocked": SOCKETS | HTTP | {"redis", "ws4redis", "django", "websockets"},
     "checks": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
     "commits": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "websockets"},
+    "deadline": SOCKETS | {"redis", "ws4redis", "websockets", "django"},
+    "visit": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
     "conf": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
     "consumers": SOCKETS | GEVENT | {"redis", "ws4redis"},
     "db": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "websockets"},
@@ -184,7 +186,7 @@ def test_packages_are_imported_in_one_direction(name):
     if package in ("facilities", "runtime", "testing", "visitors"):
         allowed |= SHARED | {"identity"}
     if package == "facilities":
-        allowed -= {"consumers", "layers"}
+        allowed = (allowed - {"consumers", "layers"}) | {"tokens"}
     assert found <= allowed
 
 
@@ -345,6 +347,12 @@ TESTED_WITH = {
     "stages": "server",
     "sockets.plan": "server",
     "facilities.setup": "server",
+    "facilities.decision": "server",
+    "facilities.hooks": "server",
+    "facilities.calls": "page_socket",
+    "facilities.failures": "page_socket",
+    "facilities.page_subscriptions": "page_socket",
+    "deadline": "server",
     "runtime.setup": "server",
 }
 

@@ -1,7 +1,11 @@
 """What becomes of what the sockets of facilities send; most of it is seen in ``test_server``, with real requests."""
 
+import json
+
 import pytest
 
+from wsloop import conf
+from wsloop.facilities import inbound
 from wsloop.facilities.inbound import AckCollector, EnvelopeHandler, ReadOnlyHandler
 from wsloop.protocol import dialects
 
@@ -24,6 +28,9 @@ class Client:
     def __init__(self):
         self.replies = []
 
+    def charge(self, count):
+        return True
+
     def reply(self, payload, text):
         self.replies.append((payload, text))
 
@@ -37,28 +44,38 @@ def test_a_listener_hands_its_connections_to_the_hub_and_ignores_what_they_send(
     assert client.replies == hub.sent == []
 
 
-def test_without_a_speaker_whoever_publishes_is_told_that_it_may_not():
+def answers_to(*frames, publisher=None):
+    """What a socket of ``wsloop.v1`` is answered."""
     hub, client = Hub(), Client()
-    handler = EnvelopeHandler(hub, None)
-    handler.received(client, b'{"type": "publish", "data": "x", "id": 7}', True)
-    handler.received(client, b"no JSON", True)
-    refused = dialects.error("refused", "This socket may not publish.", 7)
+    handler = EnvelopeHandler(hub, publisher, conf.PLAIN)
+    for frame in frames:
+        handler.received(client, frame, True)
+    return [payload for payload, _ in client.replies] + hub.sent
+
+
+def test_without_a_speaker_whoever_publishes_is_told_that_it_may_not():
     words = "A frame must be JSON, or binary: unexpected end or character at position 0."
-    assert client.replies == [(refused, True), (dialects.error("frame", words), True)]
+    assert answers_to(b'{"type": "publish", "data": "x", "id": 7}') == [
+        dialects.error("refused", "This socket may not publish.", 7)
+    ]
+    assert answers_to(b"no JSON") == [dialects.error("frame", words)]
+
+
+@pytest.mark.parametrize("kind", ["subscribe", "unsubscribe", "call"])
+def test_what_only_the_socket_of_a_page_can_do_is_refused(kind):
+    frame = json.dumps({"type": kind, "id": 7, "facility": "news", "audiences": ["user"], "path": "/"})
+    assert answers_to(frame.encode()) == [dialects.error("refused", inbound.ONE_FACILITY, 7)]
 
 
 @pytest.mark.parametrize(("id", "taken", "sent"), [(None, True, []), (7, True, [dialects.ack(7)])])
 def test_whoever_asks_is_told_that_the_message_was_taken(id, taken, sent):
-    hub, client = Hub(), Client()
-
     class PublishHandler:
-        def publish(self, connection, payload, answer):
-            assert (connection, payload) == (client, b"x")
+        def publish(self, connection, payload, answer, key):
+            assert (payload, key) == (b"x", "k")
             answer(taken)
 
-    frame = b'{"type": "publish", "data": "x", "id": 7}' if id else b'{"type": "publish", "data": "x"}'
-    EnvelopeHandler(hub, PublishHandler()).received(client, frame, True)
-    assert hub.sent == sent
+    frame = {"type": "publish", "data": "x", "key": "k", **({"id": id} if id else {})}
+    assert answers_to(json.dumps(frame).encode(), publisher=PublishHandler()) == sent
 
 
 @pytest.mark.parametrize(("outcomes", "answer"), [([True, True], True), ([True, False], False), ([False, True], False)])

@@ -78,15 +78,15 @@ def test_ids_fit_the_header_and_differ():
 @pytest.mark.parametrize(
     ("channel", "whom", "text"),
     [
-        (b"unit:broadcast:news", Audience("broadcast"), "broadcast"),
-        (b"unit:user:john:news", Audience("user"), "user"),
-        (b"unit:session:a-secret:news", Audience("session"), "session"),
-        (b"unit:group:chatters:rooms/1", Audience("group", "chatters"), "group:chatters"),
-        (b"unit:group:team:a:news", Audience("group", "team:a"), "group:team:a"),
-        ("unit:group:grün:news".encode(), Audience("group", "grün"), "group:grün"),
-        (b"unit:presence:news", Audience("presence"), "presence"),
+        (b"unit:broadcast:news", Audience("broadcast", "", "news"), "broadcast"),
+        (b"unit:user:john:news", Audience("user", "", "news"), "user"),
+        (b"unit:session:a-secret:news", Audience("session", "", "news"), "session"),
+        (b"unit:group:chatters:rooms/1", Audience("group", "chatters", "rooms/1"), "group:chatters"),
+        (b"unit:group:team:a:news", Audience("group", "team:a", "news"), "group:team:a"),
+        ("unit:group:grün:news".encode(), Audience("group", "grün", "news"), "group:grün"),
+        (b"unit:presence:news", Audience("presence", "", "news"), "presence"),
         (b"unit:everything:news", Audience("other"), "other"),
-        (b"broadcast:news", Audience("broadcast"), "broadcast"),
+        (b"broadcast:news", Audience("broadcast", "", "news"), "broadcast"),
         (b"\xff\xfe", Audience("other"), "other"),
     ],
 )

@@ -14,9 +14,10 @@ from wsloop import conf
 from wsloop.backend import history, keys, pool, publishing
 from wsloop.backend.publishing import OutgoingMessage
 from wsloop.delivery.broker import Unavailable
+from wsloop.facilities import setup
 from wsloop.facilities.inbound import ReadOnlyHandler
-from wsloop.facilities.recovery import Recovery
-from wsloop.protocol import resume_tokens
+from wsloop.facilities.recovery import Part, Recovery
+from wsloop.protocol import dialects, resume_tokens
 from wsloop.protocol.dialects import BARE, V1_DIALECT
 from wsloop.protocol.messages import Message, Position
 from wsloop.sockets import heartbeat
@@ -124,17 +125,18 @@ def come(process, pair):
         transport, peer = pair(**sockets)
         process.counts.update(channels)
         joining = process.hub.join(channels)
-        recovery = Recovery(process.hub, process, dialect, channels, options)
-        recovery.kept_wanted = recovery.start(text)
+        part = Part(channels, options, text)
+        recovery = Recovery(process.hub, process, dialect, [part])
+        recovery.start()
+        recovery.kept_wanted = part.wants_retained
         meanwhile()
         connection = Connection(transport, ReadOnlyHandler(process.hub), Bounds(1000, bound), dialect=dialect)
         process.hub.open(connection, process.hub.admission.take())
+        welcome = dialects.welcome("room", channels, part.recovered, token=part.token, ping=30)
+        first = recovery.first_payloads(joining, [welcome] if dialect.has_envelopes else [])
+        process.hub.enter(joining, connection, first)
         if recovery.unfinished:
-            process.hub.cancel(joining)
-            process.hub.send(connection, recovery.first_payloads(joining))
-            recovery.greenlet = gevent.spawn(recovery.go_on, connection)
-        else:
-            process.hub.enter(joining, connection, recovery.first_payloads(joining))
+            recovery.greenlet = gevent.spawn(setup._go_on, recovery, connection)
         return Client(connection, peer, recovery)
 
     return make
@@ -160,6 +162,7 @@ def test_who_comes_for_the_first_time_gets_a_token_and_what_comes(process, come)
     welcome = client.frame()
     assert welcome == {
         "type": "welcome",
+        "facility": "room",
         "subscribed": ["broadcast"],
         "recovered": None,
         "token": process.token(),

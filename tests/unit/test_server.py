@@ -6,10 +6,8 @@ import itertools
 import json
 import logging
 import pickle
-import socket
 import sys
 import time
-import types
 import weakref
 
 import gevent
@@ -17,7 +15,6 @@ import pytest
 import redis.exceptions
 from asgiref.sync import async_to_sync
 from django.conf import settings
-from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.db import SessionStore
 from django.core.exceptions import DisallowedHost, ImproperlyConfigured, PermissionDenied, TooManyFieldsSent
@@ -30,7 +27,8 @@ from websockets.frames import Close, Opcode
 from ws4redis.subscriber import RedisSubscriber
 
 from testbed.processes import wait_until
-from tests.unit.peer import WAIT, Peer, close_frame, masked, turn
+from tests.unit.front import PairTakeover, nothing_is_left
+from tests.unit.peer import WAIT, close_frame, masked, turn
 from wsloop import db, engine, layers, opening, presence, stages, tokens
 from wsloop.backend import history, pool
 from wsloop.consumers import AsyncWebsocketConsumer, WebsocketConsumer
@@ -53,105 +51,6 @@ from wsloop.store import RedisMessage
 
 OLD_KEY = settings.SECRET_KEY
 
-HANDSHAKE = {
-    "SERVER_PROTOCOL": "HTTP/1.1",
-    "HTTP_CONNECTION": "Upgrade",
-    "HTTP_UPGRADE": "websocket",
-    "HTTP_SEC_WEBSOCKET_KEY": "dGhlIHNhbXBsZSBub25jZQ==",
-    "HTTP_SEC_WEBSOCKET_VERSION": "13",
-}
-
-
-class Environ(dict):
-    """A dictionary that can be watched with a weak reference."""
-
-
-class PairTakeover(transport.Takeover):
-    def __init__(self, sock):
-        self._socket = sock
-
-    def descriptor(self):
-        return self._socket.fileno()
-
-
-class Answer:
-    """How the server answered: an open socket, or a response."""
-
-    def __init__(self):
-        self.status, self.headers, self.body, self.peer = None, {}, b"", None
-
-
-@pytest.fixture
-def fresh(monkeypatch):
-    """A process that has not served a socket yet."""
-    engine.engine.cache_clear()
-    monkeypatch.setattr(transport, "claim", lambda environ: PairTakeover(environ["test.socket"]))
-    yield
-    if engine.engine.cache_info().currsize:
-        made = engine.engine()
-        for connection in [*made.hub.connections, *made.hub.heartbeat._closing]:
-            connection.abort()
-        made.broker.stop()
-        made.presence._timer.stop()
-    engine.engine.cache_clear()
-    layers.LAYER.local, layers.LAYER.remote = None, layers.RedisDelivery()
-
-
-class Front:
-    """The server in front: ``front.call("news?subscribe-broadcast")`` is a request in a greenlet of its own."""
-
-    def __init__(self):
-        self.peers = []
-        self.on_101 = lambda: None
-        self.options = {}
-
-    def app(self):
-        return WebsocketServer()
-
-    def spawn(self, path, app=None, method="GET", hang_up=False, **headers):
-        app = app or self.app()
-        return gevent.spawn(self._serve, app, path, method, hang_up, headers)
-
-    def call(self, path, **options):
-        return self.spawn(path, **options).get(timeout=WAIT)
-
-    def connect(self, path, **options):
-        answer = self.call(path, **options)
-        assert answer.status == 101, (answer.status, answer.body)
-        return answer.peer
-
-    def _serve(self, app, path, method, hang_up, headers):
-        ours, theirs = socket.socketpair()
-        answer = Answer()
-
-        def start_response(status, headers):
-            answer.status, answer.headers = int(status.split()[0]), dict(headers)
-            if answer.status == 101:
-                self.on_101()
-            return lambda data: ours.sendall(data or hang_up * b"101")
-
-        with ours:  # closed when the request ends, as uWSGI does
-            environ = Environ(RequestFactory().generic(method, f"/ws/{path}", **HANDSHAKE | headers).environ)
-            environ["test.socket"] = ours
-            self.environ = weakref.ref(environ)
-            if hang_up:
-                theirs.close()
-            answer.body = b"".join(app(environ, start_response))
-        if answer.status == 101 and not hang_up:
-            answer.peer = Peer(theirs)
-            self.peers.append(answer.peer)
-        else:
-            theirs.close()
-        return answer
-
-
-@pytest.fixture
-def front(fresh):
-    front = Front()
-    yield front
-    for peer in front.peers:
-        peer.close()
-
 
 @pytest.fixture
 def publish(shared_redis, facility):
@@ -162,26 +61,6 @@ def publish(shared_redis, facility):
 @pytest.fixture
 def channel(facility):
     return f"unit:broadcast:{facility}"
-
-
-def nothing_is_left():
-    made = engine.engine()
-    return (
-        set(made.broker._table.counts)
-        == {made.broker._own_channel.name, made.broker._control_channel, made.local_consumers.channel}
-        and not len(made.local_consumers)
-        and not made.local_consumers._subscribed
-        and not made.consumer_runtime.running
-        and not made.consumer_runtime.full
-        and not made.hub._joining
-        and not any(map(len, made.hub._subscribers.values()))
-        and not made.hub._draining
-        and not len(made.hub)
-        and not len(made.hub.admission)
-        and not made.broker._own_channel._origins
-        and not made.broker._table._waiting
-        and not made.broker._gapless._channels
-    )
 
 
 # Open means subscribed.
@@ -356,19 +235,6 @@ def test_but_not_inside_a_transaction_of_a_test(database):
 
 
 # Who may do what.
-
-
-@pytest.fixture
-def signed_in(database):
-    """Cookie header of john, who is in the group chatters."""
-    john = User.objects.create_user("john", password="secret")
-    john.groups.create(name="chatters")
-    session = SessionStore()
-    session[SESSION_KEY] = str(john.pk)
-    session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
-    session[HASH_SESSION_KEY] = john.get_session_auth_hash()
-    session.save()
-    return types.SimpleNamespace(cookie=f"sessionid={session.session_key}", session_key=session.session_key)
 
 
 def test_every_audience_of_a_user(front, shared_redis, facility, signed_in):
@@ -964,9 +830,11 @@ def plain(value):
 
 
 def test_a_plan_is_plain_data_that_another_process_could_carry_out(front, keeping, facility, signed_in, monkeypatch):
-    plans = []
+    plans, planned = [], []
     original = Opening.open
     monkeypatch.setattr(Opening, "open", lambda self, *args: plans.append(self._plan) or original(self, *args))
+    decide = stages.decide
+    monkeypatch.setattr(stages, "decide", lambda *args: planned.append(decide(*args)) or planned[-1])
     with_deflate = {"HTTP_SEC_WEBSOCKET_EXTENSIONS": "permessage-deflate"}
     peer = front.connect(f"{facility}?subscribe-broadcast&subscribe-user", HTTP_COOKIE=signed_in.cookie, **V1)
     token = frame(peer)["token"]
@@ -974,16 +842,17 @@ def test_a_plan_is_plain_data_that_another_process_could_carry_out(front, keepin
     front.connect(f"{facility}?subscribe-broadcast&publish-user&echo", HTTP_COOKIE=signed_in.cookie)
     front.connect("shout/a/", app=Site().app, HTTP_COOKIE=signed_in.cookie)
     assert [plan.dialect for plan in plans] == ["wsloop.v1", "wsloop.v1", "ws4redis", "consumer"]
-    assert all(plain(tuple(plan)) for plan in plans)
-    assert [pickle.loads(pickle.dumps(plan)) for plan in plans] == plans
-    first, second, third, consumer = plans
+    of_facilities = [each.plan for each in planned]
+    assert all(plain(tuple(plan)) for plan in (*plans, *of_facilities))
+    assert [pickle.loads(pickle.dumps(plan)) for plan in plans + of_facilities] == plans + of_facilities
+    first, second, third = of_facilities
     assert (first.facility, first.resume, first.publishes) == (facility, None, ())
     assert set(first.channels) == {f"unit:user:john:{facility}".encode(), f"unit:broadcast:{facility}".encode()}
-    assert first.visitor.user == User.objects.get(username="john").pk
+    assert plans[0].visitor.user == User.objects.get(username="john").pk
     assert (second.resume, second.publishes, second.echo) == (token, (f"unit:broadcast:{facility}".encode(),), False)
-    assert (first.deflate, second.deflate) == (None, (15, 15))
+    assert (plans[0].deflate, plans[1].deflate) == (None, (15, 15))
     assert (third.echo, third.publishes) == (True, (f"unit:user:john:{facility}".encode(),))
-    assert (consumer.channels, consumer.publishes) == ((), ())
+    assert len(of_facilities) == 3, "a consumer is asked itself"
 
 
 def test_many_at_once_do_not_slip_through_while_each_waits(front, gate, with_settings):

@@ -86,6 +86,40 @@ def latest(client: Redis, channel: str | bytes, limit: int) -> list[Entry]:
     return [_entry(number, list(itertools.chain.from_iterable(fields.items()))) for number, fields in reversed(found)]
 
 
+class End(NamedTuple):
+    """Where a page of the past ends: at the message at ``position``, or with it; None: with the newest message."""
+
+    position: Position | None = None
+    inclusive: bool = False
+
+
+def past(client: Redis, questions: Sequence[tuple[bytes, End]], limit: int) -> list[tuple[list[Entry], bool]]:
+    """Return a page of each channel's history, backwards, in one round trip.
+
+    All pages together have about PAGE_BYTES, but of each channel there is one message, at least.
+
+    Args:
+        client: of Redis.
+        questions: pairs of a channel and the end of its page.
+        limit: number of messages of each channel, at most.
+
+    Returns:
+        for each channel the messages, the newest first, and whether there may be earlier ones. If the message at the
+        end is not there any more, there are none.
+
+    Raises:
+        redis.exceptions.RedisError: if Redis does not answer.
+    """
+    size = PAGE_BYTES // max(len(questions), 1)
+    calls: list[scripts.Call] = []
+    for channel, (position, inclusive) in questions:
+        _, history = keys.history_keys(channel)
+        end = ["", "", 0] if position is None else [position.offset, position.id, int(inclusive)]
+        calls.append(("past", [history], [*end, limit, size]))
+    answers = scripts.call(client, calls, transaction=False)
+    return [([_entry(number, fields) for number, fields in page], bool(more)) for page, more in answers]
+
+
 def _page(answer: Any, since: Position | None) -> Page:
     top, time = Position(int(answer[0]), answer[1].decode()), int(answer[3])
     if since is None:
@@ -108,4 +142,4 @@ def _entry(number: bytes, fields: Sequence[bytes]) -> Entry:
     return Entry(Message(payload, own.decode(), offset, previous.decode(), several == b"s"), int(time))
 
 
-__all__ = ["Entry", "Page", "latest", "read"]
+__all__ = ["End", "Entry", "Page", "latest", "past", "read"]

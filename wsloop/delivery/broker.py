@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import gevent
@@ -71,14 +71,14 @@ class Broker:
         self._table.counts[channel] = 1
         self._attached[channel] = on_payload
 
-    def subscribe(self, channels: Iterable[bytes], options: conf.Facility = conf.PLAIN) -> None:
+    def subscribe(self, channels: Iterable[bytes], kept: Collection[bytes] = ()) -> None:
         """Count a subscriber of each channel, and return when Redis has acknowledged all of them.
 
         Every call needs an :meth:`unsubscribe` with the same channels, unless it raises.
 
         Args:
-            channels: which.
-            options: of their facility. If it has a history, :meth:`position` is known as soon as this returns.
+            channels: which; one that is named twice counts twice.
+            kept: those of them that have a history: their :meth:`position` is known as soon as this returns.
 
         Raises:
             Unavailable: if the connection to Redis is known to be broken, or Redis does not acknowledge within
@@ -86,7 +86,7 @@ class Broker:
         """
         channels = tuple(channels)
         new = self._table.add(channels)
-        watched = [each for each in channels if options.size and self._gapless.watch(each)]
+        watched = [each for each in kept if self._gapless.watch(each)]
         try:
             self._start()
             if self._connection is not None:  # else connecting subscribes to all channels counted by then
@@ -155,9 +155,10 @@ class Broker:
         origin: Any = None,
         done: Callable[[bool], None] = lambda taken: None,
         options: conf.Facility = conf.PLAIN,
+        key: str = "",
     ) -> None:
         """Publish a message of a socket, in the order of the calls. Never blocks; see :class:`PublishRequest`."""
-        self._publish_queue.put(PublishRequest(channels, payload, expire, options, origin, done))
+        self._publish_queue.put(PublishRequest(channels, payload, expire, options, origin, done, key))
 
     def stop(self) -> None:
         """End the reader, close its connection, and stop checking histories. May be called again."""

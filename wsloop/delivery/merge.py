@@ -81,6 +81,17 @@ class HistoryMerge:
                 self._put(channel)
         self._horizon = min(self._read_at.values(), default=float("inf"))
 
+    def remove(self, channels: Iterable[bytes]) -> None:
+        """Return no message of these channels any more."""
+        for channel in channels:
+            del self._pages[channel], self._times[channel], self.since[channel]
+            for each in (self._read_at, self.tops, self.lost):
+                each.pop(channel, None)
+            self._unread.discard(channel)
+        self._next = [each for each in self._next if each[1] in self._pages]
+        heapq.heapify(self._next)
+        self._horizon = min(self._read_at.values(), default=float("inf"))
+
     def take(self, most: int) -> list[tuple[bytes, Message]]:
         """Return the next messages with their channels, up to the first that exceeds ``most`` bytes in all.
 

@@ -35,6 +35,7 @@ class PublishRequest(NamedTuple):
         origin: passed to :meth:`~wsloop.delivery.events.BrokerEvents.message` with exactly this message when it
             arrives in this process; or None.
         done: called with whether Redis has taken the message, once that is known.
+        key: idempotency key of the message; empty: none.
     """
 
     channels: Sequence[bytes]
@@ -43,6 +44,7 @@ class PublishRequest(NamedTuple):
     options: conf.Facility
     origin: Any
     done: Callable[[bool], None]
+    key: str = ""
 
 
 class PublishQueue:
@@ -83,7 +85,7 @@ class PublishQueue:
 
 
 def _outgoing(request: PublishRequest, note: Note) -> publishing.OutgoingMessage:
-    return publishing.OutgoingMessage(request.channels, request.payload, request.expire, request.options, own=note)
+    return publishing.OutgoingMessage(*request[:4], request.key, note)
 
 
 def _size(request: PublishRequest) -> int:

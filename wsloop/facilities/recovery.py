@@ -3,133 +3,182 @@
 How it works. While live messages of its channels are already being buffered for the socket (*joining*, see ``hub``),
 the histories are read from the client's positions. The two overlap, and so do the history and the messages that the
 subscription has yet to deliver; offsets tell which are the same. The missed messages may be more than a socket should
-hold at once; then the first page goes out with the 101, and the next pages follow as the client takes them. Live
-messages are buffered again only for the last page, so a long recovery costs no memory.
+hold at once; then the first page goes out at once, and the next pages follow as the client takes them. Live messages of
+these channels are buffered again only for the last page, so a long recovery costs no memory; of other channels the
+socket is a subscriber from the beginning.
 
 This module must not know HTTP, nor the sockets of the operating system.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import gevent
 from gevent.lock import BoundedSemaphore
-from redis.exceptions import RedisError
-from websockets.frames import CloseCode
 
 from wsloop import conf, metrics
 from wsloop.backend import history, pool
 from wsloop.delivery.broker import Broker, Unavailable
 from wsloop.delivery.merge import HistoryMerge
-from wsloop.protocol import dialects, resume_tokens
+from wsloop.protocol import resume_tokens
 from wsloop.protocol.dialects import Dialect
-from wsloop.protocol.messages import Message
+from wsloop.protocol.messages import Message, Position
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
 from wsloop.sockets.joining import InitialFrames, JoinBuffer
-
-logger = logging.getLogger("wsloop.recovery")
 
 # One of the process's two connections is left to handshakes and all else, however many long recoveries there are.
 READING = BoundedSemaphore(1)
 
 
+class Part:
+    """The part of one subscription in a recovery.
+
+    Args:
+        channels: of the subscription.
+        options: of its facility.
+        resume: the client's positions; None if it sent none.
+        groups: whether it listens to the user's groups, including those that the user joins later.
+
+    Attributes:
+        token: with which the client resumes later; None: the facility has no recovery.
+        recovered: whether all missed messages follow; None: there is nothing to recover.
+        wants_retained: whether to send the retained messages, which is so for a client without positions.
+    """
+
+    def __init__(
+        self, channels: Sequence[bytes], options: conf.Facility, resume: str | None = None, groups: bool = False
+    ) -> None:
+        self.channels = tuple(channels)
+        self.token: str | None = None
+        self.recovered: bool | None = None
+        self.wants_retained = resume is None
+        self.options = options
+        self._resume = resume
+        self._groups = groups
+
+    def start(self, positions: Mapping[bytes, Position | None]) -> dict[bytes, Position]:
+        """Determine the client's positions.
+
+        Args:
+            positions: those of this process, by channel.
+
+        Returns:
+            empty if there is nothing to recover.
+        """
+        present = {each: at for each in self.channels if (at := positions[each]) is not None}
+        if not self.options.recovers or not present:
+            return {}
+        self.token = resume_tokens.token(present, self._groups)
+        if self._resume is None:
+            return {}
+        since = resume_tokens.read(self._resume, present)
+        self.recovered = since is not None
+        metrics.recovery(self.recovered)
+        if since is None:
+            return {}
+        since = present | since
+        self._anew, self.token = self.token, resume_tokens.token(since, self._groups)
+        return since
+
+    def fail(self) -> None:
+        """Start anew from the present, because the history does not have all missed messages."""
+        self.recovered, self.token = False, self._anew
+
+
 class Recovery:
-    """Brings one socket from its client's positions to the present.
+    """Brings some subscriptions of one socket from the client's positions to the present, in the order of time.
 
     Args:
         hub: of the process.
         broker: of the process; already subscribed to the channels.
         dialect: of the socket.
-        channels: of the socket.
-        options: of the facility.
+        parts: the subscriptions.
 
     Attributes:
-        unfinished: whether there is more to recover than fits before the 101; then call :meth:`go_on`.
+        unfinished: whether there is more to recover than may be sent at once; then call :meth:`go_on`.
     """
 
-    def __init__(
-        self, hub: Hub, broker: Broker, dialect: Dialect, channels: Sequence[bytes], options: conf.Facility
-    ) -> None:
+    def __init__(self, hub: Hub, broker: Broker, dialect: Dialect, parts: Sequence[Part]) -> None:
         self._hub = hub
         self._broker = broker
         self._dialect = dialect
-        self._channels = tuple(channels)
-        self._options = options
-        self._token: str | None = None
-        self._recovered: bool | None = None
+        self._parts = parts
+        self._channels = tuple(channel for part in parts for channel in part.channels)
+        self._latest_only = {each for part in parts if part.options.latest_only for each in part.channels}
         self._merge: HistoryMerge | None = None
         self._messages: list[tuple[bytes, Message]] = []  # to be sent next
         self._known: set[str] = set()
         self.unfinished = False
 
-    def start(self, text: str | None, groups: bool = False) -> bool:
+    @property
+    def remaining(self) -> frozenset[bytes]:
+        """The channels for which :meth:`go_on` is to be called."""
+        return frozenset(self._channels) if self.unfinished else frozenset()
+
+    @property
+    def has_others(self) -> bool:
+        """Whether there are channels that have nothing to recover."""
+        return self._merge is None or len(self._merge.since) < len(set(self._channels))
+
+    def join(self) -> JoinBuffer:
+        """Begin to buffer live messages for the socket."""
+        return self._hub.join(self._channels, self._latest_only)
+
+    def start(self) -> None:
         """Determine the client's positions, from the moment that live messages are buffered for it, and read a page.
-
-        Args:
-            text: the client's ``resume`` parameter; None if it sent none.
-            groups: whether the socket listens to the user's groups, including those that the user joins later.
-
-        Returns:
-            whether to send the retained messages, which is so for a client without a token.
 
         Raises:
             redis.exceptions.RedisError: if Redis does not answer.
             Unavailable: if this process does not catch up with the client in time.
         """
         positions = {channel: self._broker.position(channel) for channel in self._channels}
-        present = {channel: position for channel, position in positions.items() if position is not None}
-        if not self._options.recovers or not present:
-            return text is None
-        if text is None:
-            self._token = resume_tokens.token(present, groups)
-            return True
-        since = resume_tokens.read(text, present)
-        if since is not None:
-            since = present | since
-            self._known = {position.id for position in since.values()}
-            merge = HistoryMerge(pool.client(), since)
-            merge.read()
-            if not merge.lost:
-                self._token = resume_tokens.token(since, groups)
-                self._recovered, self._merge = True, merge
-                metrics.recovery(True)
-                self._messages = merge.take(_page_size())
-                self.unfinished = not merge.complete
-                if not self.unfinished:
-                    self._broker.wait_for(merge.since)
-                return False
-        metrics.recovery(False)
-        self._recovered, self._token = False, resume_tokens.token(present, groups)
-        return False
+        starts = {part: part.start(positions) for part in self._parts}
+        since = {channel: at for start in starts.values() for channel, at in start.items()}
+        if not since:
+            return
+        merge = HistoryMerge(pool.client(), since)
+        merge.read()
+        for part, start in starts.items():
+            if not merge.lost.keys().isdisjoint(start):
+                part.fail()
+                merge.remove(start)
+                metrics.recovery(False)
+        self._known = {at.id for part, start in starts.items() if part.recovered for at in start.values()}
+        self._merge = merge
+        self._messages = merge.take(_page_size())
+        self.unfinished = not merge.complete
+        if not self.unfinished:
+            self._broker.wait_for(merge.since)
 
     def first_payloads(
-        self,
-        joining: JoinBuffer,
-        retained: Iterable[tuple[bytes, Message]] = (),
-        presence: dict[str, Any] | None = None,
+        self, joining: JoinBuffer, welcomes: Iterable[bytes] = (), retained: Iterable[tuple[bytes, Message]] = ()
     ) -> list[bytes]:
-        """Return the payloads that the socket gets first, in order.
+        """Return the payloads that the subscriptions begin with, in order.
 
         Args:
-            joining: has buffered live messages since :meth:`start` began.
-            retained: the retained messages of its channels, with their channels.
-            presence: the users of the facility, for clients that asked for them.
+            joining: has buffered live messages since :meth:`start` began; if the recovery is unfinished, only the
+                channels that have nothing to recover are left in it.
+            welcomes: the frames that come first.
+            retained: the retained messages of the channels, with their channels.
         """
+        if self.unfinished and self._merge is not None:
+            joining.keep([each for each in self._channels if each not in self._merge.since])
+            self._channels = tuple(self._merge.since)
         frames = InitialFrames(self._dialect, self._known)
-        if self._dialect.has_envelopes:
-            ping = conf.option("PING_INTERVAL")
-            frames.add_text(dialects.welcome(self._channels, self._recovered, self._token, ping, presence))
+        frames.texts += welcomes
         for channel, message in retained:
             frames.add(channel, message, retained=True)
-        self._add(frames, None if self.unfinished else joining)
+        self._add(frames, joining)
         return frames.texts
 
     def go_on(self, connection: Connection) -> None:
-        """Send one page after another, as the client takes them, until it is a subscriber. Blocks."""
+        """Send one page after another, as the client takes them, until it is a subscriber. Blocks.
+
+        Raises:
+            redis.exceptions.RedisError, OSError, Unavailable: if it is interrupted, because messages cannot be read.
+        """
         entered = False
         try:
             while not entered:
@@ -137,12 +186,6 @@ class Recovery:
                 if not connection.open:
                     return
                 entered = self._step(connection)
-        except (RedisError, OSError, Unavailable) as exc:
-            logger.warning("Recovery interrupted; client must reconnect: %s", exc)
-            connection.close(CloseCode.TRY_AGAIN_LATER, "messages cannot be read at the moment")
-        except Exception:
-            logger.exception("Recovery failed because of an error of the server")
-            connection.close(CloseCode.INTERNAL_ERROR, "internal error")
         finally:
             if not entered:
                 self._broker.unsubscribe(self._channels)
@@ -152,7 +195,7 @@ class Recovery:
         merge = self._merge
         assert merge is not None
         # Live messages are buffered only for a page that may be the last one.
-        joining = self._hub.join(self._channels) if merge.complete else None
+        joining = self.join() if merge.complete else None
         try:
             with READING:
                 merge.read(merge.since if joining else None)

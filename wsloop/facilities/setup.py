@@ -1,135 +1,177 @@
-"""Sockets of facilities: completes their plan, and carries it out up to the first live message.
+"""Makes subscriptions that are decided, up to the first live message.
 
-This module must not know HTTP beyond the request that a site's subscriber class is given.
+A facility in the URL of a socket is one subscription, made during the handshake. This module must not know HTTP.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import logging
+from collections.abc import Sequence
+from typing import Protocol
 
-from django.http import HttpRequest
+from redis.exceptions import RedisError
+from websockets.frames import CloseCode
 
-from wsloop import metrics
+from wsloop import conf, metrics
 from wsloop.delivery.broker import Broker, Unavailable
 from wsloop.facilities import subscriptions
+from wsloop.facilities.decision import Planned, channels_of
 from wsloop.facilities.inbound import CustomPublishHandler, EnvelopeHandler, PublishHandler, ReadOnlyHandler
-from wsloop.facilities.recovery import Recovery
+from wsloop.facilities.recovery import Part, Recovery
 from wsloop.greenlets import spawn
-from wsloop.presence import presence_channel, who
-from wsloop.protocol import resume_tokens
-from wsloop.protocol.dialects import DIALECTS
+from wsloop.presence import who
+from wsloop.protocol import dialects
+from wsloop.protocol.dialects import Dialect
+from wsloop.protocol.messages import Message
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
 from wsloop.sockets.joining import JoinBuffer
 from wsloop.sockets.plan import Plan
 
+logger = logging.getLogger("wsloop.recovery")
 
-def complete(
-    plan: Plan, request: HttpRequest, allowed: Collection[str], echo: bool, subscriber: subscriptions.Subscriber
-) -> Plan:
-    """Return the plan with the channels of the socket, and what its client asked for.
 
-    Args:
-        plan: of the stages before.
-        request: of the handshake.
-        allowed: channels that the client asked for and the policy allows, such as ``subscribe-user``.
-        echo: whether the client wants its own messages back.
-        subscriber: has worked these channels out.
-    """
-    has_envelopes = DIALECTS[plan.dialect].has_envelopes
-    return plan._replace(
-        channels=tuple(subscriber._subscription.channels),
-        watches_presence=subscriptions.PRESENCE in allowed and has_envelopes,
-        publishes=subscriptions.as_bytes(subscriber._publishers),
-        echo=echo and not has_envelopes,  # with envelopes the client tells its own messages from others
-        resume=request.GET.get(resume_tokens.PARAMETER) if has_envelopes else None,
-        recovers_groups="subscribe-group" in allowed,
-    )
+class Disturbed(Unavailable):
+    """A subscription cannot be made, because of what happened in one of its channels meanwhile."""
+
+
+class Present(Protocol):
+    """Counts who is present."""
+
+    def entered(self, facility: str, user: str | None) -> None:
+        """Count a socket. Never blocks."""
+
+    def left(self, facility: str, user: str | None) -> None:
+        """Reverse one :meth:`entered`. Never blocks."""
+
+
+class Watch(Protocol):
+    """Closes sockets whose users may no longer have them."""
+
+    def generation(self) -> int:
+        """Return a number that changes when users change."""
+
+    def recheck(self, connection: Connection) -> None:
+        """Check a connection. Never blocks."""
 
 
 class Facilities:
     """Shared by the sockets of all facilities of one process.
 
     Args:
-        hub, broker: of the process.
+        hub, broker, presence, session_watch: of the process.
     """
 
-    def __init__(self, hub: Hub, broker: Broker) -> None:
+    def __init__(self, hub: Hub, broker: Broker, presence: Present, session_watch: Watch) -> None:
         self.hub = hub
         self.broker = broker
-        self._read_only = {
-            dialect.name: EnvelopeHandler(hub, None) if dialect.has_envelopes else ReadOnlyHandler(hub)
-            for dialect in DIALECTS.values()
-        }
+        self.presence = presence
+        self.session_watch = session_watch
+        self._read_only = ReadOnlyHandler(hub)
+        self._enveloped: dict[conf.Facility, EnvelopeHandler] = {}  # by options: there are few different ones
 
-    def handler(self, plan: Plan, subscriber: subscriptions.Subscriber) -> ReadOnlyHandler:
-        """Return the handler of a socket; sockets that may not publish share one."""
-        publisher: PublishHandler
+    def publisher(self, planned: Planned) -> PublishHandler | None:
+        """Return what publishes the messages of a client for a subscription; None if it may not publish."""
+        plan, subscriber = planned.plan, planned.subscriber
         if type(subscriber).publish_message is not subscriptions.Subscriber.publish_message:
-            publisher = CustomPublishHandler(self.hub, self.broker, plan, subscriber)
-        elif plan.publishes:
-            publisher = PublishHandler(self.hub, self.broker, plan)
-        else:
-            return self._read_only[plan.dialect]
-        return EnvelopeHandler(self.hub, publisher) if DIALECTS[plan.dialect].has_envelopes else publisher
+            return CustomPublishHandler(self.hub, self.broker, plan, subscriber)
+        return PublishHandler(self.hub, self.broker, plan) if plan.publishes else None
+
+    def handler(self, dialect: Dialect, planned: Planned) -> ReadOnlyHandler:
+        """Return the handler of a socket with one subscription; sockets that may not publish share one."""
+        publisher, options = self.publisher(planned), planned.plan.options
+        if not dialect.has_envelopes:
+            return publisher or self._read_only
+        if publisher is not None:
+            return EnvelopeHandler(self.hub, publisher, options)
+        if options not in self._enveloped:
+            self._enveloped[options] = EnvelopeHandler(self.hub, None, options)
+        return self._enveloped[options]
 
 
-class FacilityService:
-    """Implements :class:`wsloop.opening.Service` for one socket of a facility.
+class SubscriptionSetup:
+    """Makes subscriptions of one socket together: they are restored in the order of time.
 
     Args:
         facilities: of the process.
-        plan: of the socket.
-        subscriber: sends the retained messages, and publishes if the site's class overrides that.
+        dialect: of the socket.
+        planned: the subscriptions.
+        ping: for their welcome: seconds between two pings; None: the client knows.
+
+    Attributes:
+        unfinished: the channels of which there is more to recover than may be sent at once; if there are any, call
+            :meth:`go_on`. Known behind :meth:`enter`.
     """
 
-    def __init__(self, facilities: Facilities, plan: Plan, subscriber: subscriptions.Subscriber) -> None:
-        self.handler = facilities.handler(plan, subscriber)
+    def __init__(
+        self, facilities: Facilities, dialect: Dialect, planned: Sequence[Planned], ping: int | None = None
+    ) -> None:
         self._hub, self._broker = facilities.hub, facilities.broker
-        self._subscriber = subscriber
+        self._dialect = dialect
+        self._planned = planned
+        self._ping = ping
         self._channels: tuple[bytes, ...] = ()  # subscribed to, and not the connection's yet
         self._joining: JoinBuffer | None = None
+        self._retained: list[tuple[bytes, Message]] = []
+        self._parts = [
+            Part(channels_of(each.plan), each.plan.options, each.plan.resume, each.plan.recovers_groups)
+            for each in planned
+        ]
+        self._recovery = Recovery(self._hub, self._broker, dialect, self._parts)
+        self.unfinished: frozenset[bytes] = frozenset()
 
-    def prepare(self, plan: Plan) -> Plan:
-        """Subscribe, and read the first messages. After it returns, the socket misses no message.
+    def prepare(self) -> None:
+        """Subscribe, and read the first messages. After it returns, the socket misses no message. Blocks.
 
         Raises:
             redis.exceptions.RedisError, Unavailable: if Redis does not answer, or messages were lost meanwhile.
         """
-        self._broker.subscribe(plan.channels, plan.options)
-        self._channels = plan.channels
-        if plan.watches_presence:
-            channel = presence_channel(plan.facility).encode()
-            self._broker.subscribe([channel])
-            self._channels += (channel,)
+        channels = tuple(channel for part in self._parts for channel in part.channels)
+        kept = [channel for each in self._planned if each.plan.options.size for channel in each.plan.channels]
+        self._broker.subscribe(channels, kept)
+        self._channels = channels
         # Not earlier: a message before the acknowledgement may be from before a gap, and older than a retained one.
-        joining = self._joining = self._hub.join(self._channels)
-        self._recovery = Recovery(self._hub, self._broker, DIALECTS[plan.dialect], self._channels, plan.options)
+        joining = self._joining = self._recovery.join()
+        self._recovery.start()
         recorder = subscriptions.RetainedRecorder()
-        if self._recovery.start(plan.resume, plan.recovers_groups):
-            self._subscriber.send_persisted_messages(recorder)
+        starting = [each for each, part in zip(self._planned, self._parts, strict=True) if part.wants_retained]
+        for each in starting:
+            each.subscriber.send_persisted_messages(recorder)
+        if starting:
             self._broker.sync()
         self._retained = joining.retained(recorder.sent, len(joining.messages))
-        self._present = who(plan.facility)._asdict() if plan.watches_presence else None
-        if joining.too_much and not self._recovery.unfinished:
+        self._welcomes = [*map(self._welcome, self._planned, self._parts)] if self._dialect.has_envelopes else []
+        if joining.too_much and (not self._recovery.unfinished or self._recovery.has_others):
             metrics.reached("MAX_QUEUED_BYTES")
-            raise Unavailable("more was published than a new connection can hold")
+            raise Disturbed("more was published than a new connection can hold")
         if joining.lost:
-            raise Unavailable("messages were lost during the handshake")
-        return plan
+            raise Disturbed("messages were lost during the handshake")
 
-    def opened(self, connection: Connection) -> None:
-        """Write the first messages, and make the connection a subscriber: at once, or when it has caught up."""
+    def _welcome(self, planned: Planned, part: Part) -> bytes:
+        plan = planned.plan
+        return dialects.welcome(
+            plan.facility,
+            part.channels,
+            part.recovered,
+            id=planned.id,
+            token=part.token,
+            presence=who(plan.facility)._asdict() if plan.watches_presence else None,
+            ping=self._ping,
+        )
+
+    def enter(self, connection: Connection) -> None:
+        """Write the first messages, and make the connection a subscriber. Nothing yields."""
         assert self._joining is not None
-        first = self._recovery.first_payloads(self._joining, self._retained, self._present)
-        if self._recovery.unfinished:
-            self._hub.cancel(self._joining)
-            self._hub.send(connection, first)
-            spawn(self._recovery.go_on, connection)  # which gives the channels back in the end
-            self._channels = ()
-        else:
-            self._channels = ()  # before anything can fail: from here on they are given back when the connection leaves
-            self._hub.enter(self._joining, connection, first)
+        if connection.channels:  # of a channel that another subscription has, too, the connection has these already
+            self._joining.drop(connection.channels)
+        first = self._recovery.first_payloads(self._joining, self._welcomes, self._retained)
+        self._channels = ()  # before anything can fail: from here on they are given back when the connection leaves
+        self.unfinished = self._recovery.remaining
+        self._hub.enter(self._joining, connection, first)
+
+    def go_on(self, connection: Connection) -> None:
+        """Send the rest of a long recovery, as the client takes it; see :meth:`Recovery.go_on`. Blocks."""
+        self._recovery.go_on(connection)
 
     def cancel(self) -> None:
         """Give back what no connection has taken over. May be called again."""
@@ -139,4 +181,47 @@ class FacilityService:
         self._broker.unsubscribe(channels)
 
 
-__all__ = ["Facilities", "FacilityService", "complete"]
+class FacilityService:
+    """Implements :class:`wsloop.opening.Service` for one socket of a facility.
+
+    Args:
+        facilities: of the process.
+        dialect: of the socket.
+        planned: its subscription.
+        handler: of the connection; by default that of a socket with this subscription alone.
+    """
+
+    def __init__(
+        self, facilities: Facilities, dialect: Dialect, planned: Planned, handler: ReadOnlyHandler | None = None
+    ) -> None:
+        self.handler = handler or facilities.handler(dialect, planned)
+        self._setup = SubscriptionSetup(facilities, dialect, [planned], conf.option("PING_INTERVAL"))
+
+    def prepare(self, plan: Plan) -> Plan:
+        """Subscribe, and return the plan as it is; see :meth:`SubscriptionSetup.prepare`."""
+        self._setup.prepare()
+        return plan
+
+    def opened(self, connection: Connection) -> None:
+        """Make the connection a subscriber: at once, or when it has caught up."""
+        self._setup.enter(connection)
+        if self._setup.unfinished:
+            spawn(_go_on, self._setup, connection)
+
+    def cancel(self) -> None:
+        """Give back what no connection has taken over. May be called again."""
+        self._setup.cancel()
+
+
+def _go_on(setup: SubscriptionSetup, connection: Connection) -> None:
+    try:
+        setup.go_on(connection)
+    except (RedisError, OSError, Unavailable) as exc:
+        logger.warning("Recovery interrupted; client must reconnect: %s", exc)
+        connection.close(CloseCode.TRY_AGAIN_LATER, "messages cannot be read at the moment")
+    except Exception:
+        logger.exception("Recovery failed because of an error of the server")
+        connection.close(CloseCode.INTERNAL_ERROR, "internal error")
+
+
+__all__ = ["Disturbed", "Facilities", "FacilityService", "SubscriptionSetup"]

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import base64
 import random
-import re
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable
+from typing import Any
 
 from wsloop.protocol import resume_tokens, strict_json
 from wsloop.protocol.close_codes import FINAL
-from wsloop.protocol.messages import Message, Position, audience
+from wsloop.protocol.messages import Audience, Message, Position, audience
 
 SPREAD = 3000  # milliseconds within which clients reconnect after a goodbye frame
 
-SURROGATE = re.compile("[\ud800-\udfff]")
-MOST_ID = 64  # characters of the id of a client's frame
+Id = int | float | str  # of a client's frame
 
 
 class Dialect:
@@ -72,17 +70,9 @@ class V1(Dialect):
 
     def message(self, channel: bytes, message: Message, own: bool = False, kept: bool = False) -> bytes:
         whom = audience(channel)
-        if whom.kind == "presence" and (event := _presence(message.payload)):
+        if whom.kind == "presence" and (event := _presence(whom.facility, message.payload)):
             return event
-        content: dict[str, Any] = {"audience": whom.kind}
-        if whom.name:
-            content["name"] = whom.name
-        try:
-            content["data"] = message.payload.decode()
-        except UnicodeDecodeError:
-            content["base64"] = base64.b64encode(message.payload).decode()
-        if message.offset:
-            content["position"] = resume_tokens.position(channel, message.position)
+        content = _content(channel, message)
         if own:
             content["own"] = True
         if kept:
@@ -92,11 +82,11 @@ class V1(Dialect):
     def position(self, channel: bytes, message: Message) -> bytes | None:
         if not message.offset:
             return None
-        return _frame("position", position=resume_tokens.position(channel, message.position))
+        position = resume_tokens.position(channel, message.position)
+        return _frame("position", **_route(channel, audience(channel)), position=position)
 
     def lost(self, channel: bytes, at: Position) -> bytes:
-        whom = audience(channel)
-        content = {"audience": whom.kind, **({"name": whom.name} if whom.name else {})}
+        content = _address(channel, audience(channel))
         return error(
             "lost", "Messages were lost. Load the state anew.", **content, position=resume_tokens.position(channel, at)
         )
@@ -121,77 +111,105 @@ V1_DIALECT = V1()
 DIALECTS = {each.name: each for each in (V1_DIALECT, BARE)}  # the preferred one first
 
 
-def welcome(
-    channels: Iterable[bytes], recovered: bool | None, token: str | None, ping: int, presence: dict[str, Any] | None
-) -> bytes:
-    """Return the first frame of ``wsloop.v1``."""
-    content: dict[str, Any] = {"subscribed": [str(audience(each)) for each in channels], "recovered": recovered}
-    if token is not None:
-        content["token"] = token
-    if presence is not None:
-        content["presence"] = presence
-    return _frame("welcome", **content, ping=ping)
+def welcome(facility: str, channels: Collection[bytes], recovered: bool | None, **content: Any) -> bytes:
+    """Return the frame that begins a subscription.
+
+    Args:
+        facility: of the subscription.
+        channels: of the subscription.
+        recovered: whether all missed messages follow; None: there is nothing to recover.
+        content: what else it has: ``id`` of the client's frame, ``token``, ``presence``, ``ping``; None is left out.
+    """
+    whom = {channel: audience(channel) for channel in channels}
+    other = [
+        resume_tokens.label(channel) if each.kind == "other" else each.facility
+        for channel, each in whom.items()
+        if each.facility != facility or each.kind == "other"
+    ]
+    return _frame(
+        "welcome",
+        facility=facility,
+        subscribed=[str(each) for each in whom.values()],
+        recovered=recovered,
+        **({"other": sorted(set(other))} if other else {}),
+        **{name: value for name, value in content.items() if value is not None},
+    )
 
 
-def ack(id: int | float | str) -> bytes:
+def ack(id: Id) -> bytes:
     """Return the frame that acknowledges a message of the client: Redis has taken it."""
     return _frame("ack", id=id)
 
 
-def error(code: str, reason: str, id: int | float | str | None = None, **content: Any) -> bytes:
-    """Return the frame that reports an error after which the connection goes on."""
-    if id is not None:
-        content["id"] = id
-    return _frame("error", code=code, reason=reason, **content)
+def unsubscribed(facility: str, id: Id | None = None, **content: Any) -> bytes:
+    """Return the frame that ends a subscription: the answer to the client, or with ``code`` and ``reason`` of its own.
 
-
-class Published(NamedTuple):
-    """A message that a client publishes; ``id`` is None if it wants no acknowledgement."""
-
-    payload: bytes
-    id: int | float | str | None = None
-
-
-class InvalidFrame(Exception):
-    """A client's frame is not valid in ``wsloop.v1``; the text says why, ``id`` is that of the frame, if any."""
-
-    def __init__(self, reason: str, id: int | float | str | None = None) -> None:
-        super().__init__(reason)
-        self.id = id
-
-
-def parse(payload: bytes, text: bool) -> Published:
-    """Return the message that a frame of a client carries.
-
-    Raises:
-        InvalidFrame: if it is not a valid frame of ``wsloop.v1``.
+    Args:
+        facility: of the subscription.
+        id: of the client's frame; None if it had none.
+        content: what else it has.
     """
-    if not text:
-        return Published(payload)
-    try:
-        frame = strict_json.decode(payload, surrogates=True)  # so that the answer has the frame's id
-    except ValueError as exc:
-        raise InvalidFrame(f"A frame must be JSON, or binary: {exc}.") from None
-    if not isinstance(frame, dict):
-        raise InvalidFrame("A frame must be a JSON object.")
-    id = frame.get("id")
-    if not _is_id(id):
-        raise InvalidFrame(f"id must be a number, or a text of up to {MOST_ID} characters.")
-    if frame.get("type") != "publish":
-        raise InvalidFrame('type must be "publish".', id)
-    if ("data" in frame) == ("base64" in frame):
-        raise InvalidFrame("There must be data or base64, and not both.", id)
-    try:
-        if "data" in frame:
-            return Published(frame["data"].encode(), id)
-        return Published(base64.b64decode(frame["base64"], validate=True), id)
-    except (AttributeError, TypeError, UnicodeEncodeError):
-        raise InvalidFrame("data and base64 must be text.", id) from None
-    except ValueError:
-        raise InvalidFrame("base64 is not valid.", id) from None
+    return _frame("unsubscribed", **_with_id(id), facility=facility, **content)
 
 
-def _presence(payload: bytes) -> bytes | None:
+def history(
+    facility: str, messages: Iterable[tuple[bytes, Message]], before: str | None, id: Id | None = None
+) -> bytes:
+    """Return the frame with a page of the past.
+
+    Args:
+        facility: of the subscription.
+        messages: pairs of channel and message, the oldest first.
+        before: names the page before this one; None: there is none.
+        id: of the client's frame; None if it had none.
+    """
+    return _frame(
+        "history",
+        **_with_id(id),
+        facility=facility,
+        messages=[_content(channel, message) for channel, message in messages],
+        before=before,
+    )
+
+
+def answer(status: int, id: Id | None = None, **content: Any) -> bytes:
+    """Return the frame with the response to a call: the HTTP status, and what else it has."""
+    return _frame("answer", **_with_id(id), status=status, **content)
+
+
+def error(code: str, reason: str, id: Id | None = None, **content: Any) -> bytes:
+    """Return the frame that reports an error after which the connection goes on."""
+    return _frame("error", code=code, reason=reason, **content, **_with_id(id))
+
+
+def _with_id(id: Id | None) -> dict[str, Any]:
+    return {} if id is None else {"id": id}
+
+
+def _route(channel: bytes, whom: Audience) -> dict[str, Any]:
+    """Return what tells a client which subscription a frame is for."""
+    return {"channel": resume_tokens.label(channel)} if whom.kind == "other" else {"facility": whom.facility}
+
+
+def _address(channel: bytes, whom: Audience) -> dict[str, Any]:
+    """Return what tells a client which subscription and which audience a frame is for."""
+    name = {"name": whom.name} if whom.name else {}
+    return {**_route(channel, whom), "audience": whom.kind, **name}
+
+
+def _content(channel: bytes, message: Message) -> dict[str, Any]:
+    """Return a message as it is in a frame."""
+    content = _address(channel, audience(channel))
+    try:
+        content["data"] = message.payload.decode()
+    except UnicodeDecodeError:
+        content["base64"] = base64.b64encode(message.payload).decode()
+    if message.offset:
+        content["position"] = resume_tokens.position(channel, message.position)
+    return content
+
+
+def _presence(facility: str, payload: bytes) -> bytes | None:
     """Return the frame for a presence event; None if the payload is not one of wsloop's."""
     try:
         event = strict_json.decode(payload)
@@ -199,19 +217,25 @@ def _presence(payload: bytes) -> bytes | None:
         # No value has parts: they might be readable but nested too deeply to be written.
         if "event" not in known or not all(isinstance(each, (str, int)) for each in known.values()):
             return None
-        return _frame("presence", **known)
+        return _frame("presence", facility=facility, **known)
     except (ValueError, TypeError):
         return None
-
-
-def _is_id(id: Any) -> bool:
-    if isinstance(id, str):
-        return len(id) <= MOST_ID and not SURROGATE.search(id)  # half of a pair could not be sent back
-    return isinstance(id, (int, float, type(None))) and not isinstance(id, bool)
 
 
 def _frame(kind: str, **content: Any) -> bytes:
     return strict_json.encode({"type": kind, **content}).encode()
 
 
-__all__ = ["BARE", "CONSUMER", "DIALECTS", "Dialect", "InvalidFrame", "Published", "ack", "error", "parse", "welcome"]
+__all__ = [
+    "BARE",
+    "CONSUMER",
+    "DIALECTS",
+    "Dialect",
+    "Id",
+    "ack",
+    "answer",
+    "error",
+    "history",
+    "unsubscribed",
+    "welcome",
+]

@@ -79,10 +79,12 @@ class Audience(NamedTuple):
     Attributes:
         kind: "broadcast", "user", "group", "session" or "presence"; "other" for any other channel.
         name: of the group.
+        facility: its name; empty for "other".
     """
 
     kind: str
     name: str = ""
+    facility: str = ""
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}" if self.name else self.kind
@@ -94,5 +96,7 @@ def audience(channel: bytes) -> Audience:
     kind, _, rest = channel.decode(errors="replace").removeprefix(conf.prefix()).partition(":")
     if kind not in ("broadcast", "user", "group", "session", "presence"):
         return Audience("other")
-    # A facility has no colon where the audience is a group: see subscriptions.check_facility.
-    return Audience(kind, rest.rpartition(":")[0]) if kind == "group" else Audience(kind)
+    if kind in ("group", "user"):  # a facility has no colon there: see subscriptions.check_facility
+        name, _, facility = rest.rpartition(":")
+        return Audience(kind, name if kind == "group" else "", facility)
+    return Audience(kind, "", rest.partition(":")[2] if kind == "session" else rest)

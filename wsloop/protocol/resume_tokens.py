@@ -40,6 +40,18 @@ def position(channel: bytes, at: Position) -> str:
     return f"{label(channel)}.{at.offset}.{at.id}"
 
 
+def read_position(text: str) -> tuple[str, Position]:
+    """Return the name of the channel, and the position, that the text of a position has.
+
+    Raises:
+        ValueError: if it is not the text of a position.
+    """
+    match = POSITION.fullmatch(text)
+    if match is None:
+        raise ValueError("not the text of a position")
+    return match[1], Position(int(match[2]), match[3])
+
+
 def token(positions: Mapping[bytes, Position], groups: bool = False) -> str:
     """Return the token of a client that has all messages up to these positions.
 
@@ -74,11 +86,12 @@ def read(text: str, channels: Collection[bytes]) -> dict[bytes, Position] | None
     if groups:
         signed.pop()
     for number, each in enumerate((*signed, *later)):
-        match = POSITION.fullmatch(each)
-        if match is None:
+        try:
+            name, at = read_position(each)
+        except ValueError:
             return None
-        if number < len(signed) or match[1] in found:
-            found[match[1]] = Position(int(match[2]), match[3])
+        if number < len(signed) or name in found:
+            found[name] = at
     known = {channel: found[label(channel)] for channel in channels if label(channel) in found}
     others = [channel for channel in channels if channel not in known]
     joined = groups and all(audience(channel).kind == "group" for channel in others)
@@ -89,4 +102,4 @@ def _signer() -> Signer:
     return Signer(salt=SALT)
 
 
-__all__ = ["PARAMETER", "position", "read", "token"]
+__all__ = ["PARAMETER", "label", "position", "read", "read_position", "token"]

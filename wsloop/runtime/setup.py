@@ -39,7 +39,7 @@ class ConsumerService:
         self, runtime: ConsumerRuntime, broker: Broker, plan: Plan, consumer: Consumer, scope: dict[str, Any]
     ) -> None:
         self._broker = broker
-        presence = presence_channel(plan.facility).encode() if plan.presence_scope else None
+        presence = presence_channel(plan.presence_scope[0]).encode() if plan.presence_scope else None
         self.handler: Runner = _runner(consumer)(runtime, consumer, scope, presence, plan.visitor)
 
     def prepare(self, plan: Plan) -> Plan:

@@ -94,8 +94,8 @@ class Connection(Output):
 
     Attributes:
         dialect: of the frames.
-        presence_scope: the facility, and the name of the user, for presence; None if it is not counted.
-        channels: for the hub: those that this connection is subscribed to.
+        presence_scopes: where it is counted for presence: facilities, each with the name of the user.
+        channels: for the hub: those that this connection is subscribed to; once for each subscription with the channel.
         visitor: for the hub: the person behind it.
         meter: counts what the client sends.
         alive: for the heartbeat: whether there was a sign of life since it last looked.
@@ -113,7 +113,7 @@ class Connection(Output):
         "channels",
         "dialect",
         "meter",
-        "presence_scope",
+        "presence_scopes",
         "visitor",
     )
 
@@ -144,7 +144,7 @@ class Connection(Output):
         self.meter = Meter()
         self.channels: tuple[bytes, ...] = ()
         self.dialect = dialect
-        self.presence_scope: Any = None
+        self.presence_scopes: tuple[Any, ...] = ()
         self.visitor: Any = None
         self.alive = True
 
@@ -180,6 +180,17 @@ class Connection(Output):
         return self._transport.hung_up
 
     # Output; see Output.
+
+    def charge(self, count: float) -> bool:
+        """Count work that a message causes as frames of the client; return False if the client has exceeded its rate.
+
+        The connection is closed then.
+        """
+        if not self.meter.exceeded(count, self.bounds):
+            return True
+        metrics.reached("RATE_LIMIT")
+        self._fail(TOO_MANY, "too many frames")
+        return False
 
     def reply(self, payload: bytes, text: bool) -> None:
         """Send a message from within the handler's ``received``; all replies to one read leave together."""

@@ -1,4 +1,5 @@
-"""Which connections listen to which channel, and the fan-out: frame once, queue for all, write once per loop turn.
+"""Which connections listen to which channel, and the fan-out: frame once, queue for all, write once per loop turn. A
+little longer than other modules, because the way of a message is best read together.
 
 How it works. A socket that is being set up *joins*: messages on its channels are buffered until they can be written.
 Then :meth:`Hub.enter` makes it a subscriber, together with the buffered messages, in one step of the event loop, so
@@ -55,6 +56,7 @@ class Hub:
         self.heartbeat = Heartbeat(self._send, expired)
         self.pausing = self.heartbeat.pausing
         self._subscribers: dict[Dialect, Index[bytes]] = {dialect: Index() for dialect in DIALECTS.values()}
+        self._latest_only: set[bytes] = set()  # channels of which a slow client gets the latest message only
         # The channels on which a message to several of them has come, by its id.
         self._multi_audience: collections.OrderedDict[str, set[bytes]] = collections.OrderedDict()
         self._multi_audience_size = 0
@@ -75,9 +77,14 @@ class Hub:
 
     # The way of a connection.
 
-    def join(self, channels: Iterable[bytes]) -> JoinBuffer:
-        """Begin to buffer messages on ``channels``, until :meth:`enter` or :meth:`cancel`."""
-        joining = JoinBuffer(channels, conf.option("MAX_QUEUED_BYTES"))
+    def join(self, channels: Iterable[bytes], latest_only: Collection[bytes] = ()) -> JoinBuffer:
+        """Begin to buffer messages on ``channels``, until :meth:`enter` or :meth:`cancel`.
+
+        Args:
+            channels: of the subscriptions that are being made.
+            latest_only: those of them of which a slow client gets the latest message only.
+        """
+        joining = JoinBuffer(channels, conf.option("MAX_QUEUED_BYTES"), latest_only)
         self._joining.add(joining)
         return joining
 
@@ -94,13 +101,22 @@ class Hub:
     def enter(self, joining: JoinBuffer, connection: Connection, first: Iterable[bytes]) -> None:
         """Make an open connection a subscriber of the channels, after writing ``first`` to it. Nothing yields."""
         self._joining.discard(joining)
-        connection.channels = joining.channels
+        connection.channels += joining.channels
+        self._latest_only.update(joining.latest_only)
         for channel in joining.channels:
             self._subscribers[connection.dialect].add(channel, connection)
         self.send(connection, first)
         if joining.too_much:
             metrics.reached("MAX_QUEUED_BYTES")
             connection.close(TOO_SLOW, "more was published than a new connection can hold")
+
+    def exit(self, connection: Connection, channels: Iterable[bytes]) -> None:
+        """Reverse :meth:`enter` for some channels of an open connection. Nothing yields."""
+        remaining = list(connection.channels)
+        for channel in channels:
+            remaining.remove(channel)
+        connection.channels = tuple(remaining)
+        self._forget(connection, set(channels).difference(remaining))
 
     def closing(self, connection: Connection) -> None:
         """Forget a connection that takes no more messages; it counts for its visitor until it has ended."""
@@ -116,10 +132,15 @@ class Hub:
             self.admission.vacate(connection)
 
     def _leave(self, connection: Connection) -> None:
-        for channel in connection.channels:
-            self._subscribers[connection.dialect].remove(channel, connection)
+        self._forget(connection, dict.fromkeys(connection.channels))
         self.drained(connection)
         self._left(connection)
+
+    def _forget(self, connection: Connection, channels: Iterable[bytes]) -> None:
+        for channel in channels:
+            self._subscribers[connection.dialect].remove(channel, connection)
+            if channel in self._latest_only and not any(index[channel] for index in self._subscribers.values()):
+                self._latest_only.discard(channel)
 
     # The way of a message.
 
@@ -142,21 +163,24 @@ class Hub:
             while self._multi_audience_size > MOST_MULTI_AUDIENCE and len(self._multi_audience) > 1:
                 self._multi_audience_size -= len(self._multi_audience.popitem(last=False)[1])
         first = not self._dirty
+        latest = channel if channel in self._latest_only else None
         for dialect, index in self._subscribers.items():
             subscribers = index[channel]
             if not subscribers:
                 continue
             if before:
-                known = [each for each in subscribers if not (each.lagging or before.isdisjoint(each.channels))]
+                known = [
+                    each for each in subscribers if not ((latest and each.lagging) or before.isdisjoint(each.channels))
+                ]
                 if known:
                     subscribers = set(subscribers).difference(known)
                     # Under a name of its own: it must not replace a message that is not read yet.
-                    self._enqueue(channel + b"\0position", dialect.position(channel, message), known)
+                    self._enqueue(latest and latest + b"\0position", dialect.position(channel, message), known)
             if origin is not None and origin in subscribers:
                 subscribers = [each for each in subscribers if each is not origin]
                 if dialect.has_envelopes:
-                    self._enqueue(channel, dialect.message(channel, message, own=True), [origin])
-            self._enqueue(channel, dialect.message(channel, message), subscribers)
+                    self._enqueue(latest, dialect.message(channel, message, own=True), [origin])
+            self._enqueue(latest, dialect.message(channel, message), subscribers)
         before.add(channel)
         if first and self._dirty:
             self._loop.run_callback(self._flush)
@@ -170,8 +194,8 @@ class Hub:
             if text is not None:
                 self._send(encode(text, True), list(index[channel]))
 
-    def _enqueue(self, channel: bytes, payload: bytes | None, connections: Collection[Connection]) -> None:
-        """Queue a message, encoded once for all connections with the same compression."""
+    def _enqueue(self, latest: bytes | None, payload: bytes | None, connections: Collection[Connection]) -> None:
+        """Queue a message, encoded once for all connections with the same compression; see :meth:`Output.enqueue`."""
         if not connections or payload is None:
             return
         text = is_text(payload)
@@ -185,7 +209,7 @@ class Hub:
                 if bits not in frames:
                     frames[bits] = encode(payload, text, bits)
                 frame = frames[bits]
-            if connection.enqueue(frame, channel):
+            if connection.enqueue(frame, latest):
                 dirty.append(connection)
 
     def close_all(self, code: int, reason: str) -> None:
@@ -247,10 +271,9 @@ class Hub:
         """
         subscribers = {
             each
-            for channel in channels
+            for channel in set(channels) - self._latest_only
             for index in self._subscribers.values()
             for each in index[channel]
-            if not each.bounds.latest_only
         }
         with gevent.Timeout(timeout, False):  # type: ignore[arg-type]
             for connection in subscribers:

@@ -34,6 +34,7 @@ class Index(Generic[Key]):
             self._of[key] = {present, connection}
 
     def remove(self, key: Key, connection: Connection) -> None:
+        """Remove a connection that has this key."""
         present = self._of[key]
         if isinstance(present, set):
             present.discard(connection)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from wsloop.protocol.dialects import Dialect
 from wsloop.protocol.messages import Message
@@ -13,15 +13,17 @@ class JoinBuffer:
 
     Attributes:
         channels: to which the socket will be subscribed.
+        latest_only: those of which a slow client gets the latest message only.
         messages: pairs of channel and message, in order.
         too_much: more has arrived than one connection may hold; the socket must be refused.
         lost: messages of a channel were lost meanwhile; the socket must be refused.
     """
 
-    __slots__ = ("_bound", "_size", "channels", "lost", "messages", "too_much")
+    __slots__ = ("_bound", "_size", "channels", "latest_only", "lost", "messages", "too_much")
 
-    def __init__(self, channels: Iterable[bytes], bound: int) -> None:
+    def __init__(self, channels: Iterable[bytes], bound: int, latest_only: Collection[bytes] = ()) -> None:
         self.channels = tuple(channels)
+        self.latest_only = latest_only
         self.messages: list[tuple[bytes, Message]] = []
         self.too_much = False
         self.lost = False
@@ -33,6 +35,16 @@ class JoinBuffer:
         self.too_much = self.too_much or self._size > self._bound
         if not self.too_much:
             self.messages.append((channel, message))
+
+    def keep(self, channels: Collection[bytes]) -> None:
+        """Drop all channels but these, with their messages."""
+        self.channels = tuple(channels)
+        self.messages = [each for each in self.messages if each[0] in channels]
+        self.too_much = self.too_much and bool(channels)
+
+    def drop(self, channels: Collection[bytes]) -> None:
+        """Drop the messages of these channels."""
+        self.messages = [each for each in self.messages if each[0] not in channels]
 
     def retained(self, persisted: Sequence[tuple[bytes | None, bytes]], count: int) -> list[tuple[bytes, Message]]:
         """Return the retained messages without those that are in this buffer as well.

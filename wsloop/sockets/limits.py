@@ -20,7 +20,6 @@ class Bounds(NamedTuple):
         rate: frames per second accepted in the long run; None: any number. A faster client is closed with TOO_MANY.
         burst: frames accepted at once.
         compress_from: bytes of the smallest message that is compressed, if compression was negotiated.
-        latest_only: of the waiting messages of a channel only the latest is kept; see :meth:`Output.enqueue`.
     """
 
     max_message_size: int
@@ -28,7 +27,6 @@ class Bounds(NamedTuple):
     rate: float | None = None
     burst: float = 0
     compress_from: float = 0
-    latest_only: bool = False
 
     @property
     def worth(self) -> float:

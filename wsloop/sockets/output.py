@@ -77,8 +77,8 @@ class Output:
 
     @property
     def lagging(self) -> bool:
-        """Whether the client reads too slowly for all messages, so that newer ones replace older ones."""
-        return self._latest is not None or (self._writing and self.bounds.latest_only)
+        """Whether the client reads too slowly, so that newer messages replace older ones where only these count."""
+        return self._latest is not None or self._writing
 
     @property
     def queued_bytes(self) -> int:
@@ -99,13 +99,14 @@ class Output:
         """Queue an encoded frame, and return whether the caller has to call ``flush()``.
 
         If output waits already, and would be more than ``max_queued_bytes`` with the frame, the waiting frames are
-        dropped, and the flush closes the connection with TOO_SLOW. With ``latest_only`` a frame replaces an earlier one
-        instead: while the kernel is full, or more than ``max_queued_bytes`` wait, only the latest frame of each channel
-        is kept.
+        dropped, and the flush closes the connection with TOO_SLOW. A frame with a channel replaces an earlier one
+        instead: while the kernel is full, or more than ``max_queued_bytes`` wait, only the latest frame of each such
+        channel is kept.
 
         Args:
             frame: for the client.
-            channel: on which the message came; None: on no channel, the frame is never replaced.
+            channel: on which the message came, if only the latest of its messages counts; None: the frame is never
+                replaced.
         """
         if self._state > ENDING:
             return False
@@ -115,9 +116,8 @@ class Output:
             self._queue = [frame]
             self._queued_bytes = len(frame)
             return True
-        bounds = self.bounds
         size = self._queued_bytes + len(frame)
-        if size > bounds.max_queued_bytes or bounds.latest_only:
+        if size > self.bounds.max_queued_bytes or channel is not None:
             return self._squeeze(queue, frame, size, channel)
         self._queued_bytes = size
         queue.append(frame)
@@ -126,7 +126,7 @@ class Output:
     def _squeeze(self, queue: list[bytes], frame: bytes, size: int, channel: bytes | None) -> bool:
         """Queue a frame that may exceed the limit, or may have to replace an earlier one."""
         fits = size <= self.bounds.max_queued_bytes
-        if self.bounds.latest_only and channel is not None and not (fits and not self._writing and not self._latest):
+        if channel is not None and not (fits and not self._writing and not self._latest):
             if self._latest is None:
                 self._latest = {}
             if self._latest.pop(channel, None) is not None:  # the new one goes to the end, in the order of the newest

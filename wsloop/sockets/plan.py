@@ -12,12 +12,36 @@ from wsloop.sockets.limits import Bounds
 from wsloop.sockets.visitor import Visitor
 
 
+class SubscriptionPlan(NamedTuple):
+    """One subscription of a socket: to the channels of a facility.
+
+    Attributes:
+        facility: its name, the part of the path after ``WEBSOCKET_URL``.
+        options: of the facility.
+        channels: of the facility, to which the socket is subscribed.
+        watches_presence: whether it is subscribed to the facility's presence, and first gets the list of users.
+        publishes: the channels to which its messages are published; none: it may not publish.
+        echo: whether it gets its own messages back.
+        resume: the client's positions; None if it sent none.
+        recovers_groups: whether it listens to the user's groups, including those that the user joins later.
+        presence_scope: the facility and the user's name, None for nobody; None where presence is not counted.
+    """
+
+    facility: str
+    options: conf.Facility
+    channels: tuple[bytes, ...] = ()
+    watches_presence: bool = False
+    publishes: tuple[bytes, ...] = ()
+    echo: bool = False
+    resume: str | None = None
+    recovers_groups: bool = False
+    presence_scope: tuple[str, str | None] | None = None
+
+
 class Plan(NamedTuple):
     """The stages of a handshake pass it on; a stage returns a new one with its own part filled in.
 
     Attributes:
-        facility: the part of the path after ``WEBSOCKET_URL``.
-        options: of the facility.
         answer: headers of the 101.
         deflate: with permessage-deflate, the window bits of the client's and of the server's messages; None without it.
         dialect: its name, see :data:`wsloop.protocol.dialects.DIALECTS`.
@@ -25,16 +49,8 @@ class Plan(NamedTuple):
         visitor: the person behind it.
         generation: of :meth:`wsloop.visitors.session_watch.SessionWatch.generation`, before the visitor was looked up.
         presence_scope: the facility and the user's name, None for nobody; None where presence is not counted.
-        channels: of the facility, to which the socket is subscribed.
-        watches_presence: whether it is subscribed to the facility's presence, and first gets the list of users.
-        publishes: the channels to which its messages are published; none: it may not publish.
-        echo: whether it gets its own messages back.
-        resume: the client's ``resume`` parameter, its positions; None if it sent none.
-        recovers_groups: whether it listens to the user's groups, including those that the user joins later.
     """
 
-    facility: str
-    options: conf.Facility
     answer: tuple[tuple[str, str], ...]
     deflate: tuple[int, int] | None
     dialect: str
@@ -42,12 +58,6 @@ class Plan(NamedTuple):
     visitor: Visitor
     generation: int
     presence_scope: tuple[str, str | None] | None = None
-    channels: tuple[bytes, ...] = ()
-    watches_presence: bool = False
-    publishes: tuple[bytes, ...] = ()
-    echo: bool = False
-    resume: str | None = None
-    recovers_groups: bool = False
 
     def answering(self, subprotocol: str | None, headers: tuple[tuple[str, str], ...] = ()) -> Plan:
         """Return the plan with a subprotocol in the 101, unless it is None, and with more headers."""

@@ -1,0 +1,75 @@
+"""Decides about a subscription: asks the site's code what a request may subscribe and publish to.
+
+This module must not know HTTP beyond that request, nor connections.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from django.http import HttpRequest
+
+from wsloop import conf, identity
+from wsloop.facilities import subscriptions
+from wsloop.facilities.hooks import Hooks
+from wsloop.presence import presence_channel
+from wsloop.protocol import dialects, resume_tokens
+from wsloop.protocol.dialects import Dialect
+from wsloop.sockets.plan import SubscriptionPlan
+
+
+class Planned(NamedTuple):
+    """A subscription that is allowed.
+
+    Attributes:
+        plan: what it is.
+        subscriber: sends the retained messages, and publishes if the site's class overrides that.
+        id: of the client's frame; None: it came with the handshake, or has none.
+    """
+
+    plan: SubscriptionPlan
+    subscriber: subscriptions.Subscriber
+    id: dialects.Id | None = None
+
+
+def decide(hooks: Hooks, request: HttpRequest, facility: str, dialect: Dialect) -> Planned:
+    """Ask the site what a request for a facility may subscribe and publish to.
+
+    Args:
+        hooks: of the site.
+        request: of the handshake, or like one, with its user and session.
+        facility: its name.
+        dialect: of the socket.
+
+    Raises:
+        Refused, Exception: what the site's code raises if the request is not allowed, or fails.
+    """
+    options = conf.facility(facility)
+    wanted, echo = hooks.process_subscriptions(request)
+    if hooks.policy is not None:
+        wanted = subscriptions.allowed(hooks.policy(request, wanted))
+    subscriptions.check_facility(facility, wanted)
+    subscriber = hooks.subscriber_class(subscriptions.RecordingClient())
+    subscriber.set_pubsub_channels(request, wanted)
+    has_envelopes = dialect.has_envelopes
+    plan = SubscriptionPlan(
+        facility=facility,
+        options=options,
+        channels=tuple(subscriber._subscription.channels),
+        watches_presence=subscriptions.PRESENCE in wanted and has_envelopes,
+        publishes=subscriptions.as_bytes(subscriber._publishers),
+        echo=echo and not has_envelopes,  # with envelopes the client tells its own messages from others
+        resume=request.GET.get(resume_tokens.PARAMETER) if has_envelopes else None,
+        recovers_groups="subscribe-group" in wanted,
+        presence_scope=identity.presence_scope(request, facility) if options.presence and wanted else None,
+    )
+    return Planned(plan, subscriber)
+
+
+def channels_of(plan: SubscriptionPlan) -> tuple[bytes, ...]:
+    """Return all channels of a subscription."""
+    presence = (presence_channel(plan.facility).encode(),) if plan.watches_presence else ()
+    return (*plan.channels, *presence)
+
+
+__all__ = ["Planned", "channels_of", "decide"]

@@ -1,0 +1,156 @@
+"""The socket of a whole page: its client subscribes to facilities, and leaves them, while the socket is open.
+
+How it works. Commands of the client are carried out in order, by a greenlet that exists only while there are some.
+:mod:`wsloop.facilities.page_subscriptions` makes and ends the subscriptions. This module must not know HTTP, nor the
+sockets of the operating system.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Sequence
+from time import monotonic
+
+import gevent
+
+from wsloop import conf, metrics
+from wsloop.batch_queue import BatchQueue
+from wsloop.db import give_back
+from wsloop.delivery.broker import Unavailable
+from wsloop.facilities import calls
+from wsloop.facilities.decision import Planned
+from wsloop.facilities.failures import failure
+from wsloop.facilities.hooks import Hooks
+from wsloop.facilities.inbound import Answers, ReadOnlyHandler
+from wsloop.facilities.page_subscriptions import Subscription, Subscriptions
+from wsloop.facilities.setup import Facilities
+from wsloop.protocol import dialects
+from wsloop.protocol.commands import Call, Command, History, Invalid, Publish, Subscribe, Unsubscribe, parse
+from wsloop.sockets.connection import Connection
+from wsloop.sockets.limits import Bucket
+from wsloop.visit import Visit
+
+logger = logging.getLogger("wsloop.facilities")
+
+MOST_WAITING = 100  # commands that wait before the socket is not read any more
+
+
+class PageHandler(ReadOnlyHandler):
+    """The handler of the socket of a whole page.
+
+    Args:
+        facilities: of the process.
+        hooks: of the site.
+        visit: of the client.
+        first: the subscription that the handshake has asked for, to the facility without a name.
+
+    Attributes:
+        subscriptions: of the client.
+    """
+
+    def __init__(self, facilities: Facilities, hooks: Hooks, visit: Visit, first: Planned) -> None:
+        super().__init__(facilities.hub)
+        self._broker = facilities.broker
+        self._visit = visit
+        self._answers = Answers(facilities.hub)
+        self._queue: BatchQueue[tuple[Connection, Command]] = BatchQueue(self._carry_out)
+        self._waiting = 0
+        self._holds = False
+        self._rate = Bucket()
+        self.subscriptions = Subscriptions(facilities, hooks, visit, first)
+
+    # Commands, in order.
+
+    def received(self, connection: Connection, payload: bytes, text: bool) -> None:
+        commands = parse(payload, text)
+        if len(commands) > 1 and not connection.charge(len(commands) - 1):
+            return
+        for command in commands:
+            if isinstance(command, Publish) and not self._waiting:
+                self._publish(connection, command)
+            else:
+                self._waiting += 1
+                self._queue.put((connection, command))
+        if self._waiting > MOST_WAITING and not self._holds:
+            self._holds = True
+            connection.hold()
+
+    def _carry_out(self, items: list[tuple[Connection, Command]]) -> None:
+        connection = items[0][0]
+        for kind, group in itertools.groupby((command for _, command in items), key=type):
+            # Subscriptions that were asked for together are made together; all others one by one.
+            together = list(group)
+            for part in [together] if kind is Subscribe else [[each] for each in together]:
+                self._wait_for_turn(len(part), kind)
+                if connection.open:
+                    try:
+                        self._carry_out_part(connection, part)
+                    except Exception as exc:
+                        error = failure(exc)
+                        self.hub.send(connection, [dialects.error(*error, each.id) for each in part])
+                self._waiting -= len(part)
+        if self._holds and connection.open:
+            self._holds = False
+            connection.release()
+        give_back()
+
+    def _wait_for_turn(self, count: int, kind: type[Command]) -> None:
+        """Wait while the client has sent more commands than ``COMMAND_RATE``; publishing has its own limits."""
+        limit = conf.option("COMMAND_RATE")
+        if limit is None or kind is Publish or kind is Invalid:
+            return
+        rate, burst = limit
+        while self._rate.full(rate, burst, monotonic()):
+            metrics.reached("COMMAND_RATE")
+            gevent.sleep(count / rate)
+        self._rate.add(count, rate, monotonic())
+
+    def _carry_out_part(self, connection: Connection, part: Sequence[Command]) -> None:
+        command = part[0]
+        if isinstance(command, Subscribe):
+            self.subscriptions.subscribe(connection, [each for each in part if isinstance(each, Subscribe)])
+        elif isinstance(command, Unsubscribe):
+            self.subscriptions.unsubscribe(connection, command)
+        elif isinstance(command, Publish):
+            self._publish(connection, command)
+        elif isinstance(command, History):
+            self._history(connection, command)
+        elif isinstance(command, Call):
+            self._call(connection, command)
+        else:
+            self._send(connection, dialects.error("frame", command.reason, command.id))
+
+    def _send(self, connection: Connection, payload: bytes) -> None:
+        self.hub.send(connection, [payload])
+
+    def _find(self, connection: Connection, command: Publish | History) -> Subscription | None:
+        """Return the subscription that a command is for; without one, tell the client."""
+        facility = command.facility or ""
+        found = self.subscriptions.find(facility)
+        if found is None:
+            reason = "This socket is not subscribed to this facility." if facility else "The facility is missing."
+            self._send(connection, dialects.error("refused", reason, command.id, facility=facility))
+        return found
+
+    def _publish(self, connection: Connection, command: Publish) -> None:
+        found = self._find(connection, command)
+        if found is not None:
+            self._answers.publish(connection, found.publisher, command)
+
+    def _history(self, connection: Connection, command: History) -> None:
+        found = self._find(connection, command)
+        if found is not None:
+            self._answers.history(connection, found.channels, found.options, command)
+
+    def _call(self, connection: Connection, command: Call) -> None:
+        content = calls.call(self._visit, command)
+        answer = dialects.answer(content.pop("status"), command.id, **content)
+        try:
+            self._broker.sync()  # the messages that it has caused come first
+        except Unavailable as exc:
+            logger.warning("The answer to a call may be ahead of messages that the call has caused: %s", exc)
+        self._send(connection, answer)
+
+
+__all__ = ["PageHandler"]
