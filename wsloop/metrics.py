@@ -19,7 +19,7 @@ _blocked_seconds = Counter("wsloop_blocked_seconds", "Seconds of those times", [
 
 
 def reached(setting: str) -> None:
-    """Count that a handshake was refused, or a socket closed, because of the bound in ``WSLOOP[setting]``."""
+    """Count that the bound in ``WSLOOP[setting]`` was reached: what then happens is documented with each."""
     _reached.labels(setting).inc()
 
 
