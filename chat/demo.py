@@ -21,6 +21,8 @@ class Account:
 
 ACCOUNTS = (Account("john", "secret"), Account("mary", "secret"), Account("admin", "admin", staff=True))
 
+VISITOR = ACCOUNTS[0]  # as which a visitor of the start page signs in with one click
+
 ROOM = "lobby"
 SAID = (  # author and text of the messages in that room
     ("john", "Hello! Is anybody here?"),

@@ -32,6 +32,12 @@ class MessageForm(forms.Form):
         return message
 
 
+class TrackedForm(forms.Form):
+    """A message that its page recognises when it arrives; without scripts nobody does, and it has no ``id``."""
+
+    id = forms.CharField(required=False, max_length=36, widget=forms.HiddenInput)  # as long as a UUID
+
+
 class Audience(models.TextChoices):
     """The possible audiences of a message."""
 

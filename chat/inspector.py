@@ -12,6 +12,7 @@ from wsloop import conf
 
 # Suggestions of the page; the user may type any other path.
 FACILITIES = {
+    "home": "the start page's messages to itself, as JSON",
     "form": "a form's answer to its user",
     "news": "Broadcast, User, Group and Session",
     "inbox": "messages as JSON",

@@ -5,6 +5,7 @@ from chat.rooms import views as room_views
 
 urlpatterns = [
     path("", views.Home.as_view(), name="home"),
+    path("demo/sign-in/", views.SignInAsVisitor.as_view(), name="demo-sign-in"),
     path("form/", views.Form.as_view(), name="form"),
     path("broadcast/", views.Broadcast.as_view(), name="broadcast"),
     path("user/", views.User.as_view(), name="user"),

@@ -7,21 +7,27 @@ last message that Redis retains.
 
 import json
 import logging
+import time
 from http import HTTPStatus
 from urllib.parse import urlencode
 
+from django.conf import settings
 from django.contrib import messages
+from django.contrib.auth import authenticate, login
 from django.contrib.auth.mixins import AccessMixin
-from django.http import JsonResponse
+from django.contrib.auth.views import RedirectURLMixin
+from django.http import Http404, JsonResponse
 from django.shortcuts import redirect
 from django.templatetags.static import static
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.functional import SimpleLazyObject
+from django.views import View
 from django.views.generic import FormView, TemplateView
 from redis.exceptions import RedisError
 
-from chat.forms import Audience, MessageForm, SendForm
+from chat import demo
+from chat.forms import Audience, MessageForm, SendForm, TrackedForm
 from wsloop.publisher import SELF, RedisPublisher
 
 logger = logging.getLogger(__name__)
@@ -80,8 +86,29 @@ def favicon(request):
     return redirect(static("img/favicon.svg"))
 
 
-class Home(TemplateView):
-    template_name = "chat/home.html"
+class SignInAsVisitor(RedirectURLMixin, View):
+    """Signs in as the demonstration account of visitors, with one click: the form of the page has the CSRF token.
+
+    It checks the account's well-known password as the sign-in page does, so it opens nothing that was closed.
+    """
+
+    http_method_names = ["post"]
+    next_page = "home"
+
+    def post(self, request):
+        if not settings.DEMO:
+            raise Http404("there are no demonstration accounts")
+        account = demo.VISITOR
+        user = authenticate(request, username=account.username, password=account.password)
+        if user is None:
+            messages.error(
+                request,
+                f"There is no account {account.username} with the password of the demonstration. "
+                "“manage.py demo_data” creates the account if it is missing.",
+            )
+            return redirect("login")
+        login(request, user)
+        return redirect(self.get_success_url())
 
 
 class PublishView(AccessMixin, FormView):
@@ -122,19 +149,26 @@ class PublishView(AccessMixin, FormView):
         """Return the message to publish."""
         return form.cleaned_data["message"]
 
+    def publish(self, form):
+        publisher = RedisPublisher(facility=self.facility, request=self.request, **self.addressees(form))
+        publisher.publish_message(self.content(form))
+
+    def details(self):
+        """Return what a script is told of a published message besides ``ok``."""
+        return {}
+
     def get_success_url(self):
         return self.request.path
 
     def form_valid(self, form):
         try:
-            publisher = RedisPublisher(facility=self.facility, request=self.request, **self.addressees(form))
-            publisher.publish_message(self.content(form))
+            self.publish(form)
         except RedisError as error:
             logger.warning("could not publish a message to %s: %s", self.facility, error)
             form.add_error(None, "Your message could not be delivered. Try again in a few seconds.")
             return self.undelivered(form)
         if wants_json(self.request):
-            return JsonResponse({"ok": True})
+            return JsonResponse({"ok": True} | self.details())
         messages.success(self.request, "Sent.")
         return redirect(self.get_success_url())
 
@@ -155,6 +189,38 @@ class PublishView(AccessMixin, FormView):
     def refuse(self, errors, status):
         """Return errors as JSON: a list of sentences for each field; ``__all__`` has those that concern no field."""
         return JsonResponse({"ok": False, "errors": errors}, status=status)
+
+
+class Home(PublishView):
+    """The start page: it sends messages to itself, measures their way and shows it.
+
+    The view measures its own part, because only the clock of one machine can be trusted: how long it worked until the
+    message was ready, and how long Redis took to accept it. The page measures the whole way with the browser's clock.
+    """
+
+    template_name = "chat/home.html"
+    form_class = TrackedForm
+    facility = "home"
+    open_to_all = ("GET", "HEAD")
+
+    def setup(self, request, *args, **kwargs):
+        self.began = time.perf_counter()
+        super().setup(request, *args, **kwargs)
+
+    def addressees(self, form):
+        return {"users": [SELF]}
+
+    def content(self, form):
+        return {"id": form.cleaned_data["id"]}
+
+    def publish(self, form):
+        self.ready = time.perf_counter()
+        super().publish(form)
+        self.accepted = time.perf_counter()
+
+    def details(self):
+        view, redis = self.ready - self.began, self.accepted - self.ready
+        return {"milliseconds": {"view": round(view * 1000, 3), "redis": round(redis * 1000, 3)}}
 
 
 class Form(PublishView):

@@ -110,7 +110,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "ws4redis.context_processors.default",  # WEBSOCKET_URI, WS4REDIS_HEARTBEAT
-                "chat.context_processors.site",  # DEMO_ACCOUNTS, DEBUG
+                "chat.context_processors.site",  # DEMO_ACCOUNTS, DEBUG, NAVIGATION
             ],
         },
     },
@@ -183,4 +183,6 @@ WS4REDIS_HEARTBEAT = "--heartbeat--"
 WS4REDIS_ALLOWED_CHANNELS = "chat.policy.allowed_channels"
 # The pages have histories of an hour: a page that was offline recovers missed messages. Chat rooms store their messages
 # in the database, and have presence.
-WSLOOP = {"FACILITIES": {**{name: {"size": 100} for name in ("form", "news", "inbox")}, "rooms/*": {"presence": True}}}
+WSLOOP = {
+    "FACILITIES": {**{name: {"size": 100} for name in ("home", "form", "news", "inbox")}, "rooms/*": {"presence": True}}
+}

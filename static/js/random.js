@@ -3,6 +3,7 @@
 import { SIGNED_OUT, connectConsumer } from "../wsloop/wsloop.js";
 import { signedOut } from "./account.js";
 import { stateOf } from "./state.js";
+import { make } from "./svg.js";
 
 const MINUTE = 60; // seconds that are plotted
 const GAP = 2500; // milliseconds; a longer time between two numbers is a gap in the plot: no connection
@@ -89,19 +90,6 @@ function draw() {
     make("path", { d: points.map((point, index) => `${joined[index] ? "L" : "M"}${point}`).join("") }),
     ...points.map(([cx, cy]) => make("circle", { cx, cy, r: 2.5 })),
   );
-}
-
-/**
- * @param {string} tag
- * @param {Record<string, string | number>} attributes
- * @param {string} [text]
- * @returns {SVGElement}
- */
-function make(tag, attributes, text = "") {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
-  element.textContent = text;
-  return element;
 }
 
 /** @param {string} selector @returns {HTMLElement} */

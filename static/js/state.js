@@ -1,9 +1,9 @@
-/** Shows the state of a connection: to a facility, to a consumer, or one that the user has stopped. */
+/** Shows the state of a connection: to a facility, to a consumer, or one that the user has stopped or unplugged. */
 
 /**
  * @typedef {import("../wsloop/wsloop.js").State
  *   | import("../wsloop/wsloop.js").ConsumerState
- *   | {name: "stopped"}} State
+ *   | {name: "stopped" | "unplugged"}} State
  */
 
 /**
