@@ -41,7 +41,8 @@ const requests = new Set();
 let meanwhile;
 /** @type {{left: number, totals: number[]} | null} a series under way */
 let running = null;
-let recovered = 0; // messages, since the page was connected the last time
+let wasInterrupted = false; // and not all that was missed is here
+let recovered = 0; // messages, since then
 let lastRecovered = 0; // number of the last one of them
 let isInOrder = true;
 
@@ -93,23 +94,33 @@ async function answerTo(body) {
   }
 }
 
+/** Sends messages, one after the other, until they have arrived; anything that interrupts them ends it. */
 async function sendSeries() {
   const mine = { left: SERIES, totals: [] };
   running = mine;
-  series.setAttribute("aria-disabled", "true");
+  showSeries();
   tell(`Sending ${SERIES} messages …`);
   for (let sent = 0; sent < SERIES && running === mine; sent += 1) {
-    if (!(await send())) running = null;
+    if (!(await send()) && running === mine) endSeries();
     await new Promise((resolve) => setTimeout(resolve, BETWEEN));
   }
-  if (!isEnded()) series.removeAttribute("aria-disabled");
+}
+
+function endSeries() {
+  running = null;
+  showSeries();
+}
+
+/** A series measures round trips, so it needs a connection. */
+function showSeries() {
+  if (isEnded()) return;
+  if (isConnected && !running) series.removeAttribute("aria-disabled");
+  else series.setAttribute("aria-disabled", "true");
 }
 
 // --- receiving -------------------------------------------------------------------------------------------------------
 
 function plugIn() {
-  recovered = lastRecovered = 0;
-  isInOrder = true;
   page.dataset.plugged = "in";
   plug.textContent = "Pull the plug";
   line = connect(String(socket.dataset.socket), {
@@ -117,9 +128,11 @@ function plugIn() {
     onState(state) {
       isConnected = state.name === "connected";
       if (state.name === "reconnecting" || state.name === "offline") interrupted();
+      if (state.name === "connected" && state.recovered) tellRecovery();
       if (state.name === "connected" && !state.recovered) tellLost();
       if (state.name === "offline" && state.reason === SIGNED_OUT) ended();
       showState(state);
+      showSeries();
       showWaiting();
     },
     onLost: tellLost,
@@ -153,8 +166,10 @@ function pull() {
 
 /** What is on its way can only be recovered, and takes as long as the interruption. */
 function interrupted() {
-  running = null;
+  forgetInterruption();
+  wasInterrupted = true;
   journeys.away();
+  endSeries();
 }
 
 async function toggle() {
@@ -203,7 +218,7 @@ function tellArrived(number, total) {
   running.totals.push(total);
   if (running.left > 0) return;
   const { totals } = running;
-  running = null;
+  endSeries();
   tell(`${SERIES} messages arrived: median ${roundTrip(median(totals))}, slowest ${roundTrip(Math.max(...totals))}.`);
 }
 
@@ -214,14 +229,29 @@ function tellRecovered(number) {
     isInOrder &&= number > lastRecovered;
     lastRecovered = number;
   }
-  if (journeys.missed > 0) return;
+  tellRecovery();
+}
+
+/** Tells of an interruption, when all of its messages are here. */
+function tellRecovery() {
+  if (!(wasInterrupted || recovered) || journeys.missed > 0) return;
   const order = isInOrder ? "in the order in which they were published" : "but not in order";
-  tell(recovered === 1 ? "1 missed message was recovered." : `${recovered} missed messages were recovered, ${order}.`);
+  if (recovered > 1) tell(`${recovered} missed messages were recovered, ${order}.`);
+  else tell(recovered ? "1 missed message was recovered." : "The page is connected again. It has missed nothing.");
+  forgetInterruption();
 }
 
 function tellLost() {
   const lost = journeys.giveUp();
-  if (lost) tell(`${lost} missed message${lost === 1 ? "" : "s"} could not be recovered.`, true);
+  const sentence = `The page is connected again. Missed messages could not be recovered: ${lost}.`;
+  if (wasInterrupted || lost) tell(sentence, true);
+  forgetInterruption();
+}
+
+function forgetInterruption() {
+  wasInterrupted = false;
+  recovered = lastRecovered = 0;
+  isInOrder = true;
 }
 
 /** Shows what was measured on the latest round trip, and the plot. */

@@ -6,8 +6,9 @@ from html import unescape
 
 import pytest
 from django.urls import resolve, reverse
+from django.utils.html import escape
 
-from chat import consumers
+from chat import consumers, navigation, urls
 from project.routing import websocket_urlpatterns
 
 PAGES = [("echo", consumers.EchoConsumer), ("random", consumers.RandomConsumer)]
@@ -50,6 +51,30 @@ def test_a_page_that_needs_scripts_says_so(client, page, consumer):
 def test_the_inspector_is_linked_for_staff_only(client, sign_in, database):
     for browser, linked in ((client, False), (sign_in("john"), False), (sign_in("admin"), True)):
         assert (f'href="{reverse("inspector")}"' in text(browser.get("/echo/"))) == linked
+
+
+def test_the_navigation_explains_each_page_in_three_groups(client, sign_in):
+    for browser in (client, sign_in("admin")):
+        html = text(browser.get("/echo/"))
+        assert re.findall(r"<summary([^>]*)>(\w+)", html) == [
+            ("", "Notifications"),
+            (' aria-current="true"', "Chat"),
+            ("", "Tools"),
+        ]
+        for group in navigation.GROUPS:
+            assert group.about in html
+            for page in group.pages:
+                if browser is client and page.staff_only:
+                    continue
+                assert f'href="{reverse(page.name)}"' in html
+                assert escape(page.about) in html
+
+
+def test_the_navigation_names_every_page_of_the_sample():
+    paths = [pattern for pattern in urls.urlpatterns if pattern.name]
+    below = {"home", "demo-sign-in"}
+    named = set().union(*(group.names for group in navigation.GROUPS))
+    assert {pattern.name for pattern in paths} - below == named - {"admin:index"}
 
 
 def test_a_room_belongs_to_the_rooms_and_an_unknown_page_to_nothing(client):

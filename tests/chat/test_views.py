@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from datetime import datetime
 from html import unescape
 
@@ -58,13 +59,56 @@ def test_no_content_from_other_hosts(client):
 def test_the_demonstration_accounts_are_shown_only_in_a_demonstration(client, page):
     assert "<code>mary</code>" in text(client.get(reverse(page)))
     with override_settings(DEMO=False):
-        assert "mary" not in text(client.get(reverse(page)))
+        assert not re.search(r"\bmary\b", text(client.get(reverse(page))))
         assert "Demonstration" not in text(client.get(reverse(page)))
 
 
 def test_the_start_page_tells_who_is_signed_in(client, sign_in):
     assert "You are not signed in." in text(client.get("/"))
     assert "You are signed in as <strong>john</strong>" in text(sign_in("john").get("/"))
+
+
+def test_a_visitor_signs_in_as_john_with_one_click(client):
+    browser = Client(enforce_csrf_checks=True)
+    for page, goes_to in (("/", "/"), ("/accounts/login/?next=/form/", "/form/")):
+        html = text(browser.get(page))
+        form = re.search(r'<form method="post" action="/demo/sign-in/">.*?</form>', html, re.DOTALL)[0]
+        fields = dict(re.findall(r'name="(\w+)" value="([^"]+)"', form))
+        response = browser.post("/demo/sign-in/", fields)
+        assert (response.status_code, response["Location"]) == (302, goes_to)
+        assert "You are signed in as <strong>john</strong>" in text(browser.get("/"))
+        browser.cookies.clear()
+    assert client.get("/demo/sign-in/").status_code == 405  # a link or an image signs nobody in
+
+
+def test_no_other_site_signs_a_visitor_in(database):
+    browser = Client(enforce_csrf_checks=True)
+    assert browser.post("/demo/sign-in/").status_code == 403
+    assert "sessionid" not in browser.cookies
+
+
+def test_one_click_leads_to_no_other_site(client):
+    assert client.post("/demo/sign-in/", {"next": "https://example.com/"})["Location"] == "/"
+
+
+def test_one_click_signs_nobody_in_outside_of_a_demonstration(client):
+    with override_settings(DEMO=False):
+        assert "demo/sign-in" not in text(client.get("/"))
+        assert client.post("/demo/sign-in/").status_code == 404
+    assert "sessionid" not in client.cookies
+
+
+@pytest.mark.parametrize(
+    "change", [lambda john: john.set_password("another"), lambda john: setattr(john, "is_active", False)]
+)
+def test_one_click_does_not_sign_in_to_an_account_that_is_not_the_demonstrations(client, john, change):
+    """A real john of this site keeps what is his."""
+    change(john)
+    john.save()
+    response = client.post("/demo/sign-in/", follow=True)
+    assert response.redirect_chain == [("/accounts/login/", 302)]
+    assert "There is no account john with the password of the demonstration." in text(response)
+    assert "_auth_user_id" not in client.session
 
 
 def test_signing_in_and_out(client):
@@ -93,6 +137,53 @@ def test_a_form_publishes_to_its_audience(sign_in, listen, page, channel):
     listener, browser = listen(channel), sign_in("john")
     assert browser.post(reverse(page), {"message": " grüße "}, headers=JSON).json() == {"ok": True}
     assert listener.next() == "grüße"
+
+
+def test_the_start_page_publishes_to_oneself_and_tells_what_the_view_measured(sign_in, listen):
+    listener, browser = listen("user:john:home"), sign_in("john")
+    began = time.perf_counter()
+    answer = browser.post("/", {"id": "7f"}, headers=JSON).json()
+    passed = (time.perf_counter() - began) * 1000
+    assert json.loads(listener.next()) == {"id": "7f"}
+    measured = answer.pop("milliseconds")
+    assert answer == {"ok": True}
+    assert sorted(measured) == ["redis", "view"]
+    assert min(measured.values()) > 0
+    assert sum(measured.values()) < passed
+
+
+def test_what_the_start_page_says_of_redis_is_the_time_in_redis(sign_in, listen, monkeypatch):
+    publish = RedisPublisher.publish_message
+
+    def slow(*args):
+        publish(*args)
+        time.sleep(0.05)
+
+    monkeypatch.setattr(RedisPublisher, "publish_message", slow)
+    measured = sign_in("john").post("/", {"id": "7f"}, headers=JSON).json()["milliseconds"]
+    assert measured["redis"] > 50
+    assert measured["view"] < measured["redis"]
+
+
+def test_the_start_page_without_scripts(sign_in, listen):
+    listener, browser = listen("user:john:home"), sign_in("john")
+    assert "Sent." in text(browser.post("/", {"id": ""}, follow=True))
+    assert json.loads(listener.next()) == {"id": ""}
+
+
+def test_the_start_page_publishes_no_long_id(sign_in, listen):
+    listener = listen("user:john:home")
+    response = sign_in("john").post("/", {"id": "x" * 37}, headers=JSON)
+    assert (response.status_code, list(response.json()["errors"])) == (400, ["id"])
+    assert listener.is_silent()
+
+
+def test_the_start_page_without_redis(sign_in, no_redis):
+    browser = sign_in("john")
+    assert browser.post("/", {"id": "7f"}, headers=JSON).status_code == 503
+    response = browser.post("/", {"id": ""})
+    assert response.status_code == 503
+    assert "Your message could not be delivered." in text(response)
 
 
 def test_the_session_page_needs_no_account(client, listen):
@@ -137,7 +228,7 @@ def test_errors_of_a_plain_form_stand_at_the_field(sign_in, listen):
     assert 'aria-describedby="id_message_error"' in html
 
 
-@pytest.mark.parametrize("page", ["form", "broadcast", "user", "group", "send"])
+@pytest.mark.parametrize("page", ["home", "form", "broadcast", "user", "group", "send"])
 def test_strangers_publish_nothing(client, listen, page):
     listener = listen("broadcast:news")
     message = {"message": "spam", "audience": "broadcast"}
@@ -217,7 +308,7 @@ def test_the_inbox_listens_to_what_the_visitor_may_hear(client, sign_in, listen)
         assert socket == "ws://testserver/ws/inbox?" + "&".join(f"subscribe-{audience}" for audience in audiences)
 
 
-@pytest.mark.parametrize("page", ["form", "broadcast", "user", "group", "session", "inbox"])
+@pytest.mark.parametrize("page", ["home", "form", "broadcast", "user", "group", "session", "inbox"])
 def test_pages_that_listen_tell_where_their_socket_begins(sign_in, listen, page):
     assert re.search(r'data-token="[^"]+"', text(sign_in("john").get(reverse(page))))
 

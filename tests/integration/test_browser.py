@@ -717,6 +717,8 @@ def test_signing_in_and_posting_by_keyboard_alone(browser):
     browser.keys("john", Keys.TAB, "secret", Keys.ENTER)
     browser.until(lambda: "john" in browser.text(".account"), "signing in")
     browser.site.session_keys.add(browser.driver.get_cookie("sessionid")["value"])
+    browser.tab_to(".pages summary")
+    browser.keys(Keys.ENTER)
     browser.tab_to(".pages a[href='/form/']")
     browser.keys(Keys.ENTER)
     browser.until(lambda: browser.driver.current_url.endswith("/form/"), "the page of the form")
@@ -730,20 +732,55 @@ def test_signing_in_and_posting_by_keyboard_alone(browser):
     browser.shows(("user", "no mouse"))
 
 
-def test_the_menu_of_a_phone_by_keyboard(browser):
-    browser.width(PHONE)
+def opened(browser):
+    """The headings of the groups in the navigation whose links are shown."""
+    groups = browser.driver.find_elements(By.CSS_SELECTOR, ".pages details[open] summary")
+    return [group.text for group in groups]
+
+
+@pytest.mark.parametrize("width", [PHONE, DESKTOP])
+def test_the_navigation_by_keyboard(browser, width):
+    browser.width(width)
     browser.open("/")
-    assert not browser.find(".pages").is_displayed()
-    browser.tab_to(".menu-button")
+    assert opened(browser) == []
+    browser.tab_to(".pages summary")
     browser.keys(Keys.ENTER)
-    assert browser.find(".pages").is_displayed()
+    assert opened(browser) == ["Notifications"]
+    browser.keys(Keys.TAB)
+    assert browser.has_focus(".pages a[href='/form/']")
     browser.keys(Keys.ESCAPE)
-    assert not browser.find(".pages").is_displayed()
-    browser.keys(Keys.ENTER)
-    browser.tab_to(".pages a[href='/broadcast/']")
+    assert opened(browser) == []
+    assert browser.has_focus(".pages summary")
+    browser.keys(Keys.ENTER, Keys.TAB, Keys.TAB)
     browser.keys(Keys.ENTER)
     browser.until(lambda: browser.driver.current_url.endswith("/broadcast/"), "the page")
+    assert opened(browser) == []
+    assert browser.text(".pages summary[aria-current]") == "Notifications"
     assert browser.find(".pages [aria-current=page]").get_attribute("href").endswith("/broadcast/")
+    browser.tab_to(".pages summary[aria-current]")
+    browser.keys(Keys.SPACE)
+    browser.tab_to(".pages details:nth-of-type(2) summary")
+    assert opened(browser) == [], "the focus has left it"
+
+
+@pytest.mark.parametrize("width", [PHONE, DESKTOP])
+def test_one_group_of_the_navigation_is_open_until_a_click_beside_it(browser, width):
+    browser.width(width)
+    browser.open("/")
+    for number, heading in enumerate(("Notifications", "Chat", "Tools"), 1):
+        browser.press(f".pages details:nth-of-type({number}) summary")
+        assert opened(browser) == [heading]
+        assert browser.find(f".pages details:nth-of-type({number}) .menu-about").is_displayed()
+    browser.press(".site-footer p")
+    assert opened(browser) == []
+
+
+def test_the_navigation_without_scripts(browser):
+    browser.scripts(False)
+    browser.open("/")
+    browser.press(".pages details:nth-of-type(2) summary")
+    browser.press(".pages a[href='/echo/']")
+    browser.until(lambda: browser.driver.current_url.endswith("/echo/"), "the page")
 
 
 # --- every page -------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The pages that talk to consumers in a real browser: ``/random/`` and ``/echo/``."""
+"""The start page, and the pages that talk to consumers, in a real browser: ``/``, ``/random/`` and ``/echo/``."""
 
 import os
 import signal
@@ -73,6 +73,235 @@ def shows(browser, state, action):
         lambda: (browser.text("[data-state-text]"), browser.text("[data-toggle]")) == (state, action),
         f"{state}, and {action}",
     )
+
+
+# --- the start page ---------------------------------------------------------------------------------------------------
+
+LIGHTS = """
+window.lit = [];
+window.dots = [];
+new MutationObserver((changes) => {
+  for (const { target, addedNodes } of changes) {
+    if ("lit" in target.dataset && !addedNodes.length) lit.push(target.dataset.station);
+    if (addedNodes.length) dots.push(target.closest("[data-station]").dataset.station);
+  }
+}).observe(document.querySelector("[data-stations]"), {
+  subtree: true, attributeFilter: ["data-lit"], childList: true,
+});
+"""
+STATIONS = ["view", "redis", "worker", "page"]
+PLUG = "button[data-plug]"
+
+
+def at_the_start(browser):
+    """Open the start page as john, with its socket."""
+    browser.sign_in("john")
+    browser.open("/")
+    browser.connected()
+
+
+def tells(browser, beginning):
+    browser.until(lambda: browser.text("[data-told]").startswith(beginning), f"the page tells: {beginning}")
+
+
+def arrived(browser):
+    return [item.text for item in browser.driver.find_elements(By.CSS_SELECTOR, "[data-arrivals] li")]
+
+
+def waits(browser, text):
+    browser.until(lambda: browser.text("[data-waiting]") == text, f"at Redis the page says: {text}")
+
+
+def measured(browser, name, within="[data-stations]"):
+    number, unit = browser.text(f"{within} [data-value={name}]").split()
+    assert unit == "ms"
+    return float(number)
+
+
+def test_one_click_signs_in_and_the_next_one_shows_the_way_of_a_message(browser):
+    browser.open("/")
+    assert browser.lines() == []
+    browser.press("main form button")
+    browser.until(lambda: "john" in browser.text(".account"), "signed in")
+    browser.site.session_keys.add(browser.driver.get_cookie("sessionid")["value"])
+    browser.connected()
+    browser.driver.execute_script(LIGHTS)
+    browser.press("[data-send] button")
+    tells(browser, "Message 1 arrived after ")
+    browser.until(lambda: browser.driver.execute_script("return lit") == STATIONS, "the stations are lit, one by one")
+    assert browser.driver.execute_script("return dots") == []  # this browser wants nothing to move
+    browser.until(lambda: browser.text("[data-stations] [data-value=view]"), "the answer of the view")
+    view, redis, whole = (measured(browser, name) for name in ("view", "redis", "page"))
+    rest = measured(browser, "rest", ".clocks")
+    assert min(view, redis, rest) > 0
+    assert abs(view + redis + rest - whole) < 0.5  # each is rounded
+    assert browser.text("[data-told]") == f"Message 1 arrived after {browser.text('[data-value=page]')}."
+    assert arrived(browser) == [f"1: {browser.text('[data-value=page]')}"]
+    assert len(browser.driver.find_elements(By.CSS_SELECTOR, "[data-plot] rect")) == 3
+    browser.until(lambda: not browser.driver.find_elements(By.CSS_SELECTOR, "[data-lit]"), "the lights are out again")
+
+
+def test_dots_run_along_the_wires_where_things_may_move(browser):
+    at_the_start(browser)
+    motion = [{"name": "prefers-reduced-motion", "value": "no-preference"}]
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": motion})
+    browser.driver.execute_script(LIGHTS)
+    browser.press("[data-send] button")
+    browser.until(lambda: browser.driver.execute_script("return lit") == STATIONS, "the stations are lit, one by one")
+    assert browser.driver.execute_script("return dots") == STATIONS[1:]
+    browser.until(lambda: not browser.driver.find_elements(By.CSS_SELECTOR, ".dot"), "they are gone")
+
+
+def test_the_whole_way_is_measured_from_the_click_and_the_views_part_by_the_server(browser):
+    at_the_start(browser)
+    browser.driver.execute_script("""
+        const { fetch } = window;
+        window.fetch = async (...all) => {
+            await new Promise((resolve) => setTimeout(resolve, 600));
+            return fetch(...all);
+        };""")
+    browser.press("[data-send] button")
+    tells(browser, "Message 1 arrived after ")
+    browser.until(lambda: browser.text("[data-stations] [data-value=view]"), "the answer of the view")
+    assert measured(browser, "page") >= 600
+    assert measured(browser, "rest", ".clocks") >= 600
+
+
+def test_a_series_fills_the_plot(browser):
+    at_the_start(browser)
+    browser.press("[data-series]")
+    assert browser.find("[data-series]").get_attribute("aria-disabled") == "true"
+    tells(browser, "20 messages arrived: median ")
+    assert browser.find("[data-series]").get_attribute("aria-disabled") is None
+    browser.until(
+        lambda: len(browser.driver.find_elements(By.CSS_SELECTOR, "[data-plot] [data-part=view]")) == 20, "20 columns"
+    )
+    assert "The latest 20 round trips: fastest " in browser.text("[data-summary]")
+    assert [text.split(":")[0] for text in arrived(browser)] == [str(number) for number in range(9, 21)]
+    labels = [label.text for label in browser.driver.find_elements(By.CSS_SELECTOR, "[data-plot] text")]
+    assert labels[3:] == ["1", "6", "11", "16"]
+
+
+def test_what_is_published_while_the_plug_is_out_arrives_when_it_is_in_again(browser):
+    at_the_start(browser)
+    browser.press("[data-send] button")
+    tells(browser, "Message 1 arrived")
+    before = arrived(browser)
+    browser.press(PLUG)
+    tells(browser, "The socket of this page is closed.")
+    assert (browser.text("[data-state-text]"), browser.text(PLUG)) == ("unplugged", "Plug in again")
+    assert browser.text("[data-value=worker]") == "has no socket of yours"
+    assert browser.find("[data-series]").get_attribute("aria-disabled") == "true"
+    browser.driver.execute_script(LIGHTS)
+    waits(browser, "keeps 2 for you")
+    browser.press("[data-send] button")  # one more than the page has asked for by itself
+    waits(browser, "keeps 3 for you")
+    assert set(browser.driver.execute_script("return lit")) == {"view", "redis"}
+    browser.site.publish("home", "from somebody else", users=["john"])
+    waits(browser, "keeps 4 for you")  # it does not know of the other one
+    assert arrived(browser) == before
+    browser.press(PLUG)
+    browser.until(lambda: "missed messages were recovered" in browser.text("[data-told]"), "what was missed")
+    recovered = arrived(browser)[1:]
+    own = [text for text in recovered if "window" not in text]
+    assert len(own) in (4, 5)  # the next one may have been on its way
+    assert own == [f"{number} recovered" for number in range(2, 2 + len(own))]
+    assert len(recovered) == len(own) + 1
+    assert recovered[3] == "from another window recovered"
+    order = "in the order in which they were published."
+    assert browser.text("[data-told]") == f"{len(recovered)} missed messages were recovered, {order}"
+    assert (browser.text("[data-state-text]"), browser.text(PLUG)) == ("connected", "Pull the plug")
+    waits(browser, "")
+    browser.press("[data-send] button")
+    tells(browser, f"Message {2 + len(own)} arrived after ")
+    assert len(browser.driver.find_elements(By.CSS_SELECTOR, "[data-plot] [data-part=rest]")) == 2
+
+
+def test_the_page_says_what_cannot_be_recovered(browser, redis_client):
+    at_the_start(browser)
+    browser.press(PLUG)
+    waits(browser, "keeps 2 for you")
+    for key in redis_client.scan_iter("*user:john:home*"):
+        redis_client.delete(key)
+    browser.press(PLUG)
+    tells(browser, "The page is connected again. Missed messages could not be recovered: ")
+    assert arrived(browser) == []
+    browser.press("[data-send] button")
+    tells(browser, "Message ")
+
+
+def test_a_message_that_the_view_does_not_take_is_told(browser):
+    at_the_start(browser)
+    browser.driver.execute_script("window.fetch = () => Promise.reject(new TypeError('no network'))")
+    browser.press("[data-send] button")
+    tells(browser, "The server cannot be reached. Try again.")
+    browser.press("[data-series]")
+    tells(browser, "The server cannot be reached. Try again.")
+    browser.until(lambda: browser.find("[data-series]").get_attribute("aria-disabled") is None, "the series has ended")
+    answer = "async () => new Response(JSON.stringify({ ok: false, errors: { __all__: ['Sign in first.'] } }))"
+    browser.driver.execute_script(f"window.fetch = {answer}")
+    browser.press("[data-send] button")
+    tells(browser, "Sign in first.")
+    browser.driver.execute_script("window.fetch = async () => new Response('<!doctype html>', { status: 502 })")
+    browser.press("[data-send] button")
+    tells(browser, "The server did not accept the message (error 502). Try again.")
+
+
+def test_the_start_page_of_a_user_who_has_signed_out_elsewhere(browser):
+    at_the_start(browser)
+    browser.sign_out_in_another_tab()
+    browser.until(lambda: browser.find("main [data-signed-out]").is_displayed(), "the page says so")
+    browser.driver.execute_script("window.fetch = () => { window.posted = true }")
+    for button in browser.driver.find_elements(By.CSS_SELECTOR, "[data-send] button"):
+        assert button.get_attribute("aria-disabled") == "true"
+        button.click()
+    assert browser.text(PLUG) == "Pull the plug"
+    assert not browser.driver.execute_script("return window.posted")
+
+
+def test_the_start_page_by_keyboard_alone(browser):
+    at_the_start(browser)
+    browser.tab_to("[data-send] button")
+    browser.keys(Keys.ENTER)
+    tells(browser, "Message 1 arrived")
+    browser.tab_to(PLUG)
+    browser.keys(Keys.SPACE)
+    waits(browser, "keeps 1 for you")
+    assert browser.has_focus(PLUG)
+    browser.keys(Keys.ENTER)
+    browser.until(lambda: "recovered" in browser.text("[data-told]"), "what was missed")
+    assert browser.has_focus(PLUG)
+
+
+def test_the_start_page_without_scripts_takes_a_message(browser):
+    browser.scripts(False)
+    browser.open("/")
+    browser.press("main form button")
+    browser.until(lambda: "john" in browser.text(".account"), "signed in")
+    browser.site.session_keys.add(browser.driver.get_cookie("sessionid")["value"])
+    shown = [button.text for button in browser.driver.find_elements(By.CSS_SELECTOR, "[data-send] button")]
+    assert shown == ["Send a message", "", ""]
+    browser.press("[data-send] button")
+    browser.until(lambda: browser.text(".notices") == "Sent.", "the page says so")
+
+
+@pytest.mark.parametrize("width", [PHONE, 768, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_start_page_in_use(browser, scheme, width):
+    browser.media(scheme)
+    browser.width(width)
+    at_the_start(browser)
+    browser.press("[data-send] button")
+    tells(browser, "Message 1 arrived")
+    browser.press(PLUG)
+    waits(browser, "keeps 1 for you")
+    browser.press(".pages summary")
+    assert browser.driver.execute_script(CONTRAST) == [], "unplugged, with an open menu"
+    browser.keys(Keys.ESCAPE)
+    browser.press(PLUG)
+    browser.until(lambda: "recovered" in browser.text("[data-told]"), "what was missed")
+    assert browser.driver.execute_script(CONTRAST) == [], "recovered"
+    assert browser.driver.execute_script("return document.documentElement.scrollWidth") <= width
 
 
 # --- random numbers ---------------------------------------------------------------------------------------------------
@@ -325,18 +554,17 @@ def test_a_page_without_scripts_says_what_is_missing(browser, page):
     ]
 
 
-def test_all_links_fit_into_one_row_or_into_the_menu(browser):
+def test_the_navigation_fits_into_every_width(browser):
     browser.sign_in("admin")
     browser.open("/random/")
-    for width in (320, PHONE, 768, 991, 992, 1024, 1280, 1920):
+    for width in (320, PHONE, 767, 768, 1024, 1280, 1920):
         browser.width(width)
-        if browser.find(".menu-button").is_displayed():
-            browser.press(".menu-button")
-        links = [link for link in browser.driver.find_elements(By.CSS_SELECTOR, ".pages a")]
-        places = [link.rect for link in links]
-        assert all(link.is_displayed() for link in links), width
-        assert all(place["x"] >= 0 and place["x"] + place["width"] <= width for place in places), width
-        assert len({place["y"] for place in places}) == (1 if width >= 992 else len(links)), width
-        if width < 992:
-            browser.keys(Keys.ESCAPE)
-        assert browser.driver.execute_script("return document.documentElement.scrollWidth") <= width
+        groups = browser.driver.find_elements(By.CSS_SELECTOR, ".pages details")
+        assert len({group.rect["y"] for group in groups}) == 1, "they stand in a row"
+        for group in groups:
+            group.find_element(By.CSS_SELECTOR, "summary").click()
+            for each in group.find_elements(By.CSS_SELECTOR, "summary, .menu-panel, a"):
+                assert each.is_displayed(), width
+                assert each.rect["x"] >= 0, width
+                assert each.rect["x"] + each.rect["width"] <= width, width
+            assert browser.driver.execute_script("return document.documentElement.scrollWidth") <= width

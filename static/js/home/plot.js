@@ -41,9 +41,9 @@ export function draw(plot, trips) {
         column("view", 0, view),
         column("redis", view, view + redis),
         column("rest", view + redis, view + redis + rest),
-        ...(trip.number % LABELLED
-          ? []
-          : [make("text", { class: "x", x: x + step / 2, y: height - 5 }, String(trip.number))]),
+        ...(index % LABELLED === 0
+          ? [make("text", { class: "x", x: x + step / 2, y: height - 5 }, String(trip.number))]
+          : []),
       ];
     }),
   );
