@@ -153,6 +153,7 @@ function pull() {
   page.dataset.plugged = "out";
   plug.textContent = "Plug in again";
   showState({ name: "unplugged" });
+  showWaiting();
   tell(`The socket of this page is closed. Messages are published all the same: one a second, ${MEANWHILE} at most.`);
   let left = MEANWHILE;
   const publish = () => {
