@@ -274,7 +274,7 @@ function showNumbers() {
 function showWaiting() {
   const { missed } = journeys;
   find("[data-waiting]").textContent = missed ? `keeps ${missed} for you` : "";
-  find("[data-value=worker]").textContent = isConnected ? "your socket is open" : "has no socket of yours";
+  find("[data-value=worker]").textContent = isConnected ? "your socket is open" : "no socket of yours";
 }
 
 /** @param {string} sentence @param {boolean} [isProblem] */

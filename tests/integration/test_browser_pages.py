@@ -197,7 +197,7 @@ def test_what_is_published_while_the_plug_is_out_arrives_when_it_is_in_again(bro
     browser.press(PLUG)
     tells(browser, "The socket of this page is closed.")
     assert (browser.text("[data-state-text]"), browser.text(PLUG)) == ("unplugged", "Plug in again")
-    assert browser.text("[data-value=worker]") == "has no socket of yours"
+    assert browser.text("[data-value=worker]") == "no socket of yours"
     assert browser.find("[data-series]").get_attribute("aria-disabled") == "true"
     browser.driver.execute_script(LIGHTS)
     keeps(browser, 2)
