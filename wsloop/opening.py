@@ -12,10 +12,13 @@ from typing import Any, Protocol
 from wsloop.engine import Engine
 from wsloop.protocol.deflate import Deflate
 from wsloop.protocol.dialects import CONSUMER, DIALECTS
+from wsloop.protocol.events import EVENT_DIALECTS
 from wsloop.sockets.admission import Seat
 from wsloop.sockets.connection import Connection, Handler
+from wsloop.sockets.event_stream import EventStream
 from wsloop.sockets.plan import Plan
 from wsloop.sockets.transport import Takeover, Transport
+from wsloop.sockets.websocket import WebSocket
 
 logger = logging.getLogger("wsloop.server")
 
@@ -79,15 +82,13 @@ class Opening:
         """
         plan, process = self._plan, self._process
         try:
-            taken = self.takeover.accept(start_response, list(plan.answer))
+            taken = self.takeover.accept(start_response, list(plan.answer), plan.status)
         except BaseException:
             self.cancel()
             raise
         connection = None
         try:
-            extensions = [] if plan.deflate is None else [Deflate(*plan.deflate)]
-            dialect = DIALECTS.get(plan.dialect, CONSUMER)
-            connection = Connection(taken, self._service.handler, plan.bounds, extensions, dialect)
+            connection = self._connection(taken)
             process.hub.open(connection, self._seat)
             self._service.opened(connection)
             if plan.presence_scope is not None and connection.open:
@@ -105,6 +106,14 @@ class Opening:
         if process.session_watch.generation() != plan.generation:
             process.session_watch.recheck(connection)  # the visitor may be another one since
         return taken
+
+    def _connection(self, taken: Transport) -> Connection:
+        plan, handler = self._plan, self._service.handler
+        if plan.dialect in EVENT_DIALECTS:
+            dialect = EVENT_DIALECTS[plan.dialect]
+            return EventStream(taken, handler, plan.bounds, dialect, self._process.broker.positions)
+        extensions = [] if plan.deflate is None else [Deflate(*plan.deflate)]
+        return WebSocket(taken, handler, plan.bounds, extensions, DIALECTS.get(plan.dialect, CONSUMER))
 
 
 __all__ = ["Opening", "Service"]

@@ -16,6 +16,7 @@ from django.http import HttpRequest
 from wsloop import conf, handshake, kinds
 from wsloop.refusals import Refused, refusals, shown
 
+MOST_AGE = 600  # seconds for which a browser need not ask again
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
@@ -153,3 +154,27 @@ def _matches(origin: str, pattern: str) -> bool:
 
 def _strip(host: str, port: str) -> str:
     return host.lower().removesuffix(f":{port}")
+
+
+def cors(request: HttpRequest) -> list[tuple[str, str]]:
+    """Return the headers with which a browser gives a response to a page of another site that :func:`check_origin`
+    has allowed (Fetch, section 3.3); for other requests they mean nothing.
+    """
+    header = request.META.get("HTTP_ORIGIN")
+    if header is None:
+        return []
+    return [
+        ("Access-Control-Allow-Origin", header),
+        ("Access-Control-Allow-Credentials", "true"),
+        ("Vary", "Origin"),
+    ]
+
+
+def preflight(request: HttpRequest) -> list[tuple[str, str]]:
+    """Return the headers that allow such a page to post (Fetch, section 4.8)."""
+    return [
+        *cors(request),
+        ("Access-Control-Allow-Methods", "GET, POST"),
+        ("Access-Control-Allow-Headers", "Accept, Content-Type, Last-Event-ID"),
+        ("Access-Control-Max-Age", str(MOST_AGE)),
+    ]

@@ -19,21 +19,24 @@ from urllib.parse import unquote
 from django.core.exceptions import DisallowedHost, PermissionDenied, SuspiciousOperation
 from django.core.handlers.wsgi import WSGIRequest
 from redis.exceptions import RedisError
+from websockets.extensions import Extension
 
-from wsloop import conf, handshake, identity, metrics, redaction, routing, tokens
+from wsloop import conf, handshake, identity, metrics, redaction, routing, streams, tokens
 from wsloop.asgi_scope import asgi_scope
 from wsloop.db import close_databases
 from wsloop.deadline import deadline
 from wsloop.delivery.broker import Unavailable
 from wsloop.engine import engine
+from wsloop.facilities import posted
 from wsloop.facilities.decision import decide
 from wsloop.facilities.hooks import Hooks
 from wsloop.facilities.page_socket import PageHandler
 from wsloop.facilities.setup import FacilityService
 from wsloop.opening import Opening, Service
-from wsloop.origin import check_origin
+from wsloop.origin import check_origin, cors, preflight
 from wsloop.protocol import deflate
-from wsloop.protocol.dialects import BARE, CONSUMER, DIALECTS
+from wsloop.protocol.commands import parse
+from wsloop.protocol.dialects import BARE, CONSUMER, DIALECTS, Dialect
 from wsloop.refusals import Denied, Refused, refusals, shown, try_again
 from wsloop.runtime.applications import Hosted
 from wsloop.runtime.setup import ConsumerService
@@ -60,6 +63,8 @@ def serve(hooks: Hooks, environ: dict[str, Any], start_response: Callable[..., A
     try:
         if tokens.PARAMETER in unquote(environ.get("QUERY_STRING", "")).lower():
             start_response = _log_without_token(environ, start_response)
+        if streams.is_command(environ):
+            return _command(hooks, environ, start_response)
         with deadline():
             opening = _set_up(hooks, environ)
         taken = opening.open(start_response)
@@ -84,9 +89,18 @@ def _set_up(hooks: Hooks, environ: dict[str, Any]) -> Opening:
     coded = match is not None or application is not None  # otherwise it is a facility
     request._wsloop_coded = coded  # type: ignore[attr-defined]
     spoken = (BARE.name,) if coded else hooks.subprotocols
-    answer, extensions = handshake.negotiate(environ, spoken, _compresses(facility, options))
-    subprotocol = dict(answer).get("Sec-WebSocket-Protocol", "")  # the site may have names of its own
-    dialect = CONSUMER if coded else DIALECTS.get(subprotocol, BARE)
+    status, first = transport.SWITCHING, b""
+    answer: Iterable[tuple[str, str]]
+    extensions: list[Extension] = []
+    dialect: Dialect
+    if streams.wants_events(environ) and not coded:
+        dialect = streams.negotiate(request, spoken)
+        status, answer = "200 OK", streams.head(request)
+        first = streams.body(request) if request.method == "POST" else b""
+    else:
+        answer, extensions = handshake.negotiate(environ, spoken, _compresses(facility, options))
+        subprotocol = dict(answer).get("Sec-WebSocket-Protocol", "")  # the site may have names of its own
+        dialect = CONSUMER if coded else DIALECTS.get(subprotocol, BARE)
     # Before authentication takes a token out of the request.
     visit = Visit(environ) if dialect.has_envelopes and not facility else None
     takeover = transport.claim(environ)
@@ -98,6 +112,7 @@ def _set_up(hooks: Hooks, environ: dict[str, Any]) -> Opening:
         hooks.authenticate(request)
         seat.assign(identity.visitor(request, handshake.client_address(environ)))
         plan = Plan(
+            status=status,
             answer=tuple(answer),
             deflate=deflate.parameters(extensions),
             dialect=dialect.name,
@@ -119,13 +134,38 @@ def _set_up(hooks: Hooks, environ: dict[str, Any]) -> Opening:
             planned = decide(hooks, request, facility, dialect)
             plan = plan._replace(presence_scope=planned.plan.presence_scope)
             handler = None if visit is None else PageHandler(process.facilities, hooks, visit, planned)
-            service = FacilityService(process.facilities, dialect, planned, handler)
+            service = FacilityService(process.facilities, dialect, planned, handler, first)
         opening = Opening(process, takeover, seat, plan, service)
     except BaseException:
         seat.give_back()
         raise
     opening.prepare()
     return opening
+
+
+def _command(hooks: Hooks, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """Carry out a command that was posted. Blocks as long as the site's code does."""
+    request = WSGIRequest(environ)
+    facility = routing.facility(request)
+    handshake.check_sizes(environ, facility)
+    if hooks.application is not None or hooks.routes.match(request.path_info) is not None:
+        handshake.negotiate(environ, ())  # a consumer has a WebSocket only
+    check_origin(request)
+    if request.method == "OPTIONS":
+        start_response("204 No Content", preflight(request))
+        return []
+    visit = Visit(environ)  # before authentication takes a token out of the request
+    body = streams.body(request)
+    with deadline():
+        hooks.authenticate(request)
+        visitor = identity.visitor(request, handshake.client_address(environ))
+    if engine().hub.admission.exceeded_rate(visitor, _bounds()):
+        metrics.reached("RATE_LIMIT")
+        raise try_again(HTTPStatus.TOO_MANY_REQUESTS, "You have sent too many messages.")
+    status, frame = posted.carry_out(hooks, request, visit, parse(body, True))
+    headers = [("Content-Type", streams.JSON), ("Cache-Control", "no-store"), ("Content-Length", str(len(frame)))]
+    start_response(f"{status.value} {status.phrase}", [*headers, *cors(request)])
+    return [frame]
 
 
 def _compresses(facility: str, options: conf.Facility) -> bool:

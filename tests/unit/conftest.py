@@ -37,9 +37,9 @@ from wsloop import blocked, conf, engine, layers  # noqa: E402
 from wsloop.backend import pool  # noqa: E402
 from wsloop.protocol.dialects import BARE  # noqa: E402
 from wsloop.protocol.messages import unwrap  # noqa: E402
-from wsloop.sockets.connection import Connection  # noqa: E402
 from wsloop.sockets.limits import Bounds  # noqa: E402
 from wsloop.sockets.transport import Transport  # noqa: E402
+from wsloop.sockets.websocket import WebSocket  # noqa: E402
 from wsloop.testing import memory  # noqa: E402
 
 BOUND = 60  # seconds; every wait of a test is for an event, and this is when it is given up
@@ -268,7 +268,7 @@ def connect(pair):
         transport, peer = sockets or pair(**options)
         handler = handler or Recorder()
         bounds = Bounds(max_message_size, max_queued_bytes, rate, burst)
-        connection = Connection(transport, handler, bounds, extensions, dialect)
+        connection = WebSocket(transport, handler, bounds, extensions, dialect)
         connection.start()
         return connection, peer, handler
 

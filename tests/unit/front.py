@@ -39,6 +39,58 @@ class Answer:
         self.status, self.headers, self.body, self.peer = None, {}, b"", None
 
 
+class Reader:
+    """Reads a stream of events, as the HTML standard has it (section 9.2.6). Every wait is bounded, in seconds."""
+
+    def __init__(self, sock):
+        self.socket = sock
+        self.socket.settimeout(WAIT)
+        self._data = b""
+        self.last_id = ""
+        self.retry = None
+        self.comments = 0
+
+    def event(self):
+        """The next event: type and data; None at the end."""
+        return self._read(lambda: False)
+
+    def read_id(self, offset):
+        """Read until the last id has this offset in its last channel."""
+        self._read(lambda: self.last_id.rpartition("~")[2].split(".")[1:2] == [str(offset)])
+
+    def _read(self, enough):
+        while not enough():
+            block, found, rest = self._data.partition(b"\n\n")
+            if not found:
+                data = self.socket.recv(65536)
+                if not data:
+                    return None
+                self._data += data
+                continue
+            self._data = rest
+            kind, lines = "message", []
+            for line in block.decode().split("\n"):
+                name, _, value = line.partition(":")
+                value = value.removeprefix(" ")
+                if not name:
+                    self.comments += 1
+                elif name == "data":
+                    lines.append(value)
+                elif name == "event":
+                    kind = value
+                elif name == "id":
+                    self.last_id = value
+            if lines:
+                return kind, "\n".join(lines)
+        return None
+
+    def data(self, count):
+        return [self.event()[1] for _ in range(count)]
+
+    def close(self):
+        self.socket.close()
+
+
 class Front:
     """The server in front: ``front.call("news?subscribe-broadcast")`` is a request in a greenlet of its own."""
 
@@ -73,13 +125,19 @@ class Front:
             return lambda data: ours.sendall(data or hang_up * b"101")
 
         with ours:  # closed when the request ends, as uWSGI does
-            environ = Environ(RequestFactory().generic(method, f"/ws/{path}", **HANDSHAKE | headers).environ)
+            body, content_type = headers.pop("body", b""), headers.pop("content_type", "application/octet-stream")
+            handshake = {} if "HTTP_ACCEPT" in headers else HANDSHAKE
+            request = RequestFactory().generic(method, f"/ws/{path}", body, content_type, **handshake | headers)
+            environ = Environ(request.environ)
             environ["test.socket"] = ours
             self.environ = weakref.ref(environ)
             if hang_up:
                 theirs.close()
             answer.body = b"".join(app(environ, start_response))
-        if answer.status == 101 and not hang_up:
+        if answer.headers.get("Content-Type") == "text/event-stream" and not hang_up:
+            answer.peer = Reader(theirs)
+            self.peers.append(answer.peer)
+        elif answer.status == 101 and not hang_up:
             answer.peer = Peer(theirs)
             self.peers.append(answer.peer)
         else:

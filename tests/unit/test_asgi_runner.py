@@ -32,8 +32,8 @@ from wsloop.runtime.asgi import AsgiRunner
 from wsloop.runtime.inbox import MAX_MESSAGES
 from wsloop.runtime.state import State
 from wsloop.sockets.admission import NOBODY
-from wsloop.sockets.connection import Connection
 from wsloop.sockets.limits import Bounds
+from wsloop.sockets.websocket import WebSocket
 
 ACCEPT, CLOSE = {"type": "websocket.accept"}, {"type": "websocket.close"}
 START, BODY = "websocket.http.response.start", "websocket.http.response.body"
@@ -592,7 +592,7 @@ def test_an_application_that_ends_before_the_101_is_out_leaves_no_socket_without
     runner.connect()
     application.ended()
     transport, peer = pair()
-    connection = Connection(transport, runner, Bounds(1000, 1000), dialect=CONSUMER)
+    connection = WebSocket(transport, runner, Bounds(1000, 1000), dialect=CONSUMER)
     world.hub.open(connection, world.hub.admission.take())
     runner.opened(connection)
     assert Close.parse(peer.frame().data).code == (1011 if then == "raise" else 1000)

@@ -20,11 +20,11 @@ from wsloop.protocol.close_codes import TOO_SLOW
 from wsloop.protocol.deflate import Deflate
 from wsloop.protocol.dialects import V1_DIALECT
 from wsloop.protocol.frames import encode
-from wsloop.sockets import connection as module
 from wsloop.sockets import limits
-from wsloop.sockets.connection import Connection
+from wsloop.sockets import websocket as module
 from wsloop.sockets.limits import Bounds
 from wsloop.sockets.transport import READ
+from wsloop.sockets.websocket import WebSocket
 
 CONT, TEXT, BINARY, PING, PONG, CLOSE = (
     Opcode.CONT,
@@ -364,7 +364,7 @@ def test_the_line_is_found_broken_while_writing(connect):
 
 
 def test_nothing_is_left_when_it_has_ended(descriptors, pair):
-    class Watched(Connection):
+    class Watched(WebSocket):
         pass  # unlike its base it can be watched with a weak reference
 
     before = descriptors()
@@ -858,7 +858,7 @@ def test_what_does_not_become_smaller_is_sent_as_it_is():
 def test_replies_are_compressed_from_the_threshold_on(pair, deflate):
     transport, peer = pair()
     bounds = Bounds(65536, 10**6, compress_from=100)
-    connection = Connection(transport, Recorder(), bounds, deflate())
+    connection = WebSocket(transport, Recorder(), bounds, deflate())
     connection.start()
     connection.reply(b"x" * 99, True)
     connection.reply(b"x" * 100, True)
@@ -936,7 +936,7 @@ def test_replies_and_pongs_leave_in_the_order_of_what_they_answer(pair):
             connection.reply(payload, text)
 
     transport, peer = pair()
-    connection = Connection(transport, Echo(), Bounds(65536, 10**6))
+    connection = WebSocket(transport, Echo(), Bounds(65536, 10**6))
     connection.start()
     peer.send(
         masked(TEXT, b"one"),

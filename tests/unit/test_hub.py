@@ -15,6 +15,7 @@ from websockets.frames import Close, Frame, Opcode
 from tests.unit.peer import close_frame, masked, turn
 from wsloop import greenlets
 from wsloop.facilities.inbound import ReadOnlyHandler
+from wsloop.protocol import frames as protocol_frames
 from wsloop.protocol.deflate import Deflate
 from wsloop.protocol.dialects import BARE, V1_DIALECT
 from wsloop.protocol.frames import encode, is_text
@@ -27,6 +28,7 @@ from wsloop.sockets.index import Index
 from wsloop.sockets.joining import InitialFrames, JoinBuffer
 from wsloop.sockets.limits import Bounds
 from wsloop.sockets.visitor import NOBODY, Visitor
+from wsloop.sockets.websocket import WebSocket
 
 NEWS, SPORT = b"broadcast:news", b"broadcast:sport"
 
@@ -65,7 +67,7 @@ def member(hub, pair):
         joining = joining or hub.join(channels, channels if latest_only else ())
         transport, peer = pair(**options)
         bounds = Bounds(1000, bound)
-        connection = Connection(transport, ReadOnlyHandler(hub), bounds, dialect=dialect)
+        connection = WebSocket(transport, ReadOnlyHandler(hub), bounds, dialect=dialect)
         opened(hub, connection, joining, first, visitor)
         return connection, peer
 
@@ -136,7 +138,7 @@ def test_everything_of_one_turn_leaves_in_one_write(hub, member):
 def test_a_frame_is_encoded_once_for_all_members(hub, member, monkeypatch):
     encoded = []
     monkeypatch.setattr(
-        module, "encode", lambda payload, text, bits=0: encoded.append(payload) or encode(payload, text, bits)
+        protocol_frames, "encode", lambda payload, text, bits=0: encoded.append(payload) or encode(payload, text, bits)
     )
     peers = [member(NEWS)[1] for _ in range(10)]
     hub.deliver(NEWS, Message(b"hello"))
@@ -226,7 +228,7 @@ def test_several_kept_messages_over_the_bound_are_no_sign_of_a_slow_client(membe
 
 def test_news_that_fail_leave_a_connection_that_can_be_aborted(hub, pair, left):
     transport, peer = pair()
-    connection = Connection(transport, hub, Bounds(1000, 1000))
+    connection = WebSocket(transport, hub, Bounds(1000, 1000))
     with pytest.raises(ZeroDivisionError):
         opened(hub, connection, hub.join([NEWS]), (1 / 0 for _ in "x"))
     connection.abort()
@@ -310,7 +312,7 @@ def test_who_hangs_up_leaves(hub, member, left):
 
 
 def test_who_left_leaves_nothing_behind(hub, pair, left):
-    class Watched(Connection):
+    class Watched(WebSocket):
         pass  # unlike its base it can be watched with a weak reference
 
     gc.collect()
@@ -363,7 +365,7 @@ def test_the_timer_turns_by_itself(left, pair, monkeypatch, with_settings):
     with_settings(WS4REDIS_HEARTBEAT="beat", WSLOOP={"PING_INTERVAL": 3600})
     hub = Hub(lambda connection: left.append(connection.channels))
     transport, peer = pair()
-    connection = Connection(transport, ReadOnlyHandler(hub), Bounds(1000, 1000))
+    connection = WebSocket(transport, ReadOnlyHandler(hub), Bounds(1000, 1000))
     opened(hub, connection)
     assert peer.messages(3) == ["beat"] * 3
     connection.abort()
@@ -538,7 +540,7 @@ def visit(hub, pair):
 
     def make(visitor):
         transport, _ = pair()
-        connection = Connection(transport, ReadOnlyHandler(hub), Bounds(1000, 10**6))
+        connection = WebSocket(transport, ReadOnlyHandler(hub), Bounds(1000, 10**6))
         opened(hub, connection, visitor=visitor)
         return connection
 
@@ -658,7 +660,7 @@ def test_the_end_of_a_session_is_reported_within_a_tick(left, pair, wall, monkey
     ends = {}
     for seconds in (0.5, 3, 5.5, 17, 40, None):
         transport, _ = pair()
-        connection = Connection(transport, ReadOnlyHandler(hub), Bounds(1000, 10**6))
+        connection = WebSocket(transport, ReadOnlyHandler(hub), Bounds(1000, 10**6))
         expires = None if seconds is None else wall.now + seconds
         opened(hub, connection, visitor=Visitor(1, "a", None, expires))
         ends[connection] = seconds
@@ -680,7 +682,7 @@ def test_a_session_that_was_prolonged_is_reported_at_its_new_end(left, pair, wal
     hub = Hub(lambda connection: left.append(connection.channels), expired.extend)
     monkeypatch.setattr(heartbeat, "TICK", 1)
     transport, _ = pair()
-    connection = Connection(transport, ReadOnlyHandler(hub), Bounds(1000, 10**6))
+    connection = WebSocket(transport, ReadOnlyHandler(hub), Bounds(1000, 10**6))
     opened(hub, connection, visitor=Visitor(1, "a", None, wall.now + 1))
     wall.now += 1
     hub.heartbeat._tick()
@@ -702,13 +704,13 @@ def test_a_session_that_was_prolonged_is_reported_at_its_new_end(left, pair, wal
 def test_a_message_is_compressed_once_for_all_with_the_same_window(hub, pair, monkeypatch):
     encoded = []
     monkeypatch.setattr(
-        module, "encode", lambda payload, text, bits=0: encoded.append(bits) or encode(payload, text, bits)
+        protocol_frames, "encode", lambda payload, text, bits=0: encoded.append(bits) or encode(payload, text, bits)
     )
     peers = {}
     for bits in (None, 15, 15, 12, 12, 11, 9):
         transport, peer = pair()
         extensions = [] if bits is None else [Deflate(15, bits)]
-        connection = Connection(transport, ReadOnlyHandler(hub), Bounds(1000, 10**6), extensions)
+        connection = WebSocket(transport, ReadOnlyHandler(hub), Bounds(1000, 10**6), extensions)
         opened(hub, connection, hub.join([NEWS]))
         peers[peer] = bits
     hub.deliver(NEWS, Message(b"x" * 1023))
@@ -724,7 +726,7 @@ def test_without_the_setting_nothing_is_compressed(left, pair, with_settings):
     with_settings(WSLOOP={"COMPRESS_FROM": None})
     hub = Hub(lambda connection: left.append(connection.channels))
     transport, peer = pair()
-    connection = Connection(transport, ReadOnlyHandler(hub), Bounds(1000, 10**6), [Deflate(15, 15)])
+    connection = WebSocket(transport, ReadOnlyHandler(hub), Bounds(1000, 10**6), [Deflate(15, 15)])
     opened(hub, connection, hub.join([NEWS]))
     hub.deliver(NEWS, Message(b"x" * 10_000))
     turn()

@@ -21,9 +21,9 @@ from wsloop.protocol import dialects, resume_tokens
 from wsloop.protocol.dialects import BARE, V1_DIALECT
 from wsloop.protocol.messages import Message, Position
 from wsloop.sockets import heartbeat
-from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
 from wsloop.sockets.limits import Bounds
+from wsloop.sockets.websocket import WebSocket
 
 A, B, OTHER = b"unit:broadcast:room", b"unit:user:john:room", b"unit:broadcast:elsewhere"
 OPTIONS = conf.Facility(size=1000, ttl=60)
@@ -130,7 +130,7 @@ def come(process, pair):
         recovery.start()
         recovery.kept_wanted = part.wants_retained
         meanwhile()
-        connection = Connection(transport, ReadOnlyHandler(process.hub), Bounds(1000, bound), dialect=dialect)
+        connection = WebSocket(transport, ReadOnlyHandler(process.hub), Bounds(1000, bound), dialect=dialect)
         process.hub.open(connection, process.hub.admission.take())
         welcome = dialects.welcome("room", channels, part.recovered, token=part.token, ping=30)
         first = recovery.first_payloads(joining, [welcome] if dialect.has_envelopes else [])

@@ -43,9 +43,9 @@ from wsloop.runtime.inbox import MAX_MESSAGES
 from wsloop.runtime.state import State
 from wsloop.runtime.worker import ConsumerRuntime
 from wsloop.sockets.admission import NOBODY, Visitor
-from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
 from wsloop.sockets.limits import Bounds
+from wsloop.sockets.websocket import WebSocket
 
 LONG = 3600  # seconds that a handler would wait if nothing ended it
 
@@ -130,7 +130,7 @@ class World:
             runner.failed()
             raise
         transport, peer = self._pair(**options)
-        connection = Connection(transport, runner, Bounds(max_message_size, max_queued_bytes), dialect=CONSUMER)
+        connection = WebSocket(transport, runner, Bounds(max_message_size, max_queued_bytes), dialect=CONSUMER)
         self.hub.open(connection, seat)
         runner.opened(connection)
         turn()
@@ -396,7 +396,7 @@ def test_connect_returns_the_subprotocol_and_accept_returns_when_the_101_is_out(
     turn()
     assert seen == []
     transport, peer = pair()
-    connection = Connection(transport, runner, Bounds(1000, 1000), dialect=CONSUMER)
+    connection = WebSocket(transport, runner, Bounds(1000, 1000), dialect=CONSUMER)
     world.hub.open(connection, world.hub.admission.take())
     runner.opened(connection)
     assert peer.message() == "welcome"
@@ -534,7 +534,7 @@ def test_what_ends_it_while_it_is_opening_is_not_forgotten(world, pair, then, co
     runner.connect()
     wait_until(lambda: runner.greenlet is None, what="the end of connect()")
     transport, peer = pair()
-    connection = Connection(transport, runner, Bounds(1000, 1000), dialect=CONSUMER)
+    connection = WebSocket(transport, runner, Bounds(1000, 1000), dialect=CONSUMER)
     world.hub.open(connection, world.hub.admission.take())
     runner.opened(connection)
     assert Close.parse(peer.frame().data).code == code
@@ -554,7 +554,7 @@ def test_a_connection_that_breaks_while_it_is_opening_ends_accept(world, pair):
     runner = world.runner(consumer)
     runner.connect()
     transport, _ = pair()
-    connection = Connection(transport, runner, Bounds(1000, 1000), dialect=CONSUMER)
+    connection = WebSocket(transport, runner, Bounds(1000, 1000), dialect=CONSUMER)
     world.hub.open(connection, world.hub.admission.take())
     connection.abort()
     runner.opened(connection)

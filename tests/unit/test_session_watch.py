@@ -24,9 +24,9 @@ from wsloop.facilities.inbound import ReadOnlyHandler
 from wsloop.identity import visitor
 from wsloop.sockets import heartbeat
 from wsloop.sockets.admission import NOBODY, Visitor
-from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
 from wsloop.sockets.limits import Bounds
+from wsloop.sockets.websocket import WebSocket
 from wsloop.visitors import session_watch
 from wsloop.visitors.session_watch import SessionWatch
 
@@ -92,7 +92,7 @@ def member(hub, pair):
 
     def make(who):
         transport, peer = pair()
-        peer.connection = Connection(transport, ReadOnlyHandler(hub), Bounds(1000, 1000))
+        peer.connection = WebSocket(transport, ReadOnlyHandler(hub), Bounds(1000, 1000))
         seat = hub.admission.take()
         seat.assign(who)
         hub.open(peer.connection, seat)

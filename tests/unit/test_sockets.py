@@ -15,9 +15,9 @@ from wsloop.refusals import Refused
 from wsloop.runtime.groups import LocalConsumers
 from wsloop.runtime.handlers import GreenletRunner as Runner
 from wsloop.runtime.worker import ConsumerRuntime
-from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
 from wsloop.sockets.limits import Bounds
+from wsloop.sockets.websocket import WebSocket
 from wsloop.testing.greenlet_sockets import GreenletSocket as Socket
 from wsloop.testing.memory import own
 
@@ -93,7 +93,7 @@ def play_for_real(consumer, messages, leave, pair):
         wait_until(lambda: not len(members), what="the end")
         return False, [], None
     transport, peer = pair()
-    connection = Connection(transport, runner, Bounds(65536, 1024 * 1024), dialect=CONSUMER)
+    connection = WebSocket(transport, runner, Bounds(65536, 1024 * 1024), dialect=CONSUMER)
     hub.open(connection, seat)
     runner.opened(connection)
     peer.send(*[masked(Opcode.TEXT, each.encode()) for each in messages])

@@ -36,8 +36,8 @@ from wsloop.runtime.inbox import MAX_MESSAGES
 from wsloop.runtime.state import State
 from wsloop.runtime.tasks import TURN, TaskRunner, until
 from wsloop.sockets.admission import NOBODY
-from wsloop.sockets.connection import Connection
 from wsloop.sockets.limits import Bounds
+from wsloop.sockets.websocket import WebSocket
 
 
 class Recorded(AsyncWebsocketConsumer):
@@ -277,7 +277,7 @@ def test_accept_returns_when_the_101_is_out(world, pair):
     turn()
     assert seen == []
     transport, peer = pair()
-    connection = Connection(transport, runner, Bounds(1000, 1000), dialect=CONSUMER)
+    connection = WebSocket(transport, runner, Bounds(1000, 1000), dialect=CONSUMER)
     world.hub.open(connection, world.hub.admission.take())
     runner.opened(connection)
     assert peer.message() == "welcome"

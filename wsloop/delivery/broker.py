@@ -112,6 +112,11 @@ class Broker:
         """Return the position of a channel with a history: that of the last message delivered in this process."""
         return self._gapless.position(channel)
 
+    def positions(self, channels: Iterable[bytes]) -> dict[bytes, Position]:
+        """Return those positions of channels that are known, see :meth:`position`."""
+        found = ((channel, self._gapless.position(channel)) for channel in channels)
+        return {channel: at for channel, at in found if at is not None}
+
     def wait_for(self, positions: Mapping[bytes, Position]) -> None:
         """Return when this process has delivered everything up to these positions, as another may have done already.
 

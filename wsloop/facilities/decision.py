@@ -15,6 +15,7 @@ from wsloop.facilities.hooks import Hooks
 from wsloop.presence import presence_channel
 from wsloop.protocol import dialects, resume_tokens
 from wsloop.protocol.dialects import Dialect
+from wsloop.protocol.events import EVENT_DIALECTS
 from wsloop.sockets.plan import SubscriptionPlan
 
 
@@ -59,7 +60,7 @@ def decide(hooks: Hooks, request: HttpRequest, facility: str, dialect: Dialect) 
         watches_presence=subscriptions.PRESENCE in wanted and has_envelopes,
         publishes=subscriptions.as_bytes(subscriber._publishers),
         echo=echo and not has_envelopes,  # with envelopes the client tells its own messages from others
-        resume=request.GET.get(resume_tokens.PARAMETER) if has_envelopes else None,
+        resume=_resume(request, dialect),
         recovers_groups="subscribe-group" in wanted,
         presence_scope=identity.presence_scope(request, facility) if options.presence and wanted else None,
     )
@@ -70,6 +71,14 @@ def channels_of(plan: SubscriptionPlan) -> tuple[bytes, ...]:
     """Return all channels of a subscription."""
     presence = (presence_channel(plan.facility).encode(),) if plan.watches_presence else ()
     return (*plan.channels, *presence)
+
+
+def _resume(request: HttpRequest, dialect: Dialect) -> str | None:
+    """Return the positions that a client has sent, if it can tell them: a browser does by the last id of a stream."""
+    in_query = request.GET.get(resume_tokens.PARAMETER)
+    if dialect.name in EVENT_DIALECTS:
+        return request.META.get("HTTP_LAST_EVENT_ID") or in_query
+    return in_query if dialect.has_envelopes else None
 
 
 __all__ = ["Planned", "channels_of", "decide"]

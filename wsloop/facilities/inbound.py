@@ -73,7 +73,7 @@ class PublishHandler(ReadOnlyHandler):
             answer: called with whether Redis took it.
             key: the client's idempotency key; empty: none.
         """
-        self._publish(connection, answer, key and CLIENT_KEY + key, self._channels, payload, conf.expire())
+        self._publish(connection, answer, next(client_keys(key)), self._channels, payload, conf.expire())
 
     def _publish(
         self,
@@ -111,8 +111,7 @@ class CustomPublishHandler(PublishHandler):
     def _handle(self, items: list[tuple[Connection, bytes, Callable[[bool], None], str]]) -> None:
         for connection, payload, answer, key in items:
             answers = AckCollector(answer)
-            # The site may publish several messages for one: each has a key of its own.
-            keys = (f"{CLIENT_KEY}{key}:{number}" if key else "" for number in itertools.count())
+            keys = client_keys(key)
             self._subscriber._connection.publish_hook = functools.partial(self._publish_one, connection, answers, keys)
             try:
                 self._subscriber.publish_message(RedisMessage(payload))
@@ -134,6 +133,15 @@ class CustomPublishHandler(PublishHandler):
         expire: int,
     ) -> None:
         self._publish(connection, answers.another(), next(keys), channels, payload, expire)
+
+
+def client_keys(key: str) -> Iterator[str]:
+    """Yield the idempotency keys of the messages that a site publishes for one of a client: each has its own.
+
+    Args:
+        key: the client's; empty: there is none.
+    """
+    return (f"{CLIENT_KEY}{key}:{number}" if key else "" for number in itertools.count())
 
 
 class AckCollector:
@@ -240,23 +248,32 @@ class Answers:
             options: of its facility.
             command: the client's.
         """
-        if not options.recovers:
-            answer = dialects.error("refused", "This facility has no past that clients may read.", command.id)
-        else:
-            audiences = {channel: audience(channel) for channel in channels}
-            kept = [channel for channel, whom in audiences.items() if whom.kind != "presence"]
-            facility = command.facility or next((each.facility for each in audiences.values()), "")
-            try:
-                if not kept:
-                    raise Unavailable("the socket is still catching up")
-                messages, before = past.page(kept, command.before, command.limit)
-                answer = dialects.history(facility, messages, before, command.id)
-            except ValueError:
-                answer = dialects.error("frame", "before must be that of an earlier page.", command.id)
-            except (RedisError, OSError, Unavailable) as exc:
-                logger.warning("Could not read a page of the past: %s", exc)
-                answer = dialects.error("unavailable", "Messages cannot be read at the moment.", command.id)
-        self._hub.send(connection, [answer])
+        self._hub.send(connection, [past_frame(channels, options, command)])
+
+
+def past_frame(channels: Sequence[bytes], options: conf.Facility, command: History) -> bytes:
+    """Return the answer to a request for a page of the past. Blocks.
+
+    Args:
+        channels: of the subscription.
+        options: of its facility.
+        command: the client's.
+    """
+    if not options.recovers:
+        return dialects.error("refused", "This facility has no past that clients may read.", command.id)
+    audiences = {channel: audience(channel) for channel in channels}
+    kept = [channel for channel, whom in audiences.items() if whom.kind != "presence"]
+    facility = command.facility or next((each.facility for each in audiences.values()), "")
+    try:
+        if not kept:
+            raise Unavailable("the socket is still catching up")
+        messages, before = past.page(kept, command.before, command.limit)
+        return dialects.history(facility, messages, before, command.id)
+    except ValueError:
+        return dialects.error("frame", "before must be that of an earlier page.", command.id)
+    except (RedisError, OSError, Unavailable) as exc:
+        logger.warning("Could not read a page of the past: %s", exc)
+        return dialects.error("unavailable", "Messages cannot be read at the moment.", command.id)
 
 
 __all__ = ["Answers", "CustomPublishHandler", "EnvelopeHandler", "PublishHandler", "ReadOnlyHandler"]

@@ -173,6 +173,11 @@ class Recovery:
         self._add(frames, joining)
         return frames.texts
 
+    def tell(self, connection: Connection) -> None:
+        """Tell the connection how far its recovery has come."""
+        if self._merge is not None:
+            connection.catching_up(self._merge.since)
+
     def go_on(self, connection: Connection) -> None:
         """Send one page after another, as the client takes them, until it is a subscriber. Blocks.
 
@@ -207,6 +212,7 @@ class Recovery:
             self._messages = merge.take(_page_size())
             if joining is None or not merge.complete:
                 self._add(frames, None)
+                self.tell(connection)
                 self._hub.send(connection, frames.texts)
                 return False
             self._broker.wait_for(merge.since)
@@ -215,6 +221,7 @@ class Recovery:
             if joining.lost:
                 raise Unavailable("messages were lost during a recovery")
             self._add(frames, joining)
+            self.tell(connection)
             self._hub.enter(joining, connection, frames.texts)
             return True
         finally:

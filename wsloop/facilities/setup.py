@@ -113,6 +113,7 @@ class SubscriptionSetup:
         self._channels: tuple[bytes, ...] = ()  # subscribed to, and not the connection's yet
         self._joining: JoinBuffer | None = None
         self._retained: list[tuple[bytes, Message]] = []
+        self._welcomes: list[bytes] = []
         self._parts = [
             Part(channels_of(each.plan), each.plan.options, each.plan.resume, each.plan.recovers_groups)
             for each in planned
@@ -140,7 +141,10 @@ class SubscriptionSetup:
         if starting:
             self._broker.sync()
         self._retained = joining.retained(recorder.sent, len(joining.messages))
-        self._welcomes = [*map(self._welcome, self._planned, self._parts)] if self._dialect.has_envelopes else []
+        if self._dialect.has_envelopes:
+            self._welcomes = [*map(self._welcome, self._planned, self._parts)]
+        elif any(part.recovered is False for part in self._parts):
+            self._welcomes = [told for told in [self._dialect.not_recovered()] if told is not None]
         if joining.too_much and (not self._recovery.unfinished or self._recovery.has_others):
             metrics.reached("MAX_QUEUED_BYTES")
             raise Disturbed("more was published than a new connection can hold")
@@ -167,6 +171,9 @@ class SubscriptionSetup:
         first = self._recovery.first_payloads(self._joining, self._welcomes, self._retained)
         self._channels = ()  # before anything can fail: from here on they are given back when the connection leaves
         self.unfinished = self._recovery.remaining
+        if len(self._parts) == 1:
+            connection.resumes_from(self._parts[0].token)
+        self._recovery.tell(connection)
         self._hub.enter(self._joining, connection, first)
 
     def go_on(self, connection: Connection) -> None:
@@ -189,12 +196,19 @@ class FacilityService:
         dialect: of the socket.
         planned: its subscription.
         handler: of the connection; by default that of a socket with this subscription alone.
+        first: commands that the client has sent with the request; empty: none.
     """
 
     def __init__(
-        self, facilities: Facilities, dialect: Dialect, planned: Planned, handler: ReadOnlyHandler | None = None
+        self,
+        facilities: Facilities,
+        dialect: Dialect,
+        planned: Planned,
+        handler: ReadOnlyHandler | None = None,
+        first: bytes = b"",
     ) -> None:
         self.handler = handler or facilities.handler(dialect, planned)
+        self._first = first
         self._setup = SubscriptionSetup(facilities, dialect, [planned], conf.option("PING_INTERVAL"))
 
     def prepare(self, plan: Plan) -> Plan:
@@ -207,6 +221,8 @@ class FacilityService:
         self._setup.enter(connection)
         if self._setup.unfinished:
             spawn(_go_on, self._setup, connection)
+        if self._first:
+            self.handler.received(connection, self._first, True)
 
     def cancel(self) -> None:
         """Give back what no connection has taken over. May be called again."""

@@ -12,10 +12,11 @@ import random
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from wsloop.protocol import resume_tokens, strict_json
+from wsloop.protocol import frames, resume_tokens, strict_json
 from wsloop.protocol.close_codes import FINAL
 from wsloop.protocol.messages import Audience, Message, Position, audience
 
+LOST = "Messages were lost. Load the state anew."
 SPREAD = 3000  # milliseconds within which clients reconnect after a goodbye frame
 
 Id = int | float | str  # of a client's frame
@@ -28,13 +29,21 @@ class Dialect:
         name: the subprotocol.
         has_envelopes: whether messages are wrapped, and there are frames of other types.
         heartbeat: whether clients get the heartbeat of ws4redis.
-        ping: payload of the message that shows that the connection is alive; None: there is none.
+        ping: payload of the message that shows scripts that the connection is alive; None: there is none.
     """
 
     name = "ws4redis"
     has_envelopes = False
     heartbeat = True
     ping: bytes | None = None
+
+    def encode(self, payload: bytes, window_bits: int = 0) -> bytes:
+        """Return the bytes on the wire that carry a payload; see :func:`wsloop.protocol.frames.encode`."""
+        return frames.encode(payload, frames.is_text(payload), window_bits)
+
+    def beat(self) -> bytes:
+        """Return the bytes on the wire that show both ends that the connection is alive."""
+        return frames.PING + (b"" if self.ping is None else self.encode(self.ping))
 
     def message(self, channel: bytes, message: Message, own: bool = False, kept: bool = False) -> bytes:
         """Return the payload for a message.
@@ -55,6 +64,10 @@ class Dialect:
         """Return the payload that reports lost messages of a channel, now at position ``at``; None sends nothing."""
         return None
 
+    def not_recovered(self) -> bytes | None:
+        """Return the payload that begins a subscription whose missed messages are not known; None sends nothing."""
+        return None
+
     def goodbye(self, code: int, reason: str) -> bytes | None:
         """Return the payload that is sent before the close frame; None sends nothing."""
         return None
@@ -66,7 +79,7 @@ class V1(Dialect):
     name = "wsloop.v1"
     has_envelopes = True
     heartbeat = False
-    ping = b'{"type": "ping"}'
+    ping: bytes = b'{"type": "ping"}'
 
     def message(self, channel: bytes, message: Message, own: bool = False, kept: bool = False) -> bytes:
         whom = audience(channel)
@@ -87,9 +100,7 @@ class V1(Dialect):
 
     def lost(self, channel: bytes, at: Position) -> bytes:
         content = _address(channel, audience(channel))
-        return error(
-            "lost", "Messages were lost. Load the state anew.", **content, position=resume_tokens.position(channel, at)
-        )
+        return error("lost", LOST, **content, position=resume_tokens.position(channel, at))
 
     def goodbye(self, code: int, reason: str) -> bytes:
         content: dict[str, Any] = {"code": code, "reason": reason, "reconnect": code not in FINAL}

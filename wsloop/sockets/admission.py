@@ -9,12 +9,13 @@ comes from.
 from __future__ import annotations
 
 import resource
+from time import monotonic
 from typing import Any
 
 from wsloop import conf
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.index import Index
-from wsloop.sockets.limits import Bucket
+from wsloop.sockets.limits import SHARED, Bounds, Bucket
 from wsloop.sockets.visitor import NOBODY, Visitor
 
 
@@ -124,6 +125,15 @@ class Admission:
         self._connections -= 1
         for index, key in self._keys(connection):
             index.remove(key, connection)
+
+    def exceeded_rate(self, visitor: Visitor, bounds: Bounds) -> bool:
+        """Count a request of a visitor as a frame, and return whether all of the visitor's together are too many."""
+        bucket = self._shared_bucket(visitor)
+        if bucket is None or bounds.rate is None:
+            return False
+        now = monotonic()
+        bucket.add(1, SHARED * bounds.rate, now)
+        return bucket.full(SHARED * bounds.rate, SHARED * bounds.burst, now)
 
     def _keys(self, connection: Connection) -> list[tuple[Index[Any], Any]]:
         user, session, address = connection.visitor[:3]

@@ -9,7 +9,6 @@ and released a few at a time. This module must not know channels.
 from __future__ import annotations
 
 import collections
-import functools
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -19,20 +18,13 @@ import gevent
 from wsloop import conf, metrics
 from wsloop.greenlets import logged
 from wsloop.protocol.close_codes import TOO_SLOW
-from wsloop.protocol.dialects import Dialect
-from wsloop.protocol.frames import PING, encode, is_text
+from wsloop.protocol.dialects import BARE
 from wsloop.sockets.connection import Connection
 
 TICK = 1.0  # seconds between two turns of the timer
 HEARTBEAT_INTERVAL = 4  # ticks; as in ws4redis
 PAUSE = 0.01  # seconds for which a connection that trickles is not read, at the least
 RESUMED = 20  # connections read again after such a pause: thousands that trickle cost no more than these
-
-
-@functools.cache
-def encode_ping(dialect: Dialect) -> bytes:
-    """Return the frame that shows clients of a dialect that the connection is alive; empty if it has none."""
-    return b"" if dialect.ping is None else encode(dialect.ping, True)
 
 
 class Heartbeat:
@@ -132,7 +124,7 @@ class Heartbeat:
         heartbeat = conf.heartbeat()
         if heartbeat is None:
             return
-        frame = encode(heartbeat, is_text(heartbeat))
+        frame = BARE.encode(heartbeat)
         for number, portion in enumerate(self._portions):
             if number % HEARTBEAT_INTERVAL == self._ticks % HEARTBEAT_INTERVAL:  # in turn, not all at once
                 self._send(frame, [each for each in portion if each.dialect.heartbeat])
@@ -157,8 +149,9 @@ class Heartbeat:
         # An answer must be there before the next ping asks again.
         deadline = min(conf.option("PING_TIMEOUT"), len(self._portions))
         self._pinged.setdefault(self._ticks + deadline, []).extend(connections)
+        beats = {dialect: dialect.beat() for dialect in {each.dialect for each in connections}}
         for connection in connections:
-            self._send(PING + encode_ping(connection.dialect), [connection])
+            self._send(beats[connection.dialect], [connection])
 
     def _expire(self) -> None:
         now = time.time()

@@ -23,7 +23,7 @@ from wsloop import conf, metrics
 from wsloop.greenlets import log
 from wsloop.protocol.close_codes import TOO_SLOW
 from wsloop.protocol.dialects import DIALECTS, Dialect
-from wsloop.protocol.frames import encode, is_text
+from wsloop.protocol.events import EVENT_DIALECTS
 from wsloop.protocol.messages import Message, Position
 from wsloop.sockets.admission import Admission, Seat
 from wsloop.sockets.connection import Connection
@@ -55,7 +55,9 @@ class Hub:
         self.admission = Admission()
         self.heartbeat = Heartbeat(self._send, expired)
         self.pausing = self.heartbeat.pausing
-        self._subscribers: dict[Dialect, Index[bytes]] = {dialect: Index() for dialect in DIALECTS.values()}
+        self._subscribers: dict[Dialect, Index[bytes]] = {
+            dialect: Index() for dialect in (*DIALECTS.values(), *EVENT_DIALECTS.values())
+        }
         self._latest_only: set[bytes] = set()  # channels of which a slow client gets the latest message only
         # The channels on which a message to several of them has come, by its id.
         self._multi_audience: collections.OrderedDict[str, set[bytes]] = collections.OrderedDict()
@@ -175,12 +177,12 @@ class Hub:
                 if known:
                     subscribers = set(subscribers).difference(known)
                     # Under a name of its own: it must not replace a message that is not read yet.
-                    self._enqueue(latest and latest + b"\0position", dialect.position(channel, message), known)
+                    self._enqueue(dialect, latest and latest + b"\0position", dialect.position(channel, message), known)
             if origin is not None and origin in subscribers:
                 subscribers = [each for each in subscribers if each is not origin]
                 if dialect.has_envelopes:
-                    self._enqueue(latest, dialect.message(channel, message, own=True), [origin])
-            self._enqueue(latest, dialect.message(channel, message), subscribers)
+                    self._enqueue(dialect, latest, dialect.message(channel, message, own=True), [origin])
+            self._enqueue(dialect, latest, dialect.message(channel, message), subscribers)
         before.add(channel)
         if first and self._dirty:
             self._loop.run_callback(self._flush)
@@ -192,14 +194,15 @@ class Hub:
         for dialect, index in self._subscribers.items():
             text = dialect.lost(channel, position)
             if text is not None:
-                self._send(encode(text, True), list(index[channel]))
+                self._send(dialect.encode(text), list(index[channel]))
 
-    def _enqueue(self, latest: bytes | None, payload: bytes | None, connections: Collection[Connection]) -> None:
+    def _enqueue(
+        self, dialect: Dialect, latest: bytes | None, payload: bytes | None, connections: Collection[Connection]
+    ) -> None:
         """Queue a message, encoded once for all connections with the same compression; see :meth:`Output.enqueue`."""
         if not connections or payload is None:
             return
-        text = is_text(payload)
-        frame = encode(payload, text)
+        frame = dialect.encode(payload)
         compressible = len(payload) >= self._compress_from
         frames = {0: frame}
         dirty = self._dirty
@@ -207,7 +210,7 @@ class Hub:
             if compressible:
                 bits = connection.window_bits
                 if bits not in frames:
-                    frames[bits] = encode(payload, text, bits)
+                    frames[bits] = dialect.encode(payload, bits)
                 frame = frames[bits]
             if connection.enqueue(frame, latest):
                 dirty.append(connection)
@@ -226,7 +229,7 @@ class Hub:
 
     def send(self, connection: Connection, payloads: Iterable[bytes]) -> None:
         """Send payloads to one connection at once."""
-        frames = b"".join(connection.frame(payload, is_text(payload)) for payload in payloads)
+        frames = b"".join(connection.frame(payload) for payload in payloads)
         # As one frame: several retained messages do not make a client a slow one.
         if frames and connection.enqueue(frames):
             connection.flush()

@@ -10,7 +10,6 @@ import enum
 import logging
 
 from wsloop import metrics
-from wsloop.protocol.frames import encode
 from wsloop.sockets.limits import Bounds
 
 JOIN = 256 * 1024  # bytes joined into one write; copying more than the kernel takes at once would be in vain
@@ -89,11 +88,6 @@ class Output:
     def clear(self) -> bool:
         """Whether the kernel has taken all output."""
         return self._queue is None
-
-    def frame(self, payload: bytes, text: bool) -> bytes:
-        """Return the frame of a message for this client alone, compressed where that was negotiated and may pay."""
-        small = len(payload) < self.bounds.compress_from
-        return encode(payload, text, 0 if small else self.window_bits)
 
     def enqueue(self, frame: bytes, channel: bytes | None = None) -> bool:
         """Queue an encoded frame, and return whether the caller has to call ``flush()``.

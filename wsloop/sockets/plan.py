@@ -42,15 +42,17 @@ class Plan(NamedTuple):
     """The stages of a handshake pass it on; a stage returns a new one with its own part filled in.
 
     Attributes:
-        answer: headers of the 101.
+        status: of the response.
+        answer: headers of the response.
         deflate: with permessage-deflate, the window bits of the client's and of the server's messages; None without it.
-        dialect: its name, see :data:`wsloop.protocol.dialects.DIALECTS`.
+        dialect: its name, see :data:`wsloop.protocol.dialects.DIALECTS`, or :data:`EVENT_DIALECTS` of a stream.
         bounds: the limits of the client.
         visitor: the person behind it.
         generation: of :meth:`wsloop.visitors.session_watch.SessionWatch.generation`, before the visitor was looked up.
         presence_scope: the facility and the user's name, None for nobody; None where presence is not counted.
     """
 
+    status: str
     answer: tuple[tuple[str, str], ...]
     deflate: tuple[int, int] | None
     dialect: str

@@ -36,6 +36,7 @@ HUNG_UP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)  # t
 
 READ, WRITE = 1, 2  # the events of gevent's loop
 RELOAD_MERCY = "60"  # seconds; uWSGI's default
+SWITCHING = "101 Switching Protocols"
 RECEIVE_SIZE = 65536  # bytes read at once; one full TCP window would be no more
 
 Headers = list[tuple[str, str]]
@@ -114,6 +115,12 @@ class Transport:
         poll.register(self._socket.fileno(), HUNG_UP)
         return bool(poll.poll(0))
 
+    def end_when_unread(self, seconds: int) -> None:
+        """Have the kernel end the connection when what is sent is not acknowledged for so long (RFC 5482)."""
+        option = getattr(patched_socket, "TCP_USER_TIMEOUT", None)  # Linux's
+        if option is not None and self._socket.family in (patched_socket.AF_INET, patched_socket.AF_INET6):
+            self._socket.setsockopt(patched_socket.IPPROTO_TCP, option, 1000 * seconds)
+
     def send_eof(self) -> None:
         """End the outgoing half of the connection."""
         with contextlib.suppress(OSError):  # the client may be faster
@@ -146,8 +153,13 @@ class Takeover:
         """Return the descriptor of the request's connection."""
         raise NotImplementedError
 
-    def accept(self, start_response: Callable[..., Any], headers: Headers) -> Transport:
-        """Send the 101 with ``headers`` and return the connection.
+    def accept(self, start_response: Callable[..., Any], headers: Headers, status: str = SWITCHING) -> Transport:
+        """Send the head of the response and return the connection.
+
+        Args:
+            start_response: of WSGI.
+            headers: of the response.
+            status: of the response.
 
         Raises:
             Gone: if the client has hung up.
@@ -157,7 +169,7 @@ class Takeover:
                 broken = connection.getsockopt(patched_socket.SOL_SOCKET, patched_socket.SO_ERROR)
             if broken:  # uWSGI would log an answer that it cannot send, with the token in its URL
                 raise OSError(broken, os.strerror(broken))
-            write = start_response("101 Switching Protocols", headers)
+            write = start_response(status, headers)
             write(b"")  # makes the server send the headers
             return Transport(os.dup(self.descriptor()))
         except OSError as exc:
@@ -188,8 +200,9 @@ class UwsgiTakeover(Takeover):
 class SocketTakeover(Takeover):
     """gevent's WSGI server, whose handler puts the socket into the environ (see the command runserver)."""
 
-    def __init__(self, sock: Any) -> None:
-        self._socket = sock
+    def __init__(self, environ: dict[str, Any]) -> None:
+        self._socket = environ["wsloop.socket"]
+        environ["wsloop.taken"] = True  # for the handler: what follows its head is not its own
 
     def descriptor(self) -> int:
         return self._socket.fileno()  # type: ignore[no-any-return]
@@ -213,7 +226,7 @@ def claim(environ: dict[str, Any]) -> Takeover:
         Unsupported: if the WSGI server, or its options, do not allow it.
     """
     if "wsloop.socket" in environ:
-        return SocketTakeover(environ["wsloop.socket"])
+        return SocketTakeover(environ)
     if uwsgi is not None:
         return UwsgiTakeover()
     raise Unsupported("This server cannot serve WebSockets; run the site with uWSGI, or `manage.py runserver`.")

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 from django.apps import apps
@@ -63,6 +64,17 @@ class Handler(WSGIHandler):
         environ: dict[str, Any] = super().get_environ()
         environ["wsloop.socket"] = self.socket
         return environ
+
+    def finalize_headers(self) -> None:
+        super().finalize_headers()
+        if (self.environ or {}).get("wsloop.taken") and self.code == HTTPStatus.OK:
+            # A stream of events: the end of the connection is the end of the response.
+            self.response_use_chunked = False
+            self.response_headers = [
+                each
+                for each in self.response_headers or ()
+                if each[0] not in (b"Transfer-Encoding", "Transfer-Encoding")
+            ]
 
     def format_request(self) -> str:
         sent = self.requestline or ""

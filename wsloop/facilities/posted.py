@@ -1,0 +1,77 @@
+"""Commands of ``wsloop.v1`` that were posted, by clients without a WebSocket: publishing, pages of the past, calls.
+
+This module must not know HTTP beyond the request, nor connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+
+from django.http import HttpRequest
+
+from wsloop import conf, routing
+from wsloop.backend import pool, publishing
+from wsloop.backend.publishing import OutgoingMessage
+from wsloop.facilities import calls
+from wsloop.facilities.decision import channels_of, decide
+from wsloop.facilities.failures import failure
+from wsloop.facilities.hooks import Hooks
+from wsloop.facilities.inbound import client_keys, past_frame
+from wsloop.protocol import dialects
+from wsloop.protocol.commands import Call, Command, History, Invalid, Publish
+from wsloop.store import RedisMessage
+from wsloop.visit import Visit
+
+STATUS = {
+    "frame": HTTPStatus.BAD_REQUEST,
+    "refused": HTTPStatus.FORBIDDEN,
+    "unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
+    "internal": HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+
+
+def carry_out(
+    hooks: Hooks, request: HttpRequest, visit: Visit, commands: Sequence[Command]
+) -> tuple[HTTPStatus, bytes]:
+    """Carry out a command, and return the status and the frame that answer it. Blocks.
+
+    Args:
+        hooks: of the site.
+        request: with its user and session; its URL says for which subscription the command is.
+        visit: of the client.
+        commands: the client's; there must be one.
+    """
+    command = commands[0] if len(commands) == 1 else Invalid(None, "There must be one command.")
+    try:
+        if isinstance(command, Publish):
+            return HTTPStatus.OK, _publish(hooks, request, command)
+        if isinstance(command, History):
+            planned = decide(hooks, request, routing.facility(request), dialects.V1_DIALECT)
+            return HTTPStatus.OK, past_frame(channels_of(planned.plan), planned.plan.options, command)
+        if isinstance(command, Call):
+            content = calls.call(visit, command)
+            return HTTPStatus.OK, dialects.answer(content.pop("status"), command.id, **content)
+        reason = command.reason if isinstance(command, Invalid) else "Subscriptions need a stream: ask for one."
+        code = "frame"
+    except Exception as exc:
+        code, reason = failure(exc)
+    return STATUS.get(code, HTTPStatus.BAD_REQUEST), dialects.error(code, reason, command.id)
+
+
+def _publish(hooks: Hooks, request: HttpRequest, command: Publish) -> bytes:
+    plan, subscriber, _ = decide(hooks, request, routing.facility(request), dialects.V1_DIALECT)
+    if not plan.publishes:
+        return dialects.error("refused", "This client may not publish.", command.id)
+    keys = client_keys(command.key)
+
+    def publish(channels: Sequence[bytes], payload: bytes, expire: int) -> None:
+        message = OutgoingMessage(channels, payload, expire, plan.options, next(keys))
+        publishing.publish(pool.client(), [message])
+
+    subscriber._connection.publish_hook = publish
+    subscriber.publish_message(RedisMessage(command.payload), conf.expire())
+    return dialects.ack(command.id if command.id is not None else "")
+
+
+__all__ = ["carry_out"]

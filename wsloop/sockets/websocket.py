@@ -1,0 +1,236 @@
+"""A WebSocket: protocol state, input and closing. A little longer than other modules, because both directions of one
+socket are best read together.
+
+How it works. What arrived goes through the parser of the ``websockets`` library, and complete messages go to the
+handler. The cost that a client can cause is bounded: input is parsed in small slices, and after each the frames are
+counted; a client that trickles bytes is read again only after a pause, when more has gathered in the kernel. This
+module must not know Redis, nor how the hub works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from websockets.exceptions import PayloadTooBig
+from websockets.extensions import Extension
+from websockets.frames import Close, CloseCode, Frame, Opcode
+from websockets.protocol import SEND_EOF, Side
+from websockets.protocol import Protocol as WebSocketProtocol
+from websockets.protocol import State as ParserState
+
+from wsloop import metrics
+from wsloop.protocol import deflate, fragments
+from wsloop.protocol.close_codes import TOO_MANY
+from wsloop.protocol.deflate import Deflate
+from wsloop.protocol.dialects import BARE, Dialect
+from wsloop.protocol.fragments import Fragments
+from wsloop.protocol.frames import PONG_BYTE
+from wsloop.sockets.connection import Connection, Handler, logger
+from wsloop.sockets.limits import Bounds, weight
+from wsloop.sockets.output import CLOSING, ENDING, ENDING_OVERFLOWED, FINISHING, OPEN
+from wsloop.sockets.transport import Transport
+
+SLICE = 2048  # bytes parsed before the frames in them are counted: not more than 341, about a millisecond of work
+COMPRESSED_SLICE = 256  # likewise where they may be compressed: not more than four messages of 64 KiB each
+TRICKLE = 1024  # bytes; a read that brings less, and completes no frame, is fruitless
+PATIENCE = 4  # fruitless reads in a row without a pause: many clients send header and payload of a frame apart
+
+
+class _Protocol(WebSocketProtocol):
+    """Accepts a close frame between the fragments of a message, which the library takes for an error."""
+
+    def recv_frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None  # control frames may come there (RFC 6455, section 5.4); the message is dropped
+        super().recv_frame(frame)
+
+
+class WebSocket(Connection):
+    """An open WebSocket. A long class: see the module.
+
+    Args:
+        transport, handler, bounds, dialect: see :class:`Connection`.
+        extensions: those that the handshake has negotiated; see ``handshake``.
+    """
+
+    __slots__ = ("_fragments", "_fruitless", "_protocol")
+
+    def __init__(
+        self,
+        transport: Transport,
+        handler: Handler,
+        bounds: Bounds,
+        extensions: Sequence[Extension] = (),
+        dialect: Dialect = BARE,
+    ) -> None:
+        bits = next((deflate.window_bits(each) for each in extensions if isinstance(each, Deflate)), 0)
+        super().__init__(transport, handler, bounds, dialect, bits)
+        most = bounds.max_message_size
+        if extensions:
+            # The parser limits the size on the wire too, where incompressible data grows; _frame() is exact.
+            most += most // 8 + 64
+        self._protocol = _Protocol(Side.SERVER, state=ParserState.OPEN, max_size=most, logger=logger)
+        if extensions:
+            self._protocol.extensions = list(extensions)
+        self._fruitless = 0  # reads in a row that brought little and completed no frame
+        self._fragments: Fragments | None = None
+
+    @property
+    def close_code(self) -> int:  # type: ignore[override]
+        """The code that a closing connection ends with: 1006 without a close frame (RFC 6455, 7.1.5)."""
+        close = self._protocol.close_rcvd or self._protocol.close_sent
+        return CloseCode.ABNORMAL_CLOSURE if close is None else close.code
+
+    @property
+    def close_reason(self) -> str:  # type: ignore[override]
+        """The reason beside that code; empty without one."""
+        close = self._protocol.close_rcvd or self._protocol.close_sent
+        return "" if close is None else close.reason
+
+    # Input.
+
+    def _feed(self, data: bytes) -> None:
+        if self._state >= FINISHING:
+            self._pause()  # input is thrown away, but not at any speed
+            return
+        self.alive = True
+        count = 0
+        step = COMPRESSED_SLICE if self._protocol.extensions else SLICE
+        for start in range(0, len(data), step):
+            if self.meter.exceeded_together(self.bounds):
+                self._rest = data[start:]
+                self._pause()
+                break
+            count += self._parse(data[start : start + step])
+            if self._state >= FINISHING:
+                return
+            if self._held:
+                self._rest = data[start + step :]
+                break
+        self.flush()
+        self._fruitless = self._fruitless + 1 if not count and len(data) < TRICKLE else 0
+        if self._fruitless > PATIENCE and not self._held:
+            self._pause()
+
+    def _parse(self, data: bytes) -> int:
+        """Act on the frames that ``data`` completes, and return how many they are."""
+        protocol = self._protocol
+        protocol.receive_data(data)
+        frames = cast("list[Frame]", protocol.events_received())  # one that starts OPEN has no other events
+        answers = iter(protocol.data_to_send())
+        if protocol.state is not ParserState.OPEN and self.open:
+            self._state = ENDING if self._state is OPEN else ENDING_OVERFLOWED
+        # The bytes of large messages count, too: the work grows with them, and compressed they come cheap.
+        worth = self.bounds.worth
+        if self.meter.exceeded(sum([weight(frame, worth) for frame in frames]), self.bounds):
+            if self._state < CLOSING:
+                metrics.reached("RATE_LIMIT")
+            if not protocol.eof_sent:
+                self.fail(TOO_MANY, "too many frames")
+                return len(frames)
+            # The client's close frame is among them; it is answered, and the others are not handled.
+            frames, answers = [], iter([answer for answer in answers if answer[:1] != PONG_BYTE])
+        if self._state < CLOSING:
+            for frame in frames:
+                if frame.opcode is Opcode.PING:
+                    self._answer(next(answers))  # where it belongs among the replies
+                else:
+                    self._frame(frame)
+                if self._state >= CLOSING:
+                    return len(frames)
+            if not self.open:
+                if isinstance(protocol.parser_exc, PayloadTooBig):
+                    metrics.reached("MAX_MESSAGE_SIZE")
+                self._leave_open()
+                for answer in answers:
+                    self._answer(answer)
+        if self._finished():
+            self.flush()
+        return len(frames)
+
+    def _frame(self, frame: Frame) -> None:
+        """Hand a message to the handler when its last frame is here; the parser has answered control frames."""
+        most = self.bounds.max_message_size
+        try:
+            if frame.opcode is Opcode.CONT:
+                assert self._fragments is not None  # the parser refuses a continuation of nothing
+                text = self._fragments.text
+                message = self._fragments.add(frame.data, frame.fin, most)
+            elif frame.opcode is Opcode.TEXT or frame.opcode is Opcode.BINARY:
+                text = frame.opcode is Opcode.TEXT
+                if frame.fin:
+                    message = fragments.whole(frame.data, text, most)
+                else:
+                    self._fragments = Fragments(text)
+                    message = self._fragments.add(frame.data, False, most)
+            else:
+                return
+        except fragments.TooBig:
+            metrics.reached("MAX_MESSAGE_SIZE")
+            self.fail(CloseCode.MESSAGE_TOO_BIG, f"message of more than {most} bytes")
+        except UnicodeDecodeError:
+            self.fail(CloseCode.INVALID_DATA, "text that is not UTF-8")
+        else:
+            if message is not None:
+                self._fragments = None
+                self._handler.received(self, message, text)
+
+    def fail(self, code: int, reason: str) -> None:
+        """Fail the connection (RFC 6455, section 7.1.7): a close frame, and the end of the stream."""
+        if self.open:
+            self._protocol.fail(code, reason)
+        elif self._state < CLOSING:
+            # The parser is ahead: it has met the client's close frame too, and its answer will not be sent.
+            self._answer(Frame(Opcode.CLOSE, Close(code, reason).serialize()).serialize(mask=False))
+        else:
+            self._protocol.fail(code)  # after a close frame of ours: no second one
+        if self._state < CLOSING:
+            self._leave_open()
+        self._send_answers()
+
+    def _answer(self, data: bytes) -> None:
+        """Queue an answer of the parser: a pong or a close frame."""
+        if data is SEND_EOF:
+            return  # flush() sends it behind the last frame
+        if self._queue is None:
+            self._queue = []
+        elif self._writing and len(self._queue) > 1 and self._queue[-1][:1] == data[:1] == PONG_BYTE:
+            # Only the latest ping need be answered (RFC 6455, section 5.5.3): unread pongs do not pile up.
+            self._queued_bytes -= len(self._queue.pop())
+        self._queued_bytes += len(data)
+        self._queue.append(data)
+
+    def _send_answers(self) -> None:
+        for data in self._protocol.data_to_send():
+            self._answer(data)
+        self._finished()
+        self.flush()
+
+    # The end.
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Begin the closing handshake (RFC 6455, section 7.1.2)."""
+        if self.open:
+            self._say_goodbye(code, reason)
+            self._protocol.send_close(code, reason)
+            self._leave_open()
+            self._send_answers()
+
+    def _leave_open(self) -> None:
+        self._fragments = None
+        super()._leave_open()
+
+    def _finished(self) -> bool:
+        """Follow the parser, and return whether the last frame is queued: the end of the stream follows the output."""
+        if self._state is CLOSING and self._protocol.eof_sent:
+            self._state = FINISHING
+        return self._state is FINISHING
+
+    def _forget(self) -> None:
+        self._protocol.state = ParserState.CLOSED
+        self._protocol.parser = None  # type: ignore[assignment]  # it holds the protocol: a cycle less to collect
+        self._fragments = None
+
+
+__all__ = ["WebSocket"]
