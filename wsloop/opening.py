@@ -14,8 +14,9 @@ from wsloop.protocol.deflate import Deflate
 from wsloop.protocol.dialects import CONSUMER, DIALECTS
 from wsloop.protocol.events import EVENT_DIALECTS
 from wsloop.sockets.admission import Seat
-from wsloop.sockets.connection import Connection, Handler
+from wsloop.sockets.connection import Connection
 from wsloop.sockets.event_stream import EventStream
+from wsloop.sockets.handler import Handler
 from wsloop.sockets.plan import Plan
 from wsloop.sockets.transport import Takeover, Transport
 from wsloop.sockets.websocket import WebSocket

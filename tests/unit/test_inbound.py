@@ -5,8 +5,9 @@ import json
 import pytest
 
 from wsloop import conf
-from wsloop.facilities import inbound
-from wsloop.facilities.inbound import AckCollector, EnvelopeHandler, ReadOnlyHandler
+from wsloop.facilities import enveloped
+from wsloop.facilities.enveloped import EnvelopeHandler
+from wsloop.facilities.inbound import AckCollector, ReadOnlyHandler
 from wsloop.protocol import dialects
 
 
@@ -64,7 +65,7 @@ def test_without_a_speaker_whoever_publishes_is_told_that_it_may_not():
 @pytest.mark.parametrize("kind", ["subscribe", "unsubscribe", "call"])
 def test_what_only_the_socket_of_a_page_can_do_is_refused(kind):
     frame = json.dumps({"type": kind, "id": 7, "facility": "news", "audiences": ["user"], "path": "/"})
-    assert answers_to(frame.encode()) == [dialects.error("refused", inbound.ONE_FACILITY, 7)]
+    assert answers_to(frame.encode()) == [dialects.error("refused", enveloped.ONE_FACILITY, 7)]
 
 
 @pytest.mark.parametrize(("id", "taken", "sent"), [(None, True, []), (7, True, [dialects.ack(7)])])

@@ -20,9 +20,10 @@ from wsloop.db import give_back
 from wsloop.delivery.broker import Unavailable
 from wsloop.facilities import calls
 from wsloop.facilities.decision import Planned
+from wsloop.facilities.enveloped import Answers
 from wsloop.facilities.failures import failure
 from wsloop.facilities.hooks import Hooks
-from wsloop.facilities.inbound import Answers, ReadOnlyHandler
+from wsloop.facilities.inbound import ReadOnlyHandler
 from wsloop.facilities.page_subscriptions import Subscription, Subscriptions
 from wsloop.facilities.setup import Facilities
 from wsloop.protocol import dialects

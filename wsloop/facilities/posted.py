@@ -15,9 +15,10 @@ from wsloop.backend import pool, publishing
 from wsloop.backend.publishing import OutgoingMessage
 from wsloop.facilities import calls
 from wsloop.facilities.decision import channels_of, decide
+from wsloop.facilities.enveloped import past_frame
 from wsloop.facilities.failures import failure
 from wsloop.facilities.hooks import Hooks
-from wsloop.facilities.inbound import client_keys, past_frame
+from wsloop.facilities.inbound import client_keys
 from wsloop.protocol import dialects
 from wsloop.protocol.commands import Call, Command, History, Invalid, Publish
 from wsloop.store import RedisMessage

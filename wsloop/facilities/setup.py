@@ -16,7 +16,8 @@ from wsloop import conf, metrics
 from wsloop.delivery.broker import Broker, Unavailable
 from wsloop.facilities import subscriptions
 from wsloop.facilities.decision import Planned, channels_of
-from wsloop.facilities.inbound import CustomPublishHandler, EnvelopeHandler, PublishHandler, ReadOnlyHandler
+from wsloop.facilities.enveloped import EnvelopeHandler
+from wsloop.facilities.inbound import CustomPublishHandler, PublishHandler, ReadOnlyHandler
 from wsloop.facilities.recovery import Part, Recovery
 from wsloop.greenlets import spawn
 from wsloop.presence import who

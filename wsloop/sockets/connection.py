@@ -14,38 +14,20 @@ from __future__ import annotations
 import abc
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from wsloop import metrics
 from wsloop.protocol.close_codes import TOO_MANY, TOO_SLOW
 from wsloop.protocol.dialects import Dialect
 from wsloop.protocol.frames import encode
 from wsloop.protocol.messages import Position
+from wsloop.sockets.handler import ENDED, Handler
 from wsloop.sockets.limits import Bounds, Meter
 from wsloop.sockets.output import CLOSED, CLOSING, FINISHING, OPEN, OVERFLOWED, Output
 from wsloop.sockets.transport import READ, WRITE, Transport
 
 logger = logging.getLogger("wsloop.connection")
 logger.setLevel(logging.INFO)  # below it the parser would format every frame, for each connection
-
-
-class Handler(Protocol):
-    """Gets the events of a connection; each method is called from the event loop and must not block."""
-
-    def received(self, connection: Connection, payload: bytes, text: bool) -> None:
-        """A complete message has arrived; ``text`` is whether it is text, then valid UTF-8, or binary."""
-
-    def pausing(self, connection: Connection) -> None:
-        """The connection is held, because its client sends too fast or trickles; release it in some milliseconds."""
-
-    def drained(self, connection: Connection) -> None:
-        """The kernel was full, and has now taken all output that waited."""
-
-    def closing(self, connection: Connection) -> None:
-        """The connection takes no more messages and waits for the peer to hang up."""
-
-    def closed(self, connection: Connection) -> None:
-        """The connection has ended."""
 
 
 class Connection(Output, abc.ABC):
@@ -283,18 +265,4 @@ class Connection(Output, abc.ABC):
         """Let go of what only an open connection needs."""
 
 
-class EndedHandler:
-    """The handler of a connection that has ended, so that it keeps no other object alive."""
-
-    def received(self, connection: Connection, payload: bytes, text: bool) -> None: ...
-
-    def pausing(self, connection: Connection) -> None: ...
-
-    def drained(self, connection: Connection) -> None: ...
-
-    def closing(self, connection: Connection) -> None: ...
-
-    def closed(self, connection: Connection) -> None: ...
-
-
-ENDED = EndedHandler()
+__all__ = ["Connection", "Handler"]
