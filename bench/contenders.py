@@ -91,8 +91,8 @@ class Noted(Ledger):
         super().message(name, number, audience)
         self.events.append((time.monotonic(), number))
 
-    def lost(self, audience=None):
-        super().lost(audience)
+    def lost(self, audience=None, streams=None):
+        super().lost(audience, streams)
         self.events.append((time.monotonic(), TOLD))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+from collections.abc import Collection
 
 Audience = tuple[str, "str | None"]  # broadcast, user and so on, and the name of the user
 
@@ -62,13 +63,13 @@ class Ledger:
         stream.message(number)
         self.delivered += 1
 
-    def lost(self, audience: Audience | None = None) -> None:
-        """Note that a loss was told, for one audience or for all."""
+    def lost(self, audience: Audience | None = None, streams: Collection[str] | None = None) -> None:
+        """Note that a loss was told, for one audience or for all, of some streams or of all."""
         self.told += 1
-        for stream in self.streams.values():
+        for name, stream in self.streams.items():
             # Of a stream that has brought nothing yet the audience is not known.
-            if audience is None or stream.audience in (None, audience):
-                stream.told = True
+            if audience in (None, stream.audience) or stream.audience is None:
+                stream.told = stream.told or streams is None or name in streams
 
 
 @dataclasses.dataclass

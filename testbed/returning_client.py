@@ -1,4 +1,5 @@
-"""A client of wsloop.v1 that comes back whenever its line ends, and keeps account of what it was sent.
+"""A client of wsloop.v1 that comes back whenever its line ends, and keeps account of what it was sent. It has the socket
+of a facility, or that of a whole page, with several subscriptions.
 
 Responsible for the client's side of ``docs/reference/wsloop-v1.rst``: positions, coming back, dead lines. It must not
 know how the server works, nor what is done to it. There is no task per client: it is an ``asyncio.Protocol`` around the
@@ -16,7 +17,7 @@ import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
@@ -58,12 +59,14 @@ class Break:
 class Line(asyncio.Protocol):
     """One connection of a client."""
 
-    def __init__(self, client: Client, resume: str | None) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
         self._loop = client.swarm.loop
+        resume = None if client.page else client.resume(client.facility)
         uri = client.url if resume is None else f"{client.url}&resume={quote(resume, safe='~.:-_')}"
         self._protocol = ClientProtocol(parse_uri(uri), subprotocols=[SUBPROTOCOL], max_size=None, logger=QUIET)
-        self.resumed = resume is not None
+        self.resumed = {facility for facility in client.facilities if client.tokens.get(facility)}
+        self.waiting = set(client.facilities)  # for their welcomes
         self.transport: Any = None
         self.heard = self._loop.time()
         self.ping: float | None = None  # seconds; known with the welcome
@@ -71,7 +74,7 @@ class Line(asyncio.Protocol):
         self.code: int | None = None
         self.closed_at: float | None = None
         self.high = client.swarm.high() if self.resumed else {}
-        self.recovered = False
+        self.recovered: set[str] = set()
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -99,6 +102,8 @@ class Line(asyncio.Protocol):
             if isinstance(event, Response):
                 if self._protocol.handshake_exc is not None:
                     self._client.refused(event.status_code, event.headers.get("Retry-After"))
+                elif self._client.page:
+                    self.send(json.dumps([self._client.subscribe(facility) for facility in self._client.page]))
                 continue
             assert isinstance(event, Frame)
             if event.opcode is Opcode.TEXT:
@@ -138,6 +143,13 @@ class Line(asyncio.Protocol):
 class Client:
     """One subscriber that comes back whenever its line ends.
 
+    Args:
+        swarm: of it.
+        url: of the socket, with a query.
+        streams: names of those that it is to receive.
+        headers: of the handshake.
+        page: for the socket of a page, the audiences to subscribe to by facility; None: the URL has the facility.
+
     Attributes:
         streams: names of those that it is to receive.
         subscribed: of the last welcome.
@@ -150,11 +162,22 @@ class Client:
         other: frames of other types: presence, acknowledgements, errors beside ``lost``.
     """
 
-    def __init__(self, swarm: Swarm, url: str, streams: Sequence[str], headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        swarm: Swarm,
+        url: str,
+        streams: Sequence[str],
+        headers: Mapping[str, str],
+        page: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self.swarm, self.url, self.streams, self.headers = swarm, url, tuple(streams), headers
+        self.page = page
+        self.facility = unquote(urlsplit(url).path.removeprefix("/ws/"))
+        self.facilities = list(page or [self.facility])
         self.ledger = Ledger()
-        self.token: str | None = None
-        self.positions: dict[str, str] = {}
+        self.tokens: dict[str, str | None] = {}  # by facility
+        self.positions: dict[str, dict[str, str]] = {}  # by facility and channel
+        self._streams_of: dict[str, set[str]] = {}  # names of streams that facilities have brought
         self.subscribed: Any = None
         self.line: Line | None = None
         self.welcomes: list[tuple[float, bool | None]] = []
@@ -170,11 +193,19 @@ class Client:
 
     @property
     def open(self) -> bool:
-        return self.line is not None and self.line.ping is not None and self.line.code is None
+        return self.line is not None and not self.line.waiting and self.line.code is None
 
-    def resume(self) -> str | None:
-        """Return what goes into the URL, or None."""
-        return None if self.token is None else "~".join([self.token, *self.positions.values()])
+    def resume(self, facility: str) -> str | None:
+        """Return the client's positions in a facility, or None."""
+        token = self.tokens.get(facility)
+        return None if token is None else "~".join([token, *self.positions.get(facility, {}).values()])
+
+    def subscribe(self, facility: str) -> dict[str, Any]:
+        """Return the frame that subscribes to a facility."""
+        assert self.page is not None
+        frame = {"type": "subscribe", "id": facility, "facility": facility, "audiences": list(self.page[facility])}
+        resume = self.resume(facility)
+        return frame if resume is None else {**frame, "resume": resume}
 
     # From here on in the loop's thread.
 
@@ -187,7 +218,7 @@ class Client:
     async def _connect(self) -> None:
         self._attempts += 1
         self.attempts.append(self.swarm.loop.time())
-        self.line = line = Line(self, self.resume())
+        self.line = line = Line(self)
         uri = parse_uri(self.url)
         try:
             await asyncio.wait_for(self.swarm.loop.create_connection(lambda: line, uri.host, uri.port), OPENING)
@@ -207,7 +238,7 @@ class Client:
 
     def line_ended(self, line: Line) -> None:
         now = self.swarm.loop.time()
-        self.breaks.append(Break(now, line.code, line.closed_at, line.goodbye, line.ping is not None))
+        self.breaks.append(Break(now, line.code, line.closed_at, line.goodbye, not line.waiting))
         self.line = None
         goodbye, retry_after, self._retry_after = line.goodbye, self._retry_after, None
         if goodbye is not None and not goodbye["reconnect"]:
@@ -237,34 +268,59 @@ class Client:
             line.goodbye = frame
         elif kind == "error" and frame["code"] == "lost":
             self._keep(frame)
-            self.ledger.lost((frame["audience"], frame.get("name")))
+            streams = self._streams_of.get(frame["facility"], set()) if self.page else None
+            self.ledger.lost((frame["audience"], frame.get("name")), streams)
+        elif self.page and (kind == "unsubscribed" or frame.get("code") == "unavailable"):
+            self._subscribe_later(line, frame["facility"])
         elif kind != "ping":
             self.other.append(frame)
 
     def _welcome(self, line: Line, frame: dict[str, Any]) -> None:
-        assert line.ping is None, "a second welcome"
-        line.ping = frame["ping"]
-        line.recovered = frame["recovered"] is True
-        self.token, self.positions = frame.get("token"), {}
+        facility = frame["facility"]
+        if line.ping is None:
+            line.ping = frame["ping"]
+            if self.page:
+                assert facility == ""
+                return
+        assert facility in line.waiting, "a second welcome"
+        line.waiting.remove(facility)
+        recovered = frame["recovered"]
+        if recovered:
+            line.recovered.add(facility)
+        self.tokens[facility], self.positions[facility] = frame.get("token"), {}
         self.subscribed = frame["subscribed"]
-        self.welcomes.append((self.swarm.loop.time(), frame["recovered"]))
+        self.welcomes.append((self.swarm.loop.time(), recovered))
         self._attempts = 0
-        if line.resumed and not line.recovered:
-            self.ledger.lost()
+        if facility in line.resumed and not recovered:
+            self.ledger.lost(streams=self._streams_of.get(facility, set()) if self.page else None)
+
+    def _subscribe_later(self, line: Line, facility: str) -> None:
+        """The server has ended a subscription, or could not make it: ask again, on the same line."""
+        line.waiting.add(facility)
+        if self.resume(facility) is not None:
+            line.resumed.add(facility)
+
+        def again() -> None:
+            if self.line is line and line.code is None:
+                line.send(json.dumps(self.subscribe(facility)))
+
+        self.swarm.loop.call_later(random.uniform(0.5, 1.0) * FIRST_PAUSE * 4, again)
 
     def _keep(self, frame: dict[str, Any]) -> None:
         position = frame.get("position")
         if position is not None:
-            self.positions[position.partition(".")[0]] = position
+            self.positions.setdefault(frame["facility"], {})[position.partition(".")[0]] = position
 
     def _message(self, line: Line, frame: dict[str, Any]) -> None:
-        assert line.ping is not None, "a message before the welcome"
-        if frame.get("kept") and not line.resumed:
+        facility = frame["facility"]
+        assert facility not in line.waiting, "a message before the welcome"
+        if frame.get("kept") and facility not in line.resumed:
             self.kept += 1
             return
         name, number, *_ = frame["data"].split(":", 2)
         number = int(number)
-        if line.recovered and number <= line.high.get(name, 0):
+        self._streams_of.setdefault(facility, set()).add(name)
+        if facility in line.recovered and number <= line.high.get(name, 0):
             self.recovered += 1
         self.ledger.message(name, number, (frame["audience"], frame.get("name")))
         self.swarm.received(name, number, frame)

@@ -109,6 +109,7 @@ class Swarm:
         url: str,
         streams: Sequence[str],
         cookies: str | None = None,
+        page: Mapping[str, Sequence[str]] | None = None,
         token: str | None = None,
         has: Mapping[str, int] | None = None,
         within: float = 5.0,
@@ -116,13 +117,15 @@ class Swarm:
     ) -> list[Client]:
         """Open ``count`` clients of ``url`` (with a query), begun over ``within`` seconds, and wait until all are open.
 
+        With a ``page`` the URL is that of the socket of a page, which subscribes to these audiences by facility.
+
         They must be open before the first message of their ``streams`` is published, or begin with the ``token`` of a
         page: then ``has`` says up to which number of each stream they have the messages.
         """
         headers = {"Cookie": cookies} if cookies else {}
-        clients = [Client(self, url, streams, headers) for _ in range(count)]
+        clients = [Client(self, url, streams, headers, page) for _ in range(count)]
         for client in clients:
-            client.token = token
+            client.tokens[client.facility] = token
             for name, number in (has or {}).items():
                 client.ledger.streams[name].last = number
 

@@ -73,6 +73,7 @@ class Crowd:
     """Clients at sites, one in five of them signed in, and a publisher for all of them; ends with ``finish``.
 
     Three streams: ``b`` to everybody, ``u`` to john, and ``m`` to both, of which john's sockets get each message once.
+    Every other client is the socket of a whole page, with the stream ``p`` of a second facility beside them.
     """
 
     def __init__(self, sites, facility, count, rate=30, size=0, redis=None, ports=None):
@@ -96,15 +97,27 @@ class Crowd:
             url = f"ws://127.0.0.1:{port}/ws/{self.facility}?subscribe-broadcast"
             share = self.count // len(self.sites)
             signed_in = max(share // 5, 1)
-            self.swarm.add(share - signed_in, url, ("b", "m"))
-            self.swarm.add(signed_in, f"{url}&subscribe-user", ("b", "u", "m"), cookies=site.login("john"))
+            john = site.login("john")
+            pages = (share - signed_in) // 2
+            page = f"ws://127.0.0.1:{port}/ws/"
+            self.swarm.add(share - signed_in - pages, url, ("b", "m"))
+            self.swarm.add(pages, page, ("b", "m", "p"), page=self._page("broadcast"))
+            pages = signed_in // 2
+            self.swarm.add(signed_in - pages, f"{url}&subscribe-user", ("b", "u", "m"), cookies=john)
+            if pages:
+                everything = self._page("broadcast", "user")
+                self.swarm.add(pages, page, ("b", "u", "m", "p"), cookies=john, page=everything)
         streams = {
             "b": {"facility": self.facility, "broadcast": True},
             "u": {"facility": self.facility, "users": ["john"]},
             "m": {"facility": self.facility, "broadcast": True, "users": ["john"]},
+            "p": {"facility": f"{self.facility}-2", "broadcast": True},
         }
         self.publisher = Publisher(self.sites[0], streams, **self._options)
         self.publisher.wait(3)
+
+    def _page(self, *audiences):
+        return {self.facility: audiences, f"{self.facility}-2": ["broadcast"]}
 
     def finish(self, timeout=40.0):
         """Wait until all are back and have what there is, and return the verdict."""

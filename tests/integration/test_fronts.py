@@ -1,6 +1,7 @@
 """The core of the contract with every uWSGI and behind every front: what a router or a proxy could break."""
 
 import contextlib
+import http.client
 import json
 import re
 import socket
@@ -37,7 +38,8 @@ def any_site(request, redis_server, site_files):
         need("nginx")
     with Sites(redis_server, site_files, PublishingSite) as serve:
         # A thousand messages at once are no attack here.
-        yield serve(binary=binary, front=front, settings={"WSLOOP": {"RATE_LIMIT": None}})
+        options = {"RATE_LIMIT": None, "FACILITIES": {"kept-*": {"size": 100}}}
+        yield serve(binary=binary, front=front, settings={"WSLOOP": options})
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +115,83 @@ def test_refusals_arrive_as_http(any_site, facility):
         any_site.connect(f"{facility}?subscribe-broadcast", origin="http://evil.example")
     assert refusal.value.status_code == 403
     assert_has_headers_only(any_site, f"/ws/{facility}", {})
+
+
+class Stream:
+    """A client without WebSockets: http.client reads a response with and without chunks."""
+
+    def __init__(self, site, path, version="HTTP/1.1", **headers):
+        self._connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=30)
+        self._connection._http_vsn, self._connection._http_vsn_str = int(version[-1]) + 10, version
+        self._connection.request(
+            "GET", f"/ws/{path}", headers={"Accept": "text/event-stream", "Host": f"127.0.0.1:{site.port}", **headers}
+        )
+        self.response = self._connection.getresponse()
+        self.last_id = ""
+
+    def next(self):
+        """The data of the next event."""
+        lines = []
+        while True:
+            line = self.response.readline()
+            assert line, "the stream has ended"
+            name, _, value = line.decode().rstrip("\n").partition(": ")
+            if name == "data":
+                lines.append(value)
+            elif name == "id":
+                self.last_id = value
+            elif not name and lines:
+                return "\n".join(lines)
+
+    def close(self):
+        self.response.close()
+        self._connection.close()
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1"])
+def test_streams_of_events(any_site, facility, stock, version):
+    name = f"kept-{facility}"
+    stream = Stream(any_site, f"{name}?subscribe-broadcast", version)
+    assert stream.response.status == 200
+    assert stream.response.headers["Content-Type"] == "text/event-stream"
+    any_site.publish(name, "1", broadcast=True)
+    assert stream.next() == "1"
+    any_site.publish(name, LARGE + "\nbehind", broadcast=True)
+    assert stream.next() == LARGE + "\nbehind"
+    any_site.publish(name, "3", broadcast=True)
+    assert stream.next() == "3"
+    known = stream.last_id
+    stream.close()
+    any_site.publish(name, "4", "5", broadcast=True)
+    again = Stream(any_site, f"{name}?subscribe-broadcast", version, **{"Last-Event-ID": known})
+    found = [again.next()]
+    while found[-1] != "5":
+        found.append(again.next())
+    assert found == ["3", "4", "5"][-len(found) :], "the id behind the last message may have been on its way"
+    assert len(found) > 1
+    again.close()
+    assert any_site.request("GET", "/test/whoami/").status == 200
+
+
+def test_commands_that_are_posted(any_site, facility):
+    stream = Stream(any_site, f"{facility}?subscribe-broadcast")
+    frame = json.dumps({"type": "publish", "id": 7, "data": "Grüße"}).encode()
+    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    answer = any_site.request("POST", f"/ws/{facility}?publish-broadcast", headers, frame)
+    assert (answer.status, json.loads(answer.content)) == (200, {"type": "ack", "id": 7})
+    assert stream.next() == "Grüße"
+    stream.close()
+
+
+def test_the_socket_of_a_page(any_site, facility):
+    client = any_site.connect("", subprotocols=["wsloop.v1"])
+    assert json.loads(client.next())["facility"] == ""
+    names = [f"{facility}-{number}" for number in range(3)]
+    client.send(json.dumps([{"type": "subscribe", "facility": name, "audiences": ["broadcast"]} for name in names]))
+    assert [json.loads(client.next())["facility"] for _ in names] == names
+    for name in names:
+        any_site.publish(name, "hello", broadcast=True)
+    assert [json.loads(client.next())["facility"] for _ in names] == names
 
 
 # --- what nginx may be told ------------------------------------------------------------------------------------------
