@@ -1,5 +1,6 @@
-"""A client of wsloop.v1 that comes back whenever its line ends, and keeps account of what it was sent. It has the socket
-of a facility, or that of a whole page, with several subscriptions.
+"""A client of wsloop.v1 that comes back whenever its line ends, and keeps account of what it was sent.
+
+It has the socket of one facility, or that of a whole page, with several subscriptions.
 
 Responsible for the client's side of ``docs/reference/wsloop-v1.rst``: positions, coming back, dead lines. It must not
 know how the server works, nor what is done to it. There is no task per client: it is an ``asyncio.Protocol`` around the
