@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import heapq
+from collections.abc import Sequence
 from importlib import import_module
 from types import TracebackType
 from typing import Any
@@ -179,13 +180,7 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
         Raises:
             redis.exceptions.RedisError: if Redis does not answer.
         """
-        options = conf.facility(self._facility)
-        if not options.recovers or not self._publishers:
-            return ""
-        channels = [channel.encode() for channel in self._publishers]
-        pages = read(pool.client(), [(channel, None) for channel in channels])
-        positions = {channel: page.top for channel, page in zip(channels, pages, strict=True)}
-        return resume_tokens.token(positions, groups=self._own_groups)
+        return token(self._facility, [channel.encode() for channel in self._publishers], self._own_groups)
 
     def __enter__(self) -> RedisPublisher:
         self._batch = []
@@ -195,6 +190,19 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
         batch, self._batch = self._batch, None
         if kind is None and batch:
             self._publish(batch)
+
+
+def token(facility: str, channels: Sequence[bytes], groups: bool = False) -> str:
+    """Return a resume token for the present positions of channels of a facility; see :meth:`RedisPublisher.token`.
+
+    Args:
+        groups: whether the socket listens to the groups of its user, whichever these are.
+    """
+    if not conf.facility(facility).recovers or not channels:
+        return ""
+    pages = read(pool.client(), [(channel, None) for channel in channels])
+    positions = {channel: page.top for channel, page in zip(channels, pages, strict=True)}
+    return resume_tokens.token(positions, groups=groups)
 
 
 def _publish_all(items: list[OutgoingMessage]) -> None:

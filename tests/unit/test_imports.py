@@ -59,9 +59,11 @@ TOP = {
     "checks": {"backend", "facilities"},
     "handshake": {"protocol"},
     "identity": {"sockets"},
+    "live": {"publisher"},
     "origin": {"handshake"},
     "templatetags": {"publisher"},
     "tokens": {"routing"},
+    "views": {"facilities", "origin", "publisher"},
 }
 # What sites import, and the pieces of it that packages build on.
 SHARED = {"consumers", "layers", "mailbox", "presence", "publisher", "routing", "signals", "store"}
@@ -98,6 +100,7 @@ MUST_NOT_KNOW = {
     "identity": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
     "kinds": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
     "layers": SOCKETS - {"asyncio"} | GEVENT | HTTP | {"websockets"},
+    "live": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "websockets"},
     "presence": SOCKETS | GEVENT | HTTP | {"ws4redis", "websockets"},
     "publisher": SOCKETS | GEVENT | HTTP | {"websockets"},
     "redaction": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "websockets"},
@@ -112,6 +115,7 @@ MUST_NOT_KNOW = {
     "store": SOCKETS | GEVENT | HTTP | {"websockets"},
     "templatetags": SOCKETS | GEVENT | HTTP | {"ws4redis", "websockets"},
     "tokens": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
+    "views": SOCKETS | GEVENT | {"ws4redis", "websockets"},
     "fair_scheduler": SOCKETS | {"redis", "django", "websockets"},
 }
 EXCEPTIONS = {
@@ -248,7 +252,7 @@ def test_there_are_no_circles():
     "name",
     [
         *("consumers", "exceptions", "layers", "presence", "publisher", "routing", "server", "signals"),
-        *("testing", "tokens", "runtime.core", "testing.communicator", "testing.notifications"),
+        *("live", "testing", "tokens", "views", "runtime.core", "testing.communicator", "testing.notifications"),
     ],
 )
 def test_what_sites_import_loads_no_gevent(name):

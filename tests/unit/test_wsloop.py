@@ -1,12 +1,14 @@
-"""The template tag ``websocket_token``."""
+"""The template tags ``websocket_token`` and ``live``."""
 
+import re
 import types
+from html import unescape
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.sessions.backends.signed_cookies import SessionStore
 from django.core.exceptions import ImproperlyConfigured
-from django.template import Context, Engine
+from django.template import Context, Engine, TemplateSyntaxError
 
 from wsloop.backend import history, pool
 from wsloop.protocol import resume_tokens
@@ -101,3 +103,94 @@ def test_a_wrong_audience_is_refused_with_what_there_is(shared_redis, visitor, a
 def test_without_the_request_it_says_what_is_needed(shared_redis):
     with pytest.raises(ImproperlyConfigured, match=r"needs the context processor django\.template\.context_processors"):
         render('"news" "broadcast"')
+
+
+# --- {% live %} -------------------------------------------------------------------------------------------------------
+
+
+def allow_all(request, channels):
+    return channels
+
+
+@pytest.fixture
+def policy(recovering, with_settings):
+    with_settings(WS4REDIS_ALLOWED_CHANNELS=allow_all)
+
+
+def live(arguments, content="", **context):
+    engine = Engine(libraries={"wsloop": "wsloop.templatetags.wsloop"})
+    text = "{% load wsloop %}{% live " + arguments + " %}" + content + "{% endlive %}"
+    return engine.from_string(text).render(Context(context))
+
+
+def attributes(html):
+    return dict(re.findall(r'([\w-]+)="([^"]*)"', html.partition(">")[0]))
+
+
+def test_a_live_part_has_its_socket_and_begins_before_its_content(policy, facility, visitor):
+    publisher = RedisPublisher(facility=facility, broadcast=True, users="john")
+
+    def row():
+        publisher.publish_message("while it is rendered")
+        return "<b>"
+
+    html = live(f'"{facility}" "user" "broadcast"', "<ul>{{ row }}</ul>", request=visitor, row=row)
+    assert re.fullmatch(r"<wsloop-live [^>]*><ul>&lt;b&gt;</ul></wsloop-live>", html)
+    found = attributes(html)
+    assert found["id"] == f"live-{facility}-user-broadcast"
+    assert unescape(found["data-url"]) == f"/ws/{facility}?subscribe-user&subscribe-broadcast"
+    since = resume_tokens.read(found["data-token"], channels(facility, "user:john", "broadcast"))
+    pages = history.read(pool.client(), list(since.items()))
+    assert [[entry.message.payload for entry in page.entries] for page in pages] == [[b"while it is rendered"]] * 2
+
+
+def test_a_live_part_from_variables_with_an_id_and_a_token_of_its_own(policy, facility, visitor):
+    html = live(
+        "room whom id=id token=token", request=visitor, room=f"{facility}/ä b?", whom="broadcast", id='"<', token="T"
+    )
+    assert attributes(html)["id"] == "&quot;&lt;"
+    assert attributes(html)["data-url"] == f"/ws/{facility}/%C3%A4%20b%3F?subscribe-broadcast"
+    assert attributes(html)["data-token"] == "T"
+
+
+def test_of_a_visitor_who_is_nobody_only_the_part_for_everybody_is_live(policy, facility):
+    nobody = types.SimpleNamespace(user=AnonymousUser(), session=SessionStore())
+    html = live(f'"{facility}" "user" "group" "session" "broadcast"', "orders", request=nobody)
+    assert attributes(html)["data-url"] == f"/ws/{facility}?subscribe-broadcast"
+    assert resume_tokens.read(attributes(html)["data-token"], channels(facility, "broadcast"))
+    html = live(f'"{facility}" "user" "group" "session"', "orders", request=nobody)
+    assert html == f'<wsloop-live id="live-{facility}-user-group-session">orders</wsloop-live>'
+
+
+def test_a_live_part_without_recovery_or_redis_has_no_token(policy, facility, visitor, own_redis):
+    assert attributes(live(f'"{facility}-no" "broadcast"', request=visitor))["data-token"] == ""
+    own_redis.kill()
+    html = live(f'"{facility}" "broadcast"', "orders", request=visitor)
+    assert attributes(html)["data-token"] == ""
+    assert "orders" in html
+
+
+def test_a_live_part_needs_a_policy(recovering, facility, visitor):
+    with pytest.raises(ImproperlyConfigured, match="without WS4REDIS_ALLOWED_CHANNELS every visitor may publish"):
+        live(f'"{facility}" "broadcast"', request=visitor)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ("", TemplateSyntaxError, "live %} takes a facility, audiences"),
+        ('"orders" "broadcast" load="/"', TemplateSyntaxError, "perhaps id= and token="),
+        ('"orders"', ImproperlyConfigured, r"live takes a facility and some of .*, not \[\]"),
+        ('"orders" "everybody"', ImproperlyConfigured, r"not \['everybody'\]"),
+        ('7 "broadcast"', TypeError, "facility must be the name of a facility"),
+        ('"/orders" "broadcast"', ValueError, "without a slash before it"),
+    ],
+)
+def test_a_wrong_live_part_says_what_is_wrong(policy, visitor, arguments, error, words):
+    with pytest.raises(error, match=words):
+        live(arguments, request=visitor)
+
+
+def test_a_live_part_without_the_request_says_what_is_needed(policy):
+    with pytest.raises(ImproperlyConfigured, match=r"live needs the context processor"):
+        live('"orders" "broadcast"')

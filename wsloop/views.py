@@ -1,0 +1,119 @@
+"""``token``: what a single-page application needs for its first socket and its first form, as JSON.
+
+It asks the site's policy as the handshake of a socket does. This module must not know gevent or sockets.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from http import HTTPStatus
+
+from django.core.exceptions import PermissionDenied
+from django.core.handlers.wsgi import WSGIRequest
+from django.http import HttpRequest, JsonResponse
+from django.middleware.csrf import get_token
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import ensure_csrf_cookie
+from django.views.decorators.http import require_safe
+from redis.exceptions import RedisError
+
+from wsloop import addressees, conf, publisher
+from wsloop.facilities import subscriptions
+from wsloop.origin import check_origin
+from wsloop.refusals import Refused
+
+logger = logging.getLogger("wsloop.views")
+
+AUDIENCES = ("broadcast", "user", "group", "session")
+
+
+class _Wrong(Exception):
+    """The query is wrong; the text says how."""
+
+
+@require_safe
+@never_cache
+@ensure_csrf_cookie
+def token(request: HttpRequest) -> JsonResponse:
+    """Give a page that no template has rendered the token of its socket, and the CSRF token of its forms.
+
+    The query has ``facility`` and, once for each, ``audience``: "broadcast", "user", "group" or "session". Without a
+    facility the answer has the CSRF token alone. The other token is for the channels that a socket of this visitor
+    would get, and for no others: the same Origins are allowed, the user is that of the session or whom
+    ``WS4REDIS_PROCESS_REQUEST`` finds, ``WS4REDIS_ALLOWED_CHANNELS`` decides, and ``WS4REDIS_SUBSCRIBER`` works the
+    channels out.
+
+    Returns:
+        ``csrf_token``; with a facility also ``token``, which is empty if the facility has no recovery or Redis does not
+        answer, and ``audiences``, those that are allowed. Or ``error``, a sentence, with 400 if the query is wrong, and
+        403 if the Origin or all audiences are refused. Never cached.
+    """
+    answer: dict[str, object] = {"csrf_token": get_token(request)}
+    if request.GET:
+        try:
+            answer |= _positions(request)
+        except _Wrong as exc:
+            return JsonResponse({"error": str(exc)}, status=HTTPStatus.BAD_REQUEST)
+        except Refused as exc:
+            return JsonResponse({"error": exc.reason}, status=exc.status)
+        except PermissionDenied:
+            reason = "This site does not allow you to open this WebSocket. Sign in, perhaps."
+            return JsonResponse({"error": reason}, status=HTTPStatus.FORBIDDEN)
+    return JsonResponse(answer)
+
+
+def _positions(request: HttpRequest) -> dict[str, object]:
+    facility, wanted = _asked(request)
+    handshake = _handshake(request, facility, wanted)
+    check_origin(handshake)
+    policy = conf.callback("WS4REDIS_ALLOWED_CHANNELS")
+    if policy is not None:
+        wanted = subscriptions.allowed(policy(handshake, wanted))
+    audiences = [each for each in AUDIENCES if f"subscribe-{each}" in wanted]
+    if not audiences:
+        raise PermissionDenied
+    subscriptions.check_facility(facility, wanted)
+    subscriber = subscriptions.subscriber_class(conf.subscriber_path())(subscriptions.RecordingClient())
+    subscriber.set_pubsub_channels(handshake, wanted)
+    channels = list(subscriber._subscription.channels)
+    try:
+        positions = publisher.token(facility, channels, "group" in audiences)
+    except RedisError as exc:
+        logger.warning("Answered without the token of a WebSocket: %s", exc)
+        positions = ""
+    return {"token": positions, "audiences": audiences}
+
+
+def _asked(request: HttpRequest) -> tuple[str, list[str]]:
+    """Return the facility and the channels, such as ``subscribe-user``, that the query asks for."""
+    names, audiences = request.GET.getlist("facility"), request.GET.getlist("audience")
+    if len(names) != 1 or not audiences or not set(audiences) <= set(AUDIENCES):
+        raise _Wrong(
+            f"The query must have one facility, and one or several audiences of {', '.join(AUDIENCES)}: "
+            "?facility=orders&audience=user&audience=broadcast"
+        )
+    try:
+        return addressees.facility_name(names[0]), [f"subscribe-{each}" for each in dict.fromkeys(audiences)]
+    except ValueError as exc:
+        raise _Wrong(str(exc)) from None
+
+
+def _handshake(request: HttpRequest, facility: str, wanted: list[str]) -> WSGIRequest:
+    """Return the request with which a socket of this visitor would be opened, as the site's own code expects it."""
+    environ = {name: value for name, value in request.META.items() if name not in ("REQUEST_URI", "RAW_URI")}
+    environ |= {
+        "REQUEST_METHOD": "GET",
+        "PATH_INFO": f"{conf.websocket_url()}{facility}".encode().decode("latin-1"),  # PEP 3333
+        "QUERY_STRING": "&".join(wanted),
+        "wsgi.input": io.BytesIO(),
+        "wsgi.url_scheme": request.scheme,
+    }
+    handshake = WSGIRequest(environ)
+    process_request = conf.callback("WS4REDIS_PROCESS_REQUEST")
+    if process_request is not None:
+        process_request(handshake)
+    else:
+        handshake.user = getattr(request, "user", None)  # type: ignore[assignment]
+        handshake.session = getattr(request, "session", None)  # type: ignore[assignment]
+    return handshake
