@@ -6,7 +6,7 @@ disappears from a page when the page is reloaded, and a room without messages is
 
 from django.contrib import admin
 
-from chat.models import Message, ReadMark, Room
+from chat.models import Message, ReadMark, Room, Task
 
 
 class LookOnly(admin.ModelAdmin):
@@ -56,3 +56,15 @@ class ReadMarkAdmin(LookOnly):
     list_select_related = ["user", "room"]
     search_fields = ["user__username", "room__slug"]
     fields = ["user", "room", "number"]
+
+
+@admin.register(Task)
+class TaskAdmin(admin.ModelAdmin):
+    """Open pages show what is changed here at once, because the model publishes it."""
+
+    list_display = ["text", "done", "author"]
+    list_editable = ["done"]
+    list_filter = ["done"]
+    list_select_related = ["author"]
+    search_fields = ["text", "author__username"]
+    raw_id_fields = ["author"]

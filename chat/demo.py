@@ -1,6 +1,6 @@
 """The demonstration accounts, which ``manage.py demo_data`` creates and the pages show when ``DEMO`` is on.
 
-Also a chat room, so that the list of rooms is not empty.
+Also a chat room and tasks, so that these lists are not empty.
 """
 
 from dataclasses import dataclass
@@ -22,6 +22,8 @@ class Account:
 ACCOUNTS = (Account("john", "secret"), Account("mary", "secret"), Account("admin", "admin", staff=True))
 
 VISITOR = ACCOUNTS[0]  # as which a visitor of the start page signs in with one click
+
+TASKS = (("john", "Read the tutorial", True), ("mary", "Open this page in a second browser", False))
 
 ROOM = "lobby"
 SAID = (  # author and text of the messages in that room

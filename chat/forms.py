@@ -7,6 +7,8 @@ from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
 from django.db import models
 
+from chat.models import Task
+
 MAX_MESSAGE_LENGTH = 2000  # characters: long enough for any notification, far below the limits of wsloop in bytes
 
 
@@ -36,6 +38,23 @@ class TrackedForm(forms.Form):
     """A message that its page recognises when it arrives; without scripts nobody does, and it has no ``id``."""
 
     id = forms.CharField(required=False, max_length=36, widget=forms.HiddenInput)  # as long as a UUID
+
+
+class TaskForm(forms.Form):
+    """A new task. The list of all of them is on one page, so it may not become too long."""
+
+    MOST_TASKS = 100
+
+    message = forms.CharField(
+        label="New task",
+        max_length=Task._meta.get_field("text").max_length,
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+
+    def clean(self):
+        if Task.objects.count() >= self.MOST_TASKS:
+            raise ValidationError(f"The list has {self.MOST_TASKS} tasks. Remove some of them first.")
+        return super().clean()
 
 
 class Audience(models.TextChoices):

@@ -1,13 +1,19 @@
-"""The database of the sample: chat rooms, their messages, and how far each user has read.
+"""The database of the sample: chat rooms, their messages, and how far each user has read; and the list of tasks.
 
 Messages are numbered in each room, in the order in which they were committed. So a page that has shown number n has
 shown all messages before it, and requests those after n; :mod:`chat.rooms.conversation` assigns the numbers.
 """
 
+from functools import partial
+
 from django.conf import settings
-from django.db import models
+from django.db import models, transaction
+from django.db.models.signals import post_delete, post_save
+from django.dispatch import receiver
 from django.urls import reverse
 from django.utils import timezone
+
+from wsloop.live import publish_template
 
 
 class Room(models.Model):
@@ -73,3 +79,38 @@ class ReadMark(models.Model):
 
     def __str__(self):
         return f"{self.user} in {self.room}: {self.number}"
+
+
+class Task(models.Model):
+    """A line of the list of tasks, which all users share.
+
+    Attributes:
+        author: None if the account was deleted.
+    """
+
+    text = models.CharField(max_length=200)
+    done = models.BooleanField(default=False)
+    author = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, related_name="tasks")
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self):
+        return self.text
+
+
+@receiver(post_save, sender=Task)
+def show_task(sender, instance, created, **kwargs):
+    """Show a task in all open pages, whether a view, the admin or a shell has saved it."""
+    publish_task("chat/task_added.html" if created else "chat/task.html", instance)
+
+
+@receiver(post_delete, sender=Task)
+def hide_task(sender, instance, **kwargs):
+    publish_task("chat/task_removed.html", instance)
+
+
+def publish_task(template, task):
+    publish = partial(publish_template, template, {"task": task, "id": task.pk}, facility="tasks", broadcast=True)
+    # The task is saved also while Redis is down; then the error is logged, and pages show it when they are reloaded.
+    transaction.on_commit(publish, robust=True)

@@ -184,5 +184,8 @@ WS4REDIS_ALLOWED_CHANNELS = "chat.policy.allowed_channels"
 # The pages have histories of an hour: a page that was offline recovers missed messages. Chat rooms store their messages
 # in the database, and have presence.
 WSLOOP = {
-    "FACILITIES": {**{name: {"size": 100} for name in ("home", "form", "news", "inbox")}, "rooms/*": {"presence": True}}
+    "FACILITIES": {
+        **{name: {"size": 100} for name in ("home", "form", "news", "inbox", "tasks")},
+        "rooms/*": {"presence": True},
+    }
 }

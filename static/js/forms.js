@@ -1,6 +1,7 @@
 /**
  * Posts a form with `data-fetch` without leaving the page. The view replies with JSON: `{"ok": true}`, or the errors of
- * each field as lists of sentences. After any error the text stays in its field.
+ * each field as lists of sentences. After any error the text stays in its field. `data-done` is what the form says when
+ * all is well.
  */
 
 /** @typedef {{ok: boolean, errors?: Record<string, string[]>}} Reply */
@@ -10,22 +11,24 @@ const GENERAL = "__all__"; // Django's name for errors that belong to no single 
 /** @param {HTMLFormElement} form */
 export function start(form) {
   const status = /** @type {HTMLElement} */ (form.querySelector("[data-status]"));
-  const button = /** @type {HTMLButtonElement} */ (form.querySelector("button"));
+  const message = field(form, "message"); // a form that only has buttons has none
+  const done = form.dataset.done ?? "Sent.";
   let busy = false;
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     // Not `disabled`: a keyboard user would lose the focus.
     if (busy || form.dataset.disabled !== undefined) return;
+    const button = event.submitter;
     busy = true;
-    button.setAttribute("aria-disabled", "true");
-    const { ok, errors = {} } = await post(form);
+    button?.setAttribute("aria-disabled", "true");
+    const { ok, errors = {} } = await post(form, button);
     busy = false;
-    if (form.dataset.disabled === undefined) button.removeAttribute("aria-disabled");
+    if (form.dataset.disabled === undefined) button?.removeAttribute("aria-disabled");
     const others = showErrors(form, errors);
-    status.textContent = ok ? "Sent." : others.join(" ") || "Please correct the marked fields.";
+    status.textContent = ok ? done : others.join(" ") || "Please correct the marked fields.";
     status.dataset.kind = ok ? "success" : "error";
-    if (ok) field(form, "message").value = "";
-    if (ok || errors[GENERAL]) field(form, "message").focus();
+    if (ok && message) message.value = "";
+    if (ok || errors[GENERAL]) message?.focus();
   });
 }
 
@@ -42,8 +45,8 @@ export function disable(form) {
   }
 }
 
-/** @param {HTMLFormElement} form @returns {Promise<Reply>} */
-async function post(form) {
+/** @param {HTMLFormElement} form @param {HTMLElement | null} button that was pressed @returns {Promise<Reply>} */
+async function post(form, button) {
   /** @param {string} sentence @returns {Reply} */
   const failed = (sentence) => ({ ok: false, errors: { [GENERAL]: [sentence] } });
   let response;
@@ -51,7 +54,7 @@ async function post(form) {
     response = await fetch(form.action, {
       method: "POST",
       headers: { Accept: "application/json" },
-      body: new URLSearchParams(/** @type {any} */ (new FormData(form))),
+      body: new URLSearchParams(/** @type {any} */ (new FormData(form, button))),
     });
   } catch {
     return failed("The server cannot be reached. Your message is still here; try again.");

@@ -1,4 +1,4 @@
-"""The view ``token``, for single-page applications: it gives nothing that a socket of the same visitor would not get."""
+"""The view ``token``, for single-page applications: nothing that a socket of the same visitor would not get."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""``manage.py demo_data``: creates the demonstration accounts and a chat room."""
+"""``manage.py demo_data``: creates the demonstration accounts, a chat room and some tasks."""
 
 from datetime import timedelta
 
@@ -10,7 +10,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from chat import demo
-from chat.models import Message, ReadMark, Room
+from chat.models import Message, ReadMark, Room, Task
 
 
 class Command(BaseCommand):
@@ -18,7 +18,7 @@ class Command(BaseCommand):
         "Creates the demonstration accounts: john and mary (password secret, group chatters), admin (password admin, "
         "staff). Running it again changes nothing: an existing account keeps its password and its permissions; only a "
         "missing account or a missing membership of the group is added. It also creates the chat room lobby, in which "
-        "john and mary talk, if it does not exist."
+        "john and mary talk, if it does not exist, and two tasks, if there are none."
     )
 
     @transaction.atomic
@@ -36,6 +36,7 @@ class Command(BaseCommand):
                 state = "created" if created else "exists, unchanged"
                 self.stdout.write(f"{account.username}: {state}")
         self._ensure_room()
+        self._ensure_tasks()
 
     def _ensure(self, account):
         users = get_user_model()._default_manager
@@ -50,7 +51,7 @@ class Command(BaseCommand):
         room, created = Room.objects.get_or_create(slug=demo.ROOM, defaults={"last_number": len(demo.SAID)})
         if not created:
             return
-        authors = get_user_model()._default_manager.in_bulk([name for name, _ in demo.SAID], field_name="username")
+        authors = self._authors(name for name, _ in demo.SAID)
         began = timezone.now() - timedelta(minutes=len(demo.SAID))
         Message.objects.bulk_create(
             Message(
@@ -61,3 +62,14 @@ class Command(BaseCommand):
         ReadMark.objects.bulk_create(
             ReadMark(user=author, room=room, number=room.last_number) for author in authors.values()
         )
+
+    def _ensure_tasks(self):
+        if Task.objects.exists():
+            return
+        authors = self._authors(name for name, _, _ in demo.TASKS)
+        # Together, which sends no signals: Redis need not run yet, and no page is open.
+        Task.objects.bulk_create(Task(author=authors[name], text=text, done=done) for name, text, done in demo.TASKS)
+
+    @staticmethod
+    def _authors(names):
+        return get_user_model()._default_manager.in_bulk(list(names), field_name="username")

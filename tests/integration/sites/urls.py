@@ -11,18 +11,4 @@ urlpatterns = [
     path("test/history/", views.history),
     path("test/who/", views.who),
     path("test/session/", views.session),
-    path("ws4redis/", include("tests.integration.sites.ws4redis_pages.views")),
-    path("", include("testbed.sample.urls")),
-]
-
-
-def _online(user, **more):
-    print("online", user, flush=True)
-
-
-def _offline(user, **more):
-    print("offline", user, flush=True)
-
-
-signals.user_online.connect(_online)
-signals.user_offline.connect(_offline)
+    path("test/live/", include("tests.integration.sites.live")),
