@@ -47,6 +47,7 @@ GROUPS = (
             Page("user", "User", "to one person, in every window"),
             Page("group", "Group", "to all members of a group"),
             Page("session", "Session", "to one browser, without an account"),
+            Page("tasks", "Tasks", "a list that is live, made of templates"),
         ),
     ),
     Group(

@@ -1,6 +1,9 @@
 """HTML over the wire in a real browser: the tag ``live``, htmx, and the sample's list of tasks."""
 
 import json
+import re
+import textwrap
+import types
 
 import pytest
 from selenium.webdriver import Keys
@@ -30,12 +33,39 @@ window.WebSocket = class extends WebSocket {
 """
 
 
+GUIDE = ROOT / "docs/how-to/htmx.rst"
+
+
+def snippet(name):
+    """A piece of code of the guide."""
+    found = re.search(rf":name: {name}\n\n((?:   .*\n|\n)+)", GUIDE.read_text())
+    return textwrap.dedent(found[1])
+
+
 @pytest.fixture(scope="module")
-def sample(shared_serve):
-    """The sample with its own policy, and histories that are short."""
-    facilities = {"*-no": {}, "*": {"size": SIZE}}
-    policy = "chat.policy.allowed_channels"
-    return shared_serve(settings={"WS4REDIS_ALLOWED_CHANNELS": policy, "WSLOOP": {"FACILITIES": facilities}})
+def sample(shared_serve, tmp_path_factory):
+    """The sample with its own policy, histories that are short, and the templates of the guide."""
+    directory = tmp_path_factory.mktemp("templates")
+    (directory / "orders").mkdir()
+    names = {"orders/_row.html": "row", "orders/_added.html": "added", "orders/_removed.html": "removed"}
+    names |= {"guide.html": "page", "guide-2.html": "htmx-2", "guide-4.html": "htmx-4"}
+    for path, name in names.items():
+        (directory / path).write_text(snippet(name))
+    processors = ["django.template.context_processors.request", "django.contrib.auth.context_processors.auth"]
+    processors += ["django.contrib.messages.context_processors.messages", "ws4redis.context_processors.default"]
+    engine = {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [str(ROOT / "templates"), str(directory)],
+        "APP_DIRS": True,
+        "OPTIONS": {"context_processors": [*processors, "chat.context_processors.site"]},
+    }
+    return shared_serve(
+        settings={
+            "WS4REDIS_ALLOWED_CHANNELS": "chat.policy.allowed_channels",
+            "WSLOOP": {"FACILITIES": {"*-no": {}, "*": {"size": SIZE}}},
+            "TEMPLATES": [engine],
+        }
+    )
 
 
 @pytest.fixture
@@ -355,22 +385,106 @@ def htmx(page):
     return page
 
 
+def order(name, state, words=""):
+    return f'<li id="order-{name}"{words}>{name}: {state}</li>'
+
+
 @pytest.mark.parametrize("version", ["2", "4"])
 def test_the_same_html_with_htmx_and_its_extension_for_websockets(htmx, version):
+    """The pages of the guide."""
     page = htmx
+    page.facility = "orders"
     page.items("one", "two")
-    page.browser.driver.get(f"{page.url}/test/live/htmx/{version}/{page.facility}/")
+    page.browser.driver.get(page.url)
+    page.browser.site = types.SimpleNamespace(url=page.url, session_keys=page.site.session_keys)
+    page.browser.sign_in("john")
+    page.browser.driver.get(f"{page.url}/test/live/htmx/{version}/")
     page.browser.until(lambda: page.run("return sockets[0]?.readyState") == WebSocket.OPEN, "htmx is connected")
-    true = ' hx-swap-oob="true"'
-    page.publish(item("one", "ONE", true), into_list("beforeend", item("three")))
-    page.shows("ONE", "two", "three")
-    page.publish(into_list("afterbegin", item("zero")) + item("two", words=' hx-swap-oob="delete"'))
-    page.shows("zero", "ONE", "three")
+
+    def publish(*html):
+        page.site.publish("orders", *html, users=["john"], expire=0)
+
+    def shows(*texts):
+        script = "return [...document.querySelectorAll('#orders > li')].map((row) => row.textContent)"
+        page.browser.until(lambda: page.run(script) == list(texts), texts)
+
+    shows("one: new", "two: new")
+    publish(order("one", "paid", ' hx-swap-oob="true"'))
+    publish('<ul id="orders" hx-swap-oob="beforeend">' + order("three", "new") + "</ul>")
+    shows("one: paid", "two: new", "three: new")
+    publish('<ul id="orders" hx-swap-oob="afterbegin">' + order("zero", "new") + "</ul>")
+    publish('<li id="order-two" hx-swap-oob="delete"></li>')
+    shows("zero: new", "one: paid", "three: new")
     # It has no recovery: the list is loaded whenever the socket opens.
     page.items("later")
-    page.away(item("one", "missed", true))
-    page.shows("later")
+    page.proxy.cut()
+    shows("later: new")
     page.browser.console()
+
+
+def test_the_guide(browser, sample, redis_client):
+    """Its page, its templates and its line of code, published by a shell."""
+    redis_client.set("test:live:orders", json.dumps(["7", "8"]))
+    browser.sign_in("john")
+    browser.open("/test/live/guide/")
+    browser.until(lambda: browser.find("wsloop-live").get_attribute("data-state") == "connected", "it is live")
+    assert browser.text("#orders") == "7: new\n8: new"
+    line = snippet("publish")
+    code = "import types\n"
+    for pk, template in ((7, "_row"), (9, "_added"), (8, "_removed")):
+        code += f"order = types.SimpleNamespace(pk={pk}, number={pk}, state='<paid>', customer='john')\n"
+        code += line.replace("_row", template)
+    sample.manage("shell", "-c", code)
+    browser.until(lambda: browser.text("#orders") == "7: <paid>\n9: <paid>", "what was published")
+
+
+def test_the_policy_of_the_guide_lets_nobody_publish():
+    names = {}
+    exec(snippet("policy"), names)
+    asked = [
+        f"{verb}-{each}" for verb in ("subscribe", "publish") for each in ("broadcast", "user", "group", "session")
+    ]
+    for user, allowed in (
+        (None, ["subscribe-broadcast"]),
+        (types.SimpleNamespace(is_authenticated=False), ["subscribe-broadcast"]),
+        (types.SimpleNamespace(is_authenticated=True), ["subscribe-broadcast", "subscribe-user", "subscribe-group"]),
+    ):
+        assert names["allowed_channels"](types.SimpleNamespace(user=user), asked) == allowed
+
+
+SINGLE_PAGE = """
+const [name, what, ...all] = arguments;
+const done = all.pop();
+import(`/test/live/script/${name}.js`).then((module) => module[what](...all)).then(
+  (found) => done(found instanceof Response ? found.status : found ?? null),
+  (error) => done(`refused: ${error.message}`),
+);
+"""
+
+
+def test_a_single_page_application_misses_nothing_and_may_post(browser, sample, redis_client):
+    """The scripts of its guide. The order is paid between the answer with the orders and the socket."""
+    run = browser.driver.execute_async_script
+    redis_client.set("test:live:orders", json.dumps(["7"]))
+    browser.open("/")
+    assert run(SINGLE_PAGE, "orders", "start").startswith("refused: This site does not allow you")
+    assert ["403" in line for line in browser.console()] == [True]
+    browser.sign_in("john")
+    browser.driver.execute_script("""
+        window.arrived = [];
+        const set = Map.prototype.set;
+        Map.prototype.set = function (key, value) {
+          if (value?.state) arrived.push(value.state);
+          return set.call(this, key, value);
+        };
+    """)
+    token = run(SINGLE_PAGE, "orders", "start")
+    browser.until(
+        lambda: browser.driver.execute_script("return arrived") == ["new", "paid"], "the order and its change"
+    )
+    assert run(SINGLE_PAGE, "post", "post", "/send/", {}, "wrong" * 13) == 403
+    assert run(SINGLE_PAGE, "post", "post", "/send/", {}, token) == 200  # the form is shown again: it was understood
+    assert ["403" in line for line in browser.console()] == [True]
 
 
 def test_attributes_of_htmx_in_what_arrives_work(htmx):
