@@ -7,7 +7,6 @@ from django.core.management import call_command
 from django.db import connection
 from django.test import TestCase
 from django.urls import reverse
-from redis.exceptions import ConnectionError
 
 from chat import demo
 from chat.forms import TaskForm
@@ -107,10 +106,8 @@ def test_what_is_published(database, john, listen):
 def test_without_redis_a_task_is_saved_all_the_same(sign_in, task):
     assert post(sign_in("mary"), as_json=True, message="Bake").json() == {"ok": True}
     assert Task.objects.filter(text="Bake").exists()
-    *_, (_, publish, robust) = connection.run_on_commit
-    with pytest.raises(ConnectionError):
-        publish()
-    assert robust  # Django logs the error
+    *_, (_, _, robust) = connection.run_on_commit
+    assert robust  # what publishes it may fail: Django logs the error
 
 
 def test_staff_change_tasks_in_the_admin(sign_in, task):
