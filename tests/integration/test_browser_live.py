@@ -80,6 +80,9 @@ def page(browser, proxy, facility, redis_client, sample):
     page = Page(browser, proxy, facility, redis_client, sample)
     spy = browser.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": SPY})
     yield page
+    browser.driver.get("about:blank")  # before its line ends
+    if page.was_away:
+        browser.console()  # Chromium's notes about attempts to connect
     browser.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", spy)
 
 
@@ -88,6 +91,7 @@ class Page:
         self.browser, self.proxy, self.facility, self.redis, self.site = browser, proxy, facility, redis_client, site
         self.url = f"http://127.0.0.1:{proxy.port}"
         self.run = browser.driver.execute_script
+        self.was_away = False
 
     def items(self, *names):
         """What the page shows when it is rendered from now on."""
@@ -115,6 +119,7 @@ class Page:
 
     def away(self, *html):
         """Publish while the browser is offline."""
+        self.was_away = True
         self.proxy.stall()
         self.proxy.cut()
         self.publish(*html)
@@ -270,7 +275,6 @@ def test_what_was_published_in_an_interruption_arrives_without_loading_anything(
     page.shows("ONE", "three")
     page.connected()
     assert page.loads() == 1
-    page.browser.console()  # Chromium's notes about attempts to connect
 
 
 def test_what_is_lost_for_good_is_loaded(page):
@@ -285,7 +289,6 @@ def test_what_is_lost_for_good_is_loaded(page):
     page.browser.until(lambda: not page.run("return document.querySelectorAll('[data-stale]').length"), "it is current")
     page.publish(item("six", "live again"))
     page.shows("two", "live again")
-    page.browser.console()
 
 
 def test_a_part_without_a_history_is_loaded_whenever_it_connects(page):
@@ -298,7 +301,6 @@ def test_a_part_without_a_history_is_loaded_whenever_it_connects(page):
     page.items("after")
     page.away()
     page.shows("after")
-    page.browser.console()
 
 
 def test_a_server_that_is_busy_is_asked_again_and_what_arrives_meanwhile_counts(page):
@@ -308,8 +310,8 @@ def test_a_server_that_is_busy_is_asked_again_and_what_arrives_meanwhile_counts(
     page.redis.set(busy, 503)
     page.items("one", "two")
     page.away(*(item("one", f"missed {number}") for number in range(SIZE + 1)))
-    page.browser.until(lambda: page.loads() >= 3, "attempts")
-    assert page.run("return document.querySelector('wsloop-live').dataset.stale") == ""
+    stale = "return document.querySelector('wsloop-live').dataset.stale"
+    page.browser.until(lambda: page.run(stale) == "" and page.loads() >= 3, "attempts")
     page.publish(item("one", "newer than the page"))
     page.shows("newer than the page")
     page.redis.delete(busy)
@@ -408,18 +410,18 @@ def test_the_same_html_with_htmx_and_its_extension_for_websockets(htmx, version)
         script = "return [...document.querySelectorAll('#orders > li')].map((row) => row.textContent)"
         page.browser.until(lambda: page.run(script) == list(texts), texts)
 
-    shows("one: new", "two: new")
+    shows("one: listed", "two: listed")  # it has fetched the list, because the socket is open
     publish(order("one", "paid", ' hx-swap-oob="true"'))
     publish('<ul id="orders" hx-swap-oob="beforeend">' + order("three", "new") + "</ul>")
-    shows("one: paid", "two: new", "three: new")
+    shows("one: paid", "two: listed", "three: new")
     publish('<ul id="orders" hx-swap-oob="afterbegin">' + order("zero", "new") + "</ul>")
     publish('<li id="order-two" hx-swap-oob="delete"></li>')
     shows("zero: new", "one: paid", "three: new")
     # It has no recovery: the list is loaded whenever the socket opens.
     page.items("later")
+    page.was_away = True
     page.proxy.cut()
-    shows("later: new")
-    page.browser.console()
+    shows("later: listed")
 
 
 def test_the_guide(browser, sample, redis_client):

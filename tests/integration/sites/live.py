@@ -69,9 +69,9 @@ def items(request, facility):
     return render(request, LIST, facility)
 
 
-def orders():
+def orders(state="new"):
     """What the pages of the documentation show."""
-    return [{"pk": item, "number": item, "state": "new"} for item in read_items("orders")]
+    return [{"pk": item, "number": item, "state": state} for item in read_items("orders")]
 
 
 def guide(request):
@@ -81,7 +81,7 @@ def guide(request):
 
 def order_list(request):
     row = get_template("orders/_row.html")
-    return HttpResponse("".join(row.render({"order": order}) for order in orders()))
+    return HttpResponse("".join(row.render({"order": order}) for order in orders("listed")))
 
 
 def htmx(request, version):
