@@ -5,7 +5,6 @@ It asks the site's policy as the handshake of a socket does. This module must no
 
 from __future__ import annotations
 
-import io
 import logging
 from http import HTTPStatus
 
@@ -22,6 +21,7 @@ from wsloop import addressees, conf, publisher
 from wsloop.facilities import subscriptions
 from wsloop.origin import check_origin
 from wsloop.refusals import Refused
+from wsloop.visit import Visit
 
 logger = logging.getLogger("wsloop.views")
 
@@ -101,15 +101,8 @@ def _asked(request: HttpRequest) -> tuple[str, list[str]]:
 
 def _handshake(request: HttpRequest, facility: str, wanted: list[str]) -> WSGIRequest:
     """Return the request with which a socket of this visitor would be opened, as the site's own code expects it."""
-    environ = {name: value for name, value in request.META.items() if name not in ("REQUEST_URI", "RAW_URI")}
-    environ |= {
-        "REQUEST_METHOD": "GET",
-        "PATH_INFO": f"{conf.websocket_url()}{facility}".encode().decode("latin-1"),  # PEP 3333
-        "QUERY_STRING": "&".join(wanted),
-        "wsgi.input": io.BytesIO(),
-        "wsgi.url_scheme": request.scheme,
-    }
-    handshake = WSGIRequest(environ)
+    environ = {**request.META, "QUERY_STRING": "", "wsgi.url_scheme": request.scheme}
+    handshake = Visit(environ).handshake(f"{conf.websocket_url()}{facility}", dict.fromkeys(wanted, ""))
     process_request = conf.callback("WS4REDIS_PROCESS_REQUEST")
     if process_request is not None:
         process_request(handshake)
