@@ -13,13 +13,13 @@ NAMES = {
     name: value for name, value in vars(close_codes).items() if name.isupper() and type(value) is int and value >= 4000
 }
 
-MODULE = "wsloop/static/wsloop/wsloop.js"
+MODULE = "wsloop/static/wsloop/close-codes.js"
 NOT_WSLOOP = {1008}  # a proxy or an application may send it; the reference has the codes of wsloop only
 
 
 @pytest.fixture(scope="module")
 def script_codes():
-    """``CLOSE_CODES`` of the JavaScript client: by code, as the script has it."""
+    """``CLOSE_CODES`` for scripts: by code, as the script has it."""
     script = f"import {{ CLOSE_CODES }} from './{MODULE}'; console.log(JSON.stringify(CLOSE_CODES))"
     command = [need("node"), "--input-type=module", "--eval", script]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)

@@ -10,6 +10,7 @@ export class Clock {
   microtasks = null;
   #real = { setTimeout, clearTimeout, queueMicrotask };
   #performance = performance.now;
+  #date = Date.now;
 
   install() {
     Object.assign(globalThis, {
@@ -24,12 +25,13 @@ export class Clock {
       /** @param {() => void} call */
       queueMicrotask: (call) => (this.microtasks ? this.microtasks.push(call) : call()),
     });
-    performance.now = () => this.now;
+    performance.now = Date.now = () => this.now;
   }
 
   restore() {
     Object.assign(globalThis, this.#real);
     performance.now = this.#performance;
+    Date.now = this.#date;
   }
 
   /** The code that has queued the microtasks has ended. */
@@ -37,6 +39,12 @@ export class Clock {
     const calls = this.microtasks ?? [];
     this.microtasks = null;
     for (const call of calls) call();
+  }
+
+  /** The machine sleeps, and its timers with it. @param {number} milliseconds */
+  sleep(milliseconds) {
+    for (const timer of this.timers.values()) timer.due += milliseconds;
+    this.now += milliseconds;
   }
 
   /** @param {number} milliseconds */

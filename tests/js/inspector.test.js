@@ -25,7 +25,7 @@ import {
   socketUrl,
   toQuery,
 } from "../../static/js/inspector/target.js";
-import { CLOSE_CODES } from "../../wsloop/static/wsloop/wsloop.js";
+import { CLOSE_CODES } from "../../wsloop/static/wsloop/close-codes.js";
 
 const ROOT = "/ws/";
 const PAGE = "https://example.com/inspector/?path=news";

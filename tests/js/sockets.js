@@ -42,6 +42,59 @@ export class FakeSocket {
   }
 }
 
+/** Speaks wsloop.v1, for one facility. */
+export class EnvelopeSocket extends FakeSocket {
+  get resume() {
+    return new URL(this.url).searchParams.get("resume");
+  }
+
+  /** The server says something. */
+  says(/** @type {string | undefined} */ type, more = {}) {
+    this.onmessage({ data: JSON.stringify({ type, ...more }) });
+  }
+
+  /** The server lets the client in. */
+  welcomes(more = {}) {
+    this.readyState = 1;
+    this.onopen();
+    this.says("welcome", { subscribed: ["broadcast"], recovered: null, token: "TOKEN", ping: 30, ...more });
+  }
+
+  /** @override @param {string} text */
+  send(text) {
+    super.send(JSON.parse(text));
+  }
+}
+
+/** Speaks wsloop.v1, for the whole page. */
+export class PageSocket extends EnvelopeSocket {
+  /** The server lets the client in, without any subscription yet. */
+  opens() {
+    this.welcomes({ facility: "", subscribed: [], token: undefined });
+  }
+
+  /** The last frame of a type that the client has sent. @param {string} type @param {object} [wanted] */
+  asked(type, wanted = {}) {
+    const entries = Object.entries({ type, ...wanted });
+    return this.sent.findLast((frame) => entries.every(([key, value]) => frame[key] === value));
+  }
+
+  /** The server accepts the last request for a subscription. @param {string} facility @param {object} [more] */
+  subscribes(facility, more = {}) {
+    const { id } = this.asked("subscribe", { facility });
+    this.says("welcome", { id, facility, subscribed: ["user"], recovered: null, token: `T-${facility}`, ...more });
+  }
+
+  /** The server refuses it. @param {string} facility @param {string} code */
+  refuses(facility, code, reason = "Because.") {
+    const { id } = this.asked("subscribe", { facility });
+    this.says("error", { id, facility, code, reason });
+  }
+}
+
+/** What promises have set off has happened. */
+export const settled = () => new Promise((resolve) => setImmediate(resolve));
+
 export const last = () => FakeSocket.opened.at(-1);
 export const count = () => FakeSocket.opened.length;
 

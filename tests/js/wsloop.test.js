@@ -3,29 +3,7 @@ import { afterEach, beforeEach, describe, test } from "node:test";
 
 import { connect } from "../../wsloop/static/wsloop/wsloop.js";
 import { Clock } from "./clock.js";
-import { COMES_BACK, ENDS, FakeSocket, count, last, nextAttempt } from "./sockets.js";
-
-class FacilitySocket extends FakeSocket {
-  get resume() {
-    return new URL(this.url).searchParams.get("resume");
-  }
-
-  /** The server says something. */
-  says(/** @type {string | undefined} */ type, more = {}) {
-    this.onmessage({ data: JSON.stringify({ type, ...more }) });
-  }
-
-  /** The server lets the client in. */
-  welcomes(more = {}) {
-    this.readyState = 1;
-    this.says("welcome", { subscribed: ["broadcast"], recovered: null, token: "TOKEN", ping: 30, ...more });
-  }
-
-  /** @override @param {string} text */
-  send(text) {
-    super.send(JSON.parse(text));
-  }
-}
+import { COMES_BACK, ENDS, EnvelopeSocket, FakeSocket, count, last, nextAttempt, settled } from "./sockets.js";
 
 const HOUR = 3_600_000;
 const browser = /** @type {any} */ (globalThis);
@@ -47,7 +25,7 @@ function start(options = {}, url = "ws://site.test/ws/news?subscribe-broadcast")
     onState: (state) => states.push(state),
     onLost: (loss) => losses.push(loss),
     onPresence: (...told) => presences.push(told),
-    WebSocket: /** @type {any} */ (FacilitySocket),
+    WebSocket: /** @type {any} */ (EnvelopeSocket),
     random: () => 0.5,
     ...options,
   });
@@ -152,7 +130,6 @@ describe("a line", () => {
 });
 
 describe("an access token", () => {
-  const settled = () => new Promise((resolve) => setImmediate(resolve));
   /** @type {(string | null | Error)[]} */
   let tokens;
   const accessToken = async () => {
@@ -394,7 +371,7 @@ describe("presence", () => {
 });
 
 describe("publishing", () => {
-  const rejection = (/** @type {string} */ code) => ({ name: "PublishError", code });
+  const rejection = (/** @type {string} */ code) => ({ name: "RequestError", code });
 
   test("is done when the server has acknowledged it", async () => {
     const line = ready();
@@ -432,7 +409,7 @@ describe("publishing", () => {
   });
 
   test("tells that it is not known when the line breaks, is closed or given up meanwhile", async () => {
-    /** @type {import("../../wsloop/static/wsloop/wsloop.js").Line} */
+    /** @type {import("../../wsloop/static/wsloop/wsloop.js").Subscription} */
     let line;
     for (const end of [() => last().ends(1006), () => line.close(), () => clock.tick(60_000)]) {
       line = ready();

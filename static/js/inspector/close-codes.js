@@ -1,9 +1,9 @@
 /**
  * Explains close codes, and the statuses with which the server refuses a handshake. The codes that wsloop sends are in
- * wsloop.js; the others come from RFC 6455, section 7.4, and from the registry that it established.
+ * close-codes.js of wsloop; the others come from RFC 6455, section 7.4, and from the registry that it established.
  */
 
-import { CLOSE_CODES } from "../../wsloop/wsloop.js";
+import { CLOSE_CODES } from "../../wsloop/close-codes.js";
 
 /** @typedef {{meaning: string, action: string}} Explanation */
 

@@ -1,33 +1,40 @@
 /**
  * The JavaScript client of wsloop, in one file.
  *
- * - `connect` opens a connection to a facility, with the subprotocol wsloop.v1 (docs/reference/wsloop-v1.rst). It
- *   reconnects, recovers missed messages, and reports those that it cannot recover.
+ * - `connect` opens a connection to one facility, `open` one for all facilities of a page, both with the subprotocol
+ *   wsloop.v1 (docs/reference/wsloop-v1.rst). They reconnect, recover missed messages, and report those that they
+ *   cannot recover.
  * - `connectConsumer` opens a connection to a consumer, with plain messages and without a subprotocol. It reconnects.
- * - `keepOpen` is the core of both, which only reconnects.
- * - `CLOSE_CODES` has the meaning of each close code, and when a client reconnects after it.
+ * - `keepOpen` is the core of all, which only reconnects.
  *
  * The module does not touch the page. It calls the functions that it is given.
  */
+
+/** @typedef {string | Uint8Array} Data a message: text, or bytes if it is not text */
 
 /**
  * @typedef {{name: "connecting"}
  *   | {name: "connected", subscribed: string[], recovered: boolean | null}
  *   | Broken} State
- * The state of a connection. "connected": the server has sent its welcome.
+ * The state of a subscription. "connected": the server has sent its welcome.
  */
+
+/** @typedef {{name: "connecting"} | {name: "connected"} | Broken} SocketState The state of a socket. */
+/** @typedef {SocketState} ConsumerState The state of a connection to a consumer. */
 
 /**
  * @typedef {{name: "reconnecting", seconds: number, reason?: string} | {name: "offline", reason: string}} Broken
- * The state of a broken connection. "reconnecting": the next attempt starts after `seconds`; the reason comes from
- * the server, if it gave one. "offline": there is no further attempt, for this reason.
+ * The state of a broken connection or subscription. "reconnecting": the next attempt starts after `seconds`; the reason
+ * comes from the server, if it gave one. "offline": there is no further attempt, for this reason.
  */
 
 /**
+ * @template [T=Data]
  * @typedef {object} Message
  * @property {"broadcast" | "user" | "group" | "session" | "other"} audience the audience that it was published to
  * @property {string} [name] of the group
- * @property {string | Uint8Array} data
+ * @property {T} data
+ * @property {string} [id] the same for the same message, live and in the history; in facilities with recovery
  * @property {boolean} own whether this connection has published it
  * @property {boolean} kept whether it is the last message from before the connection was opened
  */
@@ -39,9 +46,144 @@
  * @property {string} [name] of the group
  */
 
+/** @typedef {{users: string[], anonymous: number}} Presence the present users, and the number of anonymous ones */
+/** @typedef {{event: "join" | "leave", user: string} | {event: "anonymous", count: number}} PresenceChange */
+
 /**
- * @typedef {{name: "connecting"} | {name: "connected"} | Broken} ConsumerState
- * The state of a connection to a consumer.
+ * @typedef {object} SocketOptions
+ * @property {() => string | null | Promise<string | null>} [accessToken] called before each attempt; returns a token
+ *   that signs in without a cookie, or null if there is no valid one: the connection then ends as signed out
+ * @property {typeof WebSocket} [WebSocket] for tests
+ * @property {() => number} [random] for tests
+ */
+
+/**
+ * @typedef {object} OpenOptions
+ * @property {(state: SocketState) => void} [onState] called when the state of the socket changes
+ */
+
+/**
+ * @template [T=Data]
+ * @template [S=unknown]
+ * @typedef {object} Options
+ * @property {(message: Message<T>) => void} [onMessage] called with each message, once and in order
+ * @property {(state: State) => void} [onState] called when the state changes
+ * @property {(loss: Loss) => void} [onLost] called when messages were lost for good: the page must load its state anew,
+ *   which `load` does
+ * @property {(presence: Presence, change?: PresenceChange) => void} [onPresence] called, if the subscription has
+ *   presence, when it is opened and with each change
+ * @property {(error: unknown) => void} [onError] called when `load` has failed, which is called again later, or
+ *   `parse`, whose message is dropped; without it the console shows the error
+ * @property {string} [token] the positions to start at, from the template tag websocket_token or an earlier connection
+ * @property {(signal: AbortSignal) => Promise<S>} [load] returns the state that messages change. Called when the
+ *   subscription starts without positions, and whenever messages were lost for good. It is repeated when it fails or
+ *   takes longer than 30 s; the signal tells it that its result is no longer wanted
+ * @property {(state: S) => void} [onLoad] called with what `load` has returned, before the messages that came meanwhile
+ * @property {Queue} [queue] publishes later what is published without a connection, each message once and in order;
+ *   without it `publish` is then rejected
+ */
+
+/**
+ * @typedef {object} Queue
+ * @property {number} most messages that wait
+ * @property {number} seconds that a message may wait, at most 86400
+ */
+
+/**
+ * @template T
+ * @typedef {object} Parsing
+ * @property {(text: string) => T} parse makes `data` of the text of a message: `JSON.parse`, for example
+ */
+
+/** @typedef {{parse?: undefined}} Unparsed */
+
+/**
+ * @typedef {object} Scope
+ * @property {Audience[]} [audiences] whose messages to receive
+ * @property {Audience[]} [publish] the audiences that `publish` publishes to
+ * @property {boolean} [presence] whether to receive who is online
+ *
+ * @typedef {"broadcast" | "user" | "group" | "session"} Audience
+ */
+
+/**
+ * @template [T=Data]
+ * @typedef {object} Members
+ * @property {(data: Data) => Promise<void>} publish fulfilled when Redis has taken the message; rejected with a
+ *   {@link RequestError}, after 10 s at the latest, or after the time of the queue
+ * @property {(page?: {limit?: number, before?: string}) => Promise<History<T>>} history returns the last `limit`
+ *   messages of the facility's history, or those before the cursor of an earlier answer
+ * @property {() => void} close ends the subscription, without a further callback; that of `connect` with its socket
+ * @property {string} token for the option `token` of a later subscription, which then starts at the positions of this
+ *   one; empty in facilities without recovery
+ * @property {State} state
+ */
+
+/**
+ * @template [T=Data]
+ * @typedef {Readonly<Members<T>> & AsyncIterable<Message<T>>} Subscription
+ * `for await` gets each message from its first step on, and ends with the subscription. At most 1000 messages wait for
+ * the next step: beyond, the oldest is dropped, and `onLost` called.
+ */
+
+/**
+ * @template [T=Data]
+ * @typedef {object} History
+ * @property {Message<T>[]} messages the oldest first
+ * @property {string | null} before the cursor for older ones; null if there are none
+ */
+
+/**
+ * @typedef {object} Answer
+ * @property {number} status the HTTP status
+ * @property {any} [data] of the response, if that is JSON
+ * @property {string} [location] where a redirect leads to
+ */
+
+/**
+ * @typedef {object} Calls
+ * @property {(method: string, path: string, data?: unknown) => Promise<Answer>} call calls a view of the site over the
+ *   socket; rejected with a {@link RequestError} if no answer comes
+ * @property {() => void} close closes the socket with all subscriptions
+ * @property {SocketState} state
+ */
+
+/**
+ * @typedef {object} Subscribing
+ * @property {Subscribe} subscribe starts a subscription to a facility; each facility once at a time
+ *
+ * @typedef {Readonly<Calls & Subscribing>} Socket
+ */
+
+/**
+ * The types of `connect` and `subscribe`: without `parse` messages are texts or bytes, whatever type the page names.
+ *
+ * @template [S=unknown]
+ * @typedef {SocketOptions & Options<Data, S> & Unparsed} PlainConnectOptions
+ */
+/**
+ * @template T
+ * @template [S=unknown]
+ * @typedef {SocketOptions & Options<T, S> & Parsing<T>} ParsingConnectOptions
+ */
+/**
+ * @template [S=unknown]
+ * @typedef {Scope & Options<Data, S> & Unparsed} PlainSubscribeOptions
+ */
+/**
+ * @template T
+ * @template [S=unknown]
+ * @typedef {Scope & Options<T, S> & Parsing<T>} ParsingSubscribeOptions
+ */
+/**
+ * @typedef {{
+ *   <_ extends Data, S = unknown>(url: string, options: PlainConnectOptions<S>): Subscription;
+ *   <T, S = unknown>(url: string, options: ParsingConnectOptions<T, S>): Subscription<T>;
+ * }} Connect
+ * @typedef {{
+ *   <_ extends Data, S = unknown>(facility: string, options: PlainSubscribeOptions<S>): Subscription;
+ *   <T, S = unknown>(facility: string, options: ParsingSubscribeOptions<T, S>): Subscription<T>;
+ * }} Subscribe
  */
 
 /**
@@ -62,132 +204,25 @@
  * @property {ConsumerState} state
  */
 
-/** @typedef {{users: string[], anonymous: number}} Presence the present users, and the number of anonymous ones */
-/** @typedef {{event: "join" | "leave", user: string} | {event: "anonymous", count: number}} PresenceChange */
-
-/**
- * @typedef {object} SocketOptions
- * @property {() => string | null | Promise<string | null>} [accessToken] called before each attempt; returns a token
- *   that signs in without a cookie, or null if there is no valid one: the connection then ends as signed out
- * @property {typeof WebSocket} [WebSocket] for tests
- * @property {() => number} [random] for tests
- */
-
-/**
- * @typedef {object} ClientOptions
- * @property {(message: Message) => void} onMessage called with each message, once and in order
- * @property {(state: State) => void} [onState] called when the state changes
- * @property {(loss: Loss) => void} [onLost] called when messages were lost for good: the page must load its state anew
- * @property {(presence: Presence, change?: PresenceChange) => void} [onPresence] called, if the URL has
- *   subscribe-presence, when the connection is opened and with each change
- * @property {string} [token] the positions to start at, from the template tag websocket_token or an earlier connection
- *
- * @typedef {SocketOptions & ClientOptions} Options
- */
-
-/**
- * @typedef {object} Line
- * @property {(data: string | Uint8Array) => Promise<void>} publish fulfilled when Redis has taken the message; rejected
- *   with a {@link PublishError}, after 10 s at the latest
- * @property {() => void} close
- * @property {string} token for the option `token` of a later connection, which then starts at the positions of this
- *   one; empty in facilities without recovery
- */
-
-/**
- * @typedef {{name: string, meaning: string, action: string} & (
- *   {reconnect: "soon"} | {reconnect: "later" | "never", reason: string}
- * )} CloseCode
- * `action`: what a client should do, in the words of docs/reference/websockets.rst. `reconnect`: when `connect`
- * reconnects; "soon" is after a random delay, "later" is 2 s after that. `reason`: that of the connection's state.
- */
-
 /** The reason when a connection ends with its session or token: the user must sign in again. */
 export const SIGNED_OUT = "signed out";
 
 /**
- * The close codes that wsloop sends, as in docs/reference/websockets.rst (a test compares the two), and 1008, which a
- * proxy or an application may send. After any other code a client reconnects soon.
- *
- * @type {Record<number, CloseCode>}
+ * @typedef {{reconnect: "soon"} | {reconnect: "later" | "never", reason: string}} AfterClose
+ * When a client reconnects: "soon" is after a random delay, "later" is 2 s after that. `reason`: that of the state.
  */
-export const CLOSE_CODES = {
-  1000: {
-    name: "NORMAL_CLOSURE",
-    meaning: "the answer to the client's own close; or the consumer is finished",
-    action: "nothing",
-    reconnect: "soon",
-  },
-  1002: {
-    name: "PROTOCOL_ERROR",
-    meaning: "the client broke the protocol",
-    action: "fix the client",
-    reconnect: "soon",
-  },
-  1007: {
-    name: "INVALID_DATA",
-    meaning: "text that is not UTF-8, or no JSON where a consumer expects it",
-    action: "fix the client",
-    reconnect: "soon",
-  },
-  1008: {
-    name: "POLICY_VIOLATION",
-    meaning: "not allowed, by a proxy or the application",
-    action: "do not reconnect",
-    reconnect: "never",
-    reason: "not allowed",
-  },
-  1009: {
-    name: "MESSAGE_TOO_BIG",
-    meaning: "message over MAX_MESSAGE_SIZE",
-    action: "send smaller messages",
-    reconnect: "soon",
-  },
-  1011: {
-    name: "INTERNAL_ERROR",
-    meaning: "the server's or the site's code failed",
-    action: "reconnect later",
-    reconnect: "soon",
-  },
-  1012: {
-    name: "SERVICE_RESTART",
-    meaning: "the worker restarts",
-    action: "reconnect after a random pause. Workers that stop close their sockets over some seconds",
-    reconnect: "soon",
-  },
-  1013: {
-    name: "TRY_AGAIN_LATER",
-    meaning: "Redis cannot be read, in the middle of a long recovery",
-    action: "reconnect after a random pause, with resume",
-    reconnect: "soon",
-  },
-  4001: {
-    name: "SIGNED_OUT",
-    meaning: "signed out: logout, another password, user not active or deleted; session or token expired",
-    action: "do not reconnect; show that the user is signed out. With a token: get a new one first",
-    reconnect: "never",
-    reason: SIGNED_OUT,
-  },
-  4003: {
-    name: "RIGHTS_CHANGED",
-    meaning: "the user's permissions or groups have changed",
-    action: "reconnect after a random pause: the server decides the channels anew",
-    reconnect: "soon",
-  },
-  4008: {
-    name: "TOO_SLOW",
-    meaning: "too slow: more than MAX_QUEUED_BYTES waited, or no answer to a ping in PING_TIMEOUT",
-    action: "reconnect after a random pause, with resume. Without history the waiting messages are lost",
-    reconnect: "soon",
-  },
-  4029: {
-    name: "TOO_MANY",
-    meaning: "more frames, or bytes, than RATE_LIMIT",
-    action: "send more slowly, and reconnect, but not at once",
-    reconnect: "later", // if it reconnected at once, the client would do the same again
-    reason: "sent too fast",
-  },
-};
+
+/**
+ * @param {number} code a close code
+ * @returns {AfterClose}
+ */
+export function afterClose(code) {
+  if (code === 4001) return { reconnect: "never", reason: SIGNED_OUT };
+  if (code === 1008) return { reconnect: "never", reason: "not allowed" };
+  // If it reconnected at once, the client would do the same again.
+  if (code === 4029) return { reconnect: "later", reason: "sent too fast" };
+  return { reconnect: "soon" };
+}
 
 const FIRST_DELAY = 2; // seconds within which the first attempt to reconnect starts; doubled with each failure
 const LONGEST_DELAY = 30; // seconds
@@ -195,6 +230,15 @@ const ATTEMPT_TIMEOUT = 12_000; // milliseconds until an attempt has failed; the
 const OPEN = 1; // WebSocket.OPEN
 const NO_WEBSOCKET =
   "There is no WebSocket here. Node has one from version 22 on; earlier, pass that of the package ws: { WebSocket }.";
+
+/**
+ * @param {number} failures so far
+ * @param {() => number} random
+ * @returns {number} seconds until the next attempt: with full jitter, any moment within the delay
+ */
+function pause(failures, random) {
+  return random() * Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** failures);
+}
 
 /**
  * @typedef {object} Client
@@ -316,11 +360,10 @@ export function keepOpen(client, options) {
   /** @param {{code?: number, reason?: string, after?: number}} [close] */
   function reconnect({ code = 1006, reason, after } = {}) {
     release();
-    const known = CLOSE_CODES[code];
-    // Full jitter: any moment within the delay.
-    const jitter = random() * Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** failures);
+    const known = afterClose(code);
+    const jitter = pause(failures, random);
     let seconds = after === undefined ? jitter : after / 1000;
-    if (known?.reconnect === "later") {
+    if (known.reconnect === "later") {
       seconds = Math.max(FIRST_DELAY + jitter, (after ?? 0) / 1000);
       reason = known.reason;
     }
@@ -423,9 +466,9 @@ export function connectConsumer(url, options = {}) {
       },
       onData: onMessage,
       onClose({ code, reason }) {
-        const known = CLOSE_CODES[code];
+        const known = afterClose(code);
         if (code === DONE) connection.end(reason || "closed by the server");
-        else if (known?.reconnect !== "never") connection.reconnect({ code, reason });
+        else if (known.reconnect !== "never") connection.reconnect({ code, reason });
         else connection.end(known.reason === SIGNED_OUT ? SIGNED_OUT : reason || known.reason);
       },
       onRelease() {
@@ -452,80 +495,109 @@ export function connectConsumer(url, options = {}) {
 
 const SUSPICIOUS = 2; // attempts without any welcome after which the console is told what may be wrong
 const MOST_IDS = 1000; // number of messages that are remembered
-const ANSWER_TIMEOUT = 10_000; // milliseconds within which the server must answer a published message
+const MOST_WAITING = 1000; // messages that wait for `load`, or for the next step of a loop
+const ANSWER_TIMEOUT = 10_000; // milliseconds within which the server must answer
+const CALL_TIMEOUT = 60_000; // milliseconds within which a view must answer
+const LOAD_TIMEOUT = 30_000; // milliseconds
+const KEY_LIFETIME = 86_400; // seconds for which the server remembers the key of a message
 
 /**
- * Opens a connection that speaks wsloop.v1, and keeps it open until the page closes it, or the server forbids a
+ * Subscribes to one facility over a socket of its own, and keeps it open until the page closes it, or the server
+ * forbids a reconnect. The URL is such as "/ws/news?subscribe-broadcast", or has scheme and host.
+ *
+ * @type {Connect}
+ */
+export const connect = (/** @type {string} */ url, /** @type {any} */ options) => {
+  const { subscribe, start } = openSocket(url, options, true);
+  const subscription = subscribe("", options);
+  start();
+  return subscription;
+};
+
+/**
+ * Opens one socket for all facilities of the page, and keeps it open until the page closes it, or the server forbids a
  * reconnect.
  *
- * @param {string} url such as "/ws/news?subscribe-broadcast", or with scheme and host
- * @param {Options} options
- * @returns {Line}
+ * @param {string} url such as "/ws/", or with scheme and host
+ * @param {SocketOptions & OpenOptions} [options]
+ * @returns {Socket}
  */
-export function connect(url, options) {
-  const { onMessage, onState = () => {}, onLost = () => {}, onPresence = () => {} } = options;
-  const address = new URL(url, globalThis.location?.href);
-  const bookmark = new Bookmark(options.token);
-  const publications = new Publications();
-  let isReady = false; // the server has sent its welcome, and no goodbye
-  let unwelcome = 0; // attempts that have failed before the first welcome
-  /** @type {{reconnect?: boolean, after?: number, reason?: string}} the server's goodbye, if it has sent one */
-  let goodbye = {};
-  /** @type {Attendance | null} */
-  let attendance = null;
+export function open(url, options = {}) {
+  const { start, socket, tell } = openSocket(url, options, false);
+  tell({ name: "connecting" });
+  start();
+  return socket;
+}
 
-  const handlers = {
-    /** @param {any} frame */
-    welcome({ subscribed, recovered, token, ping, presence }) {
-      connection.succeeded();
-      connection.expectWithin(2 * 1000 * ping);
-      isReady = true;
-      unwelcome = -Infinity;
-      bookmark.renew(token);
-      onState({ name: "connected", subscribed, recovered });
-      attendance = presence ? new Attendance(presence) : null;
-      if (attendance) onPresence(attendance.now());
-      if (recovered === false) onLost({ reason: "Missed messages could not be recovered. Load the state anew." });
-    },
-    /** @param {any} frame */
-    message({ audience, name, data, base64, position, own = false, kept = false }) {
-      if (position !== undefined && !bookmark.isNew(position)) return;
-      onMessage({ audience, ...(name !== undefined && { name }), data: data ?? fromBase64(base64), own, kept });
-    },
-    /** @param {any} frame */
-    presence({ type, ...change }) {
-      if (attendance?.apply(change)) onPresence(attendance.now(), change);
-    },
-    /** @param {any} frame */
-    ack({ id }) {
-      publications.taken(id);
-    },
-    /** @param {any} frame */
-    error({ code, reason, id, audience, name }) {
-      if (id !== undefined) publications.failed(id, new PublishError(code, reason));
-      if (code === "lost") onLost({ reason, audience, ...(name !== undefined && { name }) });
-    },
-    /** @param {any} frame */
-    goodbye(frame) {
-      goodbye = frame;
-      isReady = false;
-    },
-  };
+/**
+ * The core of both: passes the frames of one socket on to its subscriptions, and questions to the server.
+ *
+ * @param {string} url
+ * @param {SocketOptions & OpenOptions} options
+ * @param {boolean} isSingle whether the URL has the facility of the only subscription, which has the name "" here
+ */
+function openSocket(url, options, isSingle) {
+  /** @typedef {ReturnType<typeof createSubscriber>} Subscriber */
+  const address = new URL(url, globalThis.location?.href);
+  /** @type {Map<string, Subscriber>} by facility */
+  const subscribers = new Map();
+  /** @type {Map<number, (answer: any) => void>} what is called with the answer to a frame, by its id */
+  const questions = new Map();
+  let lastId = 0;
+  let unwelcome = 0; // attempts that have failed before the first welcome
+  /** @type {{type?: string, reconnect?: boolean, after?: number, reason?: string}} the server's, if it has sent one */
+  let goodbye = {};
+  /** @type {SocketState} */
+  let state = { name: "connecting" };
+
+  const all = () => [...subscribers.values()];
+
+  /** @param {SocketState} next */
+  function tell(next) {
+    state = next;
+    callAll([() => isSingle || options.onState?.(next), ...all().map(({ follow }) => () => follow(next))]);
+  }
+
+  /** @type {Ask} */
+  function ask(frame, onAnswer, timeout) {
+    const id = lastId + 1;
+    if (goodbye.type || !connection.send(JSON.stringify({ ...frame, id }))) return false;
+    lastId = id;
+    const late = timeout && setTimeout(() => questions.get(id)?.(failure("No answer arrived")), timeout);
+    questions.set(id, (answer) => {
+      clearTimeout(late);
+      questions.delete(id);
+      onAnswer?.(answer);
+    });
+    return true;
+  }
 
   const connection = keepOpen(
     {
       url() {
         const target = new URL(address);
-        const resume = bookmark.toString();
+        const resume = subscribers.get("")?.subscription.token;
         if (resume) target.search += `${target.search ? "&" : "?"}resume=${encodeURIComponent(resume)}`;
         return target.href;
       },
       subprotocols: ["wsloop.v1"],
+      onOpen() {
+        for (const { start } of all()) start();
+      },
       onData(data) {
         const frame = JSON.parse(data);
-        // Before the handlers: if a function of the page throws, the message must not come again.
-        if (frame.position !== undefined) bookmark.move(frame.position);
-        if (Object.hasOwn(handlers, frame.type)) handlers[/** @type {keyof typeof handlers} */ (frame.type)](frame);
+        const { type, id, ping, facility, channel } = frame;
+        const answered = questions.get(id);
+        if (answered) return answered(frame);
+        if (type === "goodbye") goodbye = frame;
+        if (type === "welcome" && (isSingle || !facility)) {
+          connection.succeeded();
+          connection.expectWithin(2 * 1000 * ping);
+          unwelcome = -Infinity;
+          tell({ name: "connected" });
+        }
+        const subscriber = subscribers.get(isSingle ? "" : facility) ?? all().find(({ has }) => has(channel));
+        subscriber?.receive(frame);
       },
       onClose({ code }) {
         unwelcome += 1;
@@ -534,8 +606,8 @@ export function connect(url, options) {
           // Without the query, which may have a token.
           console.warn(`wsloop: ${address.origin}${address.pathname} refuses a connection with wsloop.v1. ${advice}`);
         }
-        const known = CLOSE_CODES[code];
-        const isFinal = known?.reconnect === "never";
+        const known = afterClose(code);
+        const isFinal = known.reconnect === "never";
         const { reconnect = !isFinal, after, reason } = goodbye;
         // The server may accept another token.
         const isRenewable = isFinal && known.reason === SIGNED_OUT && options.accessToken !== undefined;
@@ -543,21 +615,493 @@ export function connect(url, options) {
         else connection.end((isFinal ? known.reason : reason) ?? `closed with code ${code}`);
       },
       onRelease() {
-        isReady = false;
         goodbye = {};
-        publications.interrupted();
+        for (const { interrupt } of all()) interrupt();
+        const broken = failure("The connection broke before the answer");
+        for (const answer of [...questions.values()]) answer(broken);
       },
-      onState,
+      onHurry: () => tell({ name: "connecting" }),
+      onState: tell,
     },
     options,
   );
-  onState({ name: "connecting" });
-  connection.start();
+
+  /** @param {string} facility @param {any} settings */
+  function subscribe(facility, settings) {
+    if (subscribers.has(facility)) throw new Error(`There is a subscription to ${facility} already: close it first.`);
+    const subscriber = createSubscriber(facility, settings, {
+      ask,
+      random: options.random ?? Math.random,
+      onEnd() {
+        subscribers.delete(facility);
+        if (isSingle) connection.close();
+      },
+    });
+    subscribers.set(facility, subscriber);
+    subscriber.follow(state.name === "connected" ? { name: "connecting" } : state);
+    // Not at once: React's StrictMode starts and closes each subscription once before it is used.
+    queueMicrotask(() => subscribers.get(facility) === subscriber && subscriber.start());
+    return subscriber.subscription;
+  }
+
+  const socket = {
+    subscribe,
+    /** @type {Calls["call"]} */
+    async call(method, path, data) {
+      const answer = await request(ask, { type: "call", method, path, data }, CALL_TIMEOUT);
+      const { status, location } = answer;
+      return { status, data: answer.data, ...(location !== undefined && { location }) };
+    },
+    close() {
+      connection.close();
+      state = CLOSED;
+      for (const { subscription } of all()) subscription.close();
+    },
+    get state() {
+      return state;
+    },
+  };
+  return { subscribe, socket, tell, start: connection.start };
+}
+
+/** @type {Broken} */
+const CLOSED = { name: "offline", reason: "closed by the page" };
+
+/**
+ * @typedef {(frame: object, onAnswer?: (answer: any) => void, timeout?: number) => boolean} Ask
+ * Sends a frame with an id. `onAnswer` is called with the answer, or with an error "unknown" when the connection breaks
+ * or the milliseconds are over. Returns false if there is no connection.
+ */
+
+/** @param {string} reason */
+function failure(reason) {
+  return { type: "error", code: "unknown", reason: `${reason}: what was asked may have been done, or not.` };
+}
+
+/**
+ * What `publish`, `history` or `call` asked for was not done, or may not have been. `code`: "disconnected" (the client
+ * has not sent it), "unknown" (no answer arrived: it may have been done or not), "full" (too many messages wait in the
+ * queue), or one of the server's: "refused", "unavailable", "frame", "internal".
+ */
+export class RequestError extends Error {
+  /** @param {string} code @param {string} reason */
+  constructor(code, reason) {
+    super(reason);
+    this.name = "RequestError";
+    this.code = code;
+  }
+}
+
+const disconnected = () => new RequestError("disconnected", "There is no connection: nothing was sent.");
+
+/** @param {Ask} ask @param {object} frame @param {number} timeout in milliseconds @returns {Promise<any>} the answer */
+function request(ask, frame, timeout) {
+  return new Promise((resolve, reject) => {
+    const wasSent = ask(
+      frame,
+      (answer) => {
+        if (answer.type === "error") reject(new RequestError(answer.code, answer.reason));
+        else resolve(answer);
+      },
+      timeout,
+    );
+    if (!wasSent) reject(disconnected());
+  });
+}
+
+/** Calls all of them, though one fails. @param {(() => void)[]} calls */
+function callAll(calls) {
+  /** @type {unknown[]} */
+  const errors = [];
+  for (const call of calls) {
+    try {
+      call();
+    } catch (error) {
+      errors.push(error);
+    }
+  }
+  if (errors.length) throw errors[0];
+}
+
+/**
+ * One subscription, and what its socket needs of it.
+ *
+ * @param {string} facility "": the URL of the socket has it, and needs no subscribe frame
+ * @param {Options<any, any> & Scope & Partial<Parsing<any>>} options
+ * @param {{ask: Ask, random: () => number, onEnd: () => void}} socket
+ */
+function createSubscriber(facility, options, { ask, random, onEnd }) {
+  const { audiences, publish, presence, load, parse, queue, onMessage, onState, onLost, onPresence } = options;
+  const { onError = console.error } = options;
+  const bookmark = new Bookmark(options.token);
+  const name = facility ? { facility } : {};
+  /** @type {Set<{messages: Message<any>[], isBehind: boolean, wake: () => void}>} the loops over the messages */
+  const loops = new Set();
+  let isAsked = false; // the server has been asked for the subscription, on this connection
+  let isReady = false; // it has sent its welcome, and all of its frames concern this subscription
+  let isOver = false;
+  let readyAt = Infinity;
+  let failures = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} until the next attempt on the open socket */
+  let timer;
+  /** @type {string[]} further channels, which have a label instead of an audience */
+  let labels = [];
+  /** @type {Attendance | null} */
+  let attendance = null;
+  /** @type {State} */
+  let state = { name: "connecting" };
+
+  /** @type {Ask} */
+  const askWhenReady = (frame, ...more) => isReady && ask({ ...frame, ...name }, ...more);
+  const outbox = queue && createOutbox(queue, askWhenReady, random);
+  const loader = load && createLoader(load, { ...options, onError }, deliver, random);
+
+  /** @param {State} next */
+  function tell(next) {
+    state = next;
+    onState?.(next);
+  }
+
+  function start() {
+    clearTimeout(timer);
+    if (!facility) return;
+    const resume = bookmark.toString() || undefined;
+    isAsked = ask({ type: "subscribe", ...name, audiences, publish, presence, resume }, (answer) => {
+      if (answer.type === "welcome") welcome(answer);
+      else if (isAsked) failed(answer);
+    });
+  }
+
+  /** @param {any} frame */
+  function welcome(frame) {
+    if (isOver) return;
+    const { subscribed, recovered } = frame;
+    isReady = true;
+    readyAt = performance.now();
+    labels = frame.other ?? [];
+    bookmark.renew(frame.token);
+    attendance = frame.presence ? new Attendance(frame.presence) : null;
+    outbox?.flush();
+    if (recovered !== true) loader?.restart();
+    tell({ name: "connected", subscribed, recovered });
+    if (attendance) onPresence?.(attendance.now());
+    if (recovered === false) onLost?.({ reason: "Missed messages could not be recovered. Load the state anew." });
+  }
+
+  /** The server has refused the subscription, or ended it. @param {any} frame */
+  function failed({ type, code, reason }) {
+    isReady = isAsked = false;
+    if (type === "error" && code !== "unavailable" && code !== "internal") {
+      end();
+      tell({ name: "offline", reason });
+      return;
+    }
+    if (performance.now() - readyAt >= STEADY) failures = 0;
+    readyAt = Infinity;
+    const seconds = pause(failures, random);
+    failures += 1;
+    timer = setTimeout(start, seconds * 1000);
+    tell({ name: "reconnecting", seconds, reason });
+  }
+
+  /** @param {any} frame */
+  function receive(frame) {
+    if (!facility && frame.type === "welcome") return welcome(frame);
+    if (!isReady) return;
+    const { type, position, code, reason, audience, name: group, ...more } = frame;
+    // First: if a function of the page throws, the message must not come again.
+    if (position !== undefined) bookmark.move(position);
+    if (type === "message" && (position === undefined || bookmark.isNew(position))) {
+      if (!loader?.holds(frame)) deliver(frame);
+    }
+    if (type === "presence" && attendance?.apply(more)) {
+      const { event, user, count } = more;
+      onPresence?.(attendance.now(), /** @type {any} */ (event === "anonymous" ? { event, count } : { event, user }));
+    }
+    if (type === "error" && code === "lost") lost({ reason, audience, ...(group !== undefined && { name: group }) });
+    if (type === "unsubscribed" && code !== undefined && facility) failed(frame);
+  }
+
+  /** @param {Loss} loss */
+  function lost(loss) {
+    loader?.restart();
+    onLost?.(loss);
+  }
+
+  /** @param {any} frame @returns {Message<any>[]} the message, or none if it cannot be parsed */
+  function read({ audience, name: group, data, base64, position, own = false, kept = false }) {
+    try {
+      if (parse) {
+        if (data === undefined) throw new TypeError("A message that is not text cannot be parsed.");
+        data = parse(data);
+      }
+    } catch (error) {
+      onError(error);
+      return [];
+    }
+    const id = position !== undefined && { id: idOf(position) };
+    data ??= base64 === undefined ? data : fromBase64(base64);
+    return [{ audience, ...(group !== undefined && { name: group }), data, ...id, own, kept }];
+  }
+
+  /** @param {any} frame */
+  function deliver(frame) {
+    if (isOver) return;
+    for (const message of read(frame)) {
+      for (const loop of loops) {
+        if (loop.messages.push(message) > MOST_WAITING) {
+          loop.messages.shift();
+          if (!loop.isBehind) lost({ reason: "The loop over the messages is too slow. Load the state anew." });
+          loop.isBehind = true;
+        }
+        loop.wake();
+      }
+      onMessage?.(message);
+    }
+  }
+
+  function end() {
+    isOver = true;
+    isReady = isAsked = false;
+    clearTimeout(timer);
+    onEnd();
+    loader?.close();
+    outbox?.close();
+    for (const { wake } of loops) wake();
+  }
+
   return {
-    publish: (data) => publications.add(data, (text) => isReady && connection.send(text)),
-    close: connection.close,
-    get token() {
-      return bookmark.toString();
+    start,
+    receive,
+    /** @param {string} label */
+    has: (label) => labels.includes(label),
+    interrupt() {
+      isReady = isAsked = false;
+    },
+    /** @param {SocketState} next of the socket */
+    follow(next) {
+      clearTimeout(timer);
+      if (next.name === "connected") return; // the welcome of the subscription follows
+      if (next.name === "offline") end();
+      // Nothing may ever connect here: then the page has its state, at least.
+      else if (next.name === "reconnecting" && !options.token) loader?.begin();
+      tell(next);
+    },
+    subscription: {
+      /** @param {Data} data */
+      publish(data) {
+        const isText = typeof data === "string";
+        if (!isText && !(data instanceof Uint8Array)) {
+          return Promise.reject(new TypeError("A message must be a text or a Uint8Array; write JSON.stringify(…)."));
+        }
+        const frame = { type: "publish", ...(isText ? { data } : { base64: toBase64(data) }) };
+        return outbox && !isOver ? outbox.add(frame) : request(askWhenReady, frame, ANSWER_TIMEOUT).then(() => {});
+      },
+      /** @param {{limit?: number, before?: string}} [page] */
+      async history({ limit, before } = {}) {
+        const answer = await request(askWhenReady, { type: "history", limit, before }, ANSWER_TIMEOUT);
+        return { messages: answer.messages.flatMap(read), before: answer.before };
+      },
+      close() {
+        if (isOver) return;
+        if (isAsked) ask({ type: "unsubscribe", ...name });
+        for (const { messages } of loops) messages.length = 0;
+        end();
+        state = CLOSED;
+      },
+      get token() {
+        return bookmark.toString();
+      },
+      get state() {
+        return state;
+      },
+      async *[Symbol.asyncIterator]() {
+        const loop = { messages: /** @type {Message<any>[]} */ ([]), isBehind: false, wake() {} };
+        loops.add(loop);
+        try {
+          for (;;) {
+            const message = loop.messages.shift();
+            if (message) {
+              yield message;
+              continue;
+            }
+            loop.isBehind = false;
+            if (isOver) return;
+            await new Promise((resolve) => (loop.wake = () => resolve(undefined)));
+          }
+        } finally {
+          loops.delete(loop);
+        }
+      },
+    },
+  };
+}
+
+/**
+ * Loads the state of the page, and holds messages back meanwhile.
+ *
+ * @param {(signal: AbortSignal) => Promise<any>} load
+ * @param {{onLoad?: (state: any) => void, onError: (error: unknown) => void}} callbacks
+ * @param {(frame: any) => void} deliver
+ * @param {() => number} random
+ */
+function createLoader(load, { onLoad, onError }, deliver, random) {
+  /** @type {any[] | null} messages that wait until the state is loaded; null: it is */
+  let held = null;
+  let hasBegun = false;
+  let isStale = false; // messages were lost after the load has begun: it may not have what they said
+  let failures = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} until the load has failed, or until the next one */
+  let timer;
+  let controller = new AbortController();
+
+  function restart() {
+    hasBegun = true;
+    isStale = held !== null;
+    held = []; // the load will have what they say
+    if (!isStale) run();
+  }
+
+  function run() {
+    isStale = false;
+    controller = new AbortController();
+    const { abort, signal } = { abort: controller.abort.bind(controller), signal: controller.signal };
+    timer = setTimeout(() => abort(new Error("load() took longer than 30 s.")), LOAD_TIMEOUT);
+    const aborted = new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+    Promise.race([aborted, Promise.resolve(signal).then(load)]).then(loaded, failed);
+
+    /** @param {any} state */
+    function loaded(state) {
+      clearTimeout(timer);
+      if (signal.aborted) return;
+      if (isStale) {
+        later();
+        onLoad?.(state);
+        return;
+      }
+      failures = 0;
+      const frames = held ?? [];
+      held = null;
+      callAll([() => onLoad?.(state), ...frames.map((frame) => () => deliver(frame))]);
+    }
+
+    /** @param {unknown} error */
+    function failed(error) {
+      clearTimeout(timer);
+      if (error === CLOSED) return;
+      later();
+      onError(error);
+    }
+  }
+
+  function later() {
+    timer = setTimeout(run, pause(failures, random) * 1000);
+    failures += 1;
+  }
+
+  return {
+    restart,
+    /** Loads the state if it was never loaded. */
+    begin() {
+      if (!hasBegun) restart();
+    },
+    /** @param {any} frame @returns {boolean} whether the message waits */
+    holds(frame) {
+      if (held === null) return false;
+      if (held.length === MOST_WAITING) restart();
+      held.push(frame);
+      return true;
+    },
+    close() {
+      clearTimeout(timer);
+      controller.abort(CLOSED);
+    },
+  };
+}
+
+/**
+ * Messages on their way to the server, one at a time: each waits for the answer to the one before, so that their order
+ * is kept. Without an answer a message is sent again, with the key by which the server knows it.
+ *
+ * @param {Queue} queue
+ * @param {Ask} ask
+ * @param {() => number} random
+ */
+function createOutbox({ most, seconds }, ask, random) {
+  if (!(most > 0 && seconds > 0 && seconds <= KEY_LIFETIME)) {
+    throw new RangeError("A queue needs `most` over 0 and `seconds` up to 86400: the server forgets keys after a day.");
+  }
+  /**
+   * @typedef {object} Entry
+   * @property {object} frame
+   * @property {number} until milliseconds since 1970
+   * @property {boolean} wasSent
+   * @property {() => void} resolve
+   * @property {(error: Error) => void} reject
+   * @property {ReturnType<typeof setTimeout>} [timer]
+   */
+  /** @type {Set<Entry>} */
+  const entries = new Set();
+  let isAsking = false;
+  let failures = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} until the first message is sent again */
+  let timer;
+
+  /** @param {Entry} entry @param {Error} [error] */
+  function settle(entry, error) {
+    clearTimeout(entry.timer);
+    entries.delete(entry);
+    if (error) entry.reject(error);
+    else entry.resolve();
+  }
+
+  /** @param {Entry} entry */
+  function giveUp(entry) {
+    const { code, reason } = failure("No answer arrived in time");
+    settle(entry, entry.wasSent ? new RequestError(code, reason) : disconnected());
+  }
+
+  function flush() {
+    // Timers stand still while the machine sleeps.
+    for (const entry of entries) if (entry.until <= Date.now()) giveUp(entry);
+    const [entry] = entries;
+    if (!entry || isAsking) return;
+    isAsking = ask(entry.frame, answered, ANSWER_TIMEOUT);
+    entry.wasSent ||= isAsking;
+
+    /** @param {any} answer */
+    function answered({ type, code, reason }) {
+      isAsking = false;
+      clearTimeout(timer);
+      if (entries.has(entry) && type === "error" && (code === "unknown" || code === "unavailable")) {
+        timer = setTimeout(flush, pause(failures, random) * 1000);
+        failures += 1;
+        return;
+      }
+      failures = 0;
+      settle(entry, type === "error" ? new RequestError(code, reason) : undefined);
+      flush();
+    }
+  }
+
+  return {
+    flush,
+    /** @param {object} frame @returns {Promise<void>} */
+    add(frame) {
+      if (entries.size >= most) return Promise.reject(new RequestError("full", `${most} messages wait already.`));
+      return new Promise((resolve, reject) => {
+        // crypto.randomUUID() is for pages with https only.
+        const key = toBase64(crypto.getRandomValues(new Uint8Array(16)));
+        /** @type {Entry} */
+        const entry = { frame: { ...frame, key }, until: Date.now() + seconds * 1000, wasSent: false, resolve, reject };
+        entry.timer = setTimeout(() => giveUp(entry), seconds * 1000);
+        entries.add(entry);
+        flush();
+      });
+    },
+    close() {
+      for (const entry of entries) giveUp(entry);
+      clearTimeout(timer);
     },
   };
 }
@@ -588,7 +1132,7 @@ class Bookmark {
 
   /** @param {string} position of a message @returns {boolean} false: it has arrived already, for another audience */
   isNew(position) {
-    const id = position.slice(position.lastIndexOf(".") + 1);
+    const id = idOf(position);
     if (this.#ids.has(id)) return false;
     this.#ids.add(id);
     if (this.#ids.size > MOST_IDS) this.#ids.delete(/** @type {string} */ (this.#ids.values().next().value));
@@ -634,67 +1178,9 @@ class Attendance {
   }
 }
 
-/**
- * A message was not published, or may not have been. `code` is "disconnected" (the client has not sent it), "unknown"
- * (no answer arrived: it may have been published or not), or one of the server's: "refused", "unavailable", "frame".
- */
-export class PublishError extends Error {
-  /** @param {string} code @param {string} reason */
-  constructor(code, reason) {
-    super(reason);
-    this.name = "PublishError";
-    this.code = code;
-  }
-}
-
-/** @typedef {{resolve: () => void, reject: (error: Error) => void, timer: ReturnType<typeof setTimeout>}} Waiting */
-
-/** The published messages without an answer yet. */
-class Publications {
-  /** @type {Map<number, Waiting>} by id */
-  #waiting = new Map();
-  #last = 0;
-
-  /** @param {string | Uint8Array} data @param {(text: string) => boolean} send @returns {Promise<void>} */
-  add(data, send) {
-    const isText = typeof data === "string";
-    if (!isText && !(data instanceof Uint8Array)) {
-      return Promise.reject(new TypeError("A message must be a text or a Uint8Array; write JSON.stringify(…)."));
-    }
-    const id = this.#last + 1;
-    if (!send(JSON.stringify({ type: "publish", ...(isText ? { data } : { base64: toBase64(data) }), id }))) {
-      return Promise.reject(new PublishError("disconnected", "There is no connection: the message was not sent."));
-    }
-    this.#last = id;
-    return new Promise((resolve, reject) => {
-      const late = new PublishError("unknown", "No answer arrived: the message may have been published, or not.");
-      this.#waiting.set(id, { resolve, reject, timer: setTimeout(() => this.failed(id, late), ANSWER_TIMEOUT) });
-    });
-  }
-
-  /** @param {number} id */
-  taken(id) {
-    this.#remove(id)?.resolve();
-  }
-
-  /** @param {number} id @param {Error} error */
-  failed(id, error) {
-    this.#remove(id)?.reject(error);
-  }
-
-  /** Rejects all of them: the connection is broken, and no answer will come. */
-  interrupted() {
-    const reason = "The connection broke before the answer: the message may have been published, or not.";
-    for (const id of [...this.#waiting.keys()]) this.failed(id, new PublishError("unknown", reason));
-  }
-
-  /** @param {number} id */
-  #remove(id) {
-    const publication = this.#waiting.get(id);
-    clearTimeout(publication?.timer);
-    this.#waiting.delete(id);
-    return publication;
-  }
+/** @param {string} position @returns {string} what identifies the message, in all of its channels */
+function idOf(position) {
+  return position.slice(position.lastIndexOf(".") + 1);
 }
 
 /** @param {string} text @returns {Uint8Array} */
