@@ -417,8 +417,8 @@ describe("a call", () => {
     last().says("answer", { id: 1, status: 400, data: { errors: ["No."] } });
     last().says("answer", { id: 3, status: 302, location: "/new/" });
     assert.deepEqual(await first, { status: 400, data: { errors: ["No."] } });
-    assert.deepEqual(await second, { status: 204, data: undefined });
-    assert.deepEqual(await third, { status: 302, data: undefined, location: "/new/" });
+    assert.deepEqual(await second, { status: 204 });
+    assert.deepEqual(await third, { status: 302, location: "/new/" });
   });
 
   test("is rejected where there is no connection, no answer, or a refusal", async () => {

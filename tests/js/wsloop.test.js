@@ -297,7 +297,7 @@ describe("what is lost", () => {
   test("is told when the server cannot say what was missed", () => {
     start({ token: "PAGE" });
     last().welcomes({ recovered: false });
-    assert.deepEqual(losses, [{ reason: "Missed messages could not be recovered. Load the state anew." }]);
+    assert.deepEqual(losses, [{ reason: "Missed messages are lost. Load the state anew." }]);
   });
 
   for (const recovered of [true, null]) {

@@ -229,7 +229,7 @@ const LONGEST_DELAY = 30; // seconds
 const ATTEMPT_TIMEOUT = 12_000; // milliseconds until an attempt has failed; the server gives a handshake 10 s
 const OPEN = 1; // WebSocket.OPEN
 const NO_WEBSOCKET =
-  "There is no WebSocket here. Node has one from version 22 on; earlier, pass that of the package ws: { WebSocket }.";
+  "There is no WebSocket. Node has one from version 22 on; before, pass that of the package ws: { WebSocket }.";
 
 /**
  * @param {number} failures so far
@@ -508,8 +508,8 @@ const KEY_LIFETIME = 86_400; // seconds for which the server remembers the key o
  * @type {Connect}
  */
 export const connect = (/** @type {string} */ url, /** @type {any} */ options) => {
-  const { subscribe, start } = openSocket(url, options, true);
-  const subscription = subscribe("", options);
+  const { socket, start } = openSocket(url, options, true);
+  const subscription = socket.subscribe("", options);
   start();
   return subscription;
 };
@@ -523,8 +523,8 @@ export const connect = (/** @type {string} */ url, /** @type {any} */ options) =
  * @returns {Socket}
  */
 export function open(url, options = {}) {
-  const { start, socket, tell } = openSocket(url, options, false);
-  tell({ name: "connecting" });
+  const { socket, start } = openSocket(url, options, false);
+  options.onState?.(socket.state);
   start();
   return socket;
 }
@@ -648,9 +648,8 @@ function openSocket(url, options, isSingle) {
     subscribe,
     /** @type {Calls["call"]} */
     async call(method, path, data) {
-      const answer = await request(ask, { type: "call", method, path, data }, CALL_TIMEOUT);
-      const { status, location } = answer;
-      return { status, data: answer.data, ...(location !== undefined && { location }) };
+      const { type: _, id, ...answer } = await request(ask, { type: "call", method, path, data }, CALL_TIMEOUT);
+      return answer;
     },
     close() {
       connection.close();
@@ -661,7 +660,7 @@ function openSocket(url, options, isSingle) {
       return state;
     },
   };
-  return { subscribe, socket, tell, start: connection.start };
+  return { socket, start: connection.start };
 }
 
 /** @type {Broken} */
@@ -692,7 +691,10 @@ export class RequestError extends Error {
   }
 }
 
-const disconnected = () => new RequestError("disconnected", "There is no connection: nothing was sent.");
+const disconnected = () => new RequestError("disconnected", "There was no connection: nothing was sent.");
+
+/** @param {{code: string, reason: string}} frame */
+const errorOf = ({ code, reason }) => new RequestError(code, reason);
 
 /** @param {Ask} ask @param {object} frame @param {number} timeout in milliseconds @returns {Promise<any>} the answer */
 function request(ask, frame, timeout) {
@@ -700,7 +702,7 @@ function request(ask, frame, timeout) {
     const wasSent = ask(
       frame,
       (answer) => {
-        if (answer.type === "error") reject(new RequestError(answer.code, answer.reason));
+        if (answer.type === "error") reject(errorOf(answer));
         else resolve(answer);
       },
       timeout,
@@ -785,7 +787,7 @@ function createSubscriber(facility, options, { ask, random, onEnd }) {
     if (recovered !== true) loader?.restart();
     tell({ name: "connected", subscribed, recovered });
     if (attendance) onPresence?.(attendance.now());
-    if (recovered === false) onLost?.({ reason: "Missed messages could not be recovered. Load the state anew." });
+    if (recovered === false) onLost?.({ reason: "Missed messages are lost. Load the state anew." });
   }
 
   /** The server has refused the subscription, or ended it. @param {any} frame */
@@ -808,16 +810,13 @@ function createSubscriber(facility, options, { ask, random, onEnd }) {
   function receive(frame) {
     if (!facility && frame.type === "welcome") return welcome(frame);
     if (!isReady) return;
-    const { type, position, code, reason, audience, name: group, ...more } = frame;
+    const { type, facility: _, position, code, reason, audience, name: group, ...change } = frame;
     // First: if a function of the page throws, the message must not come again.
     if (position !== undefined) bookmark.move(position);
     if (type === "message" && (position === undefined || bookmark.isNew(position))) {
       if (!loader?.holds(frame)) deliver(frame);
     }
-    if (type === "presence" && attendance?.apply(more)) {
-      const { event, user, count } = more;
-      onPresence?.(attendance.now(), /** @type {any} */ (event === "anonymous" ? { event, count } : { event, user }));
-    }
+    if (type === "presence" && attendance?.apply(change)) onPresence?.(attendance.now(), change);
     if (type === "error" && code === "lost") lost({ reason, audience, ...(group !== undefined && { name: group }) });
     if (type === "unsubscribed" && code !== undefined && facility) failed(frame);
   }
@@ -831,16 +830,14 @@ function createSubscriber(facility, options, { ask, random, onEnd }) {
   /** @param {any} frame @returns {Message<any>[]} the message, or none if it cannot be parsed */
   function read({ audience, name: group, data, base64, position, own = false, kept = false }) {
     try {
-      if (parse) {
-        if (data === undefined) throw new TypeError("A message that is not text cannot be parsed.");
-        data = parse(data);
-      }
+      data ??= fromBase64(base64);
+      if (parse && typeof data !== "string") throw new TypeError("A binary message cannot be parsed.");
+      if (parse) data = parse(data);
     } catch (error) {
       onError(error);
       return [];
     }
     const id = position !== undefined && { id: idOf(position) };
-    data ??= base64 === undefined ? data : fromBase64(base64);
     return [{ audience, ...(group !== undefined && { name: group }), data, ...id, own, kept }];
   }
 
@@ -851,7 +848,7 @@ function createSubscriber(facility, options, { ask, random, onEnd }) {
       for (const loop of loops) {
         if (loop.messages.push(message) > MOST_WAITING) {
           loop.messages.shift();
-          if (!loop.isBehind) lost({ reason: "The loop over the messages is too slow. Load the state anew." });
+          if (!loop.isBehind) lost({ reason: "The loop is too slow: messages are lost. Load the state anew." });
           loop.isBehind = true;
         }
         loop.wake();
@@ -927,7 +924,7 @@ function createSubscriber(facility, options, { ask, random, onEnd }) {
             }
             loop.isBehind = false;
             if (isOver) return;
-            await new Promise((resolve) => (loop.wake = () => resolve(undefined)));
+            await new Promise((/** @type {(value: void) => void} */ resolve) => (loop.wake = resolve));
           }
         } finally {
           loops.delete(loop);
@@ -965,8 +962,8 @@ function createLoader(load, { onLoad, onError }, deliver, random) {
   function run() {
     isStale = false;
     controller = new AbortController();
-    const { abort, signal } = { abort: controller.abort.bind(controller), signal: controller.signal };
-    timer = setTimeout(() => abort(new Error("load() took longer than 30 s.")), LOAD_TIMEOUT);
+    const { signal } = controller;
+    timer = setTimeout(() => controller.abort(new Error("load() took longer than 30 s.")), LOAD_TIMEOUT);
     const aborted = new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
     Promise.race([aborted, Promise.resolve(signal).then(load)]).then(loaded, failed);
 
@@ -1029,7 +1026,7 @@ function createLoader(load, { onLoad, onError }, deliver, random) {
  */
 function createOutbox({ most, seconds }, ask, random) {
   if (!(most > 0 && seconds > 0 && seconds <= KEY_LIFETIME)) {
-    throw new RangeError("A queue needs `most` over 0 and `seconds` up to 86400: the server forgets keys after a day.");
+    throw new RangeError("A queue needs `most`, and `seconds` up to 86400.");
   }
   /**
    * @typedef {object} Entry
@@ -1057,8 +1054,7 @@ function createOutbox({ most, seconds }, ask, random) {
 
   /** @param {Entry} entry */
   function giveUp(entry) {
-    const { code, reason } = failure("No answer arrived in time");
-    settle(entry, entry.wasSent ? new RequestError(code, reason) : disconnected());
+    settle(entry, entry.wasSent ? errorOf(failure("No answer arrived")) : disconnected());
   }
 
   function flush() {
@@ -1070,16 +1066,16 @@ function createOutbox({ most, seconds }, ask, random) {
     entry.wasSent ||= isAsking;
 
     /** @param {any} answer */
-    function answered({ type, code, reason }) {
+    function answered(answer) {
       isAsking = false;
       clearTimeout(timer);
-      if (entries.has(entry) && type === "error" && (code === "unknown" || code === "unavailable")) {
+      if (entries.has(entry) && (answer.code === "unknown" || answer.code === "unavailable")) {
         timer = setTimeout(flush, pause(failures, random) * 1000);
         failures += 1;
         return;
       }
       failures = 0;
-      settle(entry, type === "error" ? new RequestError(code, reason) : undefined);
+      settle(entry, answer.type === "error" ? errorOf(answer) : undefined);
       flush();
     }
   }
