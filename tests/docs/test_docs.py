@@ -77,7 +77,8 @@ def test_names_that_the_page_of_the_client_imports_are_exported():
     page = (ROOT / "docs/how-to/javascript.rst").read_text()
     imported = {name for names in re.findall(r'import \{ (.+) \} from ".*wsloop', page) for name in names.split(", ")}
     assert imported and imported <= exported
-    codes = set(re.findall(r'new PublishError\("(\w+)"', module)) | {"refused", "unavailable", "frame"}
+    own = set(re.findall(r'(?:new RequestError\(|type: "error", code: )"(\w+)"', module))
+    codes = own | {"refused", "unavailable", "frame", "internal"}
     assert {row[0] for row in rows(ROOT / "docs/how-to/javascript.rst", "code")} == codes
     assert {row[0] for row in rows(ROOT / "docs/how-to/javascript.rst", "name")} == set(
         re.findall(r'\{name: "(\w+)"', module)

@@ -5,13 +5,6 @@
 
 import { afterClose } from "./wsloop.js";
 
-/** @typedef {import("./wsloop.js").AfterClose} AfterClose */
-
-/**
- * @typedef {{name: string, meaning: string, action: string} & AfterClose} CloseCode
- * `action`: what a client should do, in the words of docs/reference/websockets.rst; the rest is what this client does.
- */
-
 /** @type {Record<number, {name: string, meaning: string, action: string}>} */
 const TEXTS = {
   1000: {
@@ -75,6 +68,13 @@ const TEXTS = {
     action: "send more slowly, and reconnect, but not at once",
   },
 };
+
+/** @typedef {import("./wsloop.js").AfterClose} AfterClose */
+
+/**
+ * @typedef {{name: string, meaning: string, action: string} & AfterClose} CloseCode
+ * `action`: what a client should do, in the words of docs/reference/websockets.rst; the rest is what this client does.
+ */
 
 /**
  * The close codes that wsloop sends, as in docs/reference/websockets.rst (a test compares the two), and 1008, which a
