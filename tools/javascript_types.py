@@ -15,9 +15,6 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-if __package__ is None:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from tools import lint_javascript
 
 ROOT = Path(__file__).resolve().parents[1]

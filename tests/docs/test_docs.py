@@ -71,6 +71,93 @@ def test_javascript_in_the_pages_is_understood(page, tmp_path):
         run([need("node"), "--check", module])
 
 
+# A browser in which everything exists, and a server that accepts everything, and sends each subscription one message.
+# Then each event happens that a page listens to, the server answers what it is asked, and the user signs out.
+BROWSER = """
+const handlers = [];
+const anything = new Proxy(function () {}, {
+  get: (_, key) => (key === Symbol.toPrimitive ? () => "anything" : anything),
+  apply: (_, self, parameters) => {
+    handlers.push(...parameters.filter((each) => typeof each === "function"));
+    return anything;
+  },
+});
+const answer = Object.assign([{ id: 1, state: "new" }], { token: "TOKEN" });
+let fetched = 0;
+Object.assign(globalThis, {
+  document: anything,
+  CSS: anything,
+  FormData: class { get = () => "a text"; },
+  location: { href: "https://site.test/page/", reload: () => console.log("reloaded") },
+  fetch: async () => ({ ok: true, status: fetched++ ? 403 : 200, json: async () => answer }),
+  WebSocket: class {
+    readyState = 1;
+    constructor(url) {
+      console.log("opened", url);
+      const facility = new URL(url).pathname.split("/")[2];
+      setTimeout(() => {
+        this.onopen();
+        this.says({ type: "welcome", facility, subscribed: [], recovered: null, ping: 30 });
+        if (facility) this.greets(facility);
+      });
+    }
+    says(frame) { this.onmessage?.({ data: JSON.stringify(frame) }); }
+    greets(facility) {
+      const data = JSON.stringify({ id: 7, order: 7, state: "paid" });
+      this.says({ type: "message", facility, audience: "user", data });
+      for (const handler of handlers.splice(0)) handler(anything);
+      setTimeout(() => this.onclose?.({ code: 4001, reason: "" }), 300);
+    }
+    send(text) {
+      console.log("sent", text);
+      const { type, id, facility } = text.startsWith("{") ? JSON.parse(text) : {};
+      setTimeout(() => {
+        if (type === "subscribe") {
+          this.says({ type: "welcome", id, facility, subscribed: [], recovered: null });
+          this.greets(facility);
+        }
+        if (type === "publish") this.says({ type: "ack", id });
+        const messages = [{ audience: "user", data: "earlier" }];
+        if (type === "history") this.says({ type, id, messages, before: null });
+        if (type === "call") this.says({ type: "answer", id, status: 201, data: "answered" });
+      });
+    }
+    close() {}
+  },
+});
+"""
+REACT = "export const useEffect = (start) => start(), useState = (value) => [value, () => {}];"
+
+
+def test_javascript_of_the_page_of_the_client_runs(tmp_path):
+    """Run each block of the page as it stands, in Node with a browser and a server that are made up."""
+    (tmp_path / "node_modules/react").mkdir(parents=True)
+    (tmp_path / "node_modules/react/index.mjs").write_text(REACT)
+    (tmp_path / "node_modules/react/package.json").write_text('{"main": "index.mjs"}')
+    (tmp_path / "node_modules/wsloop").symlink_to(ROOT)
+    (tmp_path / "wsloop").symlink_to(ROOT / "wsloop/static/wsloop")
+    (tmp_path / "js").mkdir()
+    (tmp_path / "browser.mjs").write_text(BROWSER)
+    done = []
+    for number, code in enumerate(code_blocks(ROOT / "docs/how-to/javascript.rst", "javascript")):
+        uses = 'useMessages("/ws/a");' if "function useMessages" in code else ""
+        (tmp_path / f"js/{number}.mjs").write_text(f"{code}\n{uses}\n")
+        output = run([need("node"), "--import", tmp_path / "browser.mjs", tmp_path / f"js/{number}.mjs"])
+        assert re.search(r"opened wss://site\.(test|example)/ws/", output) or "connect(" not in code, code
+        done.append(output)
+    outputs = "".join(done)
+    for said in (
+        '"type":"subscribe","facility":"chat","audiences":["user","broadcast"],"publish":["broadcast"],"presence":true',
+        '"type":"publish","data":"Said in a tunnel","key":',
+        '"type":"publish","data":"a text"',
+        "[ 'earlier' ] false",
+        "201 answered",
+        "[ { id: 1, state: 'new' }, { id: 7, order: 7, state: 'paid' } ]",
+        "reloaded",
+    ):
+        assert said in outputs, said
+
+
 def test_names_that_the_page_of_the_client_imports_are_exported():
     module = (ROOT / "wsloop/static/wsloop/wsloop.js").read_text()
     exported = set(re.findall(r"^export (?:function|const|class) (\w+)", module, re.MULTILINE))

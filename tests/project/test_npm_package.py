@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.test_docs import code_blocks
 from tests.requires import missing
 from tools import javascript_types, lint_javascript
 from wsloop import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs/how-to/javascript.rst"
 MODULES = ROOT / "wsloop/static/wsloop"
 MOST_BYTES = 5000  # of connect and open, minified and compressed
 
@@ -177,7 +179,10 @@ def test_each_module_is_exported_with_its_types():
 def test_a_typescript_project_uses_the_types(package, node_modules, skips):
     project, _ = package
     (project / "src").mkdir(exist_ok=True)
-    (project / "src/main.ts").write_text(SITE)
+    examples = code_blocks(PAGE, "typescript")
+    assert examples
+    for number, code in enumerate([SITE, *examples]):
+        (project / f"src/{number}.ts").write_text(code)
     config = {**TSCONFIG, "compilerOptions": {**TSCONFIG["compilerOptions"], "skipLibCheck": skips}}
     (project / "tsconfig.json").write_text(json.dumps(config))
     run(node_modules / ".bin/tsc", "--project", project)
@@ -191,8 +196,12 @@ def test_node_imports_the_package(package):
 
 def test_declarations_and_their_page_are_not_stale(node_modules):
     files = javascript_types.declarations()
-    assert {path.name: path.read_text() for path in MODULES.glob("*.d.ts")} == files, "python tools/javascript_types.py"
-    assert javascript_types.PAGE.read_text() == javascript_types.reference(files), "python tools/javascript_types.py"
+    assert {path.name: path.read_text() for path in MODULES.glob("*.d.ts")} == files, (
+        "run python -m tools.javascript_types"
+    )
+    assert javascript_types.PAGE.read_text() == javascript_types.reference(files), (
+        "run python -m tools.javascript_types"
+    )
 
 
 def test_sizes_are_those_of_the_documentation(node_modules, tmp_path):
@@ -208,5 +217,4 @@ def test_sizes_are_those_of_the_documentation(node_modules, tmp_path):
     core = size(f"import {{ connect, open }} from {source}; globalThis.used = [connect, open];")
     assert core <= MOST_BYTES
     everything = size(f"export * from {source};")
-    page = (ROOT / "docs/how-to/javascript.rst").read_text()
-    assert re.findall(r"(\d\.\d) KB", page) == [f"{core / 1000:.1f}", f"{everything / 1000:.1f}"]
+    assert re.findall(r"(\d\.\d) KB", PAGE.read_text()) == [f"{core / 1000:.1f}", f"{everything / 1000:.1f}"]
