@@ -42,6 +42,20 @@ export class FakeSocket {
   }
 }
 
+/** Speaks to a consumer. */
+export class ConsumerSocket extends FakeSocket {
+  /** The server lets the client in. */
+  opens() {
+    this.readyState = 1;
+    this.onopen();
+  }
+
+  /** @param {any} data */
+  says(data) {
+    this.onmessage({ data });
+  }
+}
+
 /** Speaks wsloop.v1, for one facility. */
 export class EnvelopeSocket extends FakeSocket {
   get resume() {

