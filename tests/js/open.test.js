@@ -182,6 +182,20 @@ describe("the socket of a page", () => {
     subscription.close();
   });
 
+  test("that the page closes while it tells its state tells the other subscriptions nothing more", () => {
+    const socket = ready();
+    subscribe(socket, "orders", {
+      onState: (/** @type {any} */ { name }) => name === "reconnecting" && socket.close(),
+    });
+    subscribe(socket, "news");
+    last().ends(1006);
+    clock.tick(HOUR);
+    assert.deepEqual(
+      [told("state", "news"), count(), clock.timers.size],
+      [[{ name: "connecting" }], 1, 0],
+    );
+  });
+
   test("tells all subscriptions what happens, though the page fails in one", () => {
     const { socket } = subscribed("orders", {
       onState({ name = "" }) {
@@ -198,6 +212,14 @@ describe("the socket of a page", () => {
 });
 
 describe("a subscription", () => {
+  test("without a name is refused by the server, as any other one that it does not like", () => {
+    const socket = ready();
+    const nameless = subscribe(socket, "");
+    assert.deepEqual(last().asked("subscribe"), { type: "subscribe", id: 1, facility: "", audiences: ["user"] });
+    last().refuses("", "frame", "There is no facility.");
+    assert.deepEqual(nameless.state, { name: "offline", reason: "There is no facility." });
+  });
+
   test("gets what follows its own welcome, nothing that was for an earlier one", () => {
     const { socket, subscription } = subscribed("orders");
     subscription.close();

@@ -508,8 +508,8 @@ const KEY_LIFETIME = 86_400; // seconds for which the server remembers the key o
  * @type {Connect}
  */
 export const connect = (/** @type {string} */ url, /** @type {any} */ options) => {
-  const { socket, start } = openSocket(url, options, true);
-  const subscription = socket.subscribe("", options);
+  const { subscribe, start } = openSocket(url, options, true);
+  const subscription = subscribe(undefined, options);
   start();
   return subscription;
 };
@@ -534,12 +534,12 @@ export function open(url, options = {}) {
  *
  * @param {string} url
  * @param {SocketOptions & OpenOptions} options
- * @param {boolean} isSingle whether the URL has the facility of the only subscription, which has the name "" here
+ * @param {boolean} isSingle whether the URL has the facility of the only subscription, which has no name here
  */
 function openSocket(url, options, isSingle) {
   /** @typedef {ReturnType<typeof createSubscriber>} Subscriber */
   const address = new URL(url, globalThis.location?.href);
-  /** @type {Map<string, Subscriber>} by facility */
+  /** @type {Map<string | undefined, Subscriber>} by facility */
   const subscribers = new Map();
   /** @type {Map<number, (answer: any) => void>} what is called with the answer to a frame, by its id */
   const questions = new Map();
@@ -576,7 +576,7 @@ function openSocket(url, options, isSingle) {
     {
       url() {
         const target = new URL(address);
-        const resume = subscribers.get("")?.subscription.token;
+        const resume = subscribers.get(undefined)?.subscription.token;
         if (resume) target.search += `${target.search ? "&" : "?"}resume=${encodeURIComponent(resume)}`;
         return target.href;
       },
@@ -596,7 +596,7 @@ function openSocket(url, options, isSingle) {
           unwelcome = -Infinity;
           tell({ name: "connected" });
         }
-        const subscriber = subscribers.get(isSingle ? "" : facility) ?? all().find(({ has }) => has(channel));
+        const subscriber = subscribers.get(isSingle ? undefined : facility) ?? all().find(({ has }) => has(channel));
         subscriber?.receive(frame);
       },
       onClose({ code }) {
@@ -626,7 +626,7 @@ function openSocket(url, options, isSingle) {
     options,
   );
 
-  /** @param {string} facility @param {any} settings */
+  /** @param {string | undefined} facility @param {any} settings */
   function subscribe(facility, settings) {
     if (subscribers.has(facility)) throw new Error(`There is a subscription to ${facility} already: close it first.`);
     const subscriber = createSubscriber(facility, settings, {
@@ -660,7 +660,7 @@ function openSocket(url, options, isSingle) {
       return state;
     },
   };
-  return { socket, start: connection.start };
+  return { subscribe, socket, start: connection.start };
 }
 
 /** @type {Broken} */
@@ -728,7 +728,7 @@ function callAll(calls) {
 /**
  * One subscription, and what its socket needs of it.
  *
- * @param {string} facility "": the URL of the socket has it, and needs no subscribe frame
+ * @param {string | undefined} facility undefined: the URL of the socket has it, so that there is no subscribe frame
  * @param {Options<any, any> & Scope & Partial<Parsing<any>>} options
  * @param {{ask: Ask, random: () => number, onEnd: () => void}} socket
  */
@@ -736,7 +736,7 @@ function createSubscriber(facility, options, { ask, random, onEnd }) {
   const { audiences, publish, presence, load, parse, queue, onMessage, onState, onLost, onPresence } = options;
   const { onError = console.error } = options;
   const bookmark = new Bookmark(options.token);
-  const name = facility ? { facility } : {};
+  const isSingle = facility === undefined;
   /** @type {Set<{messages: Message<any>[], isBehind: boolean, wake: () => void}>} the loops over the messages */
   const loops = new Set();
   let isAsked = false; // the server has been asked for the subscription, on this connection
@@ -754,7 +754,7 @@ function createSubscriber(facility, options, { ask, random, onEnd }) {
   let state = { name: "connecting" };
 
   /** @type {Ask} */
-  const askWhenReady = (frame, ...more) => isReady && ask({ ...frame, ...name }, ...more);
+  const askWhenReady = (frame, ...more) => isReady && ask({ ...frame, facility }, ...more);
   const outbox = queue && createOutbox(queue, askWhenReady, random);
   const loader = load && createLoader(load, { ...options, onError }, deliver, random);
 
@@ -766,9 +766,9 @@ function createSubscriber(facility, options, { ask, random, onEnd }) {
 
   function start() {
     clearTimeout(timer);
-    if (!facility) return;
+    if (isSingle) return;
     const resume = bookmark.toString() || undefined;
-    isAsked = ask({ type: "subscribe", ...name, audiences, publish, presence, resume }, (answer) => {
+    isAsked = ask({ type: "subscribe", facility, audiences, publish, presence, resume }, (answer) => {
       if (answer.type === "welcome") welcome(answer);
       else if (isAsked) failed(answer);
     });
@@ -808,7 +808,7 @@ function createSubscriber(facility, options, { ask, random, onEnd }) {
 
   /** @param {any} frame */
   function receive(frame) {
-    if (!facility && frame.type === "welcome") return welcome(frame);
+    if (isSingle && frame.type === "welcome") return welcome(frame);
     if (!isReady) return;
     const { type, facility: _, position, code, reason, audience, name: group, ...change } = frame;
     // First: if a function of the page throws, the message must not come again.
@@ -818,7 +818,7 @@ function createSubscriber(facility, options, { ask, random, onEnd }) {
     }
     if (type === "presence" && attendance?.apply(change)) onPresence?.(attendance.now(), change);
     if (type === "error" && code === "lost") lost({ reason, audience, ...(group !== undefined && { name: group }) });
-    if (type === "unsubscribed" && code !== undefined && facility) failed(frame);
+    if (type === "unsubscribed" && code !== undefined && !isSingle) failed(frame);
   }
 
   /** @param {Loss} loss */
@@ -877,8 +877,8 @@ function createSubscriber(facility, options, { ask, random, onEnd }) {
     },
     /** @param {SocketState} next of the socket */
     follow(next) {
+      if (isOver || next.name === "connected") return; // the welcome of the subscription follows
       clearTimeout(timer);
-      if (next.name === "connected") return; // the welcome of the subscription follows
       if (next.name === "offline") end();
       // Nothing may ever connect here: then the page has its state, at least.
       else if (next.name === "reconnecting" && !options.token) loader?.begin();
@@ -901,7 +901,7 @@ function createSubscriber(facility, options, { ask, random, onEnd }) {
       },
       close() {
         if (isOver) return;
-        if (isAsked) ask({ type: "unsubscribe", ...name });
+        if (isAsked) ask({ type: "unsubscribe", facility });
         for (const { messages } of loops) messages.length = 0;
         end();
         state = CLOSED;
