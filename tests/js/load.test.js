@@ -230,12 +230,17 @@ for (const [end, ends] of /** @type {[string, (line: any) => void][]} */ ([
   ["has ended", () => last().ends(4001)],
 ])) {
   test(`nothing is loaded, told or called for a line that ${end}`, async () => {
-    for (const settle of ["resolve", "reject"]) {
+    for (const [settle, isFirst] of /** @type {["resolve" | "reject", boolean][]} */ ([
+      ["resolve", false],
+      ["reject", false],
+      ["resolve", true],
+    ])) {
       const line = start();
       last().welcomes();
       message("1");
       await settled();
       const load = /** @type {any} */ (loads.at(-1));
+      if (isFirst) load[settle]("at the last moment");
       ends(line);
       assert.equal(load.signal.aborted, true);
       load[settle]("late");
@@ -244,7 +249,7 @@ for (const [end, ends] of /** @type {[string, (line: any) => void][]} */ ([
       await settled();
       assert.deepEqual([events, clock.timers.size], [[], 0]);
     }
-    assert.deepEqual([loads.length, count()], [2, 2]);
+    assert.deepEqual([loads.length, count()], [3, 3]);
   });
 }
 

@@ -244,8 +244,12 @@ describe("a subscription", () => {
     last().says("welcome", { id, facility: "orders", subscribed: [], recovered: null, token: "FIRST" });
     last().says("message", { facility: "orders", audience: "user", data: "of the first" });
     assert.deepEqual([second.state.name, second.token, told("message")], ["connecting", "", []]);
+    assert.deepEqual([first.state.name, first.token], ["offline", ""]);
     last().subscribes("orders");
-    assert.equal(second.state.name, "connected");
+    assert.deepEqual(
+      told("state").map(({ name }) => name),
+      ["connecting", "connecting", "connected"],
+    );
   });
 
   test("is asked for once when it is started, closed and started again, as React's StrictMode does", () => {
@@ -258,6 +262,16 @@ describe("a subscription", () => {
     assert.equal(last().sent.length, 1);
     last().subscribes("orders");
     assert.equal(second.state.name, "connected");
+  });
+
+  test("takes one answer to each question", () => {
+    subscribed("orders");
+    last().subscribes("orders");
+    last().refuses("orders", "refused");
+    assert.deepEqual(
+      told("state").map(({ name }) => name),
+      ["connecting", "connected"],
+    );
   });
 
   test("is the only one to its facility on this socket", () => {
@@ -328,6 +342,13 @@ describe("a subscription", () => {
       last().says("message", { facility: "orders", audience: "user", data: "1", position: "o.1.x" });
     }
     assert.deepEqual(waits, [1, 2, 1]);
+    clock.tick(10_000);
+    last().says("unsubscribed", { facility: "orders", code: "unavailable", reason: "Interrupted." });
+    for (const seconds of [1, 2, 4, 8]) {
+      assert.equal(told("state", "orders").at(-1).seconds, seconds);
+      clock.tick(seconds * 1000);
+      last().refuses("orders", "unavailable");
+    }
     assert.deepEqual([told("message"), told("state", "news").at(-1).name], [["1"], "connected"]);
   });
 
@@ -499,6 +520,25 @@ describe("a loop over the messages", () => {
     last().ends(4001);
     await settled();
     for (const seen of [first, second]) assert.deepEqual(seen.slice(-2), ["break", "over"]);
+    /** @type {any[]} */
+    const waits = [];
+    const { subscription: other } = subscribed("orders");
+    collect(other, waits);
+    await settled();
+    last().ends(4001);
+    await settled();
+    assert.deepEqual(waits, ["over"]);
+  });
+
+  test("that has ended is not too slow", async () => {
+    const { subscription } = subscribed("orders");
+    /** @type {any[]} */
+    const seen = [];
+    collect(subscription, seen);
+    message("break");
+    await settled();
+    for (let number = 0; number < 1003; number += 1) message(String(number));
+    assert.deepEqual([seen, told("lost")], [["break", "over"], []]);
   });
 
   test("gets what arrived before the server ended the subscription, and nothing after the page closed it", async () => {
