@@ -3,7 +3,8 @@ import { readFileSync } from "node:fs";
 import { afterEach, beforeEach, describe, test } from "node:test";
 import { runInThisContext } from "node:vm";
 
-import { CLOSE_CODES, connectConsumer } from "../../wsloop/static/wsloop/wsloop.js";
+import { CLOSE_CODES } from "../../wsloop/static/wsloop/close-codes.js";
+import { connectConsumer } from "../../wsloop/static/wsloop/wsloop.js";
 import { Clock } from "./clock.js";
 import { COMES_BACK, ENDS, FakeSocket, count, last } from "./sockets.js";
 
