@@ -627,6 +627,77 @@ def test_the_client_publishes_and_is_answered(browser, recovering, facility):
     assert run(PUBLISH, "not allowed", False) == "refused"
 
 
+PAGE_CLIENT = """
+const [facilities, done] = arguments;
+const module = performance.getEntriesByType("resource").find(({ name }) => name.includes("/wsloop/wsloop."));
+window.told = { messages: [] };
+import(module.name).then(({ open }) => {
+  window.socket = open("/ws/");
+  window.lines = facilities.map((facility) =>
+    socket.subscribe(facility, {
+      audiences: ["user"],
+      publish: ["user"],
+      queue: { most: 10, seconds: 60 },
+      onMessage: ({ data }) => told.messages.push([facility, data]),
+      onState() {
+        const states = window.lines?.map(({ state }) => state) ?? [{ name: "connecting" }];
+        if (states.every(({ name }) => name !== "connecting")) done(states);
+      },
+    }),
+  );
+});
+"""
+AWAY = """
+dispatchEvent(new Event("pagehide"));
+window.published = lines[0].publish("in the tunnel");
+"""
+# The socket closes as soon as it has sent the message: the answer does not arrive, and the message is sent again.
+UNANSWERED = """
+const done = arguments[0];
+const { send } = WebSocket.prototype;
+WebSocket.prototype.send = function (text) {
+  WebSocket.prototype.send = send;
+  this.send(text);
+  window.first = JSON.parse(text);
+  setTimeout(() => { dispatchEvent(new Event("pagehide")); dispatchEvent(new Event("pageshow")); });
+  this.onmessage = () => {};
+};
+lines[0].publish("sent twice").then(() => done("taken"), ({ code }) => done(code));
+"""
+ASK = """
+const done = arguments[0];
+const page = (options) => lines[0].history(options);
+Promise.all([page({ limit: 2 }), socket.call("GET", "/").catch(({ code }) => code)]).then(async ([last, called]) => {
+  const before = await page({ limit: 10, before: last.before });
+  done([...before.messages, ...last.messages].map(({ data }) => data).concat(called));
+}, (error) => done(String(error)));
+"""
+
+
+def test_the_client_of_a_whole_page_loses_nothing_and_sends_nothing_twice(browser, recovering, facility):
+    browser.reset(recovering)
+    browser.sign_in("john")
+    run, do = browser.driver.execute_async_script, browser.driver.execute_script
+    other = f"{facility}-other"
+    first, second, refused = run(PAGE_CLIENT, [facility, other, "john:private"])
+    assert [first["name"], second["name"], refused["name"]] == ["connected", "connected", "offline"]
+    assert refused["reason"]
+    do(AWAY)
+    recovering.publish(other, "missed 1", users=["john"])
+    recovering.publish(facility, "missed 2", users=["john"])
+    recovering.publish(other, "missed 3", users=["john"])
+    do("dispatchEvent(new Event('pageshow'))")
+    run("published.then(arguments[0])")
+    missed = [[other, "missed 1"], [facility, "missed 2"], [other, "missed 3"], [facility, "in the tunnel"]]
+    browser.until(lambda: told(browser, "messages") == missed, f"what was missed: {told(browser, 'messages')}")
+    assert run(UNANSWERED) == "taken"
+    assert do("return first.data") == "sent twice"
+    recovering.publish(facility, "the end", users=["john"])
+    expected = [*missed, [facility, "sent twice"], [facility, "the end"]]
+    browser.until(lambda: told(browser, "messages") == expected, f"each once: {told(browser, 'messages')}")
+    assert run(ASK) == ["missed 2", "in the tunnel", "sent twice", "the end", "refused"]
+
+
 def test_the_client_signs_in_with_a_token(browser, recovering, facility):
     code = "from wsloop import tokens; from django.contrib.auth.models import User; "
     code += "print(tokens.make(User.objects.get(username='john')))"

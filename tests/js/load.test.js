@@ -253,6 +253,23 @@ for (const [end, ends] of /** @type {[string, (line: any) => void][]} */ ([
   });
 }
 
+test("a load that ends just before the line is closed tells nothing afterwards", async () => {
+  for (let steps = 0; steps < 10; steps += 1) {
+    events = [];
+    const line = start();
+    last().welcomes();
+    message("1");
+    await settled();
+    loads[loads.length - 1].resolve("state");
+    for (let step = 0; step < steps; step += 1) await null;
+    const before = [...events];
+    line.close();
+    await settled();
+    assert.deepEqual(events, before);
+  }
+  assert.deepEqual(events, ["state", "1"], "it was told in time, too");
+});
+
 describe("a page that fails when it gets the state", () => {
   test("still gets the messages that waited, and the load has not failed", async (context) => {
     /** @type {unknown[]} */

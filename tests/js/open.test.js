@@ -124,12 +124,14 @@ describe("the socket of a page", () => {
   });
 
   test("knows the channels of a site's own subscriber by the labels of the welcome", () => {
-    const { socket } = subscribed("orders", {}, { other: ["warehouse", "shop 7"] });
+    const { socket } = subscribed("orders", {}, { other: ["warehouse", "shop 7", "another facility"] });
     subscribe(socket, "news");
     last().subscribes("news");
     last().says("message", { channel: "shop 7", audience: "other", data: "1", position: "c.1.x" });
     last().says("message", { channel: "unknown", audience: "other", data: "2" });
-    assert.deepEqual(told("message"), ["1"]);
+    last().says("message", { facility: "another facility", audience: "user", data: "3" });
+    last().says("message", { facility: "news", audience: "user", data: "4" });
+    assert.deepEqual([told("message", "orders"), told("message", "news")], [["1", "3"], ["4"]]);
     last().ends(1006);
     clock.tick(1000);
     last().opens();
@@ -153,6 +155,16 @@ describe("the socket of a page", () => {
       ["subscribe", "orders", "T-orders~o.2.z"],
       ["subscribe", "news", "T-news~n.1.x"],
     ]);
+    assert.deepEqual(last().lists, [2]); // the server merges what they have missed
+  });
+
+  test("sends no list that may be too large for the server", () => {
+    const socket = start();
+    for (let number = 0; number < 70; number += 1) subscribe(socket, `facility-${number}`);
+    last().opens();
+    assert.deepEqual(last().lists, [30, 30, 10]);
+    subscribe(socket, "later");
+    assert.deepEqual([last().lists.length, last().sent.length], [3, 71]);
   });
 
   test("ends with all of its subscriptions when it may not come back", () => {

@@ -80,8 +80,18 @@ export class EnvelopeSocket extends FakeSocket {
   }
 }
 
-/** Speaks wsloop.v1, for the whole page. */
+/** Speaks wsloop.v1, for the whole page. A client may send several frames in one list. */
 export class PageSocket extends EnvelopeSocket {
+  /** @type {number[]} numbers of frames of the lists that were sent */
+  lists = [];
+
+  /** @override @param {string} text */
+  send(text) {
+    const frames = JSON.parse(text);
+    if (Array.isArray(frames)) this.lists.push(frames.length);
+    this.sent.push(...[frames].flat());
+  }
+
   /** The server lets the client in, without any subscription yet. */
   opens() {
     this.welcomes({ facility: "", subscribed: [], token: undefined });

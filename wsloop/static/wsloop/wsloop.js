@@ -495,6 +495,7 @@ export function connectConsumer(url, options = {}) {
 
 const SUSPICIOUS = 2; // attempts without any welcome after which the console is told what may be wrong
 const MOST_IDS = 1000; // number of messages that are remembered
+const MOST_TOGETHER = 30; // frames in one list, which must not become too large for the server
 const MOST_WAITING = 1000; // messages that wait for `load`, or for the next step of a loop
 const ANSWER_TIMEOUT = 10_000; // milliseconds within which the server must answer
 const CALL_TIMEOUT = 60_000; // milliseconds within which a view must answer
@@ -544,6 +545,8 @@ function openSocket(url, options, isSingle) {
   /** @type {Map<number, (answer: any) => void>} what is called with the answer to a frame, by its id */
   const questions = new Map();
   let lastId = 0;
+  /** @type {object[] | null} frames that are sent together */
+  let batch = null;
   let unwelcome = 0; // attempts that have failed before the first welcome
   /** @type {{type?: string, reconnect?: boolean, after?: number, reason?: string}} the server's, if it has sent one */
   let goodbye = {};
@@ -561,7 +564,9 @@ function openSocket(url, options, isSingle) {
   /** @type {Ask} */
   function ask(frame, onAnswer, timeout) {
     const id = lastId + 1;
-    if (goodbye.type || !connection.send(JSON.stringify({ ...frame, id }))) return false;
+    const numbered = { ...frame, id };
+    if (batch) batch.push(numbered);
+    else if (goodbye.type || !connection.send(JSON.stringify(numbered))) return false;
     lastId = id;
     const late = timeout && setTimeout(() => questions.get(id)?.(failure("No answer arrived")), timeout);
     questions.set(id, (answer) => {
@@ -582,7 +587,11 @@ function openSocket(url, options, isSingle) {
       },
       subprotocols: ["wsloop.v1"],
       onOpen() {
+        // Together, so that all that was missed comes in the order of time.
+        const frames = (batch = /** @type {object[]} */ ([]));
         for (const { start } of all()) start();
+        batch = null;
+        while (frames.length) connection.send(JSON.stringify(frames.splice(0, MOST_TOGETHER)));
       },
       onData(data) {
         const frame = JSON.parse(data);
@@ -596,8 +605,8 @@ function openSocket(url, options, isSingle) {
           unwelcome = -Infinity;
           tell({ name: "connected" });
         }
-        const subscriber = subscribers.get(isSingle ? undefined : facility) ?? all().find(({ has }) => has(channel));
-        subscriber?.receive(frame);
+        const named = subscribers.get(isSingle ? undefined : facility);
+        (named ?? all().find(({ has }) => has(channel ?? facility)))?.receive(frame);
       },
       onClose({ code }) {
         unwelcome += 1;
@@ -746,7 +755,7 @@ function createSubscriber(facility, options, { ask, random, onEnd }) {
   let failures = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} until the next attempt on the open socket */
   let timer;
-  /** @type {string[]} further channels, which have a label instead of an audience */
+  /** @type {string[]} labels, or facilities, of the further channels of a site's own subscriber */
   let labels = [];
   /** @type {Attendance | null} */
   let attendance = null;
