@@ -31,7 +31,7 @@ const showState = stateOf(socket);
 const light = lightsOf(stations);
 const journeys = new Journeys();
 
-/** @type {import("../wsloop/wsloop.js").Line | null} null: the plug is out */
+/** @type {import("../wsloop/wsloop.js").Subscription | null} null: the plug is out */
 let line = null;
 let token = String(socket.dataset.token);
 let isConnected = false;

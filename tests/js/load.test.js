@@ -176,6 +176,14 @@ test("a load that fails is told and repeated, less and less often, and messages 
   assert.deepEqual(events, Array(waits.length).fill(failure));
   await loaded("state");
   assert.deepEqual(events.slice(-2), ["state", "1"]);
+  last().says("error", { code: "lost", reason: "Lost." });
+  await settled();
+  loads[loads.length - 1].reject(failure);
+  await settled();
+  const count = loads.length;
+  clock.tick(2000); // as the first time
+  await settled();
+  assert.equal(loads.length, count + 1);
 });
 
 test("a load that throws at once is told and repeated, too", async () => {
@@ -252,6 +260,20 @@ for (const [end, ends] of /** @type {[string, (line: any) => void][]} */ ([
     assert.deepEqual([loads.length, count()], [3, 3]);
   });
 }
+
+test("messages that waited are not told to a page that closes the line when it gets the state", async () => {
+  const line = start({
+    onLoad(/** @type {any} */ state) {
+      events.push(state);
+      line.close();
+    },
+  });
+  last().welcomes();
+  message("1");
+  await settled();
+  await loaded("state");
+  assert.deepEqual(events, ["state"]);
+});
 
 test("a load that ends just before the line is closed tells nothing afterwards", async () => {
   for (let steps = 0; steps < 10; steps += 1) {

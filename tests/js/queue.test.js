@@ -123,6 +123,10 @@ for (const [way, { subscribe, welcome, idle }] of Object.entries(WAYS)) {
       acknowledge();
       await published;
       assert.equal(sent().at(-1).data, "2");
+      last().says("error", { id: sent().at(-1).id, code: "unavailable", reason: "Redis is down." });
+      const count = sent().length;
+      clock.tick(1000); // as the first time
+      assert.equal(sent().length, count + 1);
     });
 
     test("does not repeat what the server has refused, and goes on with the next", async () => {

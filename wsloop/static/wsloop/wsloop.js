@@ -774,7 +774,6 @@ function createSubscriber(facility, options, { ask, random, onEnd }) {
   }
 
   function start() {
-    clearTimeout(timer);
     if (isSingle) return;
     const resume = bookmark.toString() || undefined;
     isAsked = ask({ type: "subscribe", facility, audiences, publish, presence, resume }, (answer) => {
