@@ -15,7 +15,7 @@ const LOAD_TIMEOUT = 30_000; // milliseconds
 const OOB = ["hx-swap-oob", "data-hx-swap-oob"];
 
 class LiveElement extends HTMLElement {
-  /** @type {import("./wsloop.js").Line | undefined} */
+  /** @type {import("./wsloop.js").Subscription | undefined} */
   #line;
   /** @type {string[]} the HTML that has arrived since the page was requested again */
   #arrived = [];
