@@ -308,7 +308,8 @@ def raising(error):
 @pytest.mark.parametrize(
     ("request_", "status", "words"),
     [
-        ({"method": "POST"}, 405, "opened with a GET request"),
+        ({"method": "PUT"}, 405, "opened with a GET request"),
+        ({"method": "POST"}, 415, "must be application/json"),
         ({"SERVER_PROTOCOL": "HTTP/1.0"}, 505, "needs HTTP/1.1"),
         ({"HTTP_UPGRADE": ""}, 426, "This address is a WebSocket"),
         ({"HTTP_SEC_WEBSOCKET_VERSION": "8"}, 426, "version 13"),
@@ -329,7 +330,7 @@ def test_refusals_before_the_101(front, shared_redis, request_, status, words):
 
 
 def test_the_answer_to_head_has_the_headers_of_a_refusal_and_no_body(front, shared_redis):
-    refusals = [front.call("news", method=method) for method in ("HEAD", "POST")]
+    refusals = [front.call("news", method=method) for method in ("HEAD", "PUT")]
     assert [each.status for each in refusals] == [405, 405]
     assert refusals[0].headers == refusals[1].headers
     assert [len(each.body) for each in refusals] == [0, int(refusals[0].headers["Content-Length"])]
@@ -337,7 +338,7 @@ def test_the_answer_to_head_has_the_headers_of_a_refusal_and_no_body(front, shar
 
 def test_a_refusal_for_the_protocol_keeps_its_headers(front, shared_redis):
     assert front.call("news", HTTP_UPGRADE="").headers["Sec-WebSocket-Version"] == "13"
-    assert front.call("news", method="POST").headers["Allow"] == "GET"
+    assert front.call("news", method="PUT").headers["Allow"] == "GET"
 
 
 def test_permission_denied_is_403_without_its_text(front, shared_redis, with_settings):
@@ -778,7 +779,7 @@ def test_a_seat_is_taken_before_the_visitor_is_looked_up(front, shared_redis, wi
     assert len(engine.engine().hub.admission) == 1
 
 
-@pytest.mark.parametrize(("where", "what"), [(Connection, "flush"), (Hub, "send"), (opening, "Connection")])
+@pytest.mark.parametrize(("where", "what"), [(Connection, "flush"), (Hub, "send"), (opening, "WebSocket")])
 def test_an_error_behind_the_101_takes_no_channel_from_others(front, publish, facility, monkeypatch, where, what):
     other = front.connect(f"{facility}?subscribe-broadcast")
     publish("retained, so that there is something to send first")
