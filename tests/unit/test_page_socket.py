@@ -1,13 +1,15 @@
 """The socket of a whole page, on a real Redis and real sockets: subscriptions that come and go."""
 
 import json
+import sys
 
 import gevent
 import pytest
 from django.contrib.auth.models import User
+from django.core.cache import cache
 from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
-from django.urls import path
+from django.urls import clear_url_caches, path
 from gevent.event import Event
 from websockets.frames import Close, Opcode
 from ws4redis.subscriber import RedisSubscriber
@@ -690,6 +692,36 @@ urlpatterns = [
 ]
 
 
+def framework_urls():
+    """Views of REST framework and of Ninja; imported late, because the first reads the settings."""
+    from ninja import NinjaAPI
+    from ninja.security import django_auth
+    from rest_framework.authentication import SessionAuthentication
+    from rest_framework.permissions import IsAuthenticated
+    from rest_framework.response import Response
+    from rest_framework.throttling import UserRateThrottle
+    from rest_framework.views import APIView
+
+    class Twice(UserRateThrottle):
+        rate = "2/hour"
+
+    class Order(APIView):
+        authentication_classes = (SessionAuthentication,)
+        permission_classes = (IsAuthenticated,)
+        throttle_classes = (Twice,)
+
+        def post(self, request, number):
+            return Response({"user": request.user.get_username(), "number": number, "state": request.data["state"]})
+
+    ninja = NinjaAPI(auth=django_auth, docs_url=None, openapi_url=None, urls_namespace="tests")
+
+    @ninja.post("/orders/{number}/")
+    def order(request, number: int):
+        return {"user": request.auth.get_username(), "number": number, "state": json.loads(request.body)["state"]}
+
+    return [path("api/rest/<int:number>/", Order.as_view()), path("api/ninja/", ninja.urls)]
+
+
 @pytest.fixture
 def api(open_page, with_settings, database):
     def make(**headers):
@@ -787,6 +819,27 @@ def test_who_leaves_in_the_middle_of_a_call(api, monkeypatch):
     wait_until(lambda: not engine.engine().hub.connections, what="the end of the connection")
     go_on.set()
     wait_until(nothing_is_left, what="the end")
+
+
+def test_views_of_rest_framework_and_ninja(api, signed_in, monkeypatch):
+    """Sessions, permissions, throttles and the CSRF check are theirs."""
+    cache.clear()
+    page = api(HTTP_COOKIE=signed_in.cookie)
+    monkeypatch.setattr(sys.modules[__name__], "urlpatterns", urlpatterns + framework_urls())
+    clear_url_caches()
+    answers = [
+        page.ask("call", method="POST", path=path, data={"state": "paid"})
+        for path in ("/api/ninja/orders/7/", *["/api/rest/7/"] * 3)
+    ]
+    assert [each["status"] for each in answers] == [200, 200, 200, 429]
+    assert [each["data"] for each in answers[:3]] == [{"user": "john", "number": 7, "state": "paid"}] * 3
+    nobody = api()
+    statuses = [
+        nobody.ask("call", method="POST", path=path, data={"state": "paid"})["status"]
+        for path in ("/api/ninja/orders/7/", "/api/rest/7/")
+    ]
+    assert statuses == [401, 403]
+    clear_url_caches()
 
 
 # What is not understood.
