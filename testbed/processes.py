@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from testbed.warm_python import Script, warm_python
+
 ROOT = Path(__file__).resolve().parent.parent
 # Below those that the kernel gives to connections. Processes that run tests side by side have a part of them each: a
 # port stays its test's own before its server listens on it, and while that is killed.
@@ -61,16 +63,28 @@ class Process:
         log: the file that gets its output.
         env: its environment; None: that of this process.
         stdin: as for ``subprocess.Popen``.
+        warm: whether a Python that has imported what sites import runs the script that is the program; it has no stdin.
     """
 
     started: Counter[str] = Counter()  # how many of each program: most of the time that tests take
 
     def __init__(
-        self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL
+        self,
+        command: Sequence[str],
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        stdin: int = subprocess.DEVNULL,
+        warm: bool = False,
     ) -> None:
         self.started[Path(command[0]).name] += 1
         self.log_path = Path(log)
+        self._popen: subprocess.Popen[bytes] | Script
         with self.log_path.open("ab") as output:
+            if warm:
+                output_to = output.fileno()
+                self._popen = warm_python(patched=True).start(command, env or os.environ, output_to, output_to)
+                self.pid = self._popen.pid
+                return
             self._popen = subprocess.Popen(
                 command,
                 cwd=ROOT,

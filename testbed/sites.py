@@ -15,7 +15,6 @@ import shutil
 import signal
 import socket
 import ssl
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,10 +26,11 @@ import websocket
 
 from testbed.clients import Client, Response, cookies_of
 from testbed.nginx import PROXY_PASS, UWSGI_PASS, start_nginx
-from testbed.processes import ROOT, Process, free_port, wait_until
+from testbed.processes import Process, free_port, wait_until
 from testbed.redis_servers import RedisServer
 from testbed.site_files import SETTINGS, site_environment
 from testbed.uwsgi import as_in_uwsgi_ini, is_elf, uwsgi_binaries
+from testbed.warm_python import can_be_warm, warm_python
 
 DEMO_ACCOUNTS = {"john": "secret", "mary": "secret", "admin": "admin"}
 FRONTS = ("http", "http-keepalive", "http-socket", "nginx-http", "nginx-uwsgi")
@@ -62,6 +62,8 @@ class Site:
         settings_module: another one than that of the class, for settings that JSON cannot hold.
         env: further environment.
         master: whether uWSGI has a master process; the command that ws4redis documents does without.
+        warm: whether it may start in a Python that has imported what sites import, where that makes no difference:
+            uWSGI from the wheel, which is not named, and loads the site once; None: as the class has it.
 
     Attributes:
         clients: the connections that ``connect`` made; closed with the site.
@@ -69,6 +71,7 @@ class Site:
     """
 
     settings_module = SETTINGS
+    warm = False
 
     def __init__(
         self,
@@ -85,6 +88,7 @@ class Site:
         master: bool = True,
         certificate: Path | None = None,
         key: Path | None = None,
+        warm: bool | None = None,
     ) -> None:
         self.binary = binary or uwsgi_binaries()[0]
         self.front = front
@@ -107,6 +111,9 @@ class Site:
         module = settings_module or self.settings_module
         self.env = site_environment(self.directory, site_files, redis_url, module)
         self.env |= {"SITE_TOKEN": self.token, "SITE_SETTINGS": json.dumps(settings or {}), **(env or {})}
+        may_be_warm = self.warm if warm is None else warm
+        is_named = binary is not None or is_elf(self.binary)
+        self._is_warm = may_be_warm and not is_named and "--lazy-apps" not in options and can_be_warm(self.env)
         self._process: Process | None = None
 
     def _command(self, processes: int, gevent: int, options: Sequence[str]) -> list[str]:
@@ -123,7 +130,7 @@ class Site:
 
     def start(self):
         """Start the server, wait until it answers, and return this object."""
-        self._process = Process(self.command, self.directory / "uwsgi.log", self.env)
+        self._process = Process(self.command, self.directory / "uwsgi.log", self.env, warm=self._is_warm)
         if self.front.startswith("nginx"):
             location = PROXY_PASS if self.front == "nginx-http" else UWSGI_PASS
             location = location.format(socket=self.directory / "uwsgi.sock")
@@ -294,10 +301,14 @@ class Site:
 
     def manage(self, *arguments: str) -> str:
         """Run ``manage.py`` as the administrator of this site would, and return what it prints."""
-        command = [sys.executable, "manage.py", *arguments]
-        done = subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+            command, outputs = ["manage.py", *arguments], (stdout.fileno(), stderr.fileno())
+            code = warm_python(patched=False).start(command, self.env, *outputs).wait(60)
+            stdout.seek(0)
+            stderr.seek(0)
+            printed = stdout.read()
+            assert code == 0, printed + stderr.read()
+        return printed
 
 
 class Sites:

@@ -16,6 +16,7 @@ from collections import Counter
 import pytest
 
 from testbed.processes import Process
+from testbed.warm_python import Script
 
 
 def pytest_configure(config):
@@ -30,6 +31,11 @@ class NothingOfThis:
 
     def listchain(self):
         return [self._session]
+
+
+def cpu_time():
+    """Seconds of a core that this process has taken, and what it has started and is through."""
+    return sum(os.times()[:4]) + Script.cpu
 
 
 def units_of(items):
@@ -91,7 +97,7 @@ class Worker:
         return True
 
     def _run(self, items, last):
-        began, cpu, servers = time.monotonic(), sum(os.times()[:4]), Counter(Process.started)
+        began, cpu, servers = time.monotonic(), cpu_time(), Counter(Process.started)
         self._counts = Counter()
         for item, following in zip(items, [*items[1:], last], strict=True):
             self._tell(what="begins", test=item.nodeid)
@@ -100,7 +106,7 @@ class Worker:
             what="ran",
             counts=self._counts,
             seconds=time.monotonic() - began,
-            cpu=sum(os.times()[:4]) - cpu,
+            cpu=cpu_time() - cpu,
             servers=Process.started - servers,
         )
 

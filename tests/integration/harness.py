@@ -21,6 +21,7 @@ class PublishingSite(Site):
     """The sample site with the views, policies and outbox of ``sites/``."""
 
     settings_module = "tests.integration.sites.settings"
+    warm = True
 
     def publish(self, facility, *messages, cookies=None, publisher="wsloop", how="plain", **more: Any) -> None:
         """Publish from inside the server, through a view (``tests/integration/sites/views.py`` explains the values)."""
