@@ -63,7 +63,7 @@ class Process:
         log: the file that gets its output.
         env: its environment; None: that of this process.
         stdin: as for ``subprocess.Popen``.
-        warm: whether a Python that has imported what sites import runs the script that is the program; it has no stdin.
+        warm: whether a Python that has imported what sites import runs the program, which is a script without input.
     """
 
     started: Counter[str] = Counter()  # how many of each program: most of the time that tests take
@@ -81,8 +81,7 @@ class Process:
         self._popen: subprocess.Popen[bytes] | Script
         with self.log_path.open("ab") as output:
             if warm:
-                output_to = output.fileno()
-                self._popen = warm_python(patched=True).start(command, env or os.environ, output_to, output_to)
+                self._popen = warm_python(patched=True).start(command, env or os.environ, stdout=output, stderr=output)
                 self.pid = self._popen.pid
                 return
             self._popen = subprocess.Popen(

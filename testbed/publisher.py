@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 import threading
 from collections.abc import Mapping
 
 from testbed.processes import ROOT, wait_until
 from testbed.sites import Site
+from testbed.warm_python import warm_python
 
 
 class Publisher:
@@ -41,16 +41,12 @@ class Publisher:
         self.began: dict[str, list[float]] = {name: [] for name in streams}
         self.failures: list[str] = []
         self._stopped = False
-        self._popen = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "testbed.sample.steady_publisher", order],
-            cwd=ROOT,
-            env={**site.env, **(env or {})},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._popen.stdin and self._popen.stdout
-        self._stdin, self._stdout = self._popen.stdin, self._popen.stdout
+        command = [str(ROOT / "testbed/sample/steady_publisher.py"), order]
+        env = {**site.env, **(env or {}), "PYTHONPATH": str(ROOT)}
+        (read, written), (answers, told) = os.pipe(), os.pipe()
+        self._stdin, self._stdout = open(written, "w"), open(answers)  # noqa: SIM115 - closed at its end
+        with open(read) as stdin, open(told, "w") as stdout:
+            self._popen = warm_python(patched=False).start(command, env, stdin=stdin, stdout=stdout)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 

@@ -62,8 +62,8 @@ class Site:
         settings_module: another one than that of the class, for settings that JSON cannot hold.
         env: further environment.
         master: whether uWSGI has a master process; the command that ws4redis documents does without.
-        warm: whether it may start in a Python that has imported what sites import, where that makes no difference:
-            uWSGI from the wheel, which is not named, and loads the site once; None: as the class has it.
+        warm: whether uWSGI may start in a Python that has imported what sites import, if it is a script of Python, as
+            that of the wheel is (``warm_python.py``); not where the master gets SIGHUP; None: as the class has it.
 
     Attributes:
         clients: the connections that ``connect`` made; closed with the site.
@@ -112,8 +112,7 @@ class Site:
         self.env = site_environment(self.directory, site_files, redis_url, module)
         self.env |= {"SITE_TOKEN": self.token, "SITE_SETTINGS": json.dumps(settings or {}), **(env or {})}
         may_be_warm = self.warm if warm is None else warm
-        is_named = binary is not None or is_elf(self.binary)
-        self._is_warm = may_be_warm and not is_named and "--lazy-apps" not in options and can_be_warm(self.env)
+        self._is_warm = may_be_warm and not is_elf(self.binary) and can_be_warm(self.env)
         self._process: Process | None = None
 
     def _command(self, processes: int, gevent: int, options: Sequence[str]) -> list[str]:
@@ -302,8 +301,8 @@ class Site:
     def manage(self, *arguments: str) -> str:
         """Run ``manage.py`` as the administrator of this site would, and return what it prints."""
         with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
-            command, outputs = ["manage.py", *arguments], (stdout.fileno(), stderr.fileno())
-            code = warm_python(patched=False).start(command, self.env, *outputs).wait(60)
+            script = warm_python(patched=False).start(["manage.py", *arguments], self.env, stdout=stdout, stderr=stderr)
+            code = script.wait(60)
             stdout.seek(0)
             stderr.seek(0)
             printed = stdout.read()

@@ -3,7 +3,8 @@
 It has imported nothing that reads settings, and does what the script does first: with ``patched`` it is gevent's from
 its first line on, as ``wsgi.py`` has it. A script becomes the leader of a session, and its environment, arguments and
 descriptors are those that it would have been started with. What ``PYTHON…`` variables change when Python itself starts
-is not to be had here, but for ``PYTHONPATH``.
+is not to be had here, but for ``PYTHONPATH``. A script that wants to start itself again, as the master of uWSGI does
+after SIGHUP, would find the arguments of this process: it has to start cold.
 
 This module is both ends: ``python -m testbed.warm_python`` is the one that forks.
 """
@@ -23,6 +24,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 # fmt: off
@@ -45,7 +47,7 @@ ORDER = 1 << 18  # bytes that an order may have
 
 
 class Script:
-    """A script that runs in a fork, with the methods of ``subprocess.Popen`` that a ``Process`` needs.
+    """A script that runs in a fork, with the methods of ``subprocess.Popen`` that its users need.
 
     Attributes:
         cpu: seconds of a core that all scripts have taken: they are not among the children of this process.
@@ -81,6 +83,9 @@ class Script:
         if self.poll() is None:
             os.kill(self.pid, number)
 
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
 
 class WarmPython:
     """The process that forks. It ends with the process that has started it."""
@@ -94,13 +99,24 @@ class WarmPython:
                 command, cwd=ROOT, env=env, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
             )
 
-    def start(self, command: Sequence[str], env: Mapping[str, str], stdout: int, stderr: int) -> Script:
-        """Start a Python script, its path and arguments, at the root of the checkout; with nothing to read."""
+    def start(
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        stdout: IO[Any],
+        stderr: IO[Any] | None = None,
+        stdin: IO[Any] | None = None,
+    ) -> Script:
+        """Start a Python script, its path and arguments, at the root of the checkout.
+
+        Without ``stdin`` it has nothing to read; without ``stderr`` it has that of this process.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        with theirs, open(os.devnull) as nothing:
             order = json.dumps({"script": command[0], "arguments": command[1:], "env": dict(env)}).encode()
             assert len(order) < ORDER
-            socket.send_fds(self._line, [order], [theirs.fileno(), stdout, stderr])
+            standard = [(stdin or nothing).fileno(), stdout.fileno(), stderr.fileno() if stderr else 2]
+            socket.send_fds(self._line, [order], [theirs.fileno(), *standard])
         return Script(ours, command)
 
 
@@ -122,7 +138,7 @@ def can_be_warm(env: Mapping[str, str]) -> bool:
 def run(script: str, arguments: list[str], env: dict[str, str], standard: Sequence[int]) -> None:
     """Be the script from now on."""
     os.setsid()
-    for number, descriptor in enumerate(standard, start=1):
+    for number, descriptor in enumerate(standard):
         os.dup2(descriptor, number)
         os.close(descriptor)
     os.environ.clear()
@@ -151,7 +167,7 @@ def main(line: socket.socket, patched: bool) -> None:
     gc.freeze()  # or the collector of each fork would look at all of it again, and so copy it
     on_signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
-        order, descriptors, _, _ = receive(line, ORDER, 3)
+        order, descriptors, _, _ = receive(line, ORDER, 4)
         if not order:
             return
         if not fork():

@@ -62,9 +62,9 @@ class Async:
         direct, router, behind = (f"127.0.0.1:{free_port()}" for _ in range(3))
         options = ["--http-socket", direct, "--socket", behind, "--http", router, "--http-to", behind]
         options += ["--module", "tests.integration.sites.async_wsgi", "--worker-reload-mercy", MERCY]
-        self.site = serve(
-            front="nginx-http", settings_module=MODULE, options=options, settings={"OTHER": other, **settings}
-        )
+        settings = {"OTHER": other, **settings}
+        # A master that is told to reload starts itself again.
+        self.site = serve(front="nginx-http", settings_module=MODULE, options=options, settings=settings, warm=False)
         self.hosts = {"nginx": self.site.host, "http-socket": direct, "http": router}
         self.cookies = self.site.login("john")
         self.get("/test/everything/1/")  # imports what HTTP clients need

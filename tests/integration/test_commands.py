@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import http.client
 import http.cookiejar
+import itertools
 import os
 import re
 import shlex
@@ -282,8 +283,8 @@ def test_make_run_in_a_path_with_a_space_and_an_apostrophe(checkout, site_files)
 @pytest.mark.parametrize(
     ("last", "seconds"), [("", 0), ("Migrating the database", 0), ("Starting uWSGI", 0), ("Starting uWSGI", 0.5)]
 )
-def test_ctrl_c_while_make_run_starts(checkout, last, seconds):
-    checkout.var.mkdir()
+def test_ctrl_c_while_make_run_starts(checkout, site_files, last, seconds):
+    checkout.copy_accounts(site_files)
     running = checkout.start(sys.executable, "-X", "importtime", "-m", "project", HTTP=checkout.address, DEMO="1")
     running.wait_for_output(last or "django")  # the imports are told, so they can be interrupted
     time.sleep(seconds)  # uWSGI tells nothing while it starts
@@ -297,8 +298,9 @@ def test_ctrl_c_while_make_run_starts(checkout, last, seconds):
     wait_until(lambda: checkout.redis_pid() is None, timeout=30, what="the end of the embedded Redis")
 
 
-def test_ctrl_c_while_uwsgi_tries_the_site_out_ends_that_too(checkout):
+def test_ctrl_c_while_uwsgi_tries_the_site_out_ends_that_too(checkout, site_files):
     """Until its master is up uWSGI listens to no signal, and what it tries out may never end."""
+    checkout.copy_accounts(site_files)
     (checkout.path / "wsgi.py").write_text(
         "import os, time\nopen('new', 'w').write(f'{os.getpid()}')\nos.rename('new', 'tried')\ntime.sleep(600)"
     )
@@ -319,8 +321,8 @@ def alive(pid):
         return False
 
 
-def test_make_run_waits_for_another_start(checkout):
-    checkout.var.mkdir()
+def test_make_run_waits_for_another_start(checkout, site_files):
+    checkout.copy_accounts(site_files)
     with (checkout.var / "run.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         running = checkout.start(sys.executable, "-m", "project", HTTP=checkout.address, DEMO="1")
@@ -425,8 +427,14 @@ def test_make_with_an_unusable_python(checkout, python):
 # Uwsgi
 
 
-@binaries
-@pytest.mark.parametrize("front", ["--http", "--http-socket"])
+# Each uWSGI with one of the fronts: test_fronts.py has every pair.
+@pytest.mark.parametrize(
+    ("binary", "front"),
+    [
+        pytest.param(str(Path(binary).absolute()), front, id=f"{environment_of(binary)}-{front}")
+        for binary, front in zip(uwsgi_binaries(), itertools.cycle(["--http-socket", "--http"]))
+    ],
+)
 def test_the_documented_command(checkout, binary, front):
     checkout.make_accounts()
     routed = ["--http-websockets"] if front == "--http" else []

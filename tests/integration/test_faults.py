@@ -52,10 +52,11 @@ def reload_file(tmp_path):
 def start(serve, reload_file):
     """Start a site of two workers, reloaded as ``uwsgi.ini`` has it: ``start(redis)``.
 
-    ``url``: its Redis, where it is not reached directly; ``connection``: WS4REDIS_CONNECTION; further ones: WSLOOP.
+    ``url``: its Redis, where it is not reached directly; ``connection``: WS4REDIS_CONNECTION; ``warm``: as ``Site`` has
+    it; further ones: WSLOOP.
     """
 
-    def start(redis=None, front="http-socket", processes=2, options=(), url=None, connection=None, **limits):
+    def start(redis=None, front="http-socket", processes=2, options=(), url=None, connection=None, warm=True, **limits):
         reload = ["--lazy-apps", "--worker-reload-mercy", 10, "--touch-chain-reload", reload_file]
         return serve(
             redis=redis,
@@ -64,6 +65,7 @@ def start(serve, reload_file):
             options=[*reload, "--disable-logging", *options],
             settings=settings(**limits) | ({"WS4REDIS_CONNECTION": connection} if connection else {}),
             env={"REDIS_URL": url} if url else {},
+            warm=warm,
         )
 
     return start
@@ -447,7 +449,7 @@ def is_planned(front, end):
 )
 def test_workers_end_under_many_sockets(start, private_redis, facility, reload_file, front, end):
     act, options = ENDS[end]
-    site = start(private_redis, front=front, options=options)
+    site = start(private_redis, front=front, options=options, warm=end != "SIGHUP")
     with Crowd([site], facility, MANY, rate=20) as crowd:
         act(site, reload_file)
         crowd.publisher.wait(5)

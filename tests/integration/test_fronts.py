@@ -39,7 +39,7 @@ def any_site(request, redis_server, site_files):
     with Sites(redis_server, site_files, PublishingSite) as serve:
         # A thousand messages at once are no attack here.
         options = {"RATE_LIMIT": None, "FACILITIES": {"kept-*": {"size": 100}}}
-        yield serve(binary=binary, front=front, settings={"WSLOOP": options})
+        yield serve(binary=binary, front=front, settings={"WSLOOP": options}, warm=False)
 
 
 @pytest.fixture(scope="module")

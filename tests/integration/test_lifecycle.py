@@ -35,6 +35,7 @@ def test_chain_reload_says_goodbye_with_1012(serve, private_redis, facility, tmp
         front=front,
         processes=2,
         options=["--lazy-apps", "--touch-chain-reload", touch],
+        warm=False,
     )
     old = site.workers()
     for worker in old:
