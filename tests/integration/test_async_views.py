@@ -119,7 +119,8 @@ def on_postgres(shared_serve, redis_server, site_files, other, postgres, tmp_pat
     return Async(shared_serve, other, DATABASES=databases)
 
 
-@pytest.fixture(params=["on_sqlite", "on_postgres"])
+# Of the module, so that `make test` leaves these tests together, in a process that starts both sites once.
+@pytest.fixture(scope="module", params=["on_sqlite", "on_postgres"])
 def site(request):
     return request.getfixturevalue(request.param)
 
@@ -135,10 +136,11 @@ def saw_nothing(site):
 
 
 @pytest.mark.parametrize(
-    "site, database", [("on_sqlite", "default"), ("on_postgres", "default"), ("on_postgres", "pooled")]
+    "site, database",
+    [("on_sqlite", "default"), ("on_postgres", "default"), ("on_postgres", "pooled")],
+    indirect=["site"],
 )
-def test_fifty_asynchronous_views_and_fifty_plain_ones_at_once(request, site, database):
-    site = request.getfixturevalue(site)
+def test_fifty_asynchronous_views_and_fifty_plain_ones_at_once(site, database):
     looks = saw_nothing(site)
     paths = [f"/test/{view}/{number}/?db={database}" for number in range(50) for view in ("everything", "plain")]
     with ThreadPoolExecutor(100) as clients:

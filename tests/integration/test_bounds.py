@@ -474,8 +474,8 @@ def negotiated(client):
 
 
 @pytest.mark.parametrize("where", ["COMPRESS_FROM is None", "off for the facility"])
-def test_compression_that_is_off_is_not_negotiated(request, facility, where):
-    site = request.getfixturevalue("loose" if where == "COMPRESS_FROM is None" else "strict")
+def test_compression_that_is_off_is_not_negotiated(loose, strict, facility, where):
+    site = loose if where == "COMPRESS_FROM is None" else strict
     name = facility if where == "COMPRESS_FROM is None" else facility.replace("test-", "test-plain-")
     with compressing(site, f"{name}?subscribe-broadcast") as (client, _):
         assert negotiated(client) is None
