@@ -63,7 +63,7 @@ class Script:
         self.pid = int(self._line.recv(100))
 
     def poll(self) -> int | None:
-        with contextlib.suppress(TimeoutError, subprocess.TimeoutExpired):
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.wait(0)
         return self.returncode
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import gc
 import os
 import random
 import shutil
@@ -69,6 +70,16 @@ def pytest_collection_modifyitems(items):
         dice = random.Random(seed)
         order = dice.sample(list(modules), len(modules))
         items[:] = [item for module in order for item in dice.sample(modules[module], len(modules[module]))]
+
+
+def pytest_collection_finish():
+    """What is there before the first test stays: tests that collect garbage need not look at it each time."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish():
+    gc.unfreeze()  # hypothesis may be imported now, and asks the collector who refers to an object
 
 
 class Unpatched(pytest.File):
