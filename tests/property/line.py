@@ -15,14 +15,14 @@ from websockets.frames import Close, Opcode
 
 from tests.property.rfc6455 import may_be_sent
 from tests.unit.peer import Peer, Recorder, turn
-from wsloop.sockets.connection import Connection
+from wsloop.sockets.websocket import WebSocket
 from wsloop.sockets.limits import Bounds
 from wsloop.sockets.transport import READ, RECEIVE_SIZE, Transport
 
 MAX_SIZE = 65536
 
 
-class Watched(Connection):
+class Watched(WebSocket):
     """Unlike its base it can be watched with a weak reference."""
 
     __slots__ = ("__weakref__",)
