@@ -15,9 +15,9 @@ from websockets.frames import Close, Opcode
 
 from tests.property.rfc6455 import may_be_sent
 from tests.unit.peer import Peer, Recorder, turn
-from wsloop.sockets.websocket import WebSocket
 from wsloop.sockets.limits import Bounds
 from wsloop.sockets.transport import READ, RECEIVE_SIZE, Transport
+from wsloop.sockets.websocket import WebSocket
 
 MAX_SIZE = 65536
 
