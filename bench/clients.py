@@ -29,13 +29,16 @@ class Stalled(Exception):
     """The server has closed a socket, refused it, or sends nothing any more."""
 
 
-def request(path: str, session: str | None = None, compression: bool = False) -> bytes:
+def request(
+    path: str, session: str | None = None, compression: bool = False, headers: Sequence[str] = ()
+) -> bytes:
     """Return the handshake of one client.
 
     Args:
         path: with the query.
         session: its session key; None: an anonymous one.
         compression: whether it offers permessage-deflate, as browsers do.
+        headers: further ones.
     """
     lines = [
         f"GET {path} HTTP/1.1",
@@ -50,7 +53,7 @@ def request(path: str, session: str | None = None, compression: bool = False) ->
         lines.append(f"Cookie: sessionid={session}")
     if compression:
         lines.append("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits")
-    return "\r\n".join([*lines, "", ""]).encode()
+    return "\r\n".join([*lines, *headers, "", ""]).encode()
 
 
 def frame(payload: bytes) -> bytes:

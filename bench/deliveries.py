@@ -31,6 +31,7 @@ def deliveries(
     done: Callable[[], object] = lambda: None,
     burst_size: int = BURST,
     paced_size: int = PACED,
+    framed: Callable[[bytes], bytes] = frame,
 ) -> dict[str, float]:
     """Return deliveries a second of one server.
 
@@ -40,8 +41,9 @@ def deliveries(
         publish: publishes the messages with these numbers, without waiting for anything.
         done: called when all have arrived, outside of the time that is measured.
         burst_size, paced_size: messages of a round.
+        framed: returns the bytes on the wire that bring a message.
     """
-    frames = [frame(message) for message in messages(max(burst_size, paced_size), SIZE)]
+    frames = [framed(message) for message in messages(max(burst_size, paced_size), SIZE)]
     bursts = frames[:burst_size]
 
     def burst() -> float:

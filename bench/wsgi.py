@@ -2,7 +2,7 @@
 
 ``/bench/collect``: what the worker's memory is compared by must not be garbage; it answers how many tasks, greenlets
 and consumers there are. ``/ws/application``: an ASGI application without Channels. ``/ws/consumer``: a consumer in one
-group, as that of the peer ``channels_app``. ``/ws/async/…``: the echo and the chat rooms of that peer, as consumers of
+group, as that of the peer ``channels_app``. ``/bench/publish/FACILITIES/MESSAGES``: messages for pages. ``/ws/async/…``: the echo and the chat rooms of that peer, as consumers of
 wsloop. ``/ws/sync/…``: the same in plain code. ``/ws/asgi/…``, with ``BENCH_ASGI=1`` and where Channels is installed:
 the peer itself.
 """
@@ -26,6 +26,7 @@ from wsloop.consumers import (
     WebsocketConsumer,
 )
 from wsloop.engine import engine
+from wsloop.publisher import RedisPublisher
 from wsloop.server import WebsocketServer
 
 
@@ -96,12 +97,23 @@ if os.environ.get("BENCH_ASGI"):
 def application(environ, start_response):
     if server := servers.get("/".join(environ["PATH_INFO"].split("/")[:3])):
         return server(environ, start_response)
+    if environ["PATH_INFO"].startswith("/bench/publish/"):
+        publish(*map(int, environ["PATH_INFO"].split("/")[3:]))
+        start_response("204 No Content", [])
+        return []
     if environ["PATH_INFO"] != "/bench/collect":
         return site(environ, start_response)
     while gc.collect():
         pass
     start_response("200 OK", [("Content-Type", "application/json")])
     return [json.dumps(held()).encode()]
+
+
+def publish(facilities, count):
+    for number in range(facilities):
+        with RedisPublisher(facility=f"page-{number:02}", broadcast=True) as publisher:
+            for each in range(count):
+                publisher.publish_message(f"{each:08}".ljust(128, "."))
 
 
 def held():
