@@ -16,7 +16,7 @@ BENCH ?=
 VENV := .venv
 
 .PHONY: help run install dev other-uwsgi test check lint format matrix conformance fuzz peer-tests soak bench bench-async \
-	bench-leaks bench-attacks bench-drops python
+	bench-pages bench-leaks bench-attacks bench-drops python
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target words; do \
@@ -81,6 +81,9 @@ bench: install ## what sockets cost and how fast messages go out (docs/reference
 
 bench-async: install ## the part of it with asynchronous code, beside uvicorn and daphne
 	@$(VENV)/bin/python -m bench --async $(BENCH)
+
+bench-pages: install ## what the socket of a whole page costs, beside a socket for each of its facilities
+	@$(VENV)/bin/python -m bench --pages $(or $(PAGES),1000) $(BENCH)
 
 bench-leaks: install ## what 50,000 connects and disconnects leave behind: six minutes
 	@$(VENV)/bin/python -m bench --leaks $(BENCH)

@@ -3,9 +3,9 @@
 ``--leaks`` measures connects and disconnects instead, and fails if they leave anything behind. ``--attacks`` measures
 what hostile clients do to a worker and its other clients, and fails if a worker of the engine ends. ``--drops``
 measures what clients have in the end whose network drops again and again, and fails if those of wsloop.v1 have not
-everything. ``--async`` measures only the part of asynchronous code. ``--quick`` tries everything out on a small scale,
-without peers but for ``--drops`` and ``--async``; its figures mean nothing. Progress goes to standard error, results to
-standard output.
+everything. ``--async`` measures only the part of asynchronous code, ``--pages`` the socket of a page. ``--quick`` tries
+everything out on a small scale, without peers but for ``--drops`` and ``--async``; its figures mean nothing. Progress
+goes to standard error, results to standard output.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 
 import msgpack
 
-from bench import asynchronous, idle, report, siege
+from bench import asynchronous, idle, pages, report, siege
 from bench.clients import Redis, Sockets, Stalled, batches, messages, request
 from bench.deliveries import BURST, SIZE, deliveries
 from bench.servers import (
@@ -326,6 +326,7 @@ def main() -> None:
     parser.add_argument("--attacks", action="store_true", help="hostile clients, instead of all else")
     parser.add_argument("--drops", action="store_true", help="clients whose network drops, instead of all else")
     parser.add_argument("--async", action="store_true", dest="asynchronous", help="only that of asynchronous code")
+    parser.add_argument("--pages", type=int, metavar="N", help="the sockets of N pages, instead of all else")
     parser.add_argument(
         "--only", default="", help="of the attacks those with one of these in their names, separated by commas"
     )
@@ -361,6 +362,10 @@ def main() -> None:
                 accounts, peers_versions = drops.measure_all(redis, directory, plan, say)
                 texts = {"drops": report.drops_section(accounts, plan, peers_versions)}
                 failed = drops.failed(accounts)
+            elif options.pages:
+                size = pages.QUICK if options.quick else pages.Plan(options.pages).fitting(limit)
+                keys = signed_in(directory, redis.port, max(size.pages, pages.WARM_UP))
+                texts = {"pages": report.pages_section(pages.measure_all(redis, directory, keys, size, say), size)}
             else:
                 coroutines = asynchronous.QUICK if options.quick else asynchronous.Plan()
                 alone, texts = options.asynchronous, {}
@@ -380,9 +385,9 @@ def main() -> None:
         shutil.rmtree(directory, ignore_errors=True)
     print(*texts.values(), sep="\n\n")
     if options.write:
-        pages = {"attacks": report.ATTACKS_PAGE, "drops": report.DROPS_PAGE}
+        elsewhere = {"attacks": report.ATTACKS_PAGE, "drops": report.DROPS_PAGE}
         for section, text in texts.items():
-            report.write(section, text, pages.get(section, report.PAGE))
+            report.write(section, text, elsewhere.get(section, report.PAGE))
         if "attacks" in texts:
             report.write_attacks_plot(siege_rows)
         elif "results" in texts:

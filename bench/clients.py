@@ -29,9 +29,7 @@ class Stalled(Exception):
     """The server has closed a socket, refused it, or sends nothing any more."""
 
 
-def request(
-    path: str, session: str | None = None, compression: bool = False, headers: Sequence[str] = ()
-) -> bytes:
+def request(path: str, session: str | None = None, compression: bool = False, headers: Sequence[str] = ()) -> bytes:
     """Return the handshake of one client.
 
     Args:

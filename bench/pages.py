@@ -29,7 +29,8 @@ from testbed.attacks import frame as client_frame
 PAGE, SINGLE, STREAM = "page", "single", "stream"
 PROTOCOL = "Sec-WebSocket-Protocol: wsloop.v1"
 AUDIENCES = ["broadcast", "user"]
-FAN_OUT = "bench"  # a facility without a history, so that the frame of a message is known beforehand
+# Facilities without a history, so that the frames of messages are known beforehand.
+FAN_OUT = {PAGE: "bench", SINGLE: "other"}
 WELCOME, MESSAGE, RECOVERED, ERROR = b'{"type": "welcome"', b'{"type": "message"', b'"recovered": true', b'"error"'
 WARM_UP = 10  # pages that are opened and left before anything is measured, and how many are under way at a time
 WINDOW = 50  # clients that come back at the same time
@@ -40,16 +41,14 @@ class Plan:
     """How much is measured.
 
     Attributes:
-        idle: pages whose memory is measured.
+        pages: number of pages.
         sizes: subscriptions of an idle page; the last one counts for all else.
-        pages: those that come back, and that a broadcast reaches.
         missed: messages that each facility has published meanwhile.
         rounds: of which the median counts.
     """
 
-    idle: int = 200
-    sizes: tuple[int, ...] = (1, 5, 20)
     pages: int = 1000
+    sizes: tuple[int, ...] = (1, 5, 20)
     missed: int = 5
     rounds: int = 3
 
@@ -58,7 +57,7 @@ class Plan:
         return dataclasses.replace(self, pages=min(self.pages, (descriptors - 200) // self.sizes[-1]))
 
 
-QUICK = Plan(idle=10, sizes=(1, 3), pages=10, missed=2, rounds=1)
+QUICK = Plan(pages=10, sizes=(1, 3), missed=2, rounds=1)
 
 
 class Cost(NamedTuple):
@@ -218,11 +217,11 @@ class Measurement:
         return itertools.chain.from_iterable(clients(kind, key, names) for key in self._keys[:pages])
 
     def memory(self, kind: str, sizes: Sequence[int]) -> Iterator[float]:
-        """Return KiB that an idle page costs a worker that serves nothing else, with as many subscriptions as each size.
+        """Return KiB that an idle page costs a worker that serves nothing else, for each number of subscriptions.
 
-        There can be several sizes for single sockets: more of them are opened.
+        Only for single sockets there can be several sizes: more of them are opened.
         """
-        names, pages = facilities(sizes[-1]), self._plan.idle
+        names, pages = facilities(sizes[-1]), self._plan.pages
         with self.worker() as worker, Pages(worker.address, WARM_UP) as sockets:
             for _ in range(2):
                 sockets.subscribe(self._wanted(kind, WARM_UP, names))
@@ -233,10 +232,10 @@ class Measurement:
                 sockets.subscribe(self._wanted(kind, pages, names[present:size]))
                 yield (worker.settled()["Rss"] - before) / pages
 
-    def resume(self) -> Iterator[tuple[str, Cost]]:
+    def resume(self, worker: Worker) -> Iterator[tuple[str, Cost]]:
         """Cut the connections of all pages, and return what it costs that they come back, round after round."""
         names, keys = facilities(self._plan.sizes[-1]), self._keys[: self._plan.pages]
-        with self.worker() as worker, Pages(worker.address, WINDOW) as sockets:
+        with Pages(worker.address, WINDOW) as sockets:
             tokens = []
             for key in keys:  # one by one, so that it is known whose tokens they are
                 sockets.subscribe(clients(PAGE, key, names))
@@ -275,26 +274,32 @@ class Measurement:
             after = counted()
             return Cost(seconds, worker.cpu_time() - cpu, after[0] - before[0], after[1] - before[1])
 
-    def fan_out(self, kind: str) -> dict[str, float]:
-        """Return deliveries a second of a broadcast to as many sockets as there are pages."""
-        names = [FAN_OUT, *(facilities(self._plan.sizes[-1] - 1) if kind == PAGE else ())]
+    def fan_out(self, worker: Worker) -> Iterator[tuple[str, dict[str, float]]]:
+        """Return deliveries a second of a broadcast to as many sockets as there are pages, round after round."""
         publisher = Redis(self._redis.port)
-        commands = [publisher.command(f"ws:broadcast:{FAN_OUT}".encode(), each) for each in messages(BURST, SIZE)]
-        with self.worker() as worker, Pages(worker.address, WINDOW) as sockets:
-            sockets.subscribe(self._wanted(kind, self._plan.pages, names))
+        with Pages(worker.address, WINDOW) as page, Pages(worker.address, WINDOW) as single:
+            others = facilities(self._plan.sizes[-1] - 1)
+            page.subscribe(self._wanted(PAGE, self._plan.pages, [FAN_OUT[PAGE], *others]))
+            single.subscribe(self._wanted(SINGLE, self._plan.pages, [FAN_OUT[SINGLE]]))
             worker.rest()
-
-            def send(numbers: Sequence[int]) -> None:
-                publisher.publish([commands[number] for number in numbers])
-
-            result = deliveries(sockets, self._plan.rounds, send, publisher.drain, framed=_framed)
+            for _ in range(self._plan.rounds):
+                for kind, sockets in ((PAGE, page), (SINGLE, single)):
+                    yield kind, _deliveries(sockets, publisher, FAN_OUT[kind])
         publisher.close()
-        return result
+        worker.rest()
 
 
-def _framed(message: bytes) -> bytes:
-    content = {"type": "message", "facility": FAN_OUT, "audience": "broadcast", "data": message.decode()}
-    return frame(json.dumps(content).encode())
+def _deliveries(sockets: Sockets, publisher: Redis, facility: str) -> dict[str, float]:
+    commands = [publisher.command(f"ws:broadcast:{facility}".encode(), each) for each in messages(BURST, SIZE)]
+
+    def send(numbers: Sequence[int]) -> None:
+        publisher.publish([commands[number] for number in numbers])
+
+    def framed(message: bytes) -> bytes:
+        content = {"type": "message", "facility": facility, "audience": "broadcast", "data": message.decode()}
+        return frame(json.dumps(content).encode())
+
+    return deliveries(sockets, 1, send, publisher.drain, framed=framed)
 
 
 def publish(worker: Worker, facilities: int, count: int) -> None:
@@ -311,27 +316,28 @@ def measure_all(
 ) -> Results:
     """Measure everything; see :class:`Measurement`."""
     measurement, results = Measurement(redis, directory, keys, plan, say), Results()
-    say(f"pages: memory of {plan.idle} idle ones")
+    say(f"{plan.pages} pages: memory of idle ones")
     rounds = []
     for _ in range(plan.rounds):
-        rounds.append({kind: [next(measurement.memory(kind, [size])) for size in plan.sizes] for kind in (PAGE, STREAM)})
+        rounds.append(
+            {kind: [next(measurement.memory(kind, [size])) for size in plan.sizes] for kind in (PAGE, STREAM)}
+        )
         rounds[-1][SINGLE] = list(measurement.memory(SINGLE, plan.sizes))
         say(f"  {rounds[-1]}")
     for number, size in enumerate(plan.sizes):
         results.memory[size] = {
             kind: statistics.median(each[kind][number] for each in rounds) for kind in (PAGE, SINGLE, STREAM)
         }
-    say(f"pages: {plan.pages} come back")
-    costs: dict[str, list[Cost]] = {PAGE: [], SINGLE: []}
-    for kind, cost in measurement.resume():
-        costs[kind].append(cost)
-    results.resumed = {
-        kind: Cost(*map(statistics.median, zip(*each, strict=True))) for kind, each in costs.items()
-    }
-    say(f"pages: a broadcast to {plan.pages} sockets")
-    speeds = [{kind: measurement.fan_out(kind) for kind in (PAGE, SINGLE)} for _ in range(plan.rounds)]
-    results.deliveries = {
-        kind: {each: statistics.median(speed[kind][each] for speed in speeds) for each in ("burst", "paced")}
-        for kind in (PAGE, SINGLE)
-    }
+    with measurement.worker() as worker:
+        say(f"{plan.pages} pages: a broadcast")
+        speeds = list(measurement.fan_out(worker))
+        results.deliveries = {
+            kind: {each: statistics.median(speed[each] for of, speed in speeds if of == kind) for each in speeds[0][1]}
+            for kind in (PAGE, SINGLE)
+        }
+        say(f"{plan.pages} pages: all come back")
+        costs: dict[str, list[Cost]] = {PAGE: [], SINGLE: []}
+        for kind, cost in measurement.resume(worker):
+            costs[kind].append(cost)
+    results.resumed = {kind: Cost(*map(statistics.median, zip(*each, strict=True))) for kind, each in costs.items()}
     return results

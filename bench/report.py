@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import asynchronous
+from bench import asynchronous, pages
 from bench.siege import Outcome
 from testbed.attacks import Attack
 
@@ -184,6 +184,41 @@ def async_section(results: asynchronous.Results, plan: asynchronous.Plan, comman
     head = ["beside", "its echoes", "view p50, ms", "view p99, ms", "echo p50, ms", "echo p99, ms", "echoes a second"]
     parts += [f"Synchronous code beside {plan.echoing} sockets that echo:", table(head, beside)]
     return "\n\n".join(textwrap.fill(part, 120) if "\n" not in part else part for part in parts)
+
+
+def pages_section(results: pages.Results, plan: pages.Plan) -> str:
+    """Return the table of ``make bench-pages``: the socket of a page, and as many sockets as it has subscriptions.
+
+    Times depend on the load of the machine, so that only their ratios are given.
+    """
+    rows = []
+
+    def add(words: str, kinds: Mapping[str, float], kind: str = pages.PAGE, shown: str = "") -> None:
+        one, many = kinds[kind], kinds[pages.SINGLE]
+        ratio = f"{one / many:.2f}" if many else ""
+        rows.append([words, *(format(each, shown) if shown else "" for each in (one, many)), ratio])
+
+    first, last = min(results.memory), max(results.memory)
+    slope = {kind: (results.memory[last][kind] - at) / (last - first) for kind, at in results.memory[first].items()}
+    for kind, words in ((pages.PAGE, ""), (pages.STREAM, ", a stream")):
+        for size, kinds in results.memory.items():
+            add(f"KiB, subscriptions: {size}{words}", kinds, kind, ".1f")
+        add(f"KiB of one more subscription{words}", slope, kind, ".2f")
+    resumed = {kind: cost._asdict() for kind, cost in results.resumed.items()}
+    for name, words in (("seconds", "time"), ("cpu", "CPU of the worker")):
+        add(f"coming back: {words}", {kind: cost[name] for kind, cost in resumed.items()})
+    for name, words in (("commands", "Redis commands"), ("reads", "requests to Redis")):
+        add(f"coming back: {words}", {kind: cost[name] / plan.pages for kind, cost in resumed.items()}, shown=".1f")
+    for name in ("burst", "paced"):
+        add(f"broadcast, {name}: deliveries", {kind: each[name] for kind, each in results.deliveries.items()})
+    scenario = (
+        f"{plan.pages:,} pages. When they come back, and get a broadcast, they have {last} subscriptions, each of which "
+        f"has missed {plan.missed} messages. Memory and requests are those of a page. Medians of {plan.rounds} rounds:"
+    )
+    head = ["what", "one socket", "single sockets", "ratio"]
+    return "\n\n".join(
+        [circumstances(f"make bench-pages PAGES={plan.pages}"), textwrap.fill(scenario, 120), table(head, rows)]
+    )
 
 
 def _aims(hosts: Mapping[str, Mapping[str, float]]) -> list[list[str]]:

@@ -14,8 +14,10 @@ MIDDLEWARE = [each for each in MIDDLEWARE if not each.startswith("whitenoise")] 
 WSLOOP = {"TRUSTED_PROXIES": ["127.0.0.1"]}  # type: ignore[dict-item]
 if os.environ.get("BENCH_UNLIMITED"):  # an echo at full rate sends more than a client may
     WSLOOP["RATE_LIMIT"] = None  # type: ignore[assignment]
-if os.environ.get("BENCH_PAGES"):  # facilities with a history; and no ping comes between the frames that are compared
+if os.environ.get("BENCH_PAGES"):
+    # Facilities with a history. No ping comes between the frames that are compared, and a busy machine ends nothing.
     WSLOOP |= {"FACILITIES": {"page-*": {"size": 100}}, "PING_INTERVAL": 3600}  # type: ignore[dict-item]
+    WSLOOP |= {"REDIS_TIMEOUT": 60, "HANDSHAKE_TIMEOUT": 60, "HANDLER_TIMEOUT": 60}  # type: ignore[dict-item]
 
 # Of the peers that are Django Channels. channels_redis waits for messages for 5 s at a time, and redis-py 8 by default
 # no longer for an answer, so that the consumers of a quiet server would end with a TimeoutError.

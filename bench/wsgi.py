@@ -2,9 +2,9 @@
 
 ``/bench/collect``: what the worker's memory is compared by must not be garbage; it answers how many tasks, greenlets
 and consumers there are. ``/ws/application``: an ASGI application without Channels. ``/ws/consumer``: a consumer in one
-group, as that of the peer ``channels_app``. ``/bench/publish/FACILITIES/MESSAGES``: messages for pages. ``/ws/async/…``: the echo and the chat rooms of that peer, as consumers of
-wsloop. ``/ws/sync/…``: the same in plain code. ``/ws/asgi/…``, with ``BENCH_ASGI=1`` and where Channels is installed:
-the peer itself.
+group, as that of the peer ``channels_app``. ``/bench/publish/FACILITIES/MESSAGES``: messages for pages.
+``/ws/async/…``: the echo and the chat rooms of that peer, as consumers of wsloop. ``/ws/sync/…``: the same in plain
+code. ``/ws/asgi/…``, with ``BENCH_ASGI=1`` and where Channels is installed: the peer itself.
 """
 
 from wsgi import application as site  # first: it patches the process
