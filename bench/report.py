@@ -212,8 +212,8 @@ def pages_section(results: pages.Results, plan: pages.Plan) -> str:
     for name in ("burst", "paced"):
         add(f"broadcast, {name}: deliveries", {kind: each[name] for kind, each in results.deliveries.items()})
     scenario = (
-        f"{plan.pages:,} pages. When they come back, and get a broadcast, they have {last} subscriptions, each of which "
-        f"has missed {plan.missed} messages. Memory and requests are those of a page. Medians of {plan.rounds} rounds:"
+        f"{plan.pages:,} pages. Coming back, and for a broadcast, they have {last} subscriptions, each of which has "
+        f"missed {plan.missed} messages. Memory and requests are those of a page. Medians of {plan.rounds} rounds:"
     )
     head = ["what", "one socket", "single sockets", "ratio"]
     return "\n\n".join(
