@@ -364,7 +364,7 @@ def main() -> None:
                 failed = drops.failed(accounts)
             elif options.pages:
                 size = pages.QUICK if options.quick else pages.Plan(options.pages).fitting(limit)
-                keys = signed_in(directory, redis.port, max(size.pages, pages.WARM_UP))
+                keys = signed_in(directory, redis.port, size.pages)
                 texts = {"pages": report.pages_section(pages.measure_all(redis, directory, keys, size, say), size)}
             else:
                 coroutines = asynchronous.QUICK if options.quick else asynchronous.Plan()

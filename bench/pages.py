@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 from bench.clients import RECEIVE_SIZE, Redis, Sockets, Stalled, frame, messages, request
 from bench.deliveries import BURST, SIZE, deliveries
+from bench.idle import HANDSHAKES
 from bench.servers import MeasuredRedis, Worker
 from testbed.attacks import frame as client_frame
 
@@ -32,7 +33,10 @@ AUDIENCES = ["broadcast", "user"]
 # Facilities without a history, so that the frames of messages are known beforehand.
 FAN_OUT = {PAGE: "bench", SINGLE: "other"}
 WELCOME, MESSAGE, RECOVERED, ERROR = b'{"type": "welcome"', b'{"type": "message"', b'"recovered": true', b'"error"'
-WARM_UP = 10  # pages that are opened and left before anything is measured, and how many are under way at a time
+# Times that connections are opened and left before memory is looked at, and how many. More at a time than later: the
+# allocator keeps what the busiest moment needed.
+WARM_UPS, WARM_UP = 2, 200
+FEW = 10  # pages that come back before that is measured
 WINDOW = 50  # clients that come back at the same time
 
 
@@ -222,10 +226,10 @@ class Measurement:
         Only for single sockets there can be several sizes: more of them are opened.
         """
         names, pages = facilities(sizes[-1]), self._plan.pages
-        with self.worker() as worker, Pages(worker.address, WARM_UP) as sockets:
-            for _ in range(2):
-                sockets.subscribe(self._wanted(kind, WARM_UP, names))
-                sockets.close()
+        with self.worker() as worker, Pages(worker.address, HANDSHAKES) as sockets:
+            for _ in range(WARM_UPS):
+                with Pages(worker.address, WINDOW) as first:
+                    first.subscribe(itertools.islice(self._wanted(kind, pages, names), WARM_UP))
                 worker.rest()
             before = worker.settled()["Rss"]
             for present, size in itertools.pairwise((0, *sizes)):
@@ -247,7 +251,7 @@ class Measurement:
             for round in range(1 + self._plan.rounds):  # the first one warms the worker up
                 for kind in (PAGE, SINGLE) if round % 2 else (SINGLE, PAGE):
                     worker.rest()
-                    some = keys if round else keys[:WARM_UP]
+                    some = keys if round else keys[:FEW]
                     back = [
                         each
                         for key, own in zip(some, tokens, strict=False)

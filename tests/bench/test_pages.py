@@ -62,7 +62,7 @@ def test_all_of_it_in_little(tmp_path):
     need("redis-server")
     plan = Plan(pages=5, sizes=(2,), missed=2, rounds=1)
     with MeasuredRedis() as redis:
-        keys = signed_in(tmp_path, redis.port, pages.WARM_UP)
+        keys = signed_in(tmp_path, redis.port, plan.pages)
         results = pages.measure_all(redis, tmp_path, keys, plan, lambda line: None)
     assert set(results.memory[2]) == {PAGE, SINGLE, STREAM}
     # One round trip brings what several sockets would need one each for.
