@@ -33,9 +33,8 @@ AUDIENCES = ["broadcast", "user"]
 # Facilities without a history, so that the frames of messages are known beforehand.
 FAN_OUT = {PAGE: "bench", SINGLE: "other"}
 WELCOME, MESSAGE, RECOVERED, ERROR = b'{"type": "welcome"', b'{"type": "message"', b'"recovered": true', b'"error"'
-# Times that connections are opened and left before memory is looked at, and how many. More at a time than later: the
-# allocator keeps what the busiest moment needed.
-WARM_UPS, WARM_UP = 2, 200
+TEXT_PING = frame(b'{"type": "ping"}')  # comes with each ping
+WARM_UP = 5  # before memory is looked at there is one of so many pages
 FEW = 10  # pages that come back before that is measured
 WINDOW = 50  # clients that come back at the same time
 
@@ -128,11 +127,11 @@ def clients(
             path += f"&resume={quote(tokens[facility])}" if tokens else ""
             yield Client(request(path, key, headers=[PROTOCOL]), b"", 1, missed)
         return
-    wanted = [
+    commands = [
         {"type": "subscribe", "facility": each, "audiences": AUDIENCES} | ({"resume": tokens[each]} if tokens else {})
         for each in facilities
     ]
-    body = json.dumps(wanted).encode()
+    body = json.dumps(commands).encode()
     welcomes, missed = 1 + len(facilities), missed * len(facilities)
     if kind == STREAM:
         head = ["POST /ws/ HTTP/1.1", "Host: 127.0.0.1", "Origin: http://127.0.0.1", f"Cookie: sessionid={key}"]
@@ -145,10 +144,10 @@ def clients(
 class Pages(Sockets):
     """The connections of pages to one server."""
 
-    def subscribe(self, wanted: Iterable[Client]) -> None:
+    def subscribe(self, connections: Iterable[Client]) -> None:
         """Open connections, as many at a time as the window has, and return when each is complete."""
         waiting: dict[int, tuple[socket.socket, Client, bytes, bytes]] = {}
-        todo = iter(wanted)
+        todo = iter(connections)
         try:
             while True:
                 for client in itertools.islice(todo, self._window - len(waiting)):
@@ -185,9 +184,17 @@ class Pages(Sockets):
             for connection, *_ in waiting.values():
                 connection.close()
 
+    def _without_ping(self, descriptor: int, data: bytes) -> bytes:
+        return super()._without_ping(descriptor, data).replace(TEXT_PING, b"")
+
     def received(self) -> Iterator[bytes]:
         """Return all bytes that each connection has received, in the order in which they became complete."""
         return (b"".join(self._chunks[descriptor]) for descriptor in self._sockets)
+
+
+def wanted(kind: str, keys: Iterable[str], names: Sequence[str]) -> Iterator[Client]:
+    """Return the connections of a new page for each session."""
+    return itertools.chain.from_iterable(clients(kind, key, names) for key in keys)
 
 
 def facilities(count: int) -> list[str]:
@@ -214,27 +221,23 @@ class Measurement:
         self._say = say
 
     def worker(self) -> Worker:
-        # Without anything that comes by the clock between the frames that are counted and compared.
         return Worker(self._directory, self._redis.port, env={"BENCH_PAGES": "1"})
-
-    def _wanted(self, kind: str, pages: int, names: Sequence[str]) -> Iterator[Client]:
-        return itertools.chain.from_iterable(clients(kind, key, names) for key in self._keys[:pages])
 
     def memory(self, kind: str, sizes: Sequence[int]) -> Iterator[float]:
         """Return KiB that an idle page costs a worker that serves nothing else, for each number of subscriptions.
 
-        Only for single sockets there can be several sizes: more of them are opened.
+        Only for single sockets there can be several sizes: more of them are opened. A part of the pages is there
+        before, so that memory which the process needs anyway does not count.
         """
-        names, pages = facilities(sizes[-1]), self._plan.pages
+        names = facilities(sizes[-1])
+        first = max(1, self._plan.pages // WARM_UP)
+        before, keys = self._keys[:first], self._keys[first : self._plan.pages]
         with self.worker() as worker, Pages(worker.address, HANDSHAKES) as sockets:
-            for _ in range(WARM_UPS):
-                with Pages(worker.address, WINDOW) as first:
-                    first.subscribe(itertools.islice(self._wanted(kind, pages, names), WARM_UP))
-                worker.rest()
-            before = worker.settled()["Rss"]
+            sockets.subscribe(wanted(kind, before, names[: sizes[0]]))
+            resident = worker.settled()["Rss"]
             for present, size in itertools.pairwise((0, *sizes)):
-                sockets.subscribe(self._wanted(kind, pages, names[present:size]))
-                yield (worker.settled()["Rss"] - before) / pages
+                sockets.subscribe(wanted(kind, keys, names[present:size]))
+                yield (worker.settled()["Rss"] - resident) / len(keys)
 
     def resume(self, worker: Worker) -> Iterator[tuple[str, Cost]]:
         """Cut the connections of all pages, and return what it costs that they come back, round after round."""
@@ -282,9 +285,9 @@ class Measurement:
         """Return deliveries a second of a broadcast to as many sockets as there are pages, round after round."""
         publisher = Redis(self._redis.port)
         with Pages(worker.address, WINDOW) as page, Pages(worker.address, WINDOW) as single:
-            others = facilities(self._plan.sizes[-1] - 1)
-            page.subscribe(self._wanted(PAGE, self._plan.pages, [FAN_OUT[PAGE], *others]))
-            single.subscribe(self._wanted(SINGLE, self._plan.pages, [FAN_OUT[SINGLE]]))
+            keys, others = self._keys[: self._plan.pages], facilities(self._plan.sizes[-1] - 1)
+            page.subscribe(wanted(PAGE, keys, [FAN_OUT[PAGE], *others]))
+            single.subscribe(wanted(SINGLE, keys, [FAN_OUT[SINGLE]]))
             worker.rest()
             for _ in range(self._plan.rounds):
                 for kind, sockets in ((PAGE, page), (SINGLE, single)):
