@@ -36,7 +36,7 @@ WELCOME, MESSAGE, RECOVERED, ERROR = b'{"type": "welcome"', b'{"type": "message"
 TEXT_PING = frame(b'{"type": "ping"}')  # comes with each ping
 WARM_UP = 5  # before memory is looked at there is one of so many pages
 FEW = 10  # pages that come back before that is measured
-BURSTS = 7  # of which the median is the figure of a round
+BURSTS = 7  # in a round, to each kind of sockets in turn: other load of the machine meets both
 WINDOW = 50  # clients that come back at the same time
 
 
@@ -290,7 +290,7 @@ class Measurement:
             page.subscribe(wanted(PAGE, keys, [FAN_OUT[PAGE], *others]))
             single.subscribe(wanted(SINGLE, keys, [FAN_OUT[SINGLE]]))
             worker.rest()
-            for _ in range(self._plan.rounds):
+            for _ in range(self._plan.rounds * BURSTS):
                 for kind, sockets in ((PAGE, page), (SINGLE, single)):
                     yield kind, _deliveries(sockets, publisher, FAN_OUT[kind])
         publisher.close()
@@ -307,7 +307,7 @@ def _deliveries(sockets: Sockets, publisher: Redis, facility: str) -> dict[str, 
         content = {"type": "message", "facility": facility, "audience": "broadcast", "data": message.decode()}
         return frame(json.dumps(content).encode())
 
-    return deliveries(sockets, BURSTS, send, publisher.drain, framed=framed)
+    return deliveries(sockets, 1, send, publisher.drain, framed=framed)
 
 
 def publish(worker: Worker, facilities: int, count: int) -> None:
