@@ -11,6 +11,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import clear_url_caches, path
 from gevent.event import Event
+from gevent.lock import BoundedSemaphore
 from websockets.frames import Close, Opcode
 from ws4redis.subscriber import RedisSubscriber
 
@@ -21,6 +22,7 @@ from wsloop import engine, presence, tokens
 from wsloop.backend import history, pool
 from wsloop.facilities import page_socket
 from wsloop.protocol import resume_tokens
+from wsloop.protocol.commands import Call
 from wsloop.publisher import RedisPublisher
 from wsloop.server import WebsocketServer
 
@@ -677,6 +679,10 @@ def fail(request):
     raise ZeroDivisionError("a secret")
 
 
+def leak(request):
+    raise gevent.Timeout(1)
+
+
 urlpatterns = [
     path("api/state/", state),
     path("api/tell/<facility>/", telling),
@@ -688,6 +694,10 @@ urlpatterns = [
     path("api/deep/", lambda request: HttpResponse("[" * 100_000, content_type="application/json")),
     path("api/nested/", lambda request: HttpResponse("[" * 990 + "]" * 990, content_type="application/json")),
     path("api/stream/", lambda request: StreamingHttpResponse(iter(["{", "}"]), content_type="application/json")),
+    path("api/meta/", lambda request: JsonResponse(sorted(map(str, request.META.items())), safe=False)),
+    path("api/long/", lambda request: JsonResponse({"x": "x" * 1000})),
+    path("api/leak/", leak),
+    path("api/exit/", lambda request: sys.exit(1)),
     path("admin/", state),
 ]
 
@@ -729,6 +739,7 @@ def api(open_page, with_settings, database):
             WSLOOP={"CALL_PATHS": ["/api/*"]},
             ROOT_URLCONF=__name__,
             MIDDLEWARE=[
+                "django.middleware.gzip.GZipMiddleware",
                 "django.contrib.sessions.middleware.SessionMiddleware",
                 "django.middleware.csrf.CsrfViewMiddleware",
                 "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -840,6 +851,78 @@ def test_views_of_rest_framework_and_ninja(api, signed_in, monkeypatch):
     ]
     assert statuses == [401, 403]
     clear_url_caches()
+
+
+def test_a_response_is_neither_compressed_nor_a_part_for_the_headers_of_the_handshake(api):
+    headers = {"HTTP_ACCEPT_ENCODING": "gzip, deflate, br", "HTTP_IF_NONE_MATCH": "*", "HTTP_RANGE": "bytes=0-1"}
+    assert api(**headers).ask("call", path="/api/long/") == {"type": "answer", "status": 200, "data": {"x": "x" * 1000}}
+
+
+def test_a_call_sees_no_token(api, front, signed_in):
+    api()
+    token = tokens.make(User.objects.get(username="john"))
+    page = Page(front.connect(f"?token={token}", HTTP_SEC_WEBSOCKET_PROTOCOL=f"{V1}, wsloop.token.{token}"))
+    assert token not in json.dumps(page.ask("call", path="/api/meta/"))
+
+
+def test_the_answer_to_head_has_no_body(api):
+    assert api().ask("call", method="HEAD", path="/api/state/") == {"type": "answer", "status": 200}
+
+
+@pytest.mark.parametrize("name", ["leak", "exit"])
+def test_what_ends_a_greenlet_ends_neither_the_socket_nor_the_process(api, name):
+    page = api()
+    page.send({"type": "call", "id": 1, "path": f"/api/{name}/"}, {"type": "unsubscribe", "id": 2, "facility": "x"})
+    assert [frame.get("code", frame["type"]) for frame in page.frames(2)] == ["internal", "unsubscribed"]
+    assert handler()._waiting == 0
+
+
+def test_calls_that_run_on_count_for_their_visitor(api, with_settings, front, monkeypatch, signed_in):
+    """Otherwise a client that reconnects would have any number of views at work."""
+    page = api(HTTP_COOKIE=signed_in.cookie)
+    go_on = Event()
+    monkeypatch.setattr(page_socket.calls, "call", lambda visit, command: go_on.wait(WAIT) and {"status": 200})
+    with_settings(WSLOOP={"MAX_CONNECTIONS_PER_USER": 1})
+    page.send({"type": "call", "id": 1, "path": "/api/state/"})
+    turn()
+    page.peer.close()
+    wait_until(lambda: not engine.engine().hub.connections, what="the end of the connection")
+    headers = {"HTTP_SEC_WEBSOCKET_PROTOCOL": V1, "HTTP_COOKIE": signed_in.cookie}
+    assert front.call("", **headers).status == 429
+    go_on.set()
+    wait_until(nothing_is_left, what="the end of the call")
+    assert front.call("", **headers).status == 101
+
+
+def test_who_has_left_waits_for_no_turn(page, facility, with_settings):
+    with_settings(WSLOOP={"COMMAND_RATE": (0.01, 4)})
+    page.send(*[{"type": "unsubscribe", "facility": facility}] * 100)
+    work = handler()
+    wait_until(lambda: work._waiting < 100, what="the first commands")
+    page.peer.close()
+    wait_until(nothing_is_left, what="the end of the connection")
+    wait_until(lambda: not work._queue._running, what="the end of its greenlet")
+
+
+def test_so_many_commands_are_carried_out_at_once(api, facility, monkeypatch):
+    """Each may need a database connection: a thousand pages that come back at once would need a thousand."""
+    monkeypatch.setitem(page_socket.AT_ONCE, Call, BoundedSemaphore(2))
+    go_on, running = Event(), []
+
+    def call(visit, command):
+        running.append(command)
+        go_on.wait(WAIT)
+        return {"status": 200}
+
+    monkeypatch.setattr(page_socket.calls, "call", call)
+    pages = [api() for _ in range(4)]
+    for each in pages:
+        each.send({"type": "call", "path": "/api/state/"})
+    wait_until(lambda: all(each._handler._waiting for each in engine.engine().hub.connections), what="all of them")
+    turn()
+    assert len(running) == 2
+    go_on.set()
+    assert [each.frame()["status"] for each in pages] == [200] * 4
 
 
 # What is not understood.
