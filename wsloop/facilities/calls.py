@@ -66,21 +66,20 @@ def call(visit: Visit, command: Call) -> dict[str, Any]:
     if not path.isprintable() or not any(fnmatch.fnmatchcase(path, each) for each in conf.option("CALL_PATHS")):
         raise Refusal("refused", NOT_ALLOWED)
     body = None if command.data is None else command.data.encode()
-    response = _handler()(visit.environ(command.method, path, query, body), _start_response)
+    environ = visit.environ(command.method, path, query, body)
+    environ.pop("HTTP_SEC_WEBSOCKET_PROTOCOL", None)  # may have a token, which reports of errors would show
+    response = _handler()(environ, _start_response)
     try:
-        return _content(response)
+        return _content(response, command.method)
     finally:
         response.close()
 
 
-def _content(response: HttpResponseBase) -> dict[str, Any]:
+def _content(response: HttpResponseBase, method: str) -> dict[str, Any]:
     content: dict[str, Any] = {"status": response.status_code}
     if "Location" in response:
         content["location"] = response["Location"]
-    if response.get("Content-Type", "").partition(";")[0].strip() not in (
-        "application/json",
-        "application/problem+json",
-    ):
+    if method == "HEAD" or response.get("Content-Type", "").partition(";")[0].strip() not in JSON:
         return content
     most = conf.option("MAX_QUEUED_BYTES") // 4
     body = io.BytesIO()

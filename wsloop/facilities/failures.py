@@ -22,8 +22,14 @@ class Refusal(Exception):
         self.code = code
 
 
-def failure(error: Exception) -> tuple[str, str]:
-    """Return code and reason for the client. They contain no secret."""
+def failure(error: BaseException) -> tuple[str, str]:
+    """Return code and reason for the client. They contain no secret.
+
+    Raises:
+        KeyboardInterrupt: if it is one.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        raise error
     if isinstance(error, Refusal):
         return error.code, str(error)
     if isinstance(error, Refused):

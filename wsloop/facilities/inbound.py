@@ -111,7 +111,9 @@ class CustomPublishHandler(PublishHandler):
             try:
                 self._subscriber.publish_message(RedisMessage(payload))
                 answers.complete()
-            except Exception:
+            except BaseException as exc:  # or the socket would not be read any more
+                if isinstance(exc, KeyboardInterrupt):
+                    raise
                 logger.exception("%s.publish_message failed", type(self._subscriber).__name__)
                 connection.close(CloseCode.INTERNAL_ERROR, "internal error")
             finally:

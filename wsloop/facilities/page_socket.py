@@ -7,12 +7,14 @@ sockets of the operating system.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
 
-import gevent
+from gevent.event import Event
+from gevent.lock import BoundedSemaphore
 
 from wsloop import conf, metrics
 from wsloop.batch_queue import BatchQueue
@@ -28,6 +30,7 @@ from wsloop.facilities.page_subscriptions import Subscription, Subscriptions
 from wsloop.facilities.setup import Facilities
 from wsloop.protocol import dialects
 from wsloop.protocol.commands import Call, Command, History, Invalid, Publish, Subscribe, Unsubscribe, parse
+from wsloop.sockets.admission import Seat
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.limits import Bucket
 from wsloop.visit import Visit
@@ -35,6 +38,10 @@ from wsloop.visit import Visit
 logger = logging.getLogger("wsloop.facilities")
 
 MOST_WAITING = 100  # commands that wait before the socket is not read any more
+# The site's code runs for so many commands at once, as requests do with uWSGI's --gevent: each may need a connection to
+# the database, and thousands of pages come back together. Views have places of their own, because they may take long.
+AT_ONCE: Mapping[type[Command], BoundedSemaphore] = {Subscribe: BoundedSemaphore(50), Call: BoundedSemaphore(50)}
+_NEVER = Event()  # of a client that waits for nothing
 
 
 class PageHandler(ReadOnlyHandler):
@@ -59,6 +66,9 @@ class PageHandler(ReadOnlyHandler):
         self._waiting = 0
         self._holds = False
         self._rate = Bucket()
+        self._turn = _NEVER
+        self._seat: Seat | None = None
+        self.closed = self._closed
         self.subscriptions = Subscriptions(facilities, hooks, visit, first)
 
     # Commands, in order.
@@ -83,29 +93,43 @@ class PageHandler(ReadOnlyHandler):
             # Subscriptions that were asked for together are made together; all others one by one.
             together = list(group)
             for part in [together] if kind is Subscribe else [[each] for each in together]:
-                self._wait_for_turn(len(part), kind)
-                if connection.open:
-                    try:
-                        self._carry_out_part(connection, part)
-                    except Exception as exc:
-                        error = failure(exc)
-                        self.hub.send(connection, [dialects.error(*error, each.id) for each in part])
+                self._wait_for_turn(connection, len(part), kind)
+                with AT_ONCE.get(kind, contextlib.nullcontext()):
+                    if connection.open:
+                        self._try(connection, part)
                 self._waiting -= len(part)
         if self._holds and connection.open:
             self._holds = False
             connection.release()
-        give_back()
+        if self._seat is not None:
+            self._seat.give_back()
 
-    def _wait_for_turn(self, count: int, kind: type[Command]) -> None:
+    def _try(self, connection: Connection, part: Sequence[Command]) -> None:
+        try:
+            self._carry_out_part(connection, part)
+        except BaseException as exc:  # the site's code may let a gevent.Timeout out, or call sys.exit()
+            error = failure(exc)
+            self.hub.send(connection, [dialects.error(*error, each.id) for each in part])
+        finally:
+            give_back()
+
+    def _wait_for_turn(self, connection: Connection, count: int, kind: type[Command]) -> None:
         """Wait while the client has sent more commands than ``COMMAND_RATE``; publishing has its own limits."""
         limit = conf.option("COMMAND_RATE")
         if limit is None or kind is Publish or kind is Invalid:
             return
         rate, burst = limit
-        while self._rate.full(rate, burst, monotonic()):
+        while connection.open and self._rate.full(rate, burst, monotonic()):
             metrics.reached("COMMAND_RATE")
-            gevent.sleep(count / rate)
+            self._turn = Event()
+            self._turn.wait(count / rate)
         self._rate.add(count, rate, monotonic())
+
+    def _closed(self, connection: Connection) -> None:
+        if self._waiting:  # a view runs on: it counts for the visitor, who could start any number of them otherwise
+            self._seat = self.hub.admission.keep(connection.visitor)
+        self._turn.set()
+        self.hub.closed(connection)
 
     def _carry_out_part(self, connection: Connection, part: Sequence[Command]) -> None:
         command = part[0]

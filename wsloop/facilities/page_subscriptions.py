@@ -103,7 +103,7 @@ class Subscriptions:
             try:
                 with deadline():
                     planned.append(self._decide(visitor, command, {each.plan.facility for each in planned}))
-            except Exception as exc:
+            except BaseException as exc:  # see PageHandler
                 error = dialects.error(*failure(exc), command.id, facility=command.facility)
                 self._send(connection, error)
         give_back()  # not kept while Redis is waited for
@@ -162,7 +162,7 @@ class Subscriptions:
         try:
             with deadline():
                 setup.prepare()
-        except Exception as exc:
+        except BaseException as exc:  # see PageHandler: the site's subscriber sends the retained messages
             setup.cancel()
             if len(planned) > 1 and not isinstance(exc, (RedisError, OSError, Refused)) and _is_of_one(exc):
                 for each in planned:
@@ -247,7 +247,7 @@ def _sign_in_as(visitor: HttpRequest, request: HttpRequest) -> None:
         tokens.remove(request)
 
 
-def _is_of_one(error: Exception) -> bool:
+def _is_of_one(error: BaseException) -> bool:
     """Return whether one of several subscriptions may be the reason, and not Redis."""
     return isinstance(error, Disturbed) or not isinstance(error, Unavailable)
 
