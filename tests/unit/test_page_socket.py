@@ -21,7 +21,7 @@ from tests.unit.peer import WAIT, close_frame, masked, turn
 from wsloop import engine, presence, tokens
 from wsloop.backend import history, pool
 from wsloop.facilities import page_socket
-from wsloop.protocol import resume_tokens
+from wsloop.protocol import dialects, resume_tokens
 from wsloop.protocol.commands import Call
 from wsloop.publisher import RedisPublisher
 from wsloop.server import WebsocketServer
@@ -261,6 +261,75 @@ def test_one_of_several_that_is_refused_or_fails_ends_no_other(page, front, faci
     assert "ZeroDivisionError" not in json.dumps(answers)
     publish(f"{facility}-2", "hello")
     assert mine.frame()["data"] == "hello"
+
+
+def test_a_policy_that_ends_its_greenlet_ends_nothing_else(front, shared_redis, facility, with_settings):
+    def policy(request, channels):
+        if request.path.endswith("exit"):
+            sys.exit(1)
+        if request.path.endswith("leak"):
+            raise gevent.Timeout(1)
+        if request.path.endswith("file"):
+            raise FileNotFoundError("not Redis")
+        return channels
+
+    with_settings(WS4REDIS_ALLOWED_CHANNELS=policy)
+    mine = Page(front.connect("", HTTP_SEC_WEBSOCKET_PROTOCOL=V1))
+    names = ["exit", "leak", "file", facility]
+    mine.send(*[{"type": "subscribe", "id": name, "facility": name, "audiences": ["broadcast"]} for name in names])
+    answers = {frame["id"]: frame.get("code", frame["type"]) for frame in mine.frames(4)}
+    assert answers == {"exit": "internal", "leak": "internal", "file": "internal", facility: "welcome"}
+
+
+class Leaking(RedisSubscriber):
+    def publish_message(self, message, expire=None):
+        raise gevent.Timeout(1)
+
+
+def test_a_subscriber_that_ends_its_greenlet_ends_the_socket_alone(front, facility, shared_redis, with_settings):
+    with_settings(WS4REDIS_SUBSCRIBER=f"{__name__}.Leaking")
+    page = Page(front.connect("", HTTP_SEC_WEBSOCKET_PROTOCOL=V1))
+    page.subscribe(facility, publish=["broadcast"])
+    page.send({"type": "publish", "facility": facility, "data": "x", "id": 1})
+    assert page.frame()["code"] == 1011
+    page.peer.close()
+    wait_until(nothing_is_left, what="the end of the connection")
+
+
+def test_a_token_for_one_facility_is_for_no_other_one(open_page, facility, signed_in, front):
+    john = User.objects.get(username="john")
+    page = open_page(f"?token={tokens.make(john, facility='')}")
+    assert page.subscribe(facility, "user")["code"] == "refused"
+
+
+def test_a_site_that_refuses_users_by_the_path_is_asked_with_it(front, shared_redis, facility, with_settings):
+    def process_request(request):
+        request.user = request.session = None
+        if "secret" in request.path:
+            raise PermissionDenied
+        request.tenant = request.path.rpartition("/")[2]
+
+    asked = []
+    with_settings(
+        WS4REDIS_PROCESS_REQUEST=process_request,
+        WS4REDIS_ALLOWED_CHANNELS=lambda request, channels: asked.append(request.tenant) or channels,
+    )
+    page = Page(front.connect("", HTTP_SEC_WEBSOCKET_PROTOCOL=V1))
+    assert page.subscribe("secret")["code"] == "refused"
+    page.subscribe(facility)
+    assert asked[-1] == facility
+
+
+class Refusing(WebsocketServer):
+    def process_request(self, request):
+        super().process_request(request)
+        if "secret" in request.path:
+            raise PermissionDenied
+
+
+def test_a_server_that_refuses_users_by_the_path_is_asked_with_it(front, shared_redis):
+    page = Page(front.connect("", app=Refusing(), HTTP_SEC_WEBSOCKET_PROTOCOL=V1))
+    assert page.subscribe("secret")["code"] == "refused"
 
 
 def test_who_has_signed_out_meanwhile_gets_no_subscription(open_page, facility, signed_in):
@@ -536,6 +605,58 @@ def test_a_recovery_that_is_interrupted_ends_that_subscription_alone(open_page, 
     publish(other, "hello")
     assert page.frame()["data"] == "hello"
     assert page.subscribe(long, resume=token)["recovered"] is True
+
+
+class Sharing(RedisSubscriber):
+    """A site's own subscriber: all facilities share a channel."""
+
+    def set_pubsub_channels(self, request, channels):
+        super().set_pubsub_channels(request, channels)
+        if channels:
+            self._subscription.subscribe("unit:broadcast:kept-shared")
+
+
+def test_a_long_recovery_of_facilities_that_share_a_channel(open_page, front, facility, slowly, with_settings):
+    with_settings(WSLOOP=KEPT, WS4REDIS_SUBSCRIBER=f"{__name__}.Sharing")
+    names = [f"kept-{facility}-{number}" for number in range(2)]
+    first = open_page()
+    given = {name: first.subscribe(name)["token"] for name in names}
+    first.peer.close()
+    for name in names:
+        publish(name, *[f"{number}" for number in range(10)])
+    page = open_page()
+    restore(page, **given)
+    while page.frame()["position"].split(".")[1] != "10":
+        pass
+    wait_until(lambda: not any(each.caught_up for each in handler().subscriptions._by_facility.values()), what="end")
+    page.send({"type": "unsubscribe", "facility": names[0]})
+    while page.frame()["type"] != "unsubscribed":
+        pass
+    publish("kept-shared", "for both")
+    frame = page.frame()
+    while frame.get("data") != "for both":
+        frame = page.frame()
+    assert page.ask("unsubscribe", facility=names[1])["type"] == "unsubscribed"
+    page.peer.close()
+    wait_until(nothing_is_left, what="the end of the connection")
+
+
+def test_leaving_the_facility_of_the_url_in_the_middle_of_its_recovery(front, shared_redis, slowly, with_settings):
+    with_settings(WSLOOP={"FACILITIES": {"*": {"size": 1000}}})
+    peer = front.connect("?subscribe-broadcast", HTTP_SEC_WEBSOCKET_PROTOCOL=V1)
+    token = json.loads(peer.message())["token"]
+    peer.close()
+    publish("", *[f"{number}" for number in range(50)])
+    page = Page.__new__(Page)
+    page.peer = front.connect(f"?subscribe-broadcast&resume={token}", HTTP_SEC_WEBSOCKET_PROTOCOL=V1)
+    page.send({"type": "unsubscribe", "facility": "", "id": 1})
+    frame = page.frame()
+    while frame.get("id") != 1:
+        frame = page.frame()
+    assert frame["type"] == "unsubscribed"
+    assert not engine.engine().hub._subscribers[dialects.V1_DIALECT][b"unit:broadcast:"]
+    page.peer.close()
+    wait_until(nothing_is_left, what="the end of the connection")
 
 
 # Presence.
