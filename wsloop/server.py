@@ -100,6 +100,7 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
                 self._application,
                 self._policy,
                 self._authenticate,
+                getattr(self._authenticate, "__func__", None) is not WebsocketServer.process_request,
                 self.Subscriber,
                 self.process_subscriptions,
             )

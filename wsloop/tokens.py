@@ -72,8 +72,9 @@ def given(request: HttpRequest) -> str | None:
 def authenticate(request: HttpRequest) -> bool:
     """Sign in the user whom the token of a request names, and return whether there was a token.
 
-    Sets ``request.user``, ``request.session`` to None (a token takes precedence over a cookie) and
-    ``request.token_expires``, and removes the token from the request.
+    Sets ``request.user``, ``request.session`` to None (a token takes precedence over a cookie),
+    ``request.token_expires``, and ``request.token_facility``, the only one that it is for, or None. Removes the token
+    from the request.
 
     Raises:
         Refused: 403, if there is a token and it is not valid.
@@ -87,7 +88,7 @@ def authenticate(request: HttpRequest) -> bool:
         raise Refused(
             HTTPStatus.FORBIDDEN, "The token is not valid, has expired, or is not for this address. Get a new one."
         )
-    request.user, request.token_expires = found  # type: ignore[attr-defined]
+    request.user, request.token_expires, request.token_facility = found  # type: ignore[attr-defined]
     request.session = None  # type: ignore[assignment]
     return True
 
@@ -100,8 +101,10 @@ def _is_signed(token: str) -> bool:
         return False
 
 
-def _read(token: str, facility: str) -> tuple[Any, float] | None:
-    """Return the user that a token names and its expiry, in seconds since the epoch; None if it is not valid."""
+def _read(token: str, facility: str) -> tuple[Any, float, str | None] | None:
+    """Return the user that a token names, its expiry, in seconds since the epoch, and its facility; None if it is not
+    valid.
+    """
     if len(token) > LONGEST:
         return None
     try:
@@ -114,7 +117,7 @@ def _read(token: str, facility: str) -> tuple[Any, float] | None:
         return None
     if not getattr(user, "is_active", True) or not any(constant_time_compare(proof, each) for each in _proofs(user)):
         return None
-    return user, expires
+    return user, expires, only
 
 
 def _proofs(user: Any) -> list[str]:

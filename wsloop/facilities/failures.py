@@ -22,8 +22,12 @@ class Refusal(Exception):
         self.code = code
 
 
-def failure(error: BaseException) -> tuple[str, str]:
+def failure(error: BaseException, of_redis: bool = False) -> tuple[str, str]:
     """Return code and reason for the client. They contain no secret.
+
+    Args:
+        error: what was raised.
+        of_redis: whether an ``OSError`` is Redis's, and not of the site's code.
 
     Raises:
         KeyboardInterrupt: if it is one.
@@ -39,7 +43,7 @@ def failure(error: BaseException) -> tuple[str, str]:
     if isinstance(error, SuspiciousOperation):
         refusals.log(logging.WARNING, type(error).__name__, "%s", shown(str(error)))
         return "refused", "The request is not acceptable."
-    if isinstance(error, (Unavailable, RedisError, OSError)):
+    if isinstance(error, (Unavailable, RedisError)) or (of_redis and isinstance(error, OSError)):
         refusals.log(logging.WARNING, "Redis", "%s", error)
         return "unavailable", "Messages cannot be delivered at the moment. Try again in a few seconds."
     logger.error("A command of a client has failed", exc_info=error)

@@ -23,6 +23,7 @@ class Hooks(NamedTuple):
         application: the ASGI application that serves all other paths; None: they are facilities.
         policy: returns those of the requested channels that are allowed; None allows all.
         authenticate: finds the user of a request.
+        authenticates_by_url: whether that may depend on the URL, because it is the site's own code.
         subscriber_class: works out channels.
         process_subscriptions: returns the channels that the query asks for, and whether it asks for the echo.
     """
@@ -32,6 +33,7 @@ class Hooks(NamedTuple):
     application: Any
     policy: Callable[[HttpRequest, list[str]], Any] | None
     authenticate: Callable[[HttpRequest], None]
+    authenticates_by_url: bool
     subscriber_class: type[subscriptions.Subscriber]
     process_subscriptions: Callable[[HttpRequest], tuple[list[str], bool]]
 

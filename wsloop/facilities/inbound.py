@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from websockets.frames import CloseCode
 
@@ -38,6 +38,14 @@ class ReadOnlyHandler:
 
     def received(self, connection: Connection, payload: bytes, text: bool) -> None:
         pass
+
+    def catching_up(self, channels: Collection[bytes]) -> Callable[[], None]:
+        """Take the channels that the subscription of the handshake has yet to recover.
+
+        Returns:
+            what to call when that has ended.
+        """
+        return lambda: None
 
 
 class PublishHandler(ReadOnlyHandler):

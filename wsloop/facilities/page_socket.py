@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from time import monotonic
 
 from gevent.event import Event
@@ -70,6 +70,9 @@ class PageHandler(ReadOnlyHandler):
         self._seat: Seat | None = None
         self.closed = self._closed
         self.subscriptions = Subscriptions(facilities, hooks, visit, first)
+
+    def catching_up(self, channels: Collection[bytes]) -> Callable[[], None]:
+        return self.subscriptions.catching_up(channels)
 
     # Commands, in order.
 

@@ -8,7 +8,7 @@ system.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from django.http import HttpRequest
 from gevent.event import Event
@@ -83,6 +83,18 @@ class Subscriptions:
     def _send(self, connection: Connection, payload: bytes) -> None:
         self._facilities.hub.send(connection, [payload])
 
+    def catching_up(self, channels: Collection[bytes]) -> Callable[[], None]:
+        """Take the channels that the first subscription has yet to recover; see :class:`ReadOnlyHandler`."""
+        first = self._by_facility[""]
+        whole, first.channels = first.channels, tuple(each for each in first.channels if each not in channels)
+        first.caught_up = done = Event()
+
+        def end() -> None:
+            first.channels, first.caught_up = whole, None
+            done.set()
+
+        return end
+
     def subscribe(self, connection: Connection, commands: Sequence[Subscribe]) -> None:
         """Make subscriptions that the client has asked for together, and answer each. Blocks.
 
@@ -150,11 +162,26 @@ class Subscriptions:
         if self._hooks.application is not None or self._hooks.routes.match(path) is not None:
             raise Refusal("refused", "A consumer serves this address, and not a facility.")
         request = self._visit.handshake(path, parameters)
-        _sign_in_as(visitor, request)
+        self._sign_in(visitor, request, facility)
         planned = decide(self._hooks, request, facility, dialects.V1_DIALECT)
         if not planned.plan.channels and not planned.plan.publishes and not planned.plan.watches_presence:
             raise Refusal("refused", "This site does not allow this subscription. Sign in, perhaps.")
         return planned._replace(id=command.id)
+
+    def _sign_in(self, visitor: HttpRequest, request: HttpRequest, facility: str) -> None:
+        """Find the user of a request for a facility, who must be that of the socket.
+
+        The database was asked for ``visitor`` already; it is asked again only if the answer may depend on the URL.
+        """
+        if self._hooks.authenticates_by_url:
+            self._hooks.authenticate(request)
+            first, now = identity.visitor(visitor), identity.visitor(request)
+            if (now.user, now.auth_hash) != (first.user, first.auth_hash):
+                raise Refusal("refused", "At this address you are another user than on this socket.")
+            return
+        if getattr(visitor, "token_facility", None) not in (None, facility):
+            raise Refusal("refused", "The token is not for this facility.")
+        _sign_in_as(visitor, request)
 
     def _make(self, connection: Connection, planned: Sequence[Planned]) -> None:
         """Make subscriptions that are allowed: together, or one by one if one of them disturbs the others."""
@@ -168,7 +195,7 @@ class Subscriptions:
                 for each in planned:
                     self._make(connection, [each])
                 return
-            code, reason = failure(exc)
+            code, reason = failure(exc, of_redis=True)
             for each in planned:
                 self._send(connection, dialects.error(code, reason, each.id, facility=each.plan.facility))
             return
@@ -204,7 +231,7 @@ class Subscriptions:
             for each, added in catching_up:
                 added.channels = channels_of(each.plan)
         except Exception as exc:
-            code, reason = failure(exc)
+            code, reason = failure(exc, of_redis=True)
             for each, added in catching_up:
                 facility = each.plan.facility
                 if self._by_facility.get(facility) is added:  # otherwise the client is leaving it

@@ -165,7 +165,8 @@ class Recovery:
         """
         if self.unfinished and self._merge is not None:
             joining.keep([each for each in self._channels if each not in self._merge.since])
-            self._channels = tuple(self._merge.since)
+            # A channel of two subscriptions twice, as it is counted everywhere.
+            self._channels = tuple(each for each in self._channels if each in self._merge.since)
         frames = InitialFrames(self._dialect, self._known)
         frames.texts += welcomes
         for channel, message in retained:

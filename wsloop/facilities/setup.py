@@ -6,7 +6,7 @@ A facility in the URL of a socket is one subscription, made during the handshake
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from redis.exceptions import RedisError
@@ -221,7 +221,7 @@ class FacilityService:
         """Make the connection a subscriber: at once, or when it has caught up."""
         self._setup.enter(connection)
         if self._setup.unfinished:
-            spawn(_go_on, self._setup, connection)
+            spawn(_go_on, self._setup, connection, self.handler.catching_up(self._setup.unfinished))
         if self._first:
             self.handler.received(connection, self._first, True)
 
@@ -230,7 +230,7 @@ class FacilityService:
         self._setup.cancel()
 
 
-def _go_on(setup: SubscriptionSetup, connection: Connection) -> None:
+def _go_on(setup: SubscriptionSetup, connection: Connection, ended: Callable[[], None] = lambda: None) -> None:
     try:
         setup.go_on(connection)
     except (RedisError, OSError, Unavailable) as exc:
@@ -239,6 +239,8 @@ def _go_on(setup: SubscriptionSetup, connection: Connection) -> None:
     except Exception:
         logger.exception("Recovery failed because of an error of the server")
         connection.close(CloseCode.INTERNAL_ERROR, "internal error")
+    finally:
+        ended()
 
 
 __all__ = ["Disturbed", "Facilities", "FacilityService", "SubscriptionSetup"]
