@@ -1,14 +1,17 @@
 """Streams of events, and commands that are posted: on a real Redis and real sockets."""
 
+import base64
 import json
 
+import gevent
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
+from ws4redis.subscriber import RedisSubscriber
 
 from testbed.processes import wait_until
 from tests.unit.front import nothing_is_left
-from tests.unit.peer import turn
+from tests.unit.peer import WAIT, turn
 from wsloop import engine, presence
 from wsloop.backend import history
 from wsloop.protocol import events, resume_tokens
@@ -284,10 +287,79 @@ def test_a_page_of_the_past_is_asked_for(post, facility):
     assert (status, [each["data"] for each in answer["messages"]]) == (200, ["1", "2"])
 
 
+def test_a_client_waits_for_its_answers_on_a_stream_of_a_facility(stream, facility):
+    """They are events, not frames of a WebSocket, and leave at once."""
+    body = b'[{"type": "subscribe", "id": 1, "facility": "x", "audiences": ["user"]}, "?"]'
+    reader = stream(f"{facility}?subscribe-broadcast", method="POST", body=body, **JSON)
+    welcome, refused, invalid = [json.loads(each) for each in reader.data(3)]
+    assert (welcome["type"], refused["code"], invalid["code"]) == ("welcome", "refused", "frame")
+
+
+class Own(RedisSubscriber):
+    """A site's own subscriber, as ws4redis documents it."""
+
+    def publish_message(self, message):
+        RedisPublisher(facility="own", broadcast=True).publish_message(b"own: " + message)
+
+
+def test_a_sites_own_subscriber_publishes_what_is_posted(post, stream, with_settings):
+    reader = stream("own?subscribe-broadcast")
+    with_settings(WS4REDIS_SUBSCRIBER=f"{__name__}.Own")
+    assert post("own", {"type": "publish", "id": 7, "data": "x"}) == (200, {"type": "ack", "id": 7})
+    event = reader.event()
+    while event != ("message", "own: x"):  # before it what others have published to this facility
+        event = reader.event()
+
+
+@pytest.mark.parametrize("name", ["data", "base64"])
+def test_a_message_is_no_larger_than_on_a_socket(post, stream, facility, name):
+    reader = stream(f"{facility}?subscribe-broadcast")
+    largest = 64 * 1024
+    for size, status in ((largest, 200), (largest + 4, 413)):
+        text = "x" * size if name == "data" else base64.b64encode(b"x" * size).decode()
+        assert post(f"{facility}?publish-broadcast", {"type": "publish", "id": 7, name: text})[0] == status
+    assert reader.data(1) == ["x" * largest]
+    body = json.dumps(
+        [{"type": "subscribe", "facility": facility, "audiences": [], "publish": ["broadcast"]}]
+        + [{"type": "publish", "facility": facility, "id": 1, "data": "x" * (largest + 1)}]
+    )
+    with_publish = stream("", method="POST", body=body.encode(), **JSON)
+    assert [json.loads(each).get("code") for each in with_publish.data(3)] == [None, None, "frame"]
+
+
+def test_a_policy_that_hangs_ends_with_the_time_for_a_handshake(post, with_settings):
+    with_settings(
+        WSLOOP={"HANDSHAKE_TIMEOUT": 0.1}, WS4REDIS_ALLOWED_CHANNELS=lambda request, channels: gevent.sleep(WAIT)
+    )
+    for frame in ({"type": "publish", "data": "x"}, {"type": "history"}):
+        status, answer = post("a?publish-broadcast", frame)
+        assert (status, answer["code"]) == (503, "unavailable")
+
+
+def test_who_posts_too_much_without_a_socket_is_told_too(post, facility, with_settings, signed_in):
+    with_settings(WSLOOP={"RATE_LIMIT": (0.01, 4)})
+    for who in ({"HTTP_COOKIE": signed_in.cookie}, {"REMOTE_ADDR": "8.8.8.8"}):
+        statuses = [post(facility, {"type": "publish", "data": "x"}, **who)[0] for _ in range(90)]
+        assert (statuses[0], statuses[-1]) == (403, 429)
+    assert post(facility, {"type": "publish", "data": "x"}, REMOTE_ADDR="9.9.9.9")[0] == 403
+    assert nothing_is_left()
+
+
+def test_a_page_of_an_allowed_site_reads_refusals_too(front, shared_redis, facility, with_settings):
+    with_settings(WSLOOP={"ALLOWED_ORIGINS": ["https://app.example"]})
+    for origin, allowed in (("https://app.example", "https://app.example"), ("https://evil.example", None)):
+        answer = front.call(facility, method="POST", HTTP_ACCEPT="*/*", content_type="text/plain", HTTP_ORIGIN=origin)
+        assert answer.status == (415 if allowed else 403)
+        assert answer.headers.get("Access-Control-Allow-Origin") == allowed
+
+
 @pytest.mark.parametrize(
     ("path", "frame", "status", "code"),
     [
-        ("a", {"type": "publish", "data": "x"}, 200, "refused"),
+        ("a", {"type": "publish", "data": "x"}, 403, "refused"),
+        ("a?subscribe-broadcast", {"type": "history"}, 403, "refused"),
+        ("kept-a?subscribe-broadcast", {"type": "history", "before": "x"}, 400, "frame"),
+        ("kept-a", {"type": "history"}, 403, "refused"),
         ("a?publish-broadcast", b"no JSON", 400, "frame"),
         ("a?publish-broadcast", [{"type": "publish", "data": "x"}] * 2, 400, "frame"),
         ("a", {"type": "subscribe", "facility": "a", "audiences": ["broadcast"]}, 400, "frame"),
@@ -296,8 +368,7 @@ def test_a_page_of_the_past_is_asked_for(post, facility):
 )
 def test_commands_that_are_not_carried_out(post, path, frame, status, code):
     found, answer = post(path, frame)
-    assert answer["code"] == code
-    assert found in (status, 403)
+    assert (found, answer["code"]) == (status, code)
 
 
 @pytest.mark.parametrize(
