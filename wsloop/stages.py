@@ -49,6 +49,8 @@ from wsloop.visit import Visit
 
 logger = logging.getLogger("wsloop.server")
 
+READABLE = "wsloop.readable"  # in the environ: headers with which a page of another site may read a refusal
+
 
 def serve(hooks: Hooks, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """Open the socket that a request asks for, or answer with a refusal. Blocks; the socket needs it no longer.
@@ -108,6 +110,8 @@ def _set_up(hooks: Hooks, environ: dict[str, Any]) -> Opening:
     seat = process.hub.admission.take()
     try:
         check_origin(request)
+        if status != transport.SWITCHING:
+            environ[READABLE] = cors(request)
         generation = process.session_watch.generation()  # before the database is asked
         hooks.authenticate(request)
         seat.assign(identity.visitor(request, handshake.client_address(environ)))
@@ -151,6 +155,7 @@ def _command(hooks: Hooks, environ: dict[str, Any], start_response: Callable[...
     if hooks.application is not None or hooks.routes.match(request.path_info) is not None:
         handshake.negotiate(environ, ())  # a consumer has a WebSocket only
     check_origin(request)
+    environ[READABLE] = cors(request)
     if request.method == "OPTIONS":
         start_response("204 No Content", preflight(request))
         return []
@@ -247,7 +252,7 @@ def _respond(refused: Refused, environ: dict[str, Any], start_response: Callable
     else:
         body, headers = f"{refused.reason}\n".encode(), [("Content-Type", "text/plain; charset=utf-8")]
         headers += [("Cache-Control", "no-store"), *refused.headers]
-    headers.append(("Content-Length", str(len(body))))
+    headers += [("Content-Length", str(len(body))), *environ.get(READABLE, ())]
     start_response(f"{refused.status.value} {refused.status.phrase}", headers)
     # Servers send what they get: behind the answer to a HEAD it would be read as the next answer (RFC 9110, 9.3.2).
     return [] if environ.get("REQUEST_METHOD") == "HEAD" else [body]

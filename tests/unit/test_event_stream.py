@@ -319,11 +319,11 @@ def test_a_message_is_no_larger_than_on_a_socket(post, stream, facility, name):
         text = "x" * size if name == "data" else base64.b64encode(b"x" * size).decode()
         assert post(f"{facility}?publish-broadcast", {"type": "publish", "id": 7, name: text})[0] == status
     assert reader.data(1) == ["x" * largest]
-    body = json.dumps(
-        [{"type": "subscribe", "facility": facility, "audiences": [], "publish": ["broadcast"]}]
-        + [{"type": "publish", "facility": facility, "id": 1, "data": "x" * (largest + 1)}]
-    )
-    with_publish = stream("", method="POST", body=body.encode(), **JSON)
+    frames = [
+        {"type": "subscribe", "facility": facility, "audiences": [], "publish": ["broadcast"]},
+        {"type": "publish", "facility": facility, "id": 1, "data": "x" * (largest + 1)},
+    ]
+    with_publish = stream("", method="POST", body=json.dumps(frames).encode(), **JSON)
     assert [json.loads(each).get("code") for each in with_publish.data(3)] == [None, None, "frame"]
 
 

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 
 from redis.exceptions import RedisError
 
-from wsloop import conf
+from wsloop import conf, metrics
 from wsloop.batch_queue import BatchQueue
 from wsloop.delivery.broker import Unavailable
 from wsloop.facilities import past
+from wsloop.facilities.failures import Refusal
 from wsloop.facilities.inbound import PublishHandler, ReadOnlyHandler
 from wsloop.protocol import dialects
 from wsloop.protocol.commands import History, Invalid, Publish, parse
@@ -61,7 +62,7 @@ class EnvelopeHandler(ReadOnlyHandler):
     def _read_past(self, items: list[tuple[Connection, History]]) -> None:
         for connection, command in items:
             try:
-                self._answers.history(connection, connection.channels, self._options, command)
+                self._answers.history(connection, connection.channels, self._options, command, catching_up=True)
             finally:
                 connection.release()
 
@@ -84,8 +85,13 @@ class Answers:
             publisher: publishes it; None: the client may not publish.
             command: the client's.
         """
+        most = connection.bounds.max_message_size
         if publisher is None:
             self._hub.send(connection, [dialects.error("refused", "This socket may not publish.", command.id)])
+        elif len(command.payload) > most:  # came with the request for a stream
+            metrics.reached("MAX_MESSAGE_SIZE")
+            reason = f"The message has more than {most} bytes."
+            self._hub.send(connection, [dialects.error("frame", reason, command.id)])
         else:
             answer = functools.partial(self._published, connection, command.id)
             publisher.publish(connection, command.payload, answer, command.key)
@@ -97,42 +103,58 @@ class Answers:
             self._hub.send(connection, [dialects.ack(id)])
 
     def history(
-        self, connection: Connection, channels: Sequence[bytes], options: conf.Facility, command: History
+        self,
+        connection: Connection,
+        channels: Sequence[bytes],
+        options: conf.Facility,
+        command: History,
+        catching_up: bool,
     ) -> None:
-        """Read a page of the past, and send it. Blocks.
+        """Read a page of the past, and send it, or an error. Blocks.
 
         Args:
             connection: of the client.
             channels: of the subscription.
             options: of its facility.
             command: the client's.
+            catching_up: whether there may be more channels soon.
         """
-        self._hub.send(connection, [past_frame(channels, options, command)])
+        try:
+            frame = past_frame(channels, options, command, catching_up)
+        except Refusal as exc:
+            frame = dialects.error(exc.code, str(exc), command.id)
+        self._hub.send(connection, [frame])
 
 
-def past_frame(channels: Sequence[bytes], options: conf.Facility, command: History) -> bytes:
-    """Return the answer to a request for a page of the past. Blocks.
+def past_frame(channels: Sequence[bytes], options: conf.Facility, command: History, catching_up: bool = False) -> bytes:
+    """Return the frame with a page of the past. Blocks.
 
     Args:
         channels: of the subscription.
         options: of its facility.
         command: the client's.
+        catching_up: whether there may be more channels soon.
+
+    Raises:
+        Refusal: if there is none, or it cannot be read.
     """
     if not options.recovers:
-        return dialects.error("refused", "This facility has no past that clients may read.", command.id)
+        raise Refusal("refused", "This facility has no past that clients may read.")
     audiences = {channel: audience(channel) for channel in channels}
     kept = [channel for channel, whom in audiences.items() if whom.kind != "presence"]
     facility = command.facility or next((each.facility for each in audiences.values()), "")
+    if not kept and not catching_up:
+        raise Refusal("refused", "Nothing is subscribed to that has a past.")
     try:
         if not kept:
             raise Unavailable("the socket is still catching up")
         messages, before = past.page(kept, command.before, command.limit)
         return dialects.history(facility, messages, before, command.id)
     except ValueError:
-        return dialects.error("frame", "before must be that of an earlier page.", command.id)
+        raise Refusal("frame", "before must be that of an earlier page.") from None
     except (RedisError, OSError, Unavailable) as exc:
         logger.warning("Could not read a page of the past: %s", exc)
-        return dialects.error("unavailable", "Messages cannot be read at the moment.", command.id)
+        raise Refusal("unavailable", "Messages cannot be read at the moment.") from None
 
 
 __all__ = ["Answers", "EnvelopeHandler", "past_frame"]

@@ -169,7 +169,8 @@ class PageHandler(ReadOnlyHandler):
     def _history(self, connection: Connection, command: History) -> None:
         found = self._find(connection, command)
         if found is not None:
-            self._answers.history(connection, found.channels, found.options, command)
+            catching_up = found.caught_up is not None
+            self._answers.history(connection, found.channels, found.options, command, catching_up)
 
     def _call(self, connection: Connection, command: Call) -> None:
         content = calls.call(self._visit, command)

@@ -10,17 +10,19 @@ from http import HTTPStatus
 
 from django.http import HttpRequest
 
-from wsloop import conf, routing
+from wsloop import conf, metrics, routing
 from wsloop.backend import pool, publishing
 from wsloop.backend.publishing import OutgoingMessage
+from wsloop.deadline import deadline
 from wsloop.facilities import calls
-from wsloop.facilities.decision import channels_of, decide
+from wsloop.facilities.decision import Planned, channels_of, decide
 from wsloop.facilities.enveloped import past_frame
-from wsloop.facilities.failures import failure
+from wsloop.facilities.failures import Refusal, failure
 from wsloop.facilities.hooks import Hooks
 from wsloop.facilities.inbound import client_keys
 from wsloop.protocol import dialects
 from wsloop.protocol.commands import Call, Command, History, Invalid, Publish
+from wsloop.refusals import Refused
 from wsloop.store import RedisMessage
 from wsloop.visit import Visit
 
@@ -42,13 +44,20 @@ def carry_out(
         request: with its user and session; its URL says for which subscription the command is.
         visit: of the client.
         commands: the client's; there must be one.
+
+    Raises:
+        Refused: 413.
     """
     command = commands[0] if len(commands) == 1 else Invalid(None, "There must be one command.")
+    most = conf.option("MAX_MESSAGE_SIZE")
+    if isinstance(command, Publish) and len(command.payload) > most:
+        metrics.reached("MAX_MESSAGE_SIZE")
+        raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The message has more than {most} bytes.")
     try:
         if isinstance(command, Publish):
             return HTTPStatus.OK, _publish(hooks, request, command)
         if isinstance(command, History):
-            planned = decide(hooks, request, routing.facility(request), dialects.V1_DIALECT)
+            planned = _decide(hooks, request)
             return HTTPStatus.OK, past_frame(channels_of(planned.plan), planned.plan.options, command)
         if isinstance(command, Call):
             content = calls.call(visit, command)
@@ -60,10 +69,15 @@ def carry_out(
     return STATUS.get(code, HTTPStatus.BAD_REQUEST), dialects.error(code, reason, command.id)
 
 
+def _decide(hooks: Hooks, request: HttpRequest) -> Planned:
+    with deadline():
+        return decide(hooks, request, routing.facility(request), dialects.V1_DIALECT)
+
+
 def _publish(hooks: Hooks, request: HttpRequest, command: Publish) -> bytes:
-    plan, subscriber, _ = decide(hooks, request, routing.facility(request), dialects.V1_DIALECT)
-    if not plan.publishes:
-        return dialects.error("refused", "This client may not publish.", command.id)
+    plan, subscriber, _ = _decide(hooks, request)
+    if not plan.publishes and not subscriber.publishes_itself:
+        raise Refusal("refused", "This client may not publish.")
     keys = client_keys(command.key)
 
     def publish(channels: Sequence[bytes], payload: bytes, expire: int) -> None:
@@ -71,7 +85,7 @@ def _publish(hooks: Hooks, request: HttpRequest, command: Publish) -> bytes:
         publishing.publish(pool.client(), [message])
 
     subscriber._connection.publish_hook = publish
-    subscriber.publish_message(RedisMessage(command.payload), conf.expire())
+    subscriber.publish_message(RedisMessage(command.payload))
     return dialects.ack(command.id if command.id is not None else "")
 
 

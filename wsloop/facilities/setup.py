@@ -74,7 +74,7 @@ class Facilities:
     def publisher(self, planned: Planned) -> PublishHandler | None:
         """Return what publishes the messages of a client for a subscription; None if it may not publish."""
         plan, subscriber = planned.plan, planned.subscriber
-        if type(subscriber).publish_message is not subscriptions.Subscriber.publish_message:
+        if subscriber.publishes_itself:
             return CustomPublishHandler(self.hub, self.broker, plan, subscriber)
         return PublishHandler(self.hub, self.broker, plan) if plan.publishes else None
 
@@ -224,6 +224,7 @@ class FacilityService:
             spawn(_go_on, self._setup, connection, self.handler.catching_up(self._setup.unfinished))
         if self._first:
             self.handler.received(connection, self._first, True)
+            connection.flush()  # what it has replied
 
     def cancel(self) -> None:
         """Give back what no connection has taken over. May be called again."""

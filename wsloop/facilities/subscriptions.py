@@ -48,6 +48,11 @@ class Subscriber(Store, RedisSubscriber):  # type: ignore[misc]
         for channel in names("subscribe"):
             self._subscription.subscribe(channel)
 
+    @property
+    def publishes_itself(self) -> bool:
+        """Whether the site's own class decides what becomes of a message."""
+        return type(self).publish_message is not Subscriber.publish_message
+
     def publish_message(self, message: Any, expire: int | None = None) -> None:
         """Publish a message of the client; see :meth:`wsloop.store.Store.publish_message`."""
         payload = publishing.encode(message)

@@ -8,6 +8,7 @@ comes from.
 
 from __future__ import annotations
 
+import collections
 import resource
 from time import monotonic
 from typing import Any
@@ -17,6 +18,8 @@ from wsloop.sockets.connection import Connection
 from wsloop.sockets.index import Index
 from wsloop.sockets.limits import SHARED, Bounds, Bucket
 from wsloop.sockets.visitor import NOBODY, Visitor
+
+POSTING = 10_000  # visitors without a connection whose posts are counted: some hundred bytes each
 
 
 class Full(Exception):
@@ -77,6 +80,8 @@ class Admission:
         self.seats: set[Seat] = set()
         self._addresses: Index[str] = Index()
         self._connections = 0
+        # Of visitors that have posted lately, with or without a connection.
+        self._posting: collections.OrderedDict[tuple[str, Any], Bucket] = collections.OrderedDict()
 
     def __len__(self) -> int:
         """Return the number of connections and seats."""
@@ -131,6 +136,10 @@ class Admission:
         bucket = self._shared_bucket(visitor)
         if bucket is None or bounds.rate is None:
             return False
+        self._posting[_together(visitor)] = bucket
+        self._posting.move_to_end(_together(visitor))
+        if len(self._posting) > POSTING:
+            self._posting.popitem(last=False)
         now = monotonic()
         bucket.add(1, SHARED * bounds.rate, now)
         return bucket.full(SHARED * bounds.rate, SHARED * bounds.burst, now)
@@ -146,7 +155,13 @@ class Admission:
         if key is None:
             return None
         others = (each.meter.shared for each in index[key] if each.visitor.user == visitor.user)
-        return next((bucket for bucket in others if bucket is not None), None) or Bucket()
+        found = next((bucket for bucket in others if bucket is not None), None)
+        return found or self._posting.get(_together(visitor)) or Bucket()
+
+
+def _together(visitor: Visitor) -> tuple[str, Any]:
+    """Return the key by which visitors share a bucket."""
+    return ("user", visitor.user) if visitor.user is not None else ("address", visitor.address)
 
 
 def _most_connections() -> float:

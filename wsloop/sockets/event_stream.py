@@ -69,6 +69,9 @@ class EventStream(Connection):
     def catching_up(self, positions: Mapping[bytes, Position]) -> None:
         self._catching_up = dict(positions)
 
+    def frame(self, payload: bytes, text: bool | None = None) -> bytes:
+        return self.dialect.encode(payload)
+
     def flush(self) -> None:
         if self._token and self._queue and self.accepting and self._latest is None:
             told = events.last_id(self._token, {**self._catching_up, **self._positions(self.channels)})
