@@ -781,6 +781,71 @@ def test_where_clients_may_not_recover_they_have_no_past(page, facility):
     assert page.ask("history", facility="unknown")["code"] == "refused"
 
 
+def slow_ids(page, count):
+    """The ids of as many frames, read more slowly than the server writes."""
+    ids = []
+    for _ in range(count):
+        gevent.sleep(0.05)
+        ids.append(page.frame()["id"])
+    return ids
+
+
+def test_who_reads_slowly_gets_all_pages_of_the_past(page, facility, with_settings):
+    """The next one waits: the client would be closed as a slow one for what it has asked for."""
+    name = f"kept-{facility}"
+    page.subscribe(name)
+    publish(name, *["x" * 60_000] * 4)
+    page.frames(4)
+    page.send(*[{"type": "history", "facility": name, "id": number, "limit": 4} for number in range(40)])
+    assert slow_ids(page, 40) == [*range(40)]
+
+
+def test_who_reads_slowly_gets_all_pages_of_the_past_of_a_facility(front, shared_redis, facility, with_settings):
+    with_settings(WSLOOP=KEPT)
+    name = f"kept-{facility}"
+    publish(name, *["x" * 60_000] * 4)
+    peer, other = [front.connect(f"{name}?subscribe-broadcast", HTTP_SEC_WEBSOCKET_PROTOCOL=V1) for _ in range(2)]
+    for each in (peer, other):
+        each.messages(2)
+    peer.text(json.dumps([{"type": "history", "id": number, "limit": 4} for number in range(40)]))
+    wait_until(lambda: not all(each.clear for each in engine.engine().hub.connections), what="a full kernel")
+    other.text('{"type": "history", "id": "other", "limit": 1}')
+    assert json.loads(other.message())["id"] == "other", "nobody waits for another one"
+    assert [json.loads(peer.message())["id"] for _ in range(40)] == [*range(40)]
+
+
+def test_pages_of_the_past_of_a_facility_beyond_the_rate_wait(front, shared_redis, facility, with_settings):
+    with_settings(WSLOOP={**KEPT, "COMMAND_RATE": (10, 4)})
+    peer = front.connect(f"kept-{facility}?subscribe-broadcast", HTTP_SEC_WEBSOCKET_PROTOCOL=V1)
+    peer.message()
+    peer.text(json.dumps([{"type": "history", "id": number} for number in range(8)]))
+    with gevent.Timeout(0.25, False):
+        peer.messages(8)
+        pytest.fail("all of them were answered at once")
+
+
+def test_who_has_left_has_no_past(front, shared_redis, facility, with_settings, monkeypatch):
+    with_settings(WSLOOP=KEPT)
+    peer = front.connect(f"kept-{facility}?subscribe-broadcast", HTTP_SEC_WEBSOCKET_PROTOCOL=V1)
+    peer.message()
+    read, go_on = [], Event()
+
+    def past(*arguments):
+        read.append(arguments)
+        go_on.wait(WAIT)
+        raise ValueError
+
+    monkeypatch.setattr("wsloop.facilities.past.page", past)
+    peer.text(json.dumps([{"type": "history"}] * 10))
+    wait_until(lambda: read, what="the first one")
+    (connection,) = engine.engine().hub.connections
+    connection.abort()
+    go_on.set()
+    wait_until(nothing_is_left, what="the end of the connection")
+    turn()
+    assert len(read) == 1
+
+
 # Calls.
 
 
@@ -817,6 +882,7 @@ urlpatterns = [
     path("api/stream/", lambda request: StreamingHttpResponse(iter(["{", "}"]), content_type="application/json")),
     path("api/meta/", lambda request: JsonResponse(sorted(map(str, request.META.items())), safe=False)),
     path("api/long/", lambda request: JsonResponse({"x": "x" * 1000})),
+    path("api/quarter/", lambda request: JsonResponse({"x": "x" * 250_000})),
     path("api/leak/", leak),
     path("api/exit/", lambda request: sys.exit(1)),
     path("admin/", state),
@@ -1023,6 +1089,12 @@ def test_who_has_left_waits_for_no_turn(page, facility, with_settings):
     page.peer.close()
     wait_until(nothing_is_left, what="the end of the connection")
     wait_until(lambda: not work._queue._running, what="the end of its greenlet")
+
+
+def test_who_reads_slowly_gets_all_answers(api):
+    page = api()
+    page.send(*[{"type": "call", "id": number, "path": "/api/quarter/"} for number in range(20)])
+    assert slow_ids(page, 20) == [*range(20)]
 
 
 def test_so_many_commands_are_carried_out_at_once(api, facility, monkeypatch):

@@ -1,5 +1,5 @@
-"""The subscriptions of the socket of a whole page: made, restored and ended while it is open. A little longer than other
-modules, because the way of a subscription is best read together.
+"""The subscriptions of the socket of a whole page: made, restored and ended while it is open. A little longer than
+other modules, because the way of a subscription is best read together.
 
 How it works. For each facility the site's code is asked anew, with a request like that of the handshake; subscriptions
 that the client asks for together are made together (:class:`wsloop.facilities.setup.SubscriptionSetup`). One that is
