@@ -9,6 +9,7 @@ from wsloop.facilities import enveloped
 from wsloop.facilities.enveloped import EnvelopeHandler
 from wsloop.facilities.inbound import AckCollector, ReadOnlyHandler
 from wsloop.protocol import dialects
+from wsloop.sockets.limits import Bounds
 
 
 class Hub:
@@ -25,6 +26,8 @@ class Hub:
 
 class Client:
     """A connection that notes its replies."""
+
+    bounds = Bounds(64 * 1024, 1024 * 1024)
 
     def __init__(self):
         self.replies = []

@@ -8,24 +8,30 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Sequence
+from time import monotonic
 
+from gevent.event import Event
 from redis.exceptions import RedisError
 
 from wsloop import conf, metrics
 from wsloop.batch_queue import BatchQueue
 from wsloop.delivery.broker import Unavailable
 from wsloop.facilities import past
-from wsloop.facilities.failures import Refusal
+from wsloop.facilities.failures import Refusal, failure
 from wsloop.facilities.inbound import PublishHandler, ReadOnlyHandler
 from wsloop.protocol import dialects
 from wsloop.protocol.commands import History, Invalid, Publish, parse
 from wsloop.protocol.messages import audience
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
+from wsloop.sockets.limits import Bucket
 
 logger = logging.getLogger("wsloop.handlers")
 
 ONE_FACILITY = "This socket is for one facility; subscriptions are added to the socket of the whole page."
+
+
+_NOW = Event()  # of a client that waits for nothing
 
 
 class EnvelopeHandler(ReadOnlyHandler):
@@ -42,7 +48,8 @@ class EnvelopeHandler(ReadOnlyHandler):
         self._publisher = publisher
         self._answers = Answers(hub)
         self._options = options
-        self._asked: BatchQueue[tuple[Connection, History]] = BatchQueue(self._read_past)
+        self._asking: dict[Connection, Past] = {}  # of clients that have asked for the past
+        self.closed = self._closed
 
     def received(self, connection: Connection, payload: bytes, text: bool) -> None:
         commands = parse(payload, text)
@@ -54,17 +61,74 @@ class EnvelopeHandler(ReadOnlyHandler):
             elif isinstance(command, Publish):
                 self._answers.publish(connection, self._publisher, command)
             elif isinstance(command, History):
-                connection.hold()  # one at a time
-                self._asked.put((connection, command))
+                if connection not in self._asking:
+                    self._asking[connection] = Past(self.hub, self._answers, self._options, connection)
+                self._asking[connection].put(command)
             else:
                 connection.reply(dialects.error("refused", ONE_FACILITY, command.id), True)
 
-    def _read_past(self, items: list[tuple[Connection, History]]) -> None:
-        for connection, command in items:
-            try:
+    def _closed(self, connection: Connection) -> None:
+        past = self._asking.pop(connection, None)
+        if past is not None:
+            past.pace.end()
+        self.hub.closed(connection)
+
+
+class Pace:
+    """Limits how fast the commands of one client are carried out: ``COMMAND_RATE``, in the long run and at once."""
+
+    def __init__(self) -> None:
+        self._rate = Bucket()
+        self._turn = _NOW
+
+    def wait(self, connection: Connection, count: int = 1) -> None:
+        """Return when it is the turn of so many commands, or the client has left. Blocks."""
+        limit = conf.option("COMMAND_RATE")
+        if limit is None:
+            return
+        rate, burst = limit
+        while connection.open and self._rate.full(rate, burst, monotonic()):
+            metrics.reached("COMMAND_RATE")
+            self._turn = Event()
+            self._turn.wait(count / rate)
+        self._rate.add(count, rate, monotonic())
+
+    def end(self) -> None:
+        """The client has left. Never blocks."""
+        self._turn.set()
+
+
+class Past:
+    """Reads pages of the past for one client, one after the other; meanwhile its socket is not read.
+
+    Args:
+        hub: of the process.
+        answers: sends them.
+        options: of the facility.
+        connection: of the client.
+    """
+
+    def __init__(self, hub: Hub, answers: Answers, options: conf.Facility, connection: Connection) -> None:
+        self.pace = Pace()
+        self._hub = hub
+        self._answers = answers
+        self._options = options
+        self._connection = connection
+        self._queue: BatchQueue[History] = BatchQueue(self._read)
+
+    def put(self, command: History) -> None:
+        """Take a request. Never blocks."""
+        self._connection.hold()
+        self._queue.put(command)
+
+    def _read(self, commands: list[History]) -> None:
+        connection = self._connection
+        for command in commands:
+            self.pace.wait(connection)
+            self._hub.wait_until_clear(connection)
+            if connection.open:
                 self._answers.history(connection, connection.channels, self._options, command, catching_up=True)
-            finally:
-                connection.release()
+            connection.release()
 
 
 class Answers:
@@ -121,8 +185,8 @@ class Answers:
         """
         try:
             frame = past_frame(channels, options, command, catching_up)
-        except Refusal as exc:
-            frame = dialects.error(exc.code, str(exc), command.id)
+        except Exception as exc:
+            frame = dialects.error(*failure(exc), command.id)
         self._hub.send(connection, [frame])
 
 
@@ -157,4 +221,4 @@ def past_frame(channels: Sequence[bytes], options: conf.Facility, command: Histo
         raise Refusal("unavailable", "Messages cannot be read at the moment.") from None
 
 
-__all__ = ["Answers", "EnvelopeHandler", "past_frame"]
+__all__ = ["Answers", "EnvelopeHandler", "Pace", "past_frame"]

@@ -11,18 +11,15 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from time import monotonic
 
-from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
-from wsloop import conf, metrics
 from wsloop.batch_queue import BatchQueue
 from wsloop.db import give_back
 from wsloop.delivery.broker import Unavailable
 from wsloop.facilities import calls
 from wsloop.facilities.decision import Planned
-from wsloop.facilities.enveloped import Answers
+from wsloop.facilities.enveloped import Answers, Pace
 from wsloop.facilities.failures import failure
 from wsloop.facilities.hooks import Hooks
 from wsloop.facilities.inbound import ReadOnlyHandler
@@ -32,7 +29,6 @@ from wsloop.protocol import dialects
 from wsloop.protocol.commands import Call, Command, History, Invalid, Publish, Subscribe, Unsubscribe, parse
 from wsloop.sockets.admission import Seat
 from wsloop.sockets.connection import Connection
-from wsloop.sockets.limits import Bucket
 from wsloop.visit import Visit
 
 logger = logging.getLogger("wsloop.facilities")
@@ -41,7 +37,6 @@ MOST_WAITING = 100  # commands that wait before the socket is not read any more
 # The site's code runs for so many commands at once, as requests do with uWSGI's --gevent: each may need a connection to
 # the database, and thousands of pages come back together. Views have places of their own, because they may take long.
 AT_ONCE: Mapping[type[Command], BoundedSemaphore] = {Subscribe: BoundedSemaphore(50), Call: BoundedSemaphore(50)}
-_NEVER = Event()  # of a client that waits for nothing
 
 
 class PageHandler(ReadOnlyHandler):
@@ -65,8 +60,7 @@ class PageHandler(ReadOnlyHandler):
         self._queue: BatchQueue[tuple[Connection, Command]] = BatchQueue(self._carry_out)
         self._waiting = 0
         self._holds = False
-        self._rate = Bucket()
-        self._turn = _NEVER
+        self._pace = Pace()
         self._seat: Seat | None = None
         self.closed = self._closed
         self.subscriptions = Subscriptions(facilities, hooks, visit, first)
@@ -117,21 +111,16 @@ class PageHandler(ReadOnlyHandler):
             give_back()
 
     def _wait_for_turn(self, connection: Connection, count: int, kind: type[Command]) -> None:
-        """Wait while the client has sent more commands than ``COMMAND_RATE``; publishing has its own limits."""
-        limit = conf.option("COMMAND_RATE")
-        if limit is None or kind is Publish or kind is Invalid:
-            return
-        rate, burst = limit
-        while connection.open and self._rate.full(rate, burst, monotonic()):
-            metrics.reached("COMMAND_RATE")
-            self._turn = Event()
-            self._turn.wait(count / rate)
-        self._rate.add(count, rate, monotonic())
+        """Wait as :class:`Pace` says, but not to publish; with what is large until the client has read the rest."""
+        if kind is not Publish and kind is not Invalid:
+            self._pace.wait(connection, count)
+        if kind is History or kind is Call:
+            self.hub.wait_until_clear(connection)
 
     def _closed(self, connection: Connection) -> None:
         if self._waiting:  # a view runs on: it counts for the visitor, who could start any number of them otherwise
             self._seat = self.hub.admission.keep(connection.visitor)
-        self._turn.set()
+        self._pace.end()
         self.hub.closed(connection)
 
     def _carry_out_part(self, connection: Connection, part: Sequence[Command]) -> None:
