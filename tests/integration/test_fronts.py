@@ -38,7 +38,7 @@ def any_site(request, redis_server, site_files):
         need("nginx")
     with Sites(redis_server, site_files, PublishingSite) as serve:
         # A thousand messages at once are no attack here.
-        options = {"RATE_LIMIT": None, "FACILITIES": {"kept-*": {"size": 100}}}
+        options = {"RATE_LIMIT": None, "FACILITIES": {"kept-*": {"size": 100}}, "CALL_PATHS": ["/test/*"]}
         yield serve(binary=binary, front=front, settings={"WSLOOP": options}, warm=False)
 
 
@@ -192,6 +192,30 @@ def test_the_socket_of_a_page(any_site, facility):
     for name in names:
         any_site.publish(name, "hello", broadcast=True)
     assert [json.loads(client.next())["facility"] for _ in names] == names
+
+
+def test_calls(any_site, facility, browser):
+    """Also of views that need what uWSGI knows of a request, or would end the process."""
+    client = any_site.connect("", subprotocols=["wsloop.v1"], cookies=browser)
+    client.next()
+    process = None
+    for path, code, data in (("whoami", 200, "john"), ("parts", 200, [1, 2]), ("exit", "internal", None)) * 2:
+        client.send(json.dumps({"type": "call", "path": f"/test/{path}/"}))
+        frame = json.loads(client.next())
+        assert frame.get("status", frame.get("code")) == code
+        if path == "whoami":
+            assert frame["data"]["user"] == data
+            assert process in (None, frame["data"]["pid"])
+            process = frame["data"]["pid"]
+        else:
+            assert frame.get("data") == data
+
+
+def test_calls_that_are_posted(any_site, facility, browser):
+    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    frame = json.dumps({"type": "call", "id": 1, "path": "/test/parts/"}).encode()
+    answer = any_site.request("POST", "/ws/", headers, frame, cookies=browser)
+    assert json.loads(answer.content) == {"type": "answer", "id": 1, "status": 200, "data": [1, 2]}
 
 
 # --- what nginx may be told ------------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ urlpatterns = [
     path("test/history/", views.history),
     path("test/who/", views.who),
     path("test/session/", views.session),
+    path("test/parts/", views.parts),
+    path("test/exit/", views.leave),
     path("test/live/", include("tests.integration.sites.live")),
     path("ws4redis/", include("tests.integration.sites.ws4redis_pages.views")),
     path("socket-token/", token),

@@ -1,12 +1,14 @@
 """Views that let a test act inside the server: publish as a view of the site would, and show what there is."""
 
+import asyncio
 import base64
 import json
+import sys
 
 import gevent
 from django.contrib.auth import get_user_model
 from django.db import transaction
-from django.http import HttpResponse, JsonResponse
+from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
 from django.template import engines
 from django.views.decorators.csrf import csrf_exempt
 from prometheus_client import generate_latest
@@ -22,6 +24,21 @@ def session(request):
     """Write the posted JSON object into the session."""
     request.session.update(json.loads(request.body))
     return HttpResponse("stored\n")
+
+
+async def parts(request):
+    """JSON, in parts that come one after the other."""
+
+    async def iterate():
+        for part in ("[1", ", 2", "]"):
+            await asyncio.sleep(0.01)
+            yield part
+
+    return StreamingHttpResponse(iterate(), content_type="application/json")
+
+
+def leave(request):
+    sys.exit(3)
 
 
 class _RolledBack(Exception):
