@@ -276,11 +276,14 @@ def watch_hang_up(callback: Callable[[], object]) -> Any:
     """Call ``callback`` from the event loop when the client of the current request of uWSGI has hung up.
 
     Returns:
-        the watcher, to be stopped and closed before the request ends; None with another server.
+        the watcher, to be stopped and closed before the request ends; None with another server, or without a request.
     """
     if uwsgi is None:
         return None
-    descriptor = uwsgi.connection_fd()
+    try:
+        descriptor = uwsgi.connection_fd()
+    except SystemError:  # a view that runs outside of a request of uWSGI: the client of a socket has called it
+        return None
     watcher = gevent.get_hub().loop.io(descriptor, READ)
 
     def check() -> None:
