@@ -21,6 +21,7 @@ from tests.unit.peer import WAIT, close_frame, masked, turn
 from wsloop import engine, presence, tokens
 from wsloop.backend import history, pool
 from wsloop.facilities import page_socket
+from wsloop.facilities.recovery import Recovery
 from wsloop.protocol import dialects, resume_tokens
 from wsloop.protocol.commands import Call
 from wsloop.publisher import RedisPublisher
@@ -670,6 +671,21 @@ def test_presence_of_several_facilities(open_page, facility, signed_in):
     assert page.frame() == {"type": "presence", "facility": name, "event": "join", "user": "john"}
     page.ask("unsubscribe", facility=name)
     assert engine.engine().presence._places[name].users == {"john": 0}, "nobody, who may come back"
+
+
+def test_who_leaves_before_the_welcome_is_present_nowhere(page, facility, monkeypatch):
+    name = f"here-{facility}"
+    payloads = Recovery.first_payloads
+
+    def first_payloads(*arguments):
+        page.peer.close()
+        return payloads(*arguments)
+
+    monkeypatch.setattr(Recovery, "first_payloads", first_payloads)
+    page.send({"type": "subscribe", "facility": name, "audiences": ["broadcast"]})
+    wait_until(nothing_is_left, what="the end of the connection")
+    turn()
+    assert name not in engine.engine().presence._places
 
 
 # Publishing.
