@@ -210,7 +210,7 @@ class Subscriptions:
             added = self._add(each, tuple(channel for channel in channels if channel not in setup.unfinished))
             if len(added.channels) < len(channels):
                 catching_up.append((each, added))
-            if added.presence_scope is not None:
+            if added.presence_scope is not None and connection.open:  # it may have failed to take its welcome
                 connection.presence_scopes += (added.presence_scope,)
                 self._facilities.presence.entered(*added.presence_scope)
         if setup.unfinished:
