@@ -734,6 +734,20 @@ def test_a_clients_key_is_not_one_of_the_site(page, facility):
     assert page.frame()["data"] == "of the site"
 
 
+def test_the_key_of_another_user_is_another_one(open_page, page, facility, signed_in, front):
+    """A client that counts its messages swallows nobody's, nor could somebody who guesses a key."""
+    mine = open_page(HTTP_COOKIE=signed_in.cookie)
+    for each, data in ((mine, "of john"), (page, "of nobody")):
+        each.subscribe(facility, publish=["broadcast"])
+        each.send({"type": "publish", "facility": facility, "data": data, "key": "1"})
+        assert each.frame()["data"] == data
+    body = json.dumps({"type": "publish", "data": "of john", "key": "1"}).encode()
+    headers = {"HTTP_ACCEPT": "*/*", "content_type": "application/json", "HTTP_COOKIE": signed_in.cookie}
+    assert front.call(f"{facility}?publish-broadcast", method="POST", body=body, **headers).status == 200
+    publish(facility, "end")
+    assert [page.frame()["data"]] == ["end"], "and john's is the same on all ways"
+
+
 class Twice(RedisSubscriber):
     def publish_message(self, message, expire=None):
         super().publish_message(message)
