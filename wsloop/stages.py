@@ -167,7 +167,7 @@ def _command(hooks: Hooks, environ: dict[str, Any], start_response: Callable[...
     if engine().hub.admission.exceeded_rate(visitor, _bounds()):
         metrics.reached("RATE_LIMIT")
         raise try_again(HTTPStatus.TOO_MANY_REQUESTS, "You have sent too many messages.")
-    status, frame = posted.carry_out(hooks, request, visit, parse(body, True))
+    status, frame = posted.carry_out(hooks, request, visitor, visit, parse(body, True))
     headers = [("Content-Type", streams.JSON), ("Cache-Control", "no-store"), ("Content-Length", str(len(frame)))]
     start_response(f"{status.value} {status.phrase}", [*headers, *cors(request)])
     return [frame]

@@ -22,6 +22,7 @@ from wsloop.facilities import subscriptions
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
 from wsloop.sockets.plan import SubscriptionPlan
+from wsloop.sockets.visitor import Visitor
 from wsloop.store import RedisMessage
 
 logger = logging.getLogger("wsloop.handlers")
@@ -76,7 +77,9 @@ class PublishHandler(ReadOnlyHandler):
             answer: called with whether Redis took it.
             key: the client's idempotency key; empty: none.
         """
-        self._publish(connection, answer, next(client_keys(key)), self._channels, payload, conf.expire())
+        self._publish(
+            connection, answer, next(client_keys(key, connection.visitor)), self._channels, payload, conf.expire()
+        )
 
     def _publish(
         self,
@@ -114,7 +117,7 @@ class CustomPublishHandler(PublishHandler):
     def _handle(self, items: list[tuple[Connection, bytes, Callable[[bool], None], str]]) -> None:
         for connection, payload, answer, key in items:
             answers = AckCollector(answer)
-            keys = client_keys(key)
+            keys = client_keys(key, connection.visitor)
             self._subscriber._connection.publish_hook = functools.partial(self._publish_one, connection, answers, keys)
             try:
                 self._subscriber.publish_message(RedisMessage(payload))
@@ -140,13 +143,15 @@ class CustomPublishHandler(PublishHandler):
         self._publish(connection, answers.another(), next(keys), channels, payload, expire)
 
 
-def client_keys(key: str) -> Iterator[str]:
+def client_keys(key: str, visitor: Visitor) -> Iterator[str]:
     """Yield the idempotency keys of the messages that a site publishes for one of a client: each has its own.
 
     Args:
         key: the client's; empty: there is none.
+        visitor: the client; users who have signed in share no keys.
     """
-    return (f"{CLIENT_KEY}{key}:{number}" if key else "" for number in itertools.count())
+    user = "" if visitor.user is None else visitor.user
+    return (f"{CLIENT_KEY}{user}:{key}:{number}" if key else "" for number in itertools.count())
 
 
 class AckCollector:

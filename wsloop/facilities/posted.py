@@ -23,6 +23,7 @@ from wsloop.facilities.inbound import client_keys
 from wsloop.protocol import dialects
 from wsloop.protocol.commands import Call, Command, History, Invalid, Publish
 from wsloop.refusals import Refused
+from wsloop.sockets.visitor import Visitor
 from wsloop.store import RedisMessage
 from wsloop.visit import Visit
 
@@ -35,14 +36,14 @@ STATUS = {
 
 
 def carry_out(
-    hooks: Hooks, request: HttpRequest, visit: Visit, commands: Sequence[Command]
+    hooks: Hooks, request: HttpRequest, visitor: Visitor, visit: Visit, commands: Sequence[Command]
 ) -> tuple[HTTPStatus, bytes]:
     """Carry out a command, and return the status and the frame that answer it. Blocks.
 
     Args:
         hooks: of the site.
         request: with its user and session; its URL says for which subscription the command is.
-        visit: of the client.
+        visitor, visit: the client.
         commands: the client's; there must be one.
 
     Raises:
@@ -55,7 +56,7 @@ def carry_out(
         raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The message has more than {most} bytes.")
     try:
         if isinstance(command, Publish):
-            return HTTPStatus.OK, _publish(hooks, request, command)
+            return HTTPStatus.OK, _publish(hooks, request, visitor, command)
         if isinstance(command, History):
             planned = _decide(hooks, request)
             return HTTPStatus.OK, past_frame(channels_of(planned.plan), planned.plan.options, command)
@@ -74,11 +75,11 @@ def _decide(hooks: Hooks, request: HttpRequest) -> Planned:
         return decide(hooks, request, routing.facility(request), dialects.V1_DIALECT)
 
 
-def _publish(hooks: Hooks, request: HttpRequest, command: Publish) -> bytes:
+def _publish(hooks: Hooks, request: HttpRequest, visitor: Visitor, command: Publish) -> bytes:
     plan, subscriber, _ = _decide(hooks, request)
     if not plan.publishes and not subscriber.publishes_itself:
         raise Refusal("refused", "This client may not publish.")
-    keys = client_keys(command.key)
+    keys = client_keys(command.key, visitor)
 
     def publish(channels: Sequence[bytes], payload: bytes, expire: int) -> None:
         message = OutgoingMessage(channels, payload, expire, plan.options, next(keys))
