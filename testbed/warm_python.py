@@ -129,7 +129,8 @@ def warm_python(patched: bool) -> WarmPython:
 def can_be_warm(env: Mapping[str, str]) -> bool:
     """Return whether a Python that has started before makes no difference to a script with this environment."""
     known = {"PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONUNBUFFERED"}
-    return not {name for name in env if name.startswith("PYTHON")} - known
+    read_at_import = {"PROMETHEUS_MULTIPROC_DIR"}
+    return not {name for name in env if name.startswith("PYTHON") or name in read_at_import} - known
 
 
 # --- the other end ----------------------------------------------------------------------------------------------------
