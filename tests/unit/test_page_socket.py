@@ -1,5 +1,6 @@
 """The socket of a whole page, on a real Redis and real sockets: subscriptions that come and go."""
 
+import itertools
 import json
 import sys
 
@@ -331,6 +332,26 @@ class Refusing(WebsocketServer):
 def test_a_server_that_refuses_users_by_the_path_is_asked_with_it(front, shared_redis):
     page = Page(front.connect("", app=Refusing(), HTTP_SEC_WEBSOCKET_PROTOCOL=V1))
     assert page.subscribe("secret")["code"] == "refused"
+
+
+def test_others_get_their_turn_between_the_subscriptions_of_a_page(front, shared_redis, facility, with_settings):
+    seen = []
+    with_settings(WS4REDIS_ALLOWED_CHANNELS=lambda request, channels: seen.append("asked") or channels)
+    mine = Page(front.connect("", HTTP_SEC_WEBSOCKET_PROTOCOL=V1))
+    seen.clear()
+
+    def other():
+        while True:
+            seen.append("other")
+            gevent.sleep(0)
+
+    greenlet = gevent.spawn(other)
+    names = [f"{facility}-{number}" for number in range(10)]
+    mine.send(*[{"type": "subscribe", "facility": name, "audiences": ["broadcast"]} for name in names])
+    mine.frames(10)
+    greenlet.kill()
+    between = seen[seen.index("asked") : len(seen) - seen[::-1].index("asked")]
+    assert not any(one == two == "asked" for one, two in itertools.pairwise(between))
 
 
 def test_who_has_signed_out_meanwhile_gets_no_subscription(open_page, facility, signed_in):

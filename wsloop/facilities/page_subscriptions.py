@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 
+import gevent
 from django.http import HttpRequest
 from gevent.event import Event
 from redis.exceptions import RedisError
@@ -119,6 +120,7 @@ class Subscriptions:
             except BaseException as exc:  # see PageHandler
                 error = dialects.error(*failure(exc), command.id, facility=command.facility)
                 self._send(connection, error)
+            gevent.sleep(0)  # others get their turn: a page may have a hundred
         give_back()  # not kept while Redis is waited for
         if planned:
             self._make(connection, planned)
