@@ -114,8 +114,8 @@ def _advice(request: HttpRequest, origin: str, line: str) -> str:
             f"header whatever the client sends, or let it hand on the Host as well; {line}"
         )
     return (
-        f"if that is this site, a proxy has replaced the host or dropped its port: {line}; if it is another site that "
-        "may open sockets here, name it in ALLOWED_ORIGINS of WSLOOP"
+        f"if that is this site, a proxy has replaced the host or dropped its port: {line}, with Vite leave out "
+        "changeOrigin; if it is another site that may open sockets here, name it in ALLOWED_ORIGINS of WSLOOP"
     )
 
 
