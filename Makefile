@@ -15,8 +15,8 @@ BENCH ?=
 
 VENV := .venv
 
-.PHONY: help run install dev other-uwsgi test check lint format matrix conformance fuzz peer-tests soak bench bench-async \
-	bench-pages bench-leaks bench-attacks bench-drops python
+.PHONY: help run dev install install-tools other-uwsgi test check lint format matrix conformance fuzz peer-tests soak bench \
+	bench-async bench-pages bench-leaks bench-attacks bench-drops python
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target words; do \
@@ -24,6 +24,11 @@ help: ## this list
 
 run: install ## the whole site on http://127.0.0.1:8000 (another address: make run HTTP=127.0.0.1:9000)
 	@DEMO=1 HTTP='$(HTTP)' exec $(VENV)/bin/python -m project
+
+# Vite and its packages are installed by npm, where Node is; without it the site uses the built files of static/react.
+dev: install ## for development: the site, which reloads changed code, and Vite with hot reload for the page /react/
+	@$(PYTHON) tools/lint_javascript.py --install
+	@HTTP='$(HTTP)' exec $(VENV)/bin/python -m project.development
 
 install: python ## only the virtual environment of the site, .venv
 	@$(PYTHON) tools/install.py $(VENV) requirements.txt
@@ -33,16 +38,16 @@ python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "$(PYTHON) is older than Python 3.10: make $(MAKECMDGOALS) PYTHON=/path/to/a/newer/python3" >&2; exit 1; }
 
-dev: python ## that with the tools for tests and development
+install-tools: python ## that with the tools for tests and development
 	@$(PYTHON) tools/install.py $(VENV) requirements.txt requirements-test.txt requirements-dev.txt
 
-lint: dev ## ruff and mypy; eslint and tsc, where Node is installed
+lint: install-tools ## ruff and mypy; eslint and tsc, where Node is installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	@$(PYTHON) tools/lint_javascript.py
 
-format: dev ## what ruff mends by itself
+format: install-tools ## what ruff mends by itself
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
@@ -51,18 +56,18 @@ other-uwsgi: python ## the environment of the uWSGI that is built from source, .
 	@$(PYTHON) tools/install.py --other-uwsgi=$(if $(filter true,$(CI)),required,optional) $(VENV)-uwsgi requirements.txt
 
 # UWSGI_BINARIES names what could be had.
-test: dev other-uwsgi ## every test this machine can run: ten minutes on two cores (some: make test TESTS="tests/unit -x")
+test: install-tools other-uwsgi ## every test this machine can run: ten minutes on two cores (some: make test TESTS="tests/unit -x")
 	@UWSGI_BINARIES="$$PWD/$(VENV)/bin/uwsgi$$(! [ -x $(VENV)-uwsgi/bin/uwsgi ] || echo ":$$PWD/$(VENV)-uwsgi/bin/uwsgi")" \
 		$(VENV)/bin/python -m tests $(TESTS)
 
 check: lint ## lint, and the unit and property tests, which need a Redis and no uWSGI: two minutes
 	@$(VENV)/bin/python -m tests tests/unit tests/property
 
-matrix: dev ## the unit tests on every Python that is here, with each Django that it runs (noxfile.py)
+matrix: install-tools ## the unit tests on every Python that is here, with each Django that it runs (noxfile.py)
 	$(VENV)/bin/nox
 
 # `make test` runs a part of it; all of it takes half an hour.
-conformance: dev ## every case of Autobahn|Testsuite, and independent clients (tests/conformance/README.rst)
+conformance: install-tools ## every case of Autobahn|Testsuite, and independent clients (tests/conformance/README.rst)
 	@AUTOBAHN=all TEST_JOBS=1 $(VENV)/bin/python -m tests tests/conformance
 
 # In an environment of its own: atheris has wheels for some versions of Python only.
@@ -94,10 +99,10 @@ bench-attacks: install ## what hostile clients can do, beside a neighbour (docs/
 	@$(VENV)/bin/python -m bench --attacks $(BENCH)
 
 # Needs websocket-client, which the tests bring, and for the peers Node with npm.
-bench-drops: dev ## networks that drop again and again: what arrives, beside others (docs/reference/drops.rst)
+bench-drops: install-tools ## networks that drop again and again: what arrives, beside others (docs/reference/drops.rst)
 	@$(VENV)/bin/python -m bench --drops $(BENCH)
 
 # SOAK_SECONDS and SOAK_SEED say how long, and repeat what an earlier run has done. Then slow clients in full number.
-soak: dev ## ten minutes in which everything breaks at random, and nothing may be missing (docs/reference/soak.rst)
+soak: install-tools ## ten minutes in which everything breaks at random, and nothing may be missing (docs/reference/soak.rst)
 	@$(VENV)/bin/python -m bench.soak
 	@SLOW_CLIENTS=all $(VENV)/bin/python -m pytest -q -s tests/integration/test_slow_clients.py

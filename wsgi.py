@@ -28,6 +28,10 @@ from wsloop.server import WebsocketServer  # noqa: E402
 
 websocket_application = WebsocketServer(urlpatterns=websocket_urlpatterns)
 
+from chat import frontend  # noqa: E402
+
+frontend.lookout.server()  # logs where the scripts of /react/ come from
+
 
 def application(environ, start_response):
     if uwsgi is not None:  # for log-format in uwsgi.ini, whose own variables would let a client forge lines

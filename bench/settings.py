@@ -11,7 +11,7 @@ WS4REDIS_HEARTBEAT = os.environ.get("BENCH_HEARTBEAT") or None  # type: ignore[a
 MIDDLEWARE = [each for each in MIDDLEWARE if not each.startswith("whitenoise")]  # noqa: F405
 
 # Attackers say from which address they come.
-WSLOOP = {"TRUSTED_PROXIES": ["127.0.0.1"]}  # type: ignore[dict-item]
+WSLOOP = {"TRUSTED_PROXIES": ["127.0.0.1"]}
 if os.environ.get("BENCH_UNLIMITED"):  # an echo at full rate sends more than a client may
     WSLOOP["RATE_LIMIT"] = None  # type: ignore[assignment]
 if os.environ.get("BENCH_PAGES"):

@@ -48,6 +48,7 @@ GROUPS = (
             Page("group", "Group", "to all members of a group"),
             Page("session", "Session", "to one browser, without an account"),
             Page("tasks", "Tasks", "a list that is live, made of templates"),
+            Page("react", "React", "notices and who is here, made with React"),
         ),
     ),
     Group(

@@ -10,7 +10,7 @@ from django.core.exceptions import PermissionDenied
 # retains the last messages of each: a client that could publish to any name could fill Redis.
 OPEN_TO_PUBLISH = frozenset({"user", "session"})
 
-ANONYMOUS = frozenset({"subscribe-broadcast", "subscribe-session"})
+ANONYMOUS = frozenset({"subscribe-broadcast", "subscribe-session", "subscribe-presence"})
 # Publishing to one's own windows harms nobody. Messages to others go through a view, which checks the text.
 SIGNED_IN = ANONYMOUS | {"subscribe-user", "subscribe-group", "publish-user", "publish-session"}
 
@@ -18,8 +18,9 @@ SIGNED_IN = ANONYMOUS | {"subscribe-user", "subscribe-group", "publish-user", "p
 def allowed_channels(request, channels):
     """Return those of the requested channels that the user of this request may have.
 
-    Anonymous visitors may subscribe to broadcast and to their own session. Signed-in users may also subscribe to their
-    user and groups, and may publish to themselves, in the facilities of the pages for that. Staff may do everything.
+    Anonymous visitors may subscribe to broadcast, to their own session and to presence. Signed-in users may also
+    subscribe to their user and groups, and may publish to themselves, in the facilities of the pages for that. Staff
+    may do everything.
 
     Args:
         request: the request of the handshake. Its ``user`` may be missing, None, anonymous or not yet loaded: a socket

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from chat import inspector, tasks, views
+from chat import frontend, inspector, tasks, views
 from chat.rooms import views as room_views
 
 urlpatterns = [
@@ -13,6 +13,7 @@ urlpatterns = [
     path("session/", views.Session.as_view(), name="session"),
     path("send/", views.Send.as_view(), name="send"),
     path("inbox/", views.Inbox.as_view(), name="inbox"),
+    path("react/", frontend.React.as_view(), name="react"),
     path("tasks/", tasks.Tasks.as_view(), name="tasks"),
     path("inspector/", inspector.Inspector.as_view(), name="inspector"),
     path("echo/", views.Echo.as_view(), name="echo"),

@@ -103,8 +103,8 @@ def alone(directory: Path) -> Iterator[bool]:
         yield waited
 
 
-def prepare_site() -> None:
-    """Migrate, create the demo accounts, collect the static files; exit with one line if that fails."""
+def prepare_site(collects: bool = True) -> None:
+    """Migrate, create the demo accounts, collect the static files unless told not to; exit with one line on failure."""
     try:
         django.setup()
         # There are no workers yet to notify of these accounts, and no embedded Redis to send the notice through.
@@ -113,8 +113,9 @@ def prepare_site() -> None:
         call_command("migrate", interactive=False, verbosity=0)
         say("Creating the demo accounts")
         call_command("demo_data", verbosity=0)
-        say("Collecting static files")
-        call_command("collectstatic", interactive=False, verbosity=0)
+        if collects:
+            say("Collecting static files")
+            call_command("collectstatic", interactive=False, verbosity=0)
     except (DatabaseError, CommandError, ImproperlyConfigured) as exc:
         sys.exit(f"{type(exc).__name__}: {' '.join(str(exc).split())}")
 

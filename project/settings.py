@@ -172,6 +172,13 @@ LOGGING = {
     "loggers": {"django": {"handlers": ["console"], "level": "INFO", "propagate": False}},
 }
 
+# A POST of a page that Django takes for another site is refused with a reason, also to scripts.
+CSRF_FAILURE_VIEW = "chat.frontend.csrf_failure"
+# Where the development server of frontend/ listens. Pages that come through its proxy are of this site, even if it
+# replaces the Host (changeOrigin).
+DEVELOPMENT_ORIGINS = [f"http://{host}:{port}" for host in ("localhost", "127.0.0.1") for port in range(5173, 5178)]
+CSRF_TRUSTED_ORIGINS = DEVELOPMENT_ORIGINS if DEBUG else []
+
 WEBSOCKET_URL = "/ws/"
 if os.environ.get("REDIS_URL"):
     WS4REDIS_CONNECTION: str | dict[str, str] = _redis(os.environ["REDIS_URL"])
@@ -187,5 +194,7 @@ WSLOOP = {
     "FACILITIES": {
         **{name: {"size": 100} for name in ("home", "form", "news", "inbox", "tasks")},
         "rooms/*": {"presence": True},
-    }
+        "react": {"presence": True},
+    },
+    "ALLOWED_ORIGINS": DEVELOPMENT_ORIGINS if DEBUG else [],
 }

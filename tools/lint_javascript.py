@@ -1,5 +1,7 @@
 """Lint and type-check the JavaScript: a part of ``make lint``. Runs on any Python, without packages.
 
+``--install`` only installs the packages, for ``make dev``.
+
 Responsible for the development packages of ``package.json`` in ``node_modules/``, which it installs when they are
 stale, and for one clear line if Node is missing. That is an error in CI only. Must not import anything outside the
 standard library.
@@ -23,6 +25,7 @@ NPM = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
 CHECKS = (
     ("node_modules/.bin/eslint", "--max-warnings=0", "wsloop/static", "static/js", "tests/js", "eslint.config.js"),
     ("node_modules/.bin/tsc", "--project", "."),
+    ("node_modules/.bin/tsc", "--project", "frontend"),
 )
 
 
@@ -77,8 +80,14 @@ def check() -> bool:
     return not any(process.returncode for process in running)
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     reason = missing()
+    if arguments == ["--install"]:
+        if reason:
+            say(f"The packages of package.json are not installed: {reason}")
+        else:
+            install()
+        return
     if reason:
         if os.environ.get("CI", "").lower() in {"1", "true", "yes"}:
             sys.exit(f"{reason} (CI=true: nothing may be missing)")
@@ -91,6 +100,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     try:
-        main()
+        main(sys.argv[1:])
     except KeyboardInterrupt:
         sys.exit("Interrupted: the next start continues from here")

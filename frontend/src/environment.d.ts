@@ -1,0 +1,4 @@
+interface Window {
+  $RefreshReg$: () => void;
+  $RefreshSig$: () => <T>(type: T) => T;
+}
