@@ -1,5 +1,5 @@
 /**
- * The JavaScript client of wsloop, in one file.
+ * The JavaScript client of wsloop, in one file; `event-stream.js` is loaded where WebSockets do not work.
  *
  * - `connect` opens a connection to one facility, `open` one for all facilities of a page, both with the subprotocol
  *   wsloop.v1 (docs/reference/wsloop-v1.rst). They reconnect, recover missed messages, and report those that they
@@ -104,6 +104,10 @@ export type SocketOptions = {
      * that signs in without a cookie, or null if there is no valid one: the connection then ends as signed out
      */
     accessToken?: () => string | null | Promise<string | null>;
+    /**
+     * whether to use Server-Sent Events while WebSockets do not work; true without it
+     */
+    fallback?: boolean;
     /**
      * for tests
      */
@@ -304,7 +308,7 @@ export type ConsumerCallbacks = {
      */
     patience?: number;
 };
-export type ConsumerOptions = ConsumerCallbacks & Omit<SocketOptions, "accessToken">;
+export type ConsumerOptions = ConsumerCallbacks & Omit<SocketOptions, "accessToken" | "fallback">;
 export type ConsumerLine = {
     /**
      * returns whether there was a connection; nothing is stored
@@ -338,6 +342,11 @@ export type Client = {
      */
     url: () => string;
     subprotocols?: string[];
+    /**
+     * the settings of `EventStream`, which takes turns with WebSocket: each gets two
+     * attempts. Without it there are only WebSockets
+     */
+    fallback?: object | false;
     onOpen?: () => void;
     /**
      * called with the data of each message
@@ -404,7 +413,7 @@ export type Connection = {
  *   because a browser may not notice a dead connection for minutes.
  * - The delay before an attempt is random, so that the clients of a restarting server do not all reconnect at once. Its
  *   upper limit doubles with each failure.
- * - When the network is back, the next attempt starts at once.
+ * - When the network is back, the next attempt starts at once, with a WebSocket.
  * - The browser may keep a page that the user leaves, and show it again later: its socket is closed meanwhile.
  *
  * @param {Client} client

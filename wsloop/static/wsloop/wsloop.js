@@ -1,5 +1,5 @@
 /**
- * The JavaScript client of wsloop, in one file.
+ * The JavaScript client of wsloop, in one file; `event-stream.js` is loaded where WebSockets do not work.
  *
  * - `connect` opens a connection to one facility, `open` one for all facilities of a page, both with the subprotocol
  *   wsloop.v1 (docs/reference/wsloop-v1.rst). They reconnect, recover missed messages, and report those that they
@@ -53,6 +53,7 @@
  * @typedef {object} SocketOptions
  * @property {() => string | null | Promise<string | null>} [accessToken] called before each attempt; returns a token
  *   that signs in without a cookie, or null if there is no valid one: the connection then ends as signed out
+ * @property {boolean} [fallback] whether to use Server-Sent Events while WebSockets do not work; true without it
  * @property {typeof WebSocket} [WebSocket] for tests
  * @property {() => number} [random] for tests
  */
@@ -194,7 +195,7 @@
  * @property {number} [patience] milliseconds without a message after which an open connection counts as dead; for
  *   consumers that send regularly
  *
- * @typedef {ConsumerCallbacks & Omit<SocketOptions, "accessToken">} ConsumerOptions
+ * @typedef {ConsumerCallbacks & Omit<SocketOptions, "accessToken" | "fallback">} ConsumerOptions
  */
 
 /**
@@ -245,6 +246,8 @@ function pause(failures, random) {
  * The functions and data that a client passes to the core. The core calls the functions.
  * @property {() => string} url returns the address of the next attempt: with scheme and host, or relative to the page
  * @property {string[]} [subprotocols]
+ * @property {object | false} [fallback] the settings of `EventStream`, which takes turns with WebSocket: each gets two
+ *   attempts. Without it there are only WebSockets
  * @property {() => void} [onOpen]
  * @property {(data: any) => void} onData called with the data of each message
  * @property {(close: {code: number, reason: string}) => void} onClose called when the socket has closed by itself; must
@@ -274,7 +277,7 @@ function pause(failures, random) {
  *   because a browser may not notice a dead connection for minutes.
  * - The delay before an attempt is random, so that the clients of a restarting server do not all reconnect at once. Its
  *   upper limit doubles with each failure.
- * - When the network is back, the next attempt starts at once.
+ * - When the network is back, the next attempt starts at once, with a WebSocket.
  * - The browser may keep a page that the user leaves, and show it again later: its socket is closed meanwhile.
  *
  * @param {Client} client
@@ -282,7 +285,7 @@ function pause(failures, random) {
  * @returns {Connection}
  */
 export function keepOpen(client, options) {
-  const { subprotocols = [], onData, onClose, onOpen, onRelease, onHurry, onState } = client;
+  const { subprotocols = [], fallback, onData, onClose, onOpen, onRelease, onHurry, onState } = client;
   const { accessToken, WebSocket: Socket = globalThis.WebSocket, random = Math.random } = options;
   if (typeof Socket !== "function") throw new Error(NO_WEBSOCKET);
   const listening = new AbortController();
@@ -294,6 +297,9 @@ export function keepOpen(client, options) {
   let patience;
   let attempts = 0;
   let failures = 0;
+  /** @type {any} what the next attempt uses: `Socket`, or EventStream */
+  let Transport = Socket;
+  let vain = 0; // attempts with it, one after the other, that have not succeeded
   let isIdle = true; // no attempt is under way, and no socket is open
 
   function attempt() {
@@ -330,12 +336,13 @@ export function keepOpen(client, options) {
     /** @type {WebSocket} */
     let opened;
     try {
-      opened = new Socket(address, protocols);
+      opened = new Transport(address, protocols, fallback, useSocket);
     } catch (error) {
       end(/** @type {Error} */ (error).message); // a page with https asks for ws, for example: no attempt can succeed
       return;
     }
     socket = opened;
+    vain += 1;
     opened.onerror = () => {}; // a close event follows; without this the package ws would end the process
     opened.binaryType = "arraybuffer";
     opened.onopen = () => onOpen?.();
@@ -344,6 +351,10 @@ export function keepOpen(client, options) {
       onData(data);
     };
     opened.onclose = ({ code, reason }) => onClose({ code, reason });
+  }
+
+  function useSocket() {
+    Transport = Socket;
   }
 
   /** @param {number | undefined} milliseconds */
@@ -368,6 +379,12 @@ export function keepOpen(client, options) {
       reason = known.reason;
     }
     failures += 1;
+    if (fallback && vain > 1) {
+      vain = 0;
+      if (Transport !== Socket) useSocket();
+      // If it cannot be loaded, or not in time, the next attempt uses a WebSocket once more.
+      else import("./event-stream.js").then((module) => (Transport = module.EventStream)).catch(() => {});
+    }
     timer = setTimeout(attempt, seconds * 1000);
     onState({ name: "reconnecting", seconds, ...(reason && { reason }) });
   }
@@ -386,6 +403,7 @@ export function keepOpen(client, options) {
   }
 
   function hurry() {
+    useSocket();
     onHurry?.();
     if (!signal.aborted) attempt(); // the page may have closed the connection
   }
@@ -422,7 +440,7 @@ export function keepOpen(client, options) {
     },
     expectWithin,
     succeeded() {
-      failures = 0;
+      failures = vain = 0;
     },
     reconnect,
     end,
@@ -493,7 +511,7 @@ export function connectConsumer(url, options = {}) {
   };
 }
 
-const SUSPICIOUS = 2; // attempts without any welcome after which the console is told what may be wrong
+const SUSPICIOUS = 3; // attempts without any welcome after which the console is told what may be wrong
 const MOST_IDS = 1000; // number of messages that are remembered
 const MOST_TOGETHER = 30; // frames in one list, which must not become too large for the server
 const MOST_WAITING = 1000; // messages that wait for `load`, or for the next step of a loop
@@ -586,6 +604,7 @@ function openSocket(url, options, isSingle) {
         return target.href;
       },
       subprotocols: ["wsloop.v1"],
+      fallback: options.fallback !== false && { ...options, isSingle },
       onOpen() {
         // Together, so that all that was missed comes in the order of time.
         const frames = (batch = /** @type {object[]} */ ([]));
