@@ -38,8 +38,7 @@ class _End(asyncio.Protocol):
             self.hold("stalled")
 
     def data_received(self, data):
-        if self.is_server:
-            data = self.proxy.passing(self, data)
+        data = self.proxy.passing(self, data) if self.is_server else self.proxy.asking(self, data)
         if data and not self.other.transport.is_closing():
             self.other.transport.write(data)
 
@@ -140,6 +139,10 @@ class CuttingProxy:
                 server.reset()
             else:
                 self.ends.add(server)
+
+    def asking(self, client, data):
+        """Return what of the client's ``data`` may pass."""
+        return data
 
     def passing(self, server, data):
         """Return what of ``data`` may pass, and reset the line if that is where it ends."""

@@ -49,6 +49,7 @@ def sample(shared_serve, tmp_path_factory):
     (directory / "orders").mkdir()
     names = {"orders/_row.html": "row", "orders/_added.html": "added", "orders/_removed.html": "removed"}
     names |= {"guide.html": "page", "guide-2.html": "htmx-2", "guide-4.html": "htmx-4"}
+    names |= {"guide-sse-2.html": "htmx-sse-2", "guide-sse-4.html": "htmx-sse-4"}
     for path, name in names.items():
         (directory / path).write_text(snippet(name))
     processors = ["django.template.context_processors.request", "django.contrib.auth.context_processors.auth"]
@@ -381,7 +382,7 @@ def test_two_parts_with_the_same_id_are_reported(page):
 
 @pytest.fixture
 def htmx(page):
-    for script in ("htmx.org/dist/htmx.min.js", "htmx-ext-ws/dist/ws.min.js"):
+    for script in ("htmx.org/dist/htmx.min.js", "htmx-ext-ws/dist/ws.min.js", "htmx-ext-sse/dist/sse.min.js"):
         if not (ROOT / "node_modules" / script).exists():
             missing("node_modules is not installed (make lint)")
     return page
@@ -391,25 +392,38 @@ def order(name, state, words=""):
     return f'<li id="order-{name}"{words}>{name}: {state}</li>'
 
 
-@pytest.mark.parametrize("version", ["2", "4"])
-def test_the_same_html_with_htmx_and_its_extension_for_websockets(htmx, version):
-    """The pages of the guide."""
+@pytest.fixture
+def orders(htmx):
+    """The pages of the guide, opened by john: ``orders(version)`` returns the page, and what publishes and looks."""
     page = htmx
     page.facility = "orders"
-    page.items("one", "two")
-    page.browser.driver.get(page.url)
-    page.browser.site = types.SimpleNamespace(url=page.url, session_keys=page.site.session_keys)
-    page.browser.sign_in("john")
-    page.browser.driver.get(f"{page.url}/test/live/htmx/{version}/")
+
+    def opened(version):
+        page.items("one", "two")
+        page.browser.driver.get(page.url)
+        page.browser.site = types.SimpleNamespace(url=page.url, session_keys=page.site.session_keys)
+        page.browser.sign_in("john")
+        page.browser.driver.get(f"{page.url}/test/live/htmx/{version}/")
+
+        def publish(*html):
+            page.site.publish("orders", *html, users=["john"], expire=0)
+
+        def shows(*texts):
+            script = "return [...document.querySelectorAll('#orders > li')].map((row) => row.textContent)"
+            try:
+                page.browser.until(lambda: page.run(script) == list(texts), texts)
+            except Exception:
+                raise AssertionError(f"expected {texts}, the page shows {page.run(script)}") from None
+
+        return page, publish, shows
+
+    return opened
+
+
+@pytest.mark.parametrize("version", ["2", "4"])
+def test_the_same_html_with_htmx_and_its_extension_for_websockets(orders, version):
+    page, publish, shows = orders(version)
     page.browser.until(lambda: page.run("return sockets[0]?.readyState") == WebSocket.OPEN, "htmx is connected")
-
-    def publish(*html):
-        page.site.publish("orders", *html, users=["john"], expire=0)
-
-    def shows(*texts):
-        script = "return [...document.querySelectorAll('#orders > li')].map((row) => row.textContent)"
-        page.browser.until(lambda: page.run(script) == list(texts), texts)
-
     shows("one: listed", "two: listed")  # it has fetched the list, because the socket is open
     publish(order("one", "paid", ' hx-swap-oob="true"'))
     publish('<ul id="orders" hx-swap-oob="beforeend">' + order("three", "new") + "</ul>")
@@ -422,6 +436,29 @@ def test_the_same_html_with_htmx_and_its_extension_for_websockets(htmx, version)
     page.was_away = True
     page.proxy.cut()
     shows("later: listed")
+
+
+@pytest.mark.parametrize("version", ["sse-2", "sse-4"])
+def test_the_same_html_with_htmx_and_its_extension_for_events(orders, version):
+    """It recovers: nothing is loaded until messages are lost for good."""
+    page, publish, shows = orders(version)
+    publish(order("one", "paid", ' hx-swap-oob="true"'))
+    publish('<ul id="orders" hx-swap-oob="beforeend">' + order("three", "new") + "</ul>")
+    shows("one: paid", "two: new", "three: new")
+
+    def away(*html):
+        page.was_away = True
+        page.proxy.stall()
+        page.proxy.cut()
+        publish(*html)
+        page.proxy.go()
+
+    away('<li id="order-two" hx-swap-oob="delete"></li>', order("one", "missed", ' hx-swap-oob="true"'))
+    shows("one: missed", "three: new")
+    page.items("one", "later")
+    away(*(order("one", f"missed {number}", ' hx-swap-oob="true"') for number in range(SIZE + 1)))
+    shows("one: listed", "later: listed")
+    assert page.run("return sockets.length") == 0
 
 
 def test_the_guide(browser, sample, redis_client):

@@ -58,6 +58,8 @@ def test_collected_modules_import_each_other_by_hashed_names(checkout):
     assert imported[names["js/lib/bb.js"]] == {names["js/cc.js"]}
     assert set().union(*imported.values()) <= set(names.values())  # the sample's own modules too
     assert (collected / f"{names['js/lib/bb.js']}").exists()
+    fallback = posixpath.basename(names["wsloop/event-stream.js"])
+    assert f'import("./{fallback}")' in (collected / names["wsloop/wsloop.js"]).read_text()
 
 
 def test_names_are_plain_while_nothing_is_collected(checkout):

@@ -39,6 +39,8 @@ HTMX = """<!doctype html><html lang="en"><head><title>htmx</title>
 SCRIPTS = {
     "2": ["htmx-ext-ws/node_modules/htmx.org/dist/htmx.min.js", "htmx-ext-ws/dist/ws.min.js"],
     "4": ["htmx.org/dist/htmx.min.js", "htmx.org/dist/ext/hx-ws.min.js"],
+    "sse-2": ["htmx-ext-sse/node_modules/htmx.org/dist/htmx.min.js", "htmx-ext-sse/dist/sse.min.js"],
+    "sse-4": ["htmx.org/dist/htmx.min.js", "htmx.org/dist/ext/hx-sse.min.js"],
 }
 
 
