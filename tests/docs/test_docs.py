@@ -179,6 +179,22 @@ def test_script_of_the_readme_receives_its_message(site):
     assert re.search(r"^received: Hello from a script", output, re.MULTILINE)
 
 
+def test_commands_of_blocked_networks_receive_and_publish(site, tmp_path):
+    need("curl")
+    (console,) = code_blocks(ROOT / "docs/how-to/blocked-networks.rst", "console")
+    receive, publish = console.replace("127.0.0.1:8000", site.host).removeprefix("$ ").split("\n$ ")
+    client = Process(["sh", "-c", f"exec {receive}"], tmp_path / "log")
+    try:
+
+        def arrives():
+            assert run(["sh", "-c", publish]).endswith('{"type": "ack", "id": 1}')
+            return "data: Hello\n\n" in client.log()
+
+        wait_until(arrives, what=f"the message\n{client.log()}")
+    finally:
+        client.stop()
+
+
 def test_script_of_recover_gets_what_it_has_missed(serve, facility, tmp_path):
     """Run the script as it stands, but for its URL, and cut its line: it misses nothing, or says so."""
     page = ROOT / "docs/how-to/recover.rst"

@@ -3,10 +3,13 @@
 import pytest
 
 from testbed.cutting_proxy import CuttingProxy
+from testbed.processes import ROOT
+from tests.docs.test_docs import code_blocks
 from tests.integration.test_browser import browser, clean, sample, started_browsers
 
 __all__ = ["browser", "clean", "sample", "started_browsers"]  # fixtures
 
+GUIDE = ROOT / "docs/how-to/blocked-networks.rst"
 REFUSAL = b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/html\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 SPY = """
 window.opened = 0;
@@ -164,6 +167,23 @@ def test_the_client_works_without_websockets_and_goes_back_to_them(page, site, p
     site.publish(facility, "the end", users=["john"])
     shows(*said, (facility, "the end"))
     assert [each for each in do("return told") if each[1] == "lost"] == []
+
+
+def test_the_script_of_the_guide_without_the_client(page, site, proxy):
+    (script,) = [code for code in code_blocks(GUIDE, "javascript") if "EventSource" in code]
+    do = page.driver.execute_script
+    do(f"window.told = []; console.log = (...all) => told.push(all.join(' ')); {script} window.source = source;")
+    page.until(lambda: do("return source.readyState") == 1, "the stream")
+    site.publish("news", "Hello", broadcast=True)
+    page.until(lambda: do("return told.at(-1)") == "Hello", "the message")
+    proxy.stall()
+    proxy.cut()
+    site.publish("news", "missed", broadcast=True)
+    proxy.go()
+    page.until(lambda: do("return told.at(-1)") == "missed", "what was missed")
+    page.sign_out_in_another_tab()
+    page.until(lambda: do("return source.readyState") == 2, "the end with the session")
+    assert do("return told.at(-1)") == "closed: signed out"
 
 
 def test_a_page_of_the_sample_needs_no_websocket(page, site):

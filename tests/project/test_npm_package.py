@@ -20,7 +20,7 @@ from wsloop import __version__
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/how-to/javascript.rst"
 MODULES = ROOT / "wsloop/static/wsloop"
-MOST_BYTES = 5000  # of connect and open, minified and compressed
+MOST_BYTES = 5150  # of connect and open, minified and compressed
 
 # The one of `npm create vite -- --template react-ts`, without the types of Vite itself. TypeScript is strict there by
 # default; older versions are told.
@@ -208,13 +208,15 @@ def test_sizes_are_those_of_the_documentation(node_modules, tmp_path):
     def size(code):
         entry = tmp_path / "entry.js"
         entry.write_text(code)
-        run(
-            node_modules / ".bin/esbuild", entry, "--bundle", "--minify", "--format=esm", f"--outfile={tmp_path}/out.js"
-        )
-        return len(gzip.compress((tmp_path / "out.js").read_bytes(), 9))
+        # What is imported later is a file of its own, as bundlers make it.
+        options = ("--bundle", "--minify", "--format=esm", "--splitting", f"--outdir={tmp_path}/out")
+        run(node_modules / ".bin/esbuild", entry, *options)
+        return len(gzip.compress((tmp_path / "out/entry.js").read_bytes(), 9))
 
     source = json.dumps(str(MODULES / "wsloop.js"))
     core = size(f"import {{ connect, open }} from {source}; globalThis.used = [connect, open];")
     assert core <= MOST_BYTES
     everything = size(f"export * from {source};")
-    assert re.findall(r"(\d\.\d) KB", PAGE.read_text()) == [f"{core / 1000:.1f}", f"{everything / 1000:.1f}"]
+    later = size(f"export * from {json.dumps(str(MODULES / 'event-stream.js'))};")
+    sizes = [f"{each / 1000:.1f}" for each in (core, everything, later)]
+    assert re.findall(r"(\d\.\d) KB", PAGE.read_text()) == sizes
