@@ -266,6 +266,14 @@ def test_part_3_chat_room(reader, windows):
             until_said(mary, *shown, "the site: Tea is ready.")
         say(john, "<b>bold</b>")
         until_said(mary, *said(mary)[: 3 + (not sites)], "john: <b>bold</b>")
+        before = said(mary)
+        mary.driver.execute_script("dispatchEvent(new Event('pagehide'))")
+        say(mary, "not lost")  # there is no connection
+        mary.driver.execute_script("dispatchEvent(new Event('pageshow'))")
+        until_said(mary, *before, "You have entered the room.")
+        assert mary.text("#state") == "connected"
+        mary.press("#form button")
+        until_said(mary, *before, "You have entered the room.", "mary: not lost")
         john.driver.switch_to.window(john.driver.window_handles[1])
         until_said(john, "You have entered the room.")
         with pytest.raises(websocket.WebSocketBadStatusException) as refused:
