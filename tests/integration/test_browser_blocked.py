@@ -26,12 +26,13 @@ window.fetch = ((fetch) => (url, options) => {
 })(window.fetch);
 """
 START = """
-const [facilities, done] = arguments;
+const [facilities, { accessToken: secret } = {}] = arguments;
+const done = arguments[arguments.length - 1];
 const module = performance.getEntriesByType("resource").find(({ name }) => name.includes("/wsloop/wsloop."));
 window.told = [];
 const random = () => 0.001; // pauses of milliseconds; WebSockets are tried again after 0.3 s
 import(module.name).then(({ connect, open }) => {
-  window.socket = open("/ws/", { random });
+  window.socket = open("/ws/", { random, ...(secret && { accessToken: () => secret }) });
   window.subscribe = (facility) =>
     socket.subscribe(facility, {
       audiences: ["user"],
@@ -112,7 +113,7 @@ def test_the_client_works_without_websockets_and_goes_back_to_them(page, site, p
         states = "return [...lines, single].map(({ state }) => state.name)"
         page.until(lambda: set(do(states)) == {"connected"}, "all are connected")
 
-    assert run(START, [facility, other]) is None
+    assert run(START, [facility, other], {}) is None
     connected()
     assert do("return opened") == 0
     assert "POST text/event-stream" in do("return fetches")
@@ -167,6 +168,25 @@ def test_the_client_works_without_websockets_and_goes_back_to_them(page, site, p
     site.publish(facility, "the end", users=["john"])
     shows(*said, (facility, "the end"))
     assert [each for each in do("return told") if each[1] == "lost"] == []
+
+
+def test_a_token_signs_in_without_a_websocket(page, site, facility):
+    """That of mary, in the browser of john."""
+    code = "from wsloop import tokens; from django.contrib.auth.models import User; "
+    code += "print(tokens.make(User.objects.get(username='mary')))"
+    token = site.manage("shell", "-c", code).split()[-1]
+    site.mark_log()
+    do, run = page.driver.execute_script, page.driver.execute_async_script
+    assert run(START, [facility], {"accessToken": token}) is None
+    page.until(lambda: do("return lines[0].state.name") == "connected", "it is connected")
+    site.publish(facility, "for mary", users=["mary"])
+    run("lines[0].publish('from mary').then(arguments[0])")
+    site.publish(facility, "for john", users=["john"])
+    site.publish(facility, "the end", users=["mary"])
+    told = [[facility, text] for text in ("for mary", "from mary", "the end")]
+    page.until(lambda: do("return told") == told, f"messages: {do('return told')}")
+    assert do("return opened") == 0
+    assert token not in site.log_since_mark()
 
 
 def test_the_script_of_the_guide_without_the_client(page, site, proxy):
