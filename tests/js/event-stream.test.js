@@ -508,12 +508,29 @@ describe("another subscription", () => {
     await first.message("a", "same");
     await first.message("a", "same");
     await second.message("a", "same");
+    clock.tick(900);
     await first.message("a", "late");
+    clock.tick(100);
+    await quiet();
+    assert.equal(first.isAborted, true);
+    await second.message("a", "late");
+    await second.message("a", "same");
+    await second.message("a", "late");
+    const texts = events.map(([, data]) => data);
+    assert.deepEqual(texts, ["1", "before", "same", "same", "late", "same", "late"]);
+  });
+
+  test("drops nothing that is equal to a message from earlier", async () => {
+    const { first, second } = await growing();
+    await first.message("a", "tick"); // before the second stream has begun
+    clock.tick(500);
+    await second.accepts();
+    await second.message("a", "tick");
+    await first.message("a", "tick");
     clock.tick(1_000);
     await quiet();
-    await second.message("a", "same");
-    const texts = events.map(([, data]) => data);
-    assert.deepEqual(texts, ["1", "before", "same", "same", "late", "same"]);
+    await second.message("a", "tick");
+    assert.deepEqual(events.map(([, data]) => data), ["1", "tick", "tick", "tick"]);
   });
 
   test("that is refused affects no other", async () => {
@@ -677,6 +694,39 @@ describe("the way back to a WebSocket", () => {
     clock.tick(1_000);
     assert.equal(stream.isAborted, true);
     assert.equal(socket.asked("publish"), undefined);
+  });
+
+  test("is tried in time even if the page often subscribes to more", async () => {
+    const { socket } = await streaming();
+    for (let number = 0; number < 4; number += 1) {
+      const line = socket.subscribe(`b${number}`, options("b"));
+      await quiet();
+      clock.tick(0);
+      await quiet();
+      await asked().accepts();
+      clock.tick(TRIAL / 4);
+      await quiet();
+      line.close();
+    }
+    assert.equal(FakeSocket.opened.length, 3);
+  });
+
+  test("is tried again where the browser forbids it", async () => {
+    let attempts = 0;
+    class Forbidden extends PageSocket {
+      /** @param {string} url @param {string[]} protocols */
+      constructor(url, protocols) {
+        attempts += 1;
+        if (attempts > 2) throw new DOMException("Not now.", "SecurityError");
+        super(url, protocols);
+      }
+    }
+    await streaming({ WebSocket: Forbidden });
+    for (let pings = 0; pings < 8; pings += 1) {
+      await asked().says("ping");
+      clock.tick(TRIAL / 4);
+    }
+    assert.deepEqual([attempts, events], [4, []]);
   });
 
   test("is left when the WebSocket says nothing", async () => {

@@ -42,6 +42,7 @@ const OPEN = 1; // as WebSocket.OPEN
 const CLOSED = 3;
 const ABNORMAL = 1006; // close code
 const OVERLAP = 1_000; // milliseconds for which two sources are read
+const LAG = 500; // milliseconds within which the second source brings what the first one has brought, or the reverse
 const PATIENCE = 12_000; // milliseconds without a frame after which a second source has failed, until it is ready
 const TRIAL = 300_000; // milliseconds within which a WebSocket is tried again
 const POST_TIMEOUT = 10_000; // milliseconds, as the client's; so that those behind it are not late as well
@@ -77,8 +78,12 @@ export class EventStream {
   /** @type {Source[]} the older one first */
   #sources = [];
   #isWelcome = false; // the client has had its first welcome
-  /** @type {Map<string, number>} by frame: how often it arrived over the older source, less over the other one */
-  #balance = new Map();
+  /**
+   * When frames arrived that are still to come over the other source.
+   *
+   * @type {Map<string, {source: Source, times: number[]}>} by the text of the frame
+   */
+  #early = new Map();
   /** @type {ReturnType<typeof setTimeout> | undefined} until the older source ends */
   #overlap;
   /** @type {ReturnType<typeof setTimeout> | undefined} until the next trial of a WebSocket */
@@ -187,6 +192,8 @@ export class EventStream {
     };
     this.#sources.push(source);
     if (this.#sources.length > 1) this.#expect(source);
+    const now = performance.now();
+    for (const [text, { times }] of this.#early) if (!(now - times[times.length - 1] < LAG)) this.#early.delete(text);
     return source;
   }
 
@@ -292,13 +299,25 @@ export class EventStream {
     source.entries.delete(key);
   }
 
-  /** @param {Source} source @param {string} text @returns {boolean} whether it arrived over the other source */
+  /**
+   * Compares texts, because messages of facilities without a history have nothing else to know them by. Both sources
+   * bring each of them, so that two equal messages are two.
+   *
+   * @param {Source} source
+   * @param {string} text
+   * @returns {boolean} whether it arrived over the other source, which may have ended since
+   */
   #isRepeated(source, text) {
-    if (this.#sources.length < 2) return false;
-    const sign = source === this.#sources[0] ? 1 : -1;
-    const balance = this.#balance.get(text) ?? 0;
-    this.#balance.set(text, balance + sign);
-    return balance * sign < 0;
+    const now = performance.now();
+    const early = this.#early.get(text);
+    if (early && early.source !== source) {
+      while (early.times.length > 0) if (now - /** @type {number} */ (early.times.shift()) < LAG) return true;
+    }
+    if (this.#sources.length > 1) {
+      if (early?.source === source) early.times.push(now);
+      else this.#early.set(text, { source, times: [now] });
+    }
+    return false;
   }
 
   /** @param {Source} source @param {string | undefined} key @param {Entry} entry @param {any} frame */
@@ -339,7 +358,6 @@ export class EventStream {
     clearTimeout(this.#overlap);
     for (const each of this.#sources) if (each !== source) release(each);
     this.#sources = [source];
-    this.#balance.clear();
     this.#settle(source);
   }
 
@@ -368,7 +386,6 @@ export class EventStream {
       release(source);
       clearTimeout(this.#overlap);
       this.#sources = [other];
-      this.#balance.clear();
       this.#settle(other);
     } else if (other?.isReady && other !== this.#sources[0]) {
       this.#replace(other);
@@ -401,11 +418,12 @@ export class EventStream {
   // Back to a WebSocket.
 
   #schedule() {
-    clearTimeout(this.#trial);
-    this.#trial = setTimeout(() => this.#try(), TRIAL * this.#random());
+    this.#trial ??= setTimeout(() => this.#try(), TRIAL * this.#random());
   }
 
   #try() {
+    clearTimeout(this.#trial);
+    this.#trial = undefined;
     const { WebSocket: Socket = globalThis.WebSocket, isSingle } = this.#settings;
     if (this.#sources.length !== 1 || !this.#sources[0].isReady || this.#socket) return;
     /** @type {WebSocket} */
@@ -414,6 +432,7 @@ export class EventStream {
       const url = isSingle ? this.#address("") : new URL(this.#url);
       socket = new Socket(url.href.replace(/^http/, "ws"), this.#protocols);
     } catch {
+      this.#schedule();
       return;
     }
     const source = this.#add(() => {
