@@ -244,6 +244,41 @@ describe("a network that blocks WebSockets", () => {
     assert.deepEqual([FakeSocket.opened.length, requests.length], [4, 0]);
   });
 
+  test("gets no stream if the page has closed its connection meanwhile", async () => {
+    const socket = start();
+    last().ends(1006);
+    clock.tick(1_000);
+    last().ends(1006);
+    await quiet();
+    clock.tick(2_000); // the attempt has begun
+    socket.close();
+    await quiet();
+    assert.deepEqual([FakeSocket.opened.length, requests.length], [2, 0]);
+  });
+
+  test("gets a stream without a subscription, and then one with the first", async () => {
+    const socket = start();
+    await blocked();
+    assert.deepEqual([asked().url, asked().method], ["http://site.test/ws/?protocol=wsloop.v1", "GET"]);
+    await asked().accepts();
+    const line = socket.subscribe("a", options("a"));
+    await quiet();
+    clock.tick(0);
+    await quiet();
+    await asked().accepts();
+    assert.deepEqual([line.state.name, requests.length], ["connected", 2]);
+    clock.tick(1_000);
+    assert.deepEqual(requests.map(({ isAborted }) => isAborted), [true, false]);
+    line.close();
+    await quiet();
+    clock.tick(0);
+    await quiet();
+    assert.deepEqual([requests.length, asked().method], [3, "GET"]);
+    await asked().accepts();
+    clock.tick(1_000);
+    assert.deepEqual(events.filter(([name]) => name === "connected").length, 1);
+  });
+
   test("is not what a WebSocket that breaks now and then is taken for", async () => {
     start();
     for (let breaks = 0; breaks < 5; breaks += 1) {
@@ -324,6 +359,7 @@ describe("the end of a stream", () => {
     socket.close();
     await publishing;
     await quiet();
+    assert.equal(clock.timers.size, 0);
     assert.deepEqual([stream, ...requests].map(({ isAborted }) => isAborted), [true, true, true, true]);
     clock.tick(1_000_000);
     assert.deepEqual([clock.timers.size, requests.length], [0, 3]);
@@ -486,16 +522,18 @@ describe("another subscription", () => {
     await first.message("a", "2", { position: "c.2.y" });
     await second.accepts();
     assert.equal(other.state.name, "connected");
+    await second.message("b", "at once");
     await second.message("a", "2", { position: "c.2.y" });
-    await second.message("a", "3", { position: "c.3.z" });
+    await second.message("a", "4", { position: "c.4.u" });
     await first.message("a", "3", { position: "c.3.z" });
+    assert.deepEqual(events, [["a", "1"], ["a", "2"], ["b", "at once"], ["a", "3"]]);
     assert.equal(first.isAborted, false);
     clock.tick(1_000);
     await quiet();
     assert.equal(first.isAborted, true);
-    await second.message("a", "4", { position: "c.4.u" });
-    await second.message("b", "5");
-    assert.deepEqual(events, [["a", "1"], ["a", "2"], ["a", "3"], ["a", "4"], ["b", "5"]]);
+    await second.message("b", "at once");
+    const all = [["a", "1"], ["a", "2"], ["b", "at once"], ["a", "3"], ["a", "4"], ["b", "at once"]];
+    assert.deepEqual(events, all);
     assert.equal(second.isAborted, false);
   });
 

@@ -2,11 +2,12 @@
  * Server-Sent Events and POST in place of a WebSocket, for networks that block those. `wsloop.js` loads this module
  * when two attempts with a WebSocket have failed, and uses its class as it uses WebSocket.
  *
- * How it works. A source brings frames to this client: a stream, or a WebSocket on trial. The first stream asks for the
- * subscriptions that the client has asked for so far. When the client subscribes to more, or to less, a second stream
- * asks for all that is wanted then, from the positions that were reached. When its subscriptions have begun, both are
- * read for a moment: what arrived over one of them is dropped when it arrives over the other. Then the older one ends.
- * A WebSocket that opens while a stream works takes over in the same way. Whatever else happens ends all sources, and
+ * How it works. A source brings frames to this client: a stream, or a WebSocket on trial. The first stream asks for
+ * the subscriptions that the client has asked for so far. When the client subscribes to more, or to less, a second
+ * stream asks for all that is wanted then, from the positions that were reached. When its subscriptions have begun,
+ * both are read for a moment: what the second one brings of subscriptions that were open before is held. Then the
+ * older one ends, and what it has not brought is delivered. So nothing is lost, comes twice, or in another order. A
+ * WebSocket that opens while a stream works takes over in the same way. Whatever else happens ends all sources, and
  * the client connects anew.
  *
  * It must not import another module: storages that put a hash of the content into the names of files cannot resolve
@@ -43,6 +44,13 @@ export type Source = {
      * those that were open before
      */
     resumed: Set<Entry>;
+    /**
+     * frames that wait for the end of the older source
+     */
+    held: {
+        text: string;
+        at: number;
+    }[];
     /**
      * whether all were answered
      */

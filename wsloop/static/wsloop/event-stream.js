@@ -2,11 +2,12 @@
  * Server-Sent Events and POST in place of a WebSocket, for networks that block those. `wsloop.js` loads this module
  * when two attempts with a WebSocket have failed, and uses its class as it uses WebSocket.
  *
- * How it works. A source brings frames to this client: a stream, or a WebSocket on trial. The first stream asks for the
- * subscriptions that the client has asked for so far. When the client subscribes to more, or to less, a second stream
- * asks for all that is wanted then, from the positions that were reached. When its subscriptions have begun, both are
- * read for a moment: what arrived over one of them is dropped when it arrives over the other. Then the older one ends.
- * A WebSocket that opens while a stream works takes over in the same way. Whatever else happens ends all sources, and
+ * How it works. A source brings frames to this client: a stream, or a WebSocket on trial. The first stream asks for
+ * the subscriptions that the client has asked for so far. When the client subscribes to more, or to less, a second
+ * stream asks for all that is wanted then, from the positions that were reached. When its subscriptions have begun,
+ * both are read for a moment: what the second one brings of subscriptions that were open before is held. Then the
+ * older one ends, and what it has not brought is delivered. So nothing is lost, comes twice, or in another order. A
+ * WebSocket that opens while a stream works takes over in the same way. Whatever else happens ends all sources, and
  * the client connects anew.
  *
  * It must not import another module: storages that put a hash of the content into the names of files cannot resolve
@@ -24,6 +25,7 @@
  * @property {Map<string | undefined, Entry>} entries what it has asked for, by facility
  * @property {Set<Entry>} waiting those that the server has not answered
  * @property {Set<Entry>} resumed those that were open before
+ * @property {{text: string, at: number}[]} held frames that wait for the end of the older source
  * @property {boolean} isReady whether all were answered
  * @property {WebSocket} [socket] without it, it is a stream
  * @property {any} goodbye the server's, or undefined
@@ -42,7 +44,7 @@ const OPEN = 1; // as WebSocket.OPEN
 const CLOSED = 3;
 const ABNORMAL = 1006; // close code
 const OVERLAP = 1_000; // milliseconds for which two sources are read
-const LAG = 500; // milliseconds within which the second source brings what the first one has brought, or the reverse
+const LAG = 500; // milliseconds within which the second source brings what the older one has brought
 const PATIENCE = 12_000; // milliseconds without a frame after which a second source has failed, until it is ready
 const TRIAL = 300_000; // milliseconds within which a WebSocket is tried again
 const POST_TIMEOUT = 10_000; // milliseconds, as the client's; so that those behind it are not late as well
@@ -78,17 +80,12 @@ export class EventStream {
   /** @type {Source[]} the older one first */
   #sources = [];
   #isWelcome = false; // the client has had its first welcome
-  /**
-   * When frames arrived that are still to come over the other source.
-   *
-   * @type {Map<string, {source: Source, times: number[]}>} by the text of the frame
-   */
+  /** @type {Map<string, number[]>} when the older source has brought a frame beside a second one, by its text */
   #early = new Map();
   /** @type {ReturnType<typeof setTimeout> | undefined} until the older source ends */
   #overlap;
   /** @type {ReturnType<typeof setTimeout> | undefined} until the next trial of a WebSocket */
   #trial;
-  #isRenewing = false;
   #posting = Promise.resolve();
   #posts = 0; // that were not answered yet
   #ending = new AbortController();
@@ -186,6 +183,7 @@ export class EventStream {
       entries,
       waiting: new Set(all),
       resumed: new Set(all.filter(({ isOpen }) => isOpen)),
+      held: [],
       isReady: false,
       goodbye: undefined,
       close,
@@ -193,7 +191,7 @@ export class EventStream {
     this.#sources.push(source);
     if (this.#sources.length > 1) this.#expect(source);
     const now = performance.now();
-    for (const [text, { times }] of this.#early) if (!(now - times[times.length - 1] < LAG)) this.#early.delete(text);
+    for (const [text, times] of this.#early) if (!(now - times[times.length - 1] < LAG)) this.#early.delete(text);
     return source;
   }
 
@@ -266,7 +264,7 @@ export class EventStream {
   #receive(source, text) {
     if (!this.#sources.includes(source)) return;
     const frame = JSON.parse(text);
-    const { type, id, facility, position } = frame;
+    const { type, id, facility } = frame;
     if (source.timer !== undefined && !source.isReady) this.#expect(source);
     if (type === "goodbye") {
       source.goodbye = frame; // passed on if this is the end of all
@@ -285,12 +283,11 @@ export class EventStream {
       this.#check(source);
       return;
     }
-    if (entry !== this.#entries.get(key)) return; // of a subscription that has ended
-    if (entry && frame.kept && source.resumed.has(entry)) return; // the client has had it
-    if (type !== "ping" && this.#isRepeated(source, text)) return;
-    if (entry && position !== undefined) entry.positions.set(position.slice(0, position.indexOf(".")), position);
-    if (type === "unsubscribed") this.#forget(source, key); // by the server: the client asks again
-    this.#pass(frame);
+    const isResumed = entry && source.resumed.has(entry);
+    if (frame.kept && isResumed) return; // the client has had it
+    const at = performance.now();
+    if (source !== this.#sources[0] && (isResumed || !entry)) source.held.push({ text, at });
+    else this.#deliver(source, frame, text, at);
   }
 
   /** The server has ended, or refused, a subscription. @param {Source} source @param {string | undefined} key */
@@ -300,23 +297,36 @@ export class EventStream {
   }
 
   /**
-   * Compares texts, because messages of facilities without a history have nothing else to know them by. Both sources
-   * bring each of them, so that two equal messages are two.
+   * @param {Source} source
+   * @param {any} frame
+   * @param {string} text of the frame
+   * @param {number} at when it arrived
+   */
+  #deliver(source, frame, text, at) {
+    const { type, facility, position } = frame;
+    const key = this.#settings.isSingle ? undefined : facility;
+    const entry = source.entries.get(key);
+    if (entry !== this.#entries.get(key)) return; // of a subscription that has ended
+    if (type !== "ping" && this.#isRepeated(source, text, at)) return;
+    if (entry && position !== undefined) entry.positions.set(position.slice(0, position.indexOf(".")), position);
+    if (type === "unsubscribed") this.#forget(source, key); // by the server: the client asks again
+    this.#pass(frame);
+  }
+
+  /**
+   * Compares texts, because messages of facilities without a history have nothing else to know them by. Each source
+   * brings each of them, so that two equal messages are two.
    *
    * @param {Source} source
    * @param {string} text
-   * @returns {boolean} whether it arrived over the other source, which may have ended since
+   * @param {number} at when it arrived
+   * @returns {boolean} whether the older source, which has ended since, has brought it
    */
-  #isRepeated(source, text) {
-    const now = performance.now();
-    const early = this.#early.get(text);
-    if (early && early.source !== source) {
-      while (early.times.length > 0) if (now - /** @type {number} */ (early.times.shift()) < LAG) return true;
-    }
-    if (this.#sources.length > 1) {
-      if (early?.source === source) early.times.push(now);
-      else this.#early.set(text, { source, times: [now] });
-    }
+  #isRepeated(source, text, at) {
+    if (source !== this.#sources[0]) return false; // a new subscription, which the older source does not have
+    const times = this.#early.get(text) ?? [];
+    if (this.#sources.length > 1) this.#early.set(text, [...times, at]);
+    else while (times.length > 0) if (at - /** @type {number} */ (times.shift()) < LAG) return true;
     return false;
   }
 
@@ -333,7 +343,6 @@ export class EventStream {
     } else if (isCurrent) {
       if (frame.type === "welcome") Object.assign(entry, { isOpen: true, token: frame.token ?? "" });
       else this.#forget(source, key);
-      this.#isWelcome = true;
       this.#pass(frame);
     }
     this.#check(source);
@@ -358,7 +367,8 @@ export class EventStream {
     clearTimeout(this.#overlap);
     for (const each of this.#sources) if (each !== source) release(each);
     this.#sources = [source];
-    this.#settle(source);
+    for (const { text, at } of source.held.splice(0)) this.#deliver(source, JSON.parse(text), text, at);
+    if (this.#state !== CLOSED) this.#settle(source);
   }
 
   /** @param {Source} source the only one, and it is ready */
@@ -403,10 +413,7 @@ export class EventStream {
 
   /** Asks for what the client wants now, when it has said all of it. */
   #renew() {
-    if (this.#isRenewing) return;
-    this.#isRenewing = true;
     setTimeout(() => {
-      this.#isRenewing = false;
       const [source] = this.#sources;
       // Otherwise it is asked for when the sources have settled.
       if (this.#sources.length === 1 && source.isReady && !this.#socket && isStale(source.entries, this.#entries)) {
