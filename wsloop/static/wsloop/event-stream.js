@@ -43,8 +43,8 @@
 const OPEN = 1; // as WebSocket.OPEN
 const CLOSED = 3;
 const ABNORMAL = 1006; // close code
-const OVERLAP = 1_000; // milliseconds for which two sources are read
-const LAG = 500; // milliseconds within which the second source brings what the older one has brought
+// Milliseconds for which two sources are read, and within which the second one brings what the older one has brought.
+const OVERLAP = 1_000;
 const PATIENCE = 12_000; // milliseconds without a frame after which a second source has failed, until it is ready
 const TRIAL = 300_000; // milliseconds within which a WebSocket is tried again
 const POST_TIMEOUT = 10_000; // milliseconds, as the client's; so that those behind it are not late as well
@@ -191,7 +191,7 @@ export class EventStream {
     this.#sources.push(source);
     if (this.#sources.length > 1) this.#expect(source);
     const now = performance.now();
-    for (const [text, times] of this.#early) if (!(now - times[times.length - 1] < LAG)) this.#early.delete(text);
+    for (const [text, times] of this.#early) if (!(now - times[times.length - 1] < OVERLAP)) this.#early.delete(text);
     return source;
   }
 
@@ -326,7 +326,7 @@ export class EventStream {
     if (source !== this.#sources[0]) return false; // a new subscription, which the older source does not have
     const times = this.#early.get(text) ?? [];
     if (this.#sources.length > 1) this.#early.set(text, [...times, at]);
-    else while (times.length > 0) if (at - /** @type {number} */ (times.shift()) < LAG) return true;
+    else while (times.length > 0) if (at - /** @type {number} */ (times.shift()) < OVERLAP) return true;
     return false;
   }
 
