@@ -558,6 +558,29 @@ describe("another subscription", () => {
     assert.deepEqual(texts, ["1", "before", "same", "same", "late", "same", "late"]);
   });
 
+  test("shows nothing twice either when one stream follows another at once", async () => {
+    const { socket, first, second } = await growing();
+    await second.accepts();
+    clock.tick(900);
+    await first.message("a", "2");
+    socket.subscribe("c", options("c"));
+    clock.tick(100);
+    await quiet();
+    clock.tick(0);
+    await quiet();
+    const third = asked();
+    assert.notEqual(third, second);
+    await second.message("a", "2"); // late
+    await second.message("a", "3");
+    await third.accepts();
+    await third.message("a", "2"); // later still
+    await third.message("a", "3");
+    await third.message("a", "4");
+    clock.tick(1_000);
+    await quiet();
+    assert.deepEqual(events.map(([, data]) => data), ["1", "2", "3", "4"]);
+  });
+
   test("drops nothing that is equal to a message from earlier", async () => {
     const { first, second } = await growing();
     await first.message("a", "tick"); // before the second stream has begun

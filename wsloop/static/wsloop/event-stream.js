@@ -80,7 +80,11 @@ export class EventStream {
   /** @type {Source[]} the older one first */
   #sources = [];
   #isWelcome = false; // the client has had its first welcome
-  /** @type {Map<string, number[]>} when the older source has brought a frame beside a second one, by its text */
+  /**
+   * What an older source has brought beside a second one, which brings it as well.
+   *
+   * @type {Map<string, {source: Source, at: number}[]>} by the text of the frame
+   */
   #early = new Map();
   /** @type {ReturnType<typeof setTimeout> | undefined} until the older source ends */
   #overlap;
@@ -191,7 +195,7 @@ export class EventStream {
     this.#sources.push(source);
     if (this.#sources.length > 1) this.#expect(source);
     const now = performance.now();
-    for (const [text, times] of this.#early) if (!(now - times[times.length - 1] < OVERLAP)) this.#early.delete(text);
+    for (const [text, early] of this.#early) if (!early.some(({ at }) => now - at < OVERLAP)) this.#early.delete(text);
     return source;
   }
 
@@ -320,14 +324,17 @@ export class EventStream {
    * @param {Source} source
    * @param {string} text
    * @param {number} at when it arrived
-   * @returns {boolean} whether the older source, which has ended since, has brought it
+   * @returns {boolean} whether an older source, which has ended since, has brought it
    */
   #isRepeated(source, text, at) {
     if (source !== this.#sources[0]) return false; // a new subscription, which the older source does not have
-    const times = this.#early.get(text) ?? [];
-    if (this.#sources.length > 1) this.#early.set(text, [...times, at]);
-    else while (times.length > 0) if (at - /** @type {number} */ (times.shift()) < OVERLAP) return true;
-    return false;
+    const early = (this.#early.get(text) ?? []).filter((each) => at - each.at < OVERLAP);
+    const index = early.findIndex((each) => each.source !== source);
+    if (index >= 0) early.splice(index, 1);
+    if (this.#sources.length > 1) early.push({ source, at });
+    this.#early.set(text, early);
+    if (early.length === 0) this.#early.delete(text);
+    return index >= 0;
   }
 
   /** @param {Source} source @param {string | undefined} key @param {Entry} entry @param {any} frame */
