@@ -288,7 +288,7 @@ describe("a subscription", () => {
 
   test("is the only one to its facility on this socket", () => {
     const { socket } = subscribed("orders");
-    assert.throws(() => subscribe(socket, "orders"), /There is a subscription to orders already/);
+    assert.throws(() => subscribe(socket, "orders"), /Close the subscription to orders first/);
     assert.equal(last().sent.length, 1);
   });
 

@@ -194,7 +194,7 @@ for (const [way, { subscribe, welcome, idle }] of Object.entries(WAYS)) {
       const most = 1;
       const wrong = [{}, { most }, { most: 0, seconds: 60 }, { most, seconds: 0 }, { most, seconds: 86_401 }];
       for (const queue of wrong) {
-        assert.throws(() => subscribe(queue), { name: "RangeError", message: /`most`.*`seconds`/ });
+        assert.throws(() => subscribe(queue), { name: "RangeError", message: /most.*seconds/ });
       }
       assert.equal(clock.timers.size, idle * wrong.length);
     });

@@ -20,7 +20,7 @@ from wsloop import __version__
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/how-to/javascript.rst"
 MODULES = ROOT / "wsloop/static/wsloop"
-MOST_BYTES = 5150  # of connect and open, minified and compressed
+MOST_BYTES = 5 * 1024  # of connect and open, minified and compressed
 
 # The one of `npm create vite -- --template react-ts`, without the types of Vite itself. TypeScript is strict there by
 # default; older versions are told.

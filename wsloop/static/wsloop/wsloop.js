@@ -230,7 +230,7 @@ const LONGEST_DELAY = 30; // seconds
 const ATTEMPT_TIMEOUT = 12_000; // milliseconds until an attempt has failed; the server gives a handshake 10 s
 const OPEN = 1; // WebSocket.OPEN
 const NO_WEBSOCKET =
-  "There is no WebSocket. Node has one from version 22 on; before, pass that of the package ws: { WebSocket }.";
+  "There is no WebSocket. Node has one from version 22 on; before, pass { WebSocket } of ws.";
 
 /**
  * @param {number} failures so far
@@ -630,9 +630,9 @@ function openSocket(url, options, isSingle) {
       onClose({ code }) {
         unwelcome += 1;
         if (unwelcome === SUSPICIOUS) {
-          const advice = "If a consumer serves it, use connectConsumer(); otherwise the server's log has the reason.";
+          const advice = "If it is a consumer, use connectConsumer(); else the server's log has the reason.";
           // Without the query, which may have a token.
-          console.warn(`wsloop: ${address.origin}${address.pathname} refuses a connection with wsloop.v1. ${advice}`);
+          console.warn(`wsloop: ${address.origin}${address.pathname} refuses wsloop.v1. ${advice}`);
         }
         const known = afterClose(code);
         const isFinal = known.reconnect === "never";
@@ -656,7 +656,7 @@ function openSocket(url, options, isSingle) {
 
   /** @param {string | undefined} facility @param {any} settings */
   function subscribe(facility, settings) {
-    if (subscribers.has(facility)) throw new Error(`There is a subscription to ${facility} already: close it first.`);
+    if (subscribers.has(facility)) throw new Error(`Close the subscription to ${facility} first.`);
     const subscriber = createSubscriber(facility, settings, {
       ask,
       random: options.random ?? Math.random,
@@ -916,7 +916,7 @@ function createSubscriber(facility, options, { ask, random, onEnd }) {
       publish(data) {
         const isText = typeof data === "string";
         if (!isText && !(data instanceof Uint8Array)) {
-          return Promise.reject(new TypeError("A message must be a text or a Uint8Array; write JSON.stringify(…)."));
+          return Promise.reject(new TypeError("A message must be a text or a Uint8Array: JSON.stringify()."));
         }
         const frame = { type: "publish", ...(isText ? { data } : { base64: toBase64(data) }) };
         return outbox && !isOver ? outbox.add(frame) : request(askWhenReady, frame, ANSWER_TIMEOUT).then(() => {});
@@ -990,7 +990,7 @@ function createLoader(load, { onLoad, onError }, deliver, random) {
     isStale = false;
     controller = new AbortController();
     const { signal } = controller;
-    timer = setTimeout(() => controller.abort(new Error("load() took longer than 30 s.")), LOAD_TIMEOUT);
+    timer = setTimeout(() => controller.abort(new Error("load() took over 30 s.")), LOAD_TIMEOUT);
     const aborted = new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
     Promise.race([aborted, Promise.resolve(signal).then(load)]).then(loaded, failed);
 
@@ -1053,7 +1053,7 @@ function createLoader(load, { onLoad, onError }, deliver, random) {
  */
 function createOutbox({ most, seconds }, ask, random) {
   if (!(most > 0 && seconds > 0 && seconds <= KEY_LIFETIME)) {
-    throw new RangeError("A queue needs `most`, and `seconds` up to 86400.");
+    throw new RangeError("A queue has most, and seconds up to 86400.");
   }
   /**
    * @typedef {object} Entry
