@@ -127,7 +127,8 @@ class Swarm:
         for client in clients:
             client.tokens[client.facility] = token
             for name, number in (has or {}).items():
-                client.ledger.streams[name].last = number
+                if name in streams:
+                    client.ledger.streams[name].last = number
 
         def begin() -> None:
             self.clients += clients

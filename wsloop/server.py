@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from ws4redis.wsgi_server import WebsocketWSGIServer
@@ -50,6 +51,7 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
 
         from wsloop import engine, stages
         from wsloop.aio import worker
+        from wsloop.facilities import calls
         from wsloop.sockets import transport
 
         if transport.inside_uwsgi() and not monkey.is_module_patched("socket"):
@@ -67,6 +69,8 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         self._application = asgi
         self._stages, self._engine = stages, engine.engine
         self._hooks: Hooks | None = None
+        if conf.option("CALL_PATHS") and apps.ready:
+            calls.handler()  # now, and not when the first client calls: all sockets of the worker would wait
 
     def process_request(self, request: HttpRequest) -> None:
         """Find the user: by a token (see ``tokens``), or session and user by the cookie, both None without one.

@@ -279,7 +279,7 @@ def test_strict_mode_writes_nothing_and_a_hot_reload_keeps_the_socket(browser, d
         assert old in path.read_text()
         updates = process.log().count("hmr update")
         path.write_text(path.read_text().replace(old, new))
-        wait_until(lambda updates=updates: process.log().count("hmr update") > updates, what=f"a reload of {module}")
+        wait_until(lambda updates=updates: process.log().count("hmr update") > updates, 60, f"a reload of {module}")
         if selector:
             browser.until(lambda selector=selector: browser.text(selector) in ("Who is there", "Notes"), "it is shown")
     send(browser, "afterwards")
@@ -290,7 +290,7 @@ def test_strict_mode_writes_nothing_and_a_hot_reload_keeps_the_socket(browser, d
     assert severe(browser) == []
     path = frontend / "src/Echo.tsx"
     path.write_text(path.read_text().replace("onMessage: ", "parse: JSON.parse,\n    onMessage: "))
-    wait_until(lambda: "hmr update /src/Echo.tsx" in process.log(), what="a reload of Echo.tsx")
+    wait_until(lambda: "hmr update /src/Echo.tsx" in process.log(), 60, "a reload of Echo.tsx")
     errors = []
 
     def dropped():

@@ -183,15 +183,21 @@ def test_commands_that_are_posted(any_site, facility):
     stream.close()
 
 
+def frame_of(client):
+    """The next frame of wsloop.v1 that is no ping."""
+    frame = json.loads(client.next())
+    return frame_of(client) if frame["type"] == "ping" else frame
+
+
 def test_the_socket_of_a_page(any_site, facility):
     client = any_site.connect("", subprotocols=["wsloop.v1"])
-    assert json.loads(client.next())["facility"] == ""
+    assert frame_of(client)["facility"] == ""
     names = [f"{facility}-{number}" for number in range(3)]
     client.send(json.dumps([{"type": "subscribe", "facility": name, "audiences": ["broadcast"]} for name in names]))
-    assert [json.loads(client.next())["facility"] for _ in names] == names
+    assert [frame_of(client)["facility"] for _ in names] == names
     for name in names:
         any_site.publish(name, "hello", broadcast=True)
-    assert [json.loads(client.next())["facility"] for _ in names] == names
+    assert [frame_of(client)["facility"] for _ in names] == names
 
 
 def test_calls(any_site, facility, browser):
@@ -201,7 +207,7 @@ def test_calls(any_site, facility, browser):
     process = None
     for path, code, data in (("whoami", 200, "john"), ("parts", 200, [1, 2]), ("exit", "internal", None)) * 2:
         client.send(json.dumps({"type": "call", "path": f"/test/{path}/"}))
-        frame = json.loads(client.next())
+        frame = frame_of(client)
         assert frame.get("status", frame.get("code")) == code
         if path == "whoami":
             assert frame["data"]["user"] == data

@@ -77,8 +77,7 @@ def test_who_is_there_is_shown_where_it_is_switched_on_and_allowed(serve, place,
     bare = place.connect(f"{facility}?{WATCH}", cookies=john)
     place.publish(facility, "end", broadcast=True)
     assert bare.until("end") == []
-    # the sample's policy does not name it
-    sample = {"WSLOOP": SETTINGS["WSLOOP"], "WS4REDIS_ALLOWED_CHANNELS": "chat.policy.allowed_channels"}
-    strict = serve(front="http-socket", settings=sample)
+    without = {"WS4REDIS_ALLOWED_CHANNELS": "tests.integration.sites.hooks.without_presence"}
+    strict = serve(front="http-socket", settings={"WSLOOP": SETTINGS["WSLOOP"], **without})
     welcome = V1(strict, f"{facility}?{WATCH}", cookies=strict.login("john")).frame("welcome")
     assert (welcome["subscribed"], "presence" in welcome) == (["broadcast"], False)

@@ -21,7 +21,7 @@ from tests.unit.front import nothing_is_left
 from tests.unit.peer import WAIT, close_frame, masked, turn
 from wsloop import engine, presence, tokens
 from wsloop.backend import history, pool
-from wsloop.facilities import page_socket
+from wsloop.facilities import calls, page_socket
 from wsloop.facilities.recovery import Recovery
 from wsloop.protocol import dialects, resume_tokens
 from wsloop.protocol.commands import Call
@@ -983,11 +983,11 @@ def api(open_page, with_settings, database):
                 "django.contrib.auth.middleware.AuthenticationMiddleware",
             ],
         )
-        page_socket.calls._handler.cache_clear()
+        page_socket.calls.handler.cache_clear()
         return open_page(**headers)
 
     yield make
-    page_socket.calls._handler.cache_clear()
+    page_socket.calls.handler.cache_clear()
 
 
 def test_a_call_runs_a_view_in_the_session_of_the_socket(api, signed_in):
@@ -1013,6 +1013,17 @@ def test_the_answer_comes_behind_the_messages_of_the_call(api, facility):
 )
 def test_paths_that_are_not_allowed(api, path):
     assert api().ask("call", path=path)["code"] == "refused"
+
+
+def test_the_middleware_is_loaded_when_the_site_starts(with_settings):
+    """It may take half a second, in which no socket of the worker would be served."""
+    calls.handler.cache_clear()
+    WebsocketServer()
+    assert not calls.handler.cache_info().currsize
+    with_settings(WSLOOP={"CALL_PATHS": ["/api/*"]})
+    WebsocketServer()
+    assert calls.handler.cache_info().currsize
+    calls.handler.cache_clear()
 
 
 def test_without_the_setting_nothing_is_allowed(page):

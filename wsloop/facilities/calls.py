@@ -39,8 +39,9 @@ class CallHandler(WSGIHandler):
 
 
 @functools.cache
-def _handler() -> CallHandler:
-    return CallHandler()  # loads the middleware: once in each process
+def handler() -> CallHandler:
+    """Return the handler of this process; the first call loads the middleware, which may take half a second."""
+    return CallHandler()
 
 
 def _start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Callable[[bytes], object]:
@@ -68,7 +69,7 @@ def call(visit: Visit, command: Call) -> dict[str, Any]:
     body = None if command.data is None else command.data.encode()
     environ = visit.environ(command.method, path, query, body)
     environ.pop("HTTP_SEC_WEBSOCKET_PROTOCOL", None)  # may have a token, which reports of errors would show
-    response = _handler()(environ, _start_response)
+    response = handler()(environ, _start_response)
     try:
         return _content(response, command.method)
     finally:
@@ -92,4 +93,4 @@ def _content(response: HttpResponseBase, method: str) -> dict[str, Any]:
     return content
 
 
-__all__ = ["call"]
+__all__ = ["call", "handler"]

@@ -29,3 +29,8 @@ def user_from_header(request):
         raise PermissionDenied(SECRET_REASON)
     if name:
         request.user = get_user_model()(username=name)
+
+
+def without_presence(request, channels):
+    """Nobody is told who is there."""
+    return [channel for channel in channels if channel != "subscribe-presence"]
