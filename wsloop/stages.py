@@ -123,7 +123,7 @@ def _set_up(hooks: Hooks, environ: dict[str, Any]) -> Opening:
             bounds=_bounds(),
             visitor=seat.visitor,
             generation=generation,
-            presence_scope=identity.presence_scope(request, facility) if options.presence else None,
+            presence_scope=identity.presence_scope(request, facility) if coded and options.presence else None,
         )
         service: Service
         if application is not None:
@@ -152,7 +152,7 @@ def _command(hooks: Hooks, environ: dict[str, Any], start_response: Callable[...
     request = WSGIRequest(environ)
     facility = routing.facility(request)
     handshake.check_sizes(environ, facility)
-    if hooks.application is not None or hooks.routes.match(request.path_info) is not None:
+    if hooks.is_coded(request.path_info):
         handshake.negotiate(environ, ())  # a consumer has a WebSocket only
     check_origin(request)
     environ[READABLE] = cors(request)

@@ -67,15 +67,12 @@ def _positions(request: HttpRequest) -> dict[str, object]:
     facility, wanted = _asked(request)
     handshake = _handshake(request, facility, wanted)
     check_origin(handshake)
-    policy = conf.callback("WS4REDIS_ALLOWED_CHANNELS")
-    if policy is not None:
-        wanted = subscriptions.allowed(policy(handshake, wanted))
+    wanted = subscriptions.ask(conf.callback("WS4REDIS_ALLOWED_CHANNELS"), handshake, wanted)
     audiences = [each for each in AUDIENCES if f"subscribe-{each}" in wanted]
     if not audiences:
         raise PermissionDenied
-    subscriptions.check_facility(facility, wanted)
-    subscriber = subscriptions.subscriber_class(conf.subscriber_path())(subscriptions.RecordingClient())
-    subscriber.set_pubsub_channels(handshake, wanted)
+    given = subscriptions.subscriber_class(conf.subscriber_path())
+    subscriber = subscriptions.work_out(given, handshake, facility, wanted)
     channels = list(subscriber._subscription.channels)
     try:
         positions = publisher.token(facility, channels, "group" in audiences)

@@ -557,12 +557,18 @@ def slowly(monkeypatch):
     monkeypatch.setattr(history, "LEAST_BYTES", 1)
 
 
+def missing_fifty(open_page, facility):
+    """The token of a client that has left, and has missed 50 messages since."""
+    page = open_page()
+    token = page.subscribe(facility)["token"]
+    page.peer.close()
+    publish(facility, *[f"{number}" for number in range(50)])
+    return token
+
+
 def test_a_long_recovery_holds_up_no_other_subscription(open_page, facility, slowly):
     long, other = f"kept-{facility}", f"{facility}-other"
-    first = open_page()
-    token = first.subscribe(long)["token"]
-    first.peer.close()
-    publish(long, *[f"{number}" for number in range(50)])
+    token = missing_fifty(open_page, long)
     page = open_page()
     page.send(
         {"type": "subscribe", "facility": long, "audiences": ["broadcast"], "resume": token},
@@ -580,10 +586,7 @@ def test_a_long_recovery_holds_up_no_other_subscription(open_page, facility, slo
 
 def test_leaving_a_facility_in_the_middle_of_its_recovery(open_page, facility, slowly):
     long = f"kept-{facility}"
-    first = open_page()
-    token = first.subscribe(long)["token"]
-    first.peer.close()
-    publish(long, *[f"{number}" for number in range(50)])
+    token = missing_fifty(open_page, long)
     page = open_page()
     page.send(
         {"type": "subscribe", "facility": long, "audiences": ["broadcast"], "resume": token},
@@ -602,10 +605,7 @@ def test_leaving_a_facility_in_the_middle_of_its_recovery(open_page, facility, s
 
 def test_a_recovery_that_is_interrupted_ends_that_subscription_alone(open_page, facility, slowly, monkeypatch):
     long, other = f"kept-{facility}", f"{facility}-other"
-    first = open_page()
-    token = first.subscribe(long)["token"]
-    first.peer.close()
-    publish(long, *[f"{number}" for number in range(50)])
+    token = missing_fifty(open_page, long)
     page = open_page()
     page.subscribe(other)
     calls = []

@@ -47,11 +47,8 @@ def decide(hooks: Hooks, request: HttpRequest, facility: str, dialect: Dialect) 
     """
     options = conf.facility(facility)
     wanted, echo = hooks.process_subscriptions(request)
-    if hooks.policy is not None:
-        wanted = subscriptions.allowed(hooks.policy(request, wanted))
-    subscriptions.check_facility(facility, wanted)
-    subscriber = hooks.subscriber_class(subscriptions.RecordingClient())
-    subscriber.set_pubsub_channels(request, wanted)
+    wanted = subscriptions.ask(hooks.policy, request, wanted)
+    subscriber = subscriptions.work_out(hooks.subscriber_class, request, facility, wanted)
     has_envelopes = dialect.has_envelopes
     plan = SubscriptionPlan(
         facility=facility,

@@ -37,5 +37,9 @@ class Hooks(NamedTuple):
     subscriber_class: type[subscriptions.Subscriber]
     process_subscriptions: Callable[[HttpRequest], tuple[list[str], bool]]
 
+    def is_coded(self, path: str) -> bool:
+        """Return whether code of the site, a consumer or an application, serves a path, and no facility."""
+        return self.application is not None or self.routes.match(path) is not None
+
 
 __all__ = ["Hooks"]

@@ -162,7 +162,7 @@ class Subscriptions:
         if command.resume is not None:
             parameters[resume_tokens.PARAMETER] = command.resume
         path = conf.websocket_url() + facility
-        if self._hooks.application is not None or self._hooks.routes.match(path) is not None:
+        if self._hooks.is_coded(path):
             raise Refusal("refused", "A consumer serves this address, and not a facility.")
         request = self._visit.handshake(path, parameters)
         self._sign_in(visitor, request, facility)

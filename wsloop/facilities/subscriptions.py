@@ -191,6 +191,27 @@ def allowed(answer: Any) -> list[str]:
     return found
 
 
+def ask(policy: Callable[[HttpRequest, list[str]], Any] | None, request: HttpRequest, wanted: list[str]) -> list[str]:
+    """Return those of the wanted channels that the site's policy allows; without a policy all of them.
+
+    Raises:
+        TypeError, Exception: see :func:`allowed`; and what the policy raises.
+    """
+    return wanted if policy is None else allowed(policy(request, wanted))
+
+
+def work_out(given: type[Subscriber], request: HttpRequest, facility: str, channels: list[str]) -> Subscriber:
+    """Return a subscriber that has worked out the names of these channels in Redis.
+
+    Raises:
+        Refused, Exception: see :func:`check_facility`; and what the site's subscriber raises.
+    """
+    check_facility(facility, channels)
+    subscriber = given(RecordingClient())
+    subscriber.set_pubsub_channels(request, channels)
+    return subscriber
+
+
 def check_facility(facility: str, channels: Iterable[str]) -> None:
     """Refuse a facility with which one group or user could read messages for another.
 
