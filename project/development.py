@@ -18,7 +18,7 @@ import django
 from django.conf import settings
 
 from project import embedded_redis, startup
-from project.run import Interruption, alone, check_address, check_redis, prepare_site, say, split_address
+from project.run import Interruption, alone, check_address, check_environment, prepare_site, say, split_address
 
 ROOT = Path(__file__).resolve().parent.parent
 VITE = ROOT / "node_modules/.bin/vite"
@@ -74,12 +74,7 @@ def main() -> None:
     os.environ.setdefault("DJANGO_DEBUG", "1")
     os.environ.setdefault("DEMO", "1")
     check_address(address)
-    try:
-        startup.check()
-    except startup.RefusedError as exc:
-        sys.exit(str(exc))
-    if os.environ.get("REDIS_URL"):
-        check_redis(os.environ["REDIS_URL"])
+    check_environment()
     ending = Interruption()
     with alone(settings.VAR_DIR):
         django.setup()

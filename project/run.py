@@ -226,18 +226,23 @@ def announce(server: Server) -> None:
     say(f"\n    {server.url()}\n    Accounts (name / password): {accounts}\n    Ctrl-C stops the site.\n")
 
 
-def main() -> None:
-    address = os.environ.get("HTTP") or "127.0.0.1:8000"
-    os.chdir(Path(__file__).resolve().parent.parent)
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
-    check_address(address)
-    check_processes(os.environ.get("PROCESSES", "1"))
+def check_environment() -> None:
+    """Exit with an explanation if the site must not start with its settings, or its Redis cannot be used."""
     try:
         startup.check()
     except startup.RefusedError as exc:
         sys.exit(str(exc))
     if os.environ.get("REDIS_URL"):
         check_redis(os.environ["REDIS_URL"])
+
+
+def main() -> None:
+    address = os.environ.get("HTTP") or "127.0.0.1:8000"
+    os.chdir(Path(__file__).resolve().parent.parent)
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+    check_address(address)
+    check_processes(os.environ.get("PROCESSES", "1"))
+    check_environment()
     with alone(getattr(settings, "VAR_DIR", Path("var"))) as waited:
         if waited:
             check_address(address)  # the other start may use it by now
