@@ -131,7 +131,8 @@ class Run:
     """What several pytests have to run.
 
     Args:
-        commands: kind and command of each process; those of a kind share what they collect.
+        commands: kind and command of each process; those of a kind share what they collect. The first of a kind begins
+            alone: pytest has rewritten the modules when the others import them.
         followers: the same of more processes: each begins when a process of another kind has ended.
         env: more environment.
         limit: seconds after which they are ended, which is a failure.
@@ -145,7 +146,10 @@ class Run:
         self.skips = Counter()  # by module and reason
         self.problems = []  # what is wrong with the run itself
         self.processes = []
-        self._commands = commands
+        self._first = dict(reversed(commands))
+        self._others = list(commands)
+        for command in self._first.items():
+            self._others.remove(command)
         self._followers = list(followers)
         self._env = env
         self._ports = iter(shares(PORTS, len(commands) + len(followers)))
@@ -161,7 +165,7 @@ class Run:
     def run(self):
         began = time.monotonic()
         try:
-            for kind, command in self._commands:
+            for kind, command in self._first.items():
                 self._start(kind, command)
             until = None if self._limit is None else began + self._limit
             if not all([process.join(until) for process in self.processes]):
@@ -227,6 +231,13 @@ class Run:
             self._unfinished.update(module_of(unit) for unit in units)
             self.counts.update(deselected=deselected, skipped=len(skipped))
             self.skips.update((path, reason) for path, reason in skipped)
+            for kind, command in self._take_others(process.kind):
+                self._start(kind, command)
+
+    def _take_others(self, kind):
+        taken = [each for each in self._others if each[0] == kind and not self._stopped]
+        self._others = [each for each in self._others if each not in taken]
+        return taken
 
     def report(self, test, category, text, phase=None, seconds=0.0):
         with self._changed:
@@ -257,6 +268,9 @@ class Run:
             self._busy -= 1
             if process.unit or not process.has_collected:
                 self._alive[process.kind] -= 1
+            missing = len(self._take_others(process.kind))  # it has not collected, and neither would they
+            self._alive[process.kind] -= missing
+            self._busy -= missing
             if follower := next((each for each in self._followers if each[0] != process.kind), None):
                 self._followers.remove(follower)
                 kind, command = follower

@@ -15,5 +15,6 @@ def test_scripts():
     tests = sorted(map(str, (ROOT / "tests/js").glob("*.test.js")))
     assert tests
     command = [need("node"), "--import", "./tests/js/static-files.js", "--test", *tests]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert run.returncode == 0, run.stdout + run.stderr
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180, check=False)
+    failed = "\n".join(line.strip() for line in run.stdout.splitlines() if line.lstrip().startswith("not ok"))
+    assert run.returncode == 0, f"{failed}\n{run.stdout}{run.stderr}"

@@ -42,7 +42,7 @@ def browser(started_browsers, guides):
     browser = started_browsers(0)
     browser.reset(guides)
     yield browser
-    assert browser.console() == []
+    assert browser.unexpected() == []
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def other(started_browsers, guides):
     other = started_browsers(1)
     other.reset(guides)
     yield other
-    assert other.console() == []
+    assert other.unexpected() == []
 
 
 def shows(browser, selector, text):

@@ -144,7 +144,7 @@ def browser(chromium, sample, redis_client):
         redis_client.delete(key)  # no message is kept from an earlier test
     sign_in(chromium, sample, "admin")
     yield chromium
-    assert chromium.console() == []
+    assert chromium.unexpected() == []
 
 
 @pytest.fixture
@@ -457,11 +457,18 @@ def test_a_handshake_that_takes_too_long_can_be_given_up(serve, inspector):
     assert ["closed before the connection is established" in line for line in browser.console()] == [True]
 
 
-def test_what_waits_to_be_sent_is_shown(serve, inspector):
+@pytest.fixture
+def whole_browser(tmp_path):
+    browser = Browser(tmp_path, whole=True)
+    yield browser
+    browser.driver.quit()
+
+
+def test_what_waits_to_be_sent_is_shown(serve, whole_browser):
     # Compressed it would be so small that the kernel takes it at once.
     options = {"RATE_LIMIT": None, "MAX_MESSAGE_SIZE": 1 << 25, "COMPRESS_FROM": None}
     site = serve(processes=1, settings={"WSLOOP": options})
-    browser = inspector.browser
+    browser, inspector = whole_browser, Inspector(whole_browser)
     sign_in(browser, site, "admin")
     inspector.connect(LISTEN)
     with standing_still(site):

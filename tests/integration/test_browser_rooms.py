@@ -23,9 +23,10 @@ from tests.integration.test_browser import (
     other,
     started_browsers,
     stopped,
+    whole_browser,
 )
 
-__all__ = ["browser", "clean", "other", "started_browsers"]  # fixtures; `sample` below is what they open
+__all__ = ["browser", "clean", "other", "started_browsers", "whole_browser"]  # fixtures
 
 SHIFT_ENTER = Keys.SHIFT + Keys.ENTER + Keys.SHIFT
 SOCKETS_OFF = """
@@ -423,7 +424,8 @@ def test_who_is_typing(browser, other, room):
 # --- what is new ------------------------------------------------------------------------------------------------------
 
 
-def test_unread_messages_are_counted_and_marked(browser, other, sample, room):
+def test_unread_messages_are_counted_and_marked(whole_browser, other, sample, room):
+    browser = whole_browser
     other.sign_in("mary")
     enter(other, room)
     say(other, "first")
@@ -442,6 +444,23 @@ def test_unread_messages_are_counted_and_marked(browser, other, sample, room):
     assert after_divider(browser) == "second"
     say(other, "fourth")  # seen at once
     shows(browser, "first", "second", "third", "fourth")
+    browser.until(lambda: unread_of(sample, "john", room) == 0, "the server knows")
+    browser.driver.back()
+    browser.until(lambda: unread(browser, room) is None, "nothing is unread")
+
+
+def test_a_list_that_the_browser_has_not_kept_is_loaded_again(browser, sample, room):
+    """It shows the page as it was, from its cache of what it has loaded."""
+    post(sample, sample.login("mary"), room, "first")
+    browser.sign_in("john")
+    browser.open(f"/rooms/{room}/")
+    shows(browser, "first")
+    browser.open("/rooms/")
+    post(sample, sample.login("mary"), room, "second")
+    browser.open("/rooms/")
+    assert unread(browser, room) == "1"
+    browser.press(f"[href='/rooms/{room}/']")
+    in_line(browser)
     browser.until(lambda: unread_of(sample, "john", room) == 0, "the server knows")
     browser.driver.back()
     browser.until(lambda: unread(browser, room) is None, "nothing is unread")

@@ -3,9 +3,9 @@
 import pytest
 
 from testbed.cutting_proxy import CuttingProxy
-from tests.integration.test_browser import browser, clean, other, started_browsers
+from tests.integration.test_browser import browser, clean, other, started_browsers, whole_browser
 
-__all__ = ["browser", "clean", "other", "started_browsers"]  # fixtures; `sample` below is what they open
+__all__ = ["browser", "clean", "other", "started_browsers", "whole_browser"]  # fixtures
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,8 @@ def test_what_is_closed_at_once_opens_no_socket_and_leaves_no_warning(browser, f
     assert browser.driver.execute_async_script(closed, uri) == [1006, "close", False]
 
 
-def test_a_page_that_the_browser_has_kept_connects_again(browser, facility):
+def test_a_page_that_the_browser_has_kept_connects_again(whole_browser, facility):
+    browser = whole_browser
     browser.open(f"/ws4redis/bare/?facility={facility}")
     called(browser, ["connected"])
     browser.driver.execute_script("addEventListener('pageshow', ({ persisted }) => calls.push(['kept', persisted]))")

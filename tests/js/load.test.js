@@ -19,6 +19,7 @@ function start(options) {
   return connect("ws://site.test/ws/orders?subscribe-user", {
     WebSocket: /** @type {any} */ (EnvelopeSocket),
     random: () => 0.5,
+    fallback: false, // it is loaded from the disk, which is no matter of the clock
     load: (signal) => new Promise((resolve, reject) => loads.push({ resolve, reject, signal })),
     onLoad: (state) => events.push(state),
     onMessage: ({ data }) => events.push(data),

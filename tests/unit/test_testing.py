@@ -50,7 +50,7 @@ def run(*words, **options):
     env = {key: value for key, value in os.environ.items() if not key.startswith(("DJANGO_", "PYTEST_"))}
     env |= {"PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "tests.unit.settings"}
     result = subprocess.run(
-        [sys.executable, *words], env=env, capture_output=True, text=True, timeout=50, check=False, **options
+        [sys.executable, *words], env=env, capture_output=True, text=True, timeout=180, check=False, **options
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout

@@ -7,17 +7,17 @@ export function start() {
     if (document.visibilityState === "visible") reload();
   });
   // After going back, the browser may show the page in its state when left, or when loaded.
-  addEventListener("pageshow", ({ persisted }) => {
-    const [navigation] = performance.getEntriesByType("navigation");
-    const back = /** @type {PerformanceNavigationTiming | undefined} */ (navigation)?.type === "back_forward";
-    if (persisted || back) reload();
-  });
+  addEventListener("pageshow", ({ persisted }) => persisted && reload());
+  const [navigation] = performance.getEntriesByType("navigation");
+  const { type } = /** @type {PerformanceNavigationTiming} */ (navigation);
+  if (type === "back_forward") reload(); // this script may come later than the page's own "pageshow"
 }
 
 async function reload() {
   let page;
   try {
-    const response = await fetch(location.href, { headers: { Accept: "text/html" } });
+    // Going back, the browser would take the answer out of its cache, too.
+    const response = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-cache" });
     if (!response.ok) return;
     page = new DOMParser().parseFromString(await response.text(), "text/html");
   } catch {

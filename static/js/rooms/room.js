@@ -188,7 +188,7 @@ export function start(page) {
   async function load() {
     try {
       const address = `${location.pathname}?after=${feed.last}`;
-      const response = await fetch(address, { headers: { Accept: "application/json" } });
+      const response = await fetch(address, { headers: { Accept: "application/json" }, cache: "no-store" });
       show((await response.json()).messages);
     } catch {
       // They arrive over the socket when it is open again.
