@@ -6,6 +6,7 @@ Nothing in this package patches or imports gevent: its clients behave as a brows
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
 import signal
@@ -13,7 +14,7 @@ import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,16 +24,22 @@ ROOT = Path(__file__).resolve().parent.parent
 # Below those that the kernel gives to connections. Processes that run tests side by side have a part of them each: a
 # port stays its test's own before its server listens on it, and while that is killed.
 FIRST_PORT, LAST_PORT = map(int, os.environ.get("TEST_PORTS", "10000-32767").split("-"))
+_BEGINNING = FIRST_PORT + secrets.randbelow(LAST_PORT - FIRST_PORT + 1)  # other processes may have no part of their own
+CANDIDATES: Iterator[int] = itertools.cycle([*range(_BEGINNING, LAST_PORT + 1), *range(FIRST_PORT, _BEGINNING)])
 
 T = TypeVar("T")
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback that nobody listens on, and that the kernel gives to no connection."""
+    """Return a TCP port of the loopback that nobody listens on, and that the kernel gives to no connection.
+
+    One after the other, so that none is returned twice before the first server of the two listens.
+    """
     while True:
+        port = next(CANDIDATES)
         with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", FIRST_PORT + secrets.randbelow(LAST_PORT - FIRST_PORT + 1)))
-            return int(probe.getsockname()[1])
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until(condition: Callable[[], T], timeout: float = 15.0, what: str = "the condition") -> T:

@@ -27,7 +27,7 @@ PLAIN = [*PYTHON, "-m", "pytest"]
 AS_WORKER = ["-p", "tests.worker", "-p", "no:cacheprovider"]
 CLOSING_LINE = re.compile(r"(?:=+ )?(\d+ [a-z].*) in [\d.]+s\b")
 NO_TESTS_COLLECTED = 5  # pytest's exit code, which is no failure where the other run had some
-PATCHED_JOBS, PLAIN_JOBS = 2, 4  # on two cores, for tests wait more than half of their time
+PATCHED_JOBS, PLAIN_JOBS = 2, 5  # on two cores, for tests wait more than half of their time
 LIMIT = 45 * 60  # seconds that a run of CI may take, on a slow day of its machine
 
 

@@ -175,6 +175,6 @@ def preflight(request: HttpRequest) -> list[tuple[str, str]]:
     return [
         *cors(request),
         ("Access-Control-Allow-Methods", "GET, POST"),
-        ("Access-Control-Allow-Headers", "Accept, Content-Type, Last-Event-ID"),
+        ("Access-Control-Allow-Headers", "Accept, Authorization, Content-Type, Last-Event-ID"),
         ("Access-Control-Max-Age", str(MOST_AGE)),
     ]

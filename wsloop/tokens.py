@@ -1,8 +1,9 @@
 """Signing in without a cookie, for scripts and mobile applications: a signed token that expires.
 
-A view, or a command, makes the token for a user; the client sends it in the query, ``?token=…``, or as a subprotocol,
-``wsloop.token.…``. It expires, and becomes invalid with a change of the password or of ``is_active``. A token is a
-secret: it is removed from the request, so that no log line or error of the site shows it.
+A view, or a command, makes the token for a user; the client sends it in the query, ``?token=…``, as a subprotocol,
+``wsloop.token.…``, or in the header ``Authorization: Bearer wsloop.token.…`` (RFC 6750). It expires, and becomes
+invalid with a change of the password or of ``is_active``. A token is a secret: it is removed from the request, so that
+no log line or error of the site shows it.
 
 This module must not know gevent, Redis or sockets.
 """
@@ -60,9 +61,9 @@ def given(request: HttpRequest) -> str | None:
     """Return the token of a request, valid or not; None if the request has no token.
 
     Where code of the site serves the socket, a parameter of the same name that is no token of this site is that code's:
-    many sites have a token of their own there.
+    many sites have a token of their own there. The same holds for a header without the prefix.
     """
-    for name in _offered(request):
+    for name in (*_offered(request), _bearer(request)):
         if name.startswith(SUBPROTOCOL):
             return name.removeprefix(SUBPROTOCOL)
     token = request.GET.get(PARAMETER)
@@ -135,6 +136,11 @@ def _offered(request: HttpRequest) -> list[str]:
     return [each.strip() for each in request.META.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "").split(",")]
 
 
+def _bearer(request: HttpRequest) -> str:
+    scheme, _, value = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
+    return value.strip() if scheme.lower() == "bearer" else ""
+
+
 def remove(request: HttpRequest) -> None:
     """Remove the token from a request, so that no log line or error of the site shows it."""
     others = request.GET.copy()
@@ -147,6 +153,9 @@ def remove(request: HttpRequest) -> None:
     if "HTTP_SEC_WEBSOCKET_PROTOCOL" in request.META:
         names = [name for name in _offered(request) if not name.startswith(SUBPROTOCOL)]
         request.META["HTTP_SEC_WEBSOCKET_PROTOCOL"] = ", ".join(names)
+    if _bearer(request).startswith(SUBPROTOCOL):
+        del request.META["HTTP_AUTHORIZATION"]
+    request.__dict__.pop("headers", None)  # Django works them out once
 
 
 __all__ = ["authenticate", "make", "remove"]

@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -457,6 +458,76 @@ def test_the_page_connects_again_when_the_server_was_gone(serve, browser):
     assert browser.driver.execute_script("return states") == ["reconnecting", "connected"]
     browser.send("after")
     browser.shows(("user", "after"), ("user", "before"))
+    browser.console()
+
+
+TWO_SUBSCRIPTIONS = """
+const [done] = arguments;
+import("/static/wsloop/wsloop.js").then(({ open }) => {
+  const socket = open("/ws/");
+  window.seen = { "gap-a": [], "gap-b": [] };
+  window.lost = [];
+  for (const facility of Object.keys(seen)) {
+    const line = socket.subscribe(facility, {
+      audiences: ["broadcast"],
+      onMessage: ({ data }) => seen[facility].push(Number(data)),
+      onLost: (loss) => lost.push(loss),
+      onState: ({ name }) => name === "connected" && Object.keys(seen).at(-1) === facility && done(),
+    });
+  }
+});
+"""
+TWO_FACILITIES = """
+import time
+from wsloop.publisher import RedisPublisher
+for number in range({}, {}):
+    for facility in ("gap-a", "gap-b"):
+        RedisPublisher(facility=facility, broadcast=True).publish_message(str(number))
+    time.sleep({})
+"""
+
+
+def test_a_socket_of_a_page_misses_nothing_while_workers_die_and_the_page_sleeps_or_is_offline(serve, browser):
+    site = serve(processes=2, settings={"WSLOOP": {"FACILITIES": {"gap-*": {"size": 1000, "ttl": 600}}}})
+    browser.reset(site)
+    browser.open("/accounts/login/")  # which has no socket of its own
+    browser.driver.execute_async_script(TWO_SUBSCRIPTIONS)
+
+    def publish(first, last, pause=0.0):
+        site.manage("shell", "-v0", "-c", TWO_FACILITIES.format(first, last, pause))
+
+    def kill():
+        for worker in site.workers():
+            os.kill(worker, signal.SIGKILL)
+
+    def arrived(last):
+        numbers = list(range(last))
+
+        def all_of_them():
+            return browser.driver.execute_script("return [seen['gap-a'], seen['gap-b']]") == [numbers, numbers]
+
+        browser.until(all_of_them, f"all {last} messages, each once and in order")
+
+    with ThreadPoolExecutor(1) as executor:  # killed in the middle of what is published
+        publishing = executor.submit(publish, 0, 200, 0.02)
+        browser.until(lambda: browser.driver.execute_script("return seen['gap-a'].length") > 20, "a part of it")
+        kill()
+        publishing.result()
+    arrived(200)
+    browser.driver.execute_cdp_cmd("Page.setWebLifecycleState", {"state": "frozen"})
+    publish(200, 210)
+    kill()
+    publish(210, 220)
+    browser.driver.execute_cdp_cmd("Page.setWebLifecycleState", {"state": "active"})
+    arrived(220)
+    network = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    browser.driver.execute_cdp_cmd("Network.emulateNetworkConditions", network)
+    kill()  # the socket breaks, and no other opens
+    publish(220, 230)
+    assert browser.driver.execute_script("return seen['gap-a'].length") == 220
+    browser.driver.execute_cdp_cmd("Network.emulateNetworkConditions", network | {"offline": False})
+    arrived(230)
+    assert browser.driver.execute_script("return lost") == []
     browser.console()
 
 

@@ -223,7 +223,8 @@ def vite(frontend, origin, tmp_path):
         def start(site, **env):
             port = origin.rpartition(":")[2]
             command = [str(frontend.parent / "node_modules/.bin/vite"), str(frontend), "--port", port, "--strictPort"]
-            env = {**os.environ, "DJANGO": site.url, "VITE_FILE": str(site.directory / "vite.json"), **env}
+            where = {"DJANGO": site.url, "VITE_FILE": str(site.directory / "vite.json")}
+            env = {**os.environ, "NO_COLOR": "1", **where, **env}
             process = stack.enter_context(Process(command, tmp_path / "vite.log", env))
             wait_until((site.directory / "vite.json").exists, what="Vite")
             return process

@@ -56,9 +56,15 @@ class Keeping(Client):
         return opcode, frame
 
 
+def bearer(token):
+    return {"Authorization": f"Bearer wsloop.token.{token}"}
+
+
 def connect(site, facility, token, how="query", **options):
     if how == "query":
         return site.connect(f"{facility}?{WHAT}&token={token}", **options)
+    if how == "header":
+        return site.connect(f"{facility}?{WHAT}", header=bearer(token), **options)
     return site.connect(f"{facility}?{WHAT}", subprotocols=["ws4redis", f"wsloop.token.{token}"], **options)
 
 
@@ -68,10 +74,11 @@ def refusal(site, facility, token, how="query", **options):
     return refused.value
 
 
-BOTH = pytest.mark.parametrize("how", ["query", "subprotocol"])
+WAYS = ["query", "subprotocol", "header"]
+EACH = pytest.mark.parametrize("how", WAYS)
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("origin", [False, True], ids=["script", "browser"])
 def test_a_token_signs_in(site, stock, facility, token, how, origin):
     client = connect(site, facility, token, how, origin=site.url if origin else None)
@@ -92,7 +99,7 @@ def test_a_token_is_not_answered_with(site, facility, token):
     assert token not in str(answer.headers)
 
 
-@BOTH
+@EACH
 def test_a_token_wins_over_a_cookie(site, stock, facility, token, mary, how):
     client = connect(site, facility, token, how, cookies=mary)
     session = dict(pair.split("=") for pair in mary.split("; "))["sessionid"]
@@ -101,7 +108,7 @@ def test_a_token_wins_over_a_cookie(site, stock, facility, token, mary, how):
     assert client.next() == "to john"
 
 
-@BOTH
+@EACH
 def test_a_token_that_is_not_valid_is_refused_in_spite_of_a_cookie(site, facility, token, john, how, shown):
     secrets = [token[:-1], f"{token}x", token.replace(".", "-"), "no-token-at-all", token.split(".")[0]]
     for secret in secrets:
@@ -112,13 +119,13 @@ def test_a_token_that_is_not_valid_is_refused_in_spite_of_a_cookie(site, facilit
         assert not shown(secret)
 
 
-@BOTH
+@EACH
 def test_an_expired_token_is_refused(site, facility, how):
     expired = make_token(site, "john", max_age=0.001)
     assert refusal(site, facility, expired, how).resp_body.decode() == INVALID
 
 
-@BOTH
+@EACH
 def test_a_token_for_one_facility(site, stock, facility, how):
     token = make_token(site, "john", facility=f"{facility}/mine")
     client = connect(site, f"{facility}/mine", token, how)
@@ -128,7 +135,7 @@ def test_a_token_for_one_facility(site, stock, facility, how):
         assert refusal(site, other, token, how).resp_body.decode() == INVALID
 
 
-@BOTH
+@EACH
 def test_a_socket_ends_with_its_token(site, facility, how):
     began = time.time()
     client = connect(site, facility, make_token(site, "john", max_age=6), how)
@@ -137,7 +144,7 @@ def test_a_socket_ends_with_its_token(site, facility, how):
     assert time.time() - began >= 6
 
 
-@BOTH
+@EACH
 def test_a_change_of_the_password_ends_tokens_and_their_sockets(serve, facility, how):
     site = serve(processes=2)
     token = make_token(site, "john")
@@ -170,11 +177,14 @@ def test_tokens_are_in_no_log_frame_or_body(serve, facility, front):
     """Those of sockets that open, of sockets that are refused for whatever reason, and of errors of the site."""
     site = serve(front=front, settings={"WS4REDIS_ALLOWED_CHANNELS": "tests.integration.sites.hooks.listen_only"})
     token = make_token(site, "john")
-    for how in ("query", "subprotocol"):
+    for how in WAYS:
         query = f"&token={token}" if how == "query" else ""
         offered = {"Sec-WebSocket-Protocol": f"ws4redis, wsloop.token.{token}"} if how == "subprotocol" else {}
+        header = bearer(token) if how == "header" else {}
         offers = ["ws4redis", f"wsloop.token.{token}"] if how == "subprotocol" else None
-        client = site.connect(f"{facility}/{how}?subscribe-user{query}", class_=Keeping, subprotocols=offers)
+        client = site.connect(
+            f"{facility}/{how}?subscribe-user{query}", class_=Keeping, subprotocols=offers, header=header
+        )
         site.publish(f"{facility}/{how}", "hello", users=["john"])
         assert client.next() == "hello"
         assert token not in str(client.getheaders())
@@ -185,7 +195,7 @@ def test_tokens_are_in_no_log_frame_or_body(serve, facility, front):
             ("subscribe-user", {}, 426),
             ("subscribe-user", {**HANDSHAKE, "Host": "elsewhere.example.org"}, 400),
         ):
-            answer = site.request("GET", f"/ws/{facility}?{asked}{query}", headers={**headers, **offered})
+            answer = site.request("GET", f"/ws/{facility}?{asked}{query}", headers={**headers, **offered, **header})
             assert answer.status == status
             assert token not in f"{answer.text} {answer.headers}"
     log = site.log()

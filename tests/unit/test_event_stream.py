@@ -253,6 +253,7 @@ def test_a_page_of_an_allowed_site_may_read(front, shared_redis, facility, with_
     assert answer.headers["Access-Control-Allow-Credentials"] == "true"
     asked = front.call(facility, method="OPTIONS", HTTP_ACCEPT="*/*", HTTP_ORIGIN="https://app.example")
     assert (asked.status, asked.headers["Access-Control-Allow-Methods"]) == (204, "GET, POST")
+    assert "Authorization" in asked.headers["Access-Control-Allow-Headers"]  # a token, of a page without cookies
     refused = front.call(facility, method="OPTIONS", HTTP_ACCEPT="*/*", HTTP_ORIGIN="https://evil.example")
     assert refused.status == 403
 

@@ -68,6 +68,33 @@ def test_a_token_as_a_subprotocol_signs_its_user_in(john, form):
     assert user_of(protocol=form.format(tokens.make(john))) == "john"
 
 
+@pytest.mark.parametrize("form", ["Bearer wsloop.token.{}", "bearer  wsloop.token.{} "])
+def test_a_token_in_a_header_signs_its_user_in(john, form):
+    assert user_of(HTTP_AUTHORIZATION=form.format(tokens.make(john))) == "john"
+
+
+def test_a_damaged_token_in_a_header_is_refused(john):
+    assert user_of(HTTP_AUTHORIZATION=f"Bearer wsloop.token.{tokens.make(john)}x") == INVALID
+
+
+@pytest.mark.parametrize(
+    "value", ["", "Bearer", "Bearer x.y", "Basic wsloop.token.x", "wsloop.token.x", "Token wsloop.x"]
+)
+def test_a_header_of_others_is_left_alone(database, value):
+    made = request(HTTP_AUTHORIZATION=value)
+    assert not tokens.authenticate(made)
+    assert made.headers["Authorization"] == value
+
+
+def test_the_headers_of_a_request_have_no_token(john):
+    token = tokens.make(john)
+    made = request(protocol=f"ws4redis, wsloop.token.{token}", HTTP_AUTHORIZATION=f"Bearer wsloop.token.{token}")
+    assert made.headers["Authorization"]  # asked for before, as a middleware may do
+    tokens.authenticate(made)
+    assert "Authorization" not in made.headers
+    assert token not in f"{made.META} {made.headers}"
+
+
 @pytest.mark.parametrize("protocol", [None, "", "ws4redis", "ws4redis, wsloop.v1"])
 def test_without_a_token_nothing_changes(database, protocol):
     made = request(protocol=protocol)

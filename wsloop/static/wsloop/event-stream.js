@@ -213,7 +213,12 @@ export class EventStream {
     const isPosted = frames.length > 0;
     const url = this.#address(isPosted ? "" : "protocol=wsloop.v1");
     /** @type {RequestInit} */
-    const init = { headers: { Accept: EVENTS }, cache: "no-store", credentials: "include", signal: controller.signal };
+    const init = {
+      headers: { Accept: EVENTS, ...this.#authorization },
+      cache: "no-store",
+      credentials: "include",
+      signal: controller.signal,
+    };
     if (isPosted) {
       Object.assign(init, { method: "POST", body: JSON.stringify(frames) });
       Object.assign(/** @type {object} */ (init.headers), { "Content-Type": JSON_TYPE });
@@ -255,7 +260,7 @@ export class EventStream {
   async #refusal({ status, headers, body }) {
     body?.cancel();
     // The server may accept another token; and a page of HTML is from a proxy.
-    const isFinal = status === 403 && !this.#token && headers.get("Content-Type")?.startsWith("text/plain");
+    const isFinal = status === 403 && !this.#authorization && headers.get("Content-Type")?.startsWith("text/plain");
     if (isFinal) return { code: 1008 };
     if (status !== 429 && status !== 503) return { code: ABNORMAL };
     // Random, so that clients that were refused together do not come back together.
@@ -468,9 +473,10 @@ export class EventStream {
 
   // Requests.
 
-  get #token() {
-    const prefix = "wsloop.token.";
-    return this.#protocols.find((name) => name.startsWith(prefix))?.slice(prefix.length);
+  /** The token that a WebSocket sends as a subprotocol: not in the URL, which others log. */
+  get #authorization() {
+    const token = this.#protocols.find((name) => name.startsWith("wsloop.token."));
+    return token && { Authorization: `Bearer ${token}` };
   }
 
   /**
@@ -482,13 +488,7 @@ export class EventStream {
     const single = this.#entries.get(undefined);
     const resume = single && resumeOf(single);
     url.search = url.search.replace(/[?&]resume=[^&]*/, "");
-    const isSocket = parameter === "" && single;
-    const parameters = [
-      url.search.slice(1),
-      resume && `resume=${encodeURIComponent(resume)}`,
-      !isSocket && this.#token && `token=${this.#token}`,
-      parameter,
-    ];
+    const parameters = [url.search.slice(1), resume && `resume=${encodeURIComponent(resume)}`, parameter];
     url.search = parameters.filter(Boolean).join("&");
     return url;
   }
@@ -504,7 +504,7 @@ export class EventStream {
     try {
       const response = await fetch(this.#target(frame), {
         method: "POST",
-        headers: { Accept: JSON_TYPE, "Content-Type": JSON_TYPE },
+        headers: { Accept: JSON_TYPE, "Content-Type": JSON_TYPE, ...this.#authorization },
         body: JSON.stringify(frame),
         cache: "no-store",
         credentials: "include",
@@ -535,7 +535,6 @@ export class EventStream {
       const [verb, audiences] = type === "publish" ? ["publish", frame?.publish] : ["subscribe", frame?.audiences];
       for (const audience of audiences ?? []) parameters.push(`${verb}-${audience}`);
     }
-    if (this.#token) parameters.push(`token=${this.#token}`);
     url.search = parameters.filter(Boolean).join("&");
     return url;
   }
