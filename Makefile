@@ -88,7 +88,7 @@ bench-async: install ## the part of it with asynchronous code, beside uvicorn an
 	@$(VENV)/bin/python -m bench --async $(BENCH)
 
 bench-pages: install ## what the socket of a whole page costs, beside a socket for each of its facilities
-	@$(VENV)/bin/python -m bench --pages $(or $(PAGES),1000) $(BENCH)
+	@$(VENV)/bin/python -m bench --pages $(or $(PAGES),1000) --rounds $(or $(ROUNDS),3) $(BENCH)
 
 bench-leaks: install ## what 50,000 connects and disconnects leave behind: six minutes
 	@$(VENV)/bin/python -m bench --leaks $(BENCH)

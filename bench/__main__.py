@@ -327,6 +327,7 @@ def main() -> None:
     parser.add_argument("--drops", action="store_true", help="clients whose network drops, instead of all else")
     parser.add_argument("--async", action="store_true", dest="asynchronous", help="only that of asynchronous code")
     parser.add_argument("--pages", type=int, metavar="N", help="the sockets of N pages, instead of all else")
+    parser.add_argument("--rounds", type=int, metavar="N", help="of the sockets of pages, of which the median counts")
     parser.add_argument(
         "--only", default="", help="of the attacks those with one of these in their names, separated by commas"
     )
@@ -340,7 +341,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # the servers are ended on the way out
     began = time.monotonic()
     scale = QUICK if options.quick else Scale()
-    limit = raise_limit(20_000)
+    # For the sockets of pages a worker keeps a quarter of its descriptors to itself.
+    limit = raise_limit(max(20_000, (options.pages or 0) * pages.MOST_SUBSCRIPTIONS * 4 // 3 + 1000))
     directory = Path(tempfile.mkdtemp(prefix="bench-"))
     failed = []
     try:
@@ -363,7 +365,8 @@ def main() -> None:
                 texts = {"drops": report.drops_section(accounts, plan, peers_versions)}
                 failed = drops.failed(accounts)
             elif options.pages:
-                size = pages.QUICK if options.quick else pages.Plan(options.pages).fitting(limit)
+                rounds = options.rounds or pages.Plan.rounds
+                size = pages.QUICK if options.quick else pages.Plan(options.pages, rounds=rounds).fitting(limit)
                 keys = signed_in(directory, redis.port, size.pages)
                 texts = {"pages": report.pages_section(pages.measure_all(redis, directory, keys, size, say), size)}
             else:

@@ -37,6 +37,7 @@ TEXT_PING = frame(b'{"type": "ping"}')  # comes with each ping
 WARM_UP = 5  # before memory is looked at there is one of so many pages
 FEW = 10  # pages that come back before that is measured
 BURSTS = 7  # in a round, to each kind of sockets in turn: other load of the machine meets both
+MOST_SUBSCRIPTIONS = 20  # of a page
 WINDOW = 50  # clients that come back at the same time
 
 
@@ -52,13 +53,15 @@ class Plan:
     """
 
     pages: int = 1000
-    sizes: tuple[int, ...] = (1, 5, 20)
+    sizes: tuple[int, ...] = (1, 5, MOST_SUBSCRIPTIONS)
     missed: int = 5
     rounds: int = 3
 
     def fitting(self, descriptors: int) -> Plan:
-        """Return the same with as many pages as there are descriptors for a socket for each of their facilities."""
-        return dataclasses.replace(self, pages=min(self.pages, (descriptors - 200) // self.sizes[-1]))
+        """Return the same with as many pages as a worker admits sockets, one for each of their facilities, where it may
+        have so many descriptors: a quarter is left to the site.
+        """
+        return dataclasses.replace(self, pages=min(self.pages, (descriptors - 200) * 3 // 4 // self.sizes[-1]))
 
 
 QUICK = Plan(pages=10, sizes=(1, 3), missed=2, rounds=1)

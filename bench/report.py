@@ -213,12 +213,12 @@ def pages_section(results: pages.Results, plan: pages.Plan) -> str:
         add(f"broadcast, {name}: deliveries", {kind: each[name] for kind, each in results.deliveries.items()})
     scenario = (
         f"{plan.pages:,} pages. Coming back, and for a broadcast, they have {last} subscriptions, each of which has "
-        f"missed {plan.missed} messages. Memory and requests are those of a page. Medians of {plan.rounds} rounds:"
+        f"missed {plan.missed} messages. Memory and requests are those of a page. "
+        + (f"Medians of {plan.rounds} rounds:" if plan.rounds > 1 else "One round:")
     )
     head = ["what", "one socket", "single sockets", "ratio"]
-    return "\n\n".join(
-        [circumstances(f"make bench-pages PAGES={plan.pages}"), textwrap.fill(scenario, 120), table(head, rows)]
-    )
+    command = f"make bench-pages PAGES={plan.pages} ROUNDS={plan.rounds}"
+    return "\n\n".join([circumstances(command), textwrap.fill(scenario, 120), table(head, rows)])
 
 
 def _aims(hosts: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
