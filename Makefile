@@ -56,7 +56,7 @@ other-uwsgi: python ## the environment of the uWSGI that is built from source, .
 	@$(PYTHON) tools/install.py --other-uwsgi=$(if $(filter true,$(CI)),required,optional) $(VENV)-uwsgi requirements.txt
 
 # UWSGI_BINARIES names what could be had.
-test: install-tools other-uwsgi ## every test this machine can run: ten minutes on two cores (some: make test TESTS="tests/unit -x")
+test: install-tools other-uwsgi ## every test this machine can run: a quarter of an hour on two cores (some: make test TESTS="tests/unit -x")
 	@UWSGI_BINARIES="$$PWD/$(VENV)/bin/uwsgi$$(! [ -x $(VENV)-uwsgi/bin/uwsgi ] || echo ":$$PWD/$(VENV)-uwsgi/bin/uwsgi")" \
 		$(VENV)/bin/python -m tests $(TESTS)
 

@@ -170,7 +170,7 @@ class Browser:
                     raise
                 return False
 
-        WebDriverWait(self.driver, 15, 0.05).until(met, what)
+        WebDriverWait(self.driver, 15, 0.1).until(met, what)
 
     def connected(self):
         """Wait until every line of the page is connected."""
@@ -879,7 +879,8 @@ def test_sending_without_scripts(browser):
     assert (browser.text(".sender"), browser.text(".message-text")) == ("john", "to myself")
 
 
-def test_signing_in_and_posting_by_keyboard_alone(browser):
+def test_signing_in_and_posting_by_keyboard_alone(whole_browser):
+    browser = whole_browser  # with windows, which have the focus
     browser.open("/")
     browser.keys(Keys.TAB)
     assert browser.has_focus(".skip")

@@ -457,22 +457,15 @@ def test_a_handshake_that_takes_too_long_can_be_given_up(serve, inspector):
     assert ["closed before the connection is established" in line for line in browser.console()] == [True]
 
 
-@pytest.fixture
-def whole_browser(tmp_path):
-    browser = Browser(tmp_path, whole=True)
-    yield browser
-    browser.driver.quit()
-
-
-def test_what_waits_to_be_sent_is_shown(serve, whole_browser):
+def test_what_waits_to_be_sent_is_shown(serve, inspector):
     # Compressed it would be so small that the kernel takes it at once.
     options = {"RATE_LIMIT": None, "MAX_MESSAGE_SIZE": 1 << 25, "COMPRESS_FROM": None}
     site = serve(processes=1, settings={"WSLOOP": options})
-    browser, inspector = whole_browser, Inspector(whole_browser)
+    browser = inspector.browser
     sign_in(browser, site, "admin")
     inspector.connect(LISTEN)
     with standing_still(site):
-        inspector.script("document.querySelector('[name=message]').value = 'x'.repeat(2 ** 24)")
+        inspector.script("document.querySelector('[name=message]').value = 'x'.repeat(2 ** 23)")
         browser.press("[data-send-button]")
         browser.until(lambda: int(inspector.fact("buffered").split()[0]) > 1 << 20, "bytes that wait")
     browser.until(lambda: inspector.fact("buffered") == "0 bytes", "all has been taken")
