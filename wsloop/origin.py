@@ -166,6 +166,7 @@ def cors(request: HttpRequest) -> list[tuple[str, str]]:
     return [
         ("Access-Control-Allow-Origin", header),
         ("Access-Control-Allow-Credentials", "true"),
+        ("Access-Control-Expose-Headers", "Retry-After"),
         ("Vary", "Origin"),
     ]
 

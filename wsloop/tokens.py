@@ -137,8 +137,8 @@ def _offered(request: HttpRequest) -> list[str]:
 
 
 def _bearer(request: HttpRequest) -> str:
-    scheme, _, value = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
-    return value.strip() if scheme.lower() == "bearer" else ""
+    words = request.META.get("HTTP_AUTHORIZATION", "").split(None, 1)
+    return words[1].strip() if len(words) > 1 and words[0].lower() == "bearer" else ""
 
 
 def remove(request: HttpRequest) -> None:
@@ -150,6 +150,11 @@ def remove(request: HttpRequest) -> None:
     for name in ("REQUEST_URI", "RAW_URI"):  # uWSGI's and gunicorn's
         if name in request.META:
             request.META[name] = request.META[name].partition("?")[0] + (query and f"?{query}")
+    remove_from_headers(request)
+
+
+def remove_from_headers(request: HttpRequest) -> None:
+    """Remove the token from the headers of a request alone: the query is of another one, whose ``token`` is its own."""
     if "HTTP_SEC_WEBSOCKET_PROTOCOL" in request.META:
         names = [name for name in _offered(request) if not name.startswith(SUBPROTOCOL)]
         request.META["HTTP_SEC_WEBSOCKET_PROTOCOL"] = ", ".join(names)
@@ -158,4 +163,4 @@ def remove(request: HttpRequest) -> None:
     request.__dict__.pop("headers", None)  # Django works them out once
 
 
-__all__ = ["authenticate", "make", "remove"]
+__all__ = ["authenticate", "given", "make", "remove", "remove_from_headers"]

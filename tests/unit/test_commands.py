@@ -58,7 +58,7 @@ HOSTILE = [
     (b'{"type": "publish", "data": "x", "id": ' + b"9" * 5000 + b"}", "must be JSON"),
     (b'{"type": "publish", "data": "\n"}', "must be JSON"),
     (b"null", "must be a JSON object"),
-    (b"[]", "A list must have 1 to 200 frames"),
+    (b"[]", "A list must have 1 to 100 frames"),
     (b"[[]]", "must be a JSON object"),
     (b'"publish"', "must be a JSON object"),
     (b"NaN", "must be JSON"),
@@ -174,7 +174,7 @@ def test_a_list_has_several_commands_each_valid_or_not():
 def test_a_list_is_bounded():
     frames = [{"type": "unsubscribe", "facility": "a"}] * commands.MOST_COMMANDS
     assert len(parse(json.dumps(frames).encode(), True)) == commands.MOST_COMMANDS
-    assert one(json.dumps([*frames, {}]).encode()) == Invalid(None, "A list must have 1 to 200 frames.")
+    assert one(json.dumps([*frames, {}]).encode()) == Invalid(None, "A list must have 1 to 100 frames.")
 
 
 @pytest.mark.parametrize(

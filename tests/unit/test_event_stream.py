@@ -372,6 +372,25 @@ def test_commands_that_are_not_carried_out(post, path, frame, status, code):
     assert (found, answer["code"]) == (status, code)
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_name_that_begins_with_a_slash_is_refused_without_a_trace(front, post, caplog, method):
+    """A URL has one too many: the client's error, and none of the site's code."""
+    if method == "GET":
+        status = front.call("/a?subscribe-broadcast", **EVENTS).status
+    else:
+        status, _ = post("/a?subscribe-broadcast", {"type": "history", "id": 1})
+    assert (status, caplog.text) == ({"GET": 404, "POST": 403}[method], "")
+
+
+def test_a_frame_for_another_facility_than_that_of_the_url(post, facility):
+    facility = f"kept-{facility}"
+    for kind, query in (({"type": "publish", "data": "x"}, "publish"), ({"type": "history"}, "subscribe")):
+        status, answer = post(f"{facility}?{query}-broadcast", {**kind, "id": 1, "facility": "another"})
+        assert (status, answer["code"]) == (400, "frame")
+        assert "another facility" in answer["reason"]
+        assert post(f"{facility}?{query}-broadcast", {**kind, "id": 1, "facility": facility})[0] == 200
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

@@ -65,6 +65,22 @@ def test_without_a_speaker_whoever_publishes_is_told_that_it_may_not():
     assert answers_to(b"no JSON") == [dialects.error("frame", words)]
 
 
+class Speaker:
+    facility = "news"
+
+    def publish(self, connection, payload, answer, key=""):
+        answer(True)
+
+
+def test_a_frame_for_another_facility_than_that_of_the_url():
+    frame = {"type": "publish", "data": "x", "id": 7}
+    for facility, answer in (
+        ("news", dialects.ack(7)),
+        ("other", dialects.error("frame", enveloped.OTHER_FACILITY, 7)),
+    ):
+        assert answers_to(json.dumps({**frame, "facility": facility}).encode(), publisher=Speaker()) == [answer]
+
+
 @pytest.mark.parametrize("kind", ["subscribe", "unsubscribe", "call"])
 def test_what_only_the_socket_of_a_page_can_do_is_refused(kind):
     frame = json.dumps({"type": kind, "id": 7, "facility": "news", "audiences": ["user"], "path": "/"})
@@ -74,6 +90,8 @@ def test_what_only_the_socket_of_a_page_can_do_is_refused(kind):
 @pytest.mark.parametrize(("id", "taken", "sent"), [(None, True, []), (7, True, [dialects.ack(7)])])
 def test_whoever_asks_is_told_that_the_message_was_taken(id, taken, sent):
     class PublishHandler:
+        facility = "news"
+
         def publish(self, connection, payload, answer, key):
             assert (payload, key) == (b"x", "k")
             answer(taken)

@@ -443,6 +443,7 @@ def test_a_socket_has_so_many_subscriptions(page, front, facility, with_settings
     [
         ({"facility": "a" * 256, "audiences": ["broadcast"]}, "too long"),
         ({"facility": "ü" * 128, "audiences": ["broadcast"]}, "too long"),
+        ({"facility": "/a", "audiences": ["broadcast"]}, "one too many"),
         ({"facility": "a"}, "There must be"),
         ({"facility": "a", "presence": True}, "does not allow"),  # it has none
     ],
@@ -483,7 +484,8 @@ def test_while_commands_wait_the_socket_is_read_and_then_not(page, facility, wit
     while not seen or seen[-1].opcode is not Opcode.PONG:
         seen.append(page.peer.frame())
     assert len(seen) < 10
-    page.send(*[frame] * (page_socket.MOST_WAITING + 1))
+    page.send(*[frame] * page_socket.MOST_WAITING)
+    page.send(frame)
     wait_until(lambda: connection.held, what="the end of reading")
     page.frames(page_socket.MOST_WAITING + 12 - len(seen))
     wait_until(lambda: not connection.held, what="reading again")
@@ -1110,8 +1112,32 @@ def test_a_response_is_neither_compressed_nor_a_part_for_the_headers_of_the_hand
 def test_a_call_sees_no_token(api, front, signed_in):
     api()
     token = tokens.make(User.objects.get(username="john"))
-    page = Page(front.connect(f"?token={token}", HTTP_SEC_WEBSOCKET_PROTOCOL=f"{V1}, wsloop.token.{token}"))
+    bearer = f"Bearer wsloop.token.{token}"
+    offered = f"{V1}, wsloop.token.{token}"
+    page = Page(front.connect(f"?token={token}", HTTP_SEC_WEBSOCKET_PROTOCOL=offered, HTTP_AUTHORIZATION=bearer))
     assert token not in json.dumps(page.ask("call", path="/api/meta/"))
+    page = Page(front.connect("", HTTP_SEC_WEBSOCKET_PROTOCOL=V1, HTTP_AUTHORIZATION=bearer))
+    assert token not in json.dumps(page.ask("call", path="/api/meta/"))
+    page = Page(front.connect("", HTTP_SEC_WEBSOCKET_PROTOCOL=V1, HTTP_AUTHORIZATION="Basic am9objpzZWNyZXQ="))
+    assert "Basic am9objpzZWNyZXQ=" in json.dumps(page.ask("call", path="/api/meta/")), "that of the site is left"
+
+
+@pytest.mark.parametrize("how", ["query", "subprotocol", "header"])
+def test_a_client_with_a_token_calls_in_nobody_elses_name(api, front, signed_in, how):
+    """Its cookie may be of another user: the socket is that of the token's."""
+    page = api(HTTP_COOKIE=signed_in.cookie)
+    assert page.ask("call", path="/api/state/")["data"]["user"] == "john"
+    token = tokens.make(User.objects.create(username="mary"))
+    offered = f"{V1}, wsloop.token.{token}" if how == "subprotocol" else V1
+    header = {"HTTP_AUTHORIZATION": f"Bearer wsloop.token.{token}"} if how == "header" else {}
+    query = f"?token={token}" if how == "query" else ""
+    page = Page(front.connect(query, HTTP_COOKIE=signed_in.cookie, HTTP_SEC_WEBSOCKET_PROTOCOL=offered, **header))
+    assert page.ask("call", path="/api/state/?token=its-own")["data"] == {
+        "user": None,
+        "method": "GET",
+        "query": {"token": "its-own"},
+        "body": "",
+    }
 
 
 def test_the_answer_to_head_has_no_body(api):

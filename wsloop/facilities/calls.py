@@ -17,7 +17,7 @@ from urllib.parse import unquote
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 from django.http import HttpResponseBase
 
-from wsloop import conf
+from wsloop import conf, tokens
 from wsloop.facilities.failures import Refusal
 from wsloop.protocol import strict_json
 from wsloop.protocol.commands import Call
@@ -68,7 +68,11 @@ def call(visit: Visit, command: Call) -> dict[str, Any]:
         raise Refusal("refused", NOT_ALLOWED)
     body = None if command.data is None else command.data.encode()
     environ = visit.environ(command.method, path, query, body)
-    environ.pop("HTTP_SEC_WEBSOCKET_PROTOCOL", None)  # may have a token, which reports of errors would show
+    if tokens.given(visit.handshake(conf.websocket_url(), {})) is not None:
+        # The cookie may be of another user than the token, who is that of the socket. Views know no tokens.
+        environ.pop("HTTP_COOKIE", None)
+    tokens.remove_from_headers(WSGIRequest(environ))  # reports of errors would show it
+    environ.pop("HTTP_SEC_WEBSOCKET_PROTOCOL", None)
     response = handler()(environ, _start_response)
     try:
         return _content(response, command.method)

@@ -5,6 +5,7 @@ This module must not know HTTP beyond that request, nor connections.
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import NamedTuple
 
 from django.http import HttpRequest
@@ -16,6 +17,7 @@ from wsloop.presence import presence_channel
 from wsloop.protocol import dialects, resume_tokens
 from wsloop.protocol.dialects import Dialect
 from wsloop.protocol.events import EVENT_DIALECTS
+from wsloop.refusals import Refused
 from wsloop.sockets.plan import SubscriptionPlan
 
 
@@ -43,8 +45,11 @@ def decide(hooks: Hooks, request: HttpRequest, facility: str, dialect: Dialect) 
         dialect: of the socket.
 
     Raises:
-        Refused, Exception: what the site's code raises if the request is not allowed, or fails.
+        Refused: 404, if no facility can have this name.
+        Exception: what the site's code raises if the request is not allowed, or fails.
     """
+    if facility.startswith("/"):
+        raise Refused(HTTPStatus.NOT_FOUND, "The name of a facility begins with no slash: the URL has one too many.")
     options = conf.facility(facility)
     wanted, echo = hooks.process_subscriptions(request)
     wanted = subscriptions.ask(hooks.policy, request, wanted)

@@ -28,6 +28,7 @@ from wsloop.sockets.limits import Bucket
 
 logger = logging.getLogger("wsloop.handlers")
 
+OTHER_FACILITY = "The URL names another facility than this frame."
 ONE_FACILITY = "This socket is for one facility; subscriptions are added to the socket of the whole page."
 
 
@@ -58,6 +59,8 @@ class EnvelopeHandler(ReadOnlyHandler):
         for command in commands:
             if isinstance(command, Invalid):
                 connection.reply(dialects.error("frame", command.reason, command.id), True)
+            elif isinstance(command, Publish) and self._is_of_another(command):
+                connection.reply(dialects.error("frame", OTHER_FACILITY, command.id), True)
             elif isinstance(command, Publish):
                 self._answers.publish(connection, self._publisher, command)
             elif isinstance(command, History):
@@ -66,6 +69,9 @@ class EnvelopeHandler(ReadOnlyHandler):
                 self._asking[connection].put(command)
             else:
                 connection.reply(dialects.error("refused", ONE_FACILITY, command.id), True)
+
+    def _is_of_another(self, command: Publish) -> bool:
+        return self._publisher is not None and command.facility not in (None, self._publisher.facility)
 
     def _closed(self, connection: Connection) -> None:
         past = self._asking.pop(connection, None)
@@ -206,7 +212,10 @@ def past_frame(channels: Sequence[bytes], options: conf.Facility, command: Histo
         raise Refusal("refused", "This facility has no past that clients may read.")
     audiences = {channel: audience(channel) for channel in channels}
     kept = [channel for channel, whom in audiences.items() if whom.kind != "presence"]
-    facility = command.facility or next((each.facility for each in audiences.values()), "")
+    facilities = {each.facility: None for each in audiences.values() if each.facility}  # of a site's own: none
+    if command.facility is not None and facilities and command.facility not in facilities:
+        raise Refusal("frame", OTHER_FACILITY)
+    facility = command.facility or next(iter(facilities), "")
     if not kept and not catching_up:
         raise Refusal("refused", "Nothing is subscribed to that has a past.")
     try:
@@ -221,4 +230,4 @@ def past_frame(channels: Sequence[bytes], options: conf.Facility, command: Histo
         raise Refusal("unavailable", "Messages cannot be read at the moment.") from None
 
 
-__all__ = ["Answers", "EnvelopeHandler", "Pace", "past_frame"]
+__all__ = ["OTHER_FACILITY", "Answers", "EnvelopeHandler", "Pace", "past_frame"]

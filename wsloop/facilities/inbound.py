@@ -55,11 +55,15 @@ class PublishHandler(ReadOnlyHandler):
     Args:
         hub, broker: of the process.
         plan: of the subscription.
+
+    Attributes:
+        facility: of the subscription.
     """
 
     def __init__(self, hub: Hub, broker: Broker, plan: SubscriptionPlan) -> None:
         super().__init__(hub)
         self._broker = broker
+        self.facility = plan.facility
         self._channels = plan.publishes
         self._echo = plan.echo
         self._options = plan.options

@@ -16,7 +16,7 @@ from wsloop.backend.publishing import OutgoingMessage
 from wsloop.deadline import deadline
 from wsloop.facilities import calls
 from wsloop.facilities.decision import Planned, channels_of, decide
-from wsloop.facilities.enveloped import past_frame
+from wsloop.facilities.enveloped import OTHER_FACILITY, past_frame
 from wsloop.facilities.failures import Refusal, failure
 from wsloop.facilities.hooks import Hooks
 from wsloop.facilities.inbound import client_keys
@@ -77,6 +77,8 @@ def _decide(hooks: Hooks, request: HttpRequest) -> Planned:
 
 def _publish(hooks: Hooks, request: HttpRequest, visitor: Visitor, command: Publish) -> bytes:
     plan, subscriber, _ = _decide(hooks, request)
+    if command.facility not in (None, plan.facility):
+        raise Refusal("frame", OTHER_FACILITY)
     if not plan.publishes and not subscriber.publishes_itself:
         raise Refusal("refused", "This client may not publish.")
     keys = client_keys(command.key, visitor)

@@ -17,7 +17,7 @@ from wsloop.protocol.dialects import Id
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 MOST_ID = 64  # characters of the id of a client's frame, and of an idempotency key
-MOST_COMMANDS = 200  # in one frame
+MOST_COMMANDS = 100  # in one frame: half of what RATE_LIMIT allows at once
 MOST_HISTORY = 200  # messages in one page of the past
 HISTORY = 50  # likewise, if the client does not say how many
 AUDIENCES = ("broadcast", "user", "group", "session")
