@@ -28,6 +28,13 @@ class Response:
         return json.loads(self.content)
 
 
+def next_of(client: Any, timeout: float = 10.0) -> Any:
+    """Return the next message that is not the heartbeat, of a client of the package ``websockets``; seconds."""
+    while (message := client.recv(timeout=timeout)) == HEARTBEAT:
+        pass
+    return message
+
+
 class Client(websocket.WebSocket):
     """A websocket-client connection that skips the heartbeat. Every wait is bounded, in seconds."""
 

@@ -18,7 +18,7 @@ from websockets.frames import DATA_OPCODES
 from websockets.sync.client import connect
 
 from testbed.certificates import make_certificate
-from testbed.clients import HEARTBEAT, Client
+from testbed.clients import HEARTBEAT, Client, next_of
 from testbed.nginx import start_nginx
 from testbed.processes import free_port, wait_until
 from testbed.sites import DEMO_ACCOUNTS
@@ -462,13 +462,6 @@ def compressing(site, path, **parameters):
         yield client, watching.frames
 
 
-def message_of(client):
-    """The next message that is not the heartbeat."""
-    while (message := client.recv(timeout=20)) == HEARTBEAT:
-        pass
-    return message
-
-
 def negotiated(client):
     return client.response.headers.get("Sec-WebSocket-Extensions")
 
@@ -480,14 +473,14 @@ def test_compression_that_is_off_is_not_negotiated(loose, strict, facility, wher
     with compressing(site, f"{name}?subscribe-broadcast") as (client, _):
         assert negotiated(client) is None
         site.publish(name, "x" * 5000, broadcast=True)
-        assert message_of(client) == "x" * 5000
+        assert next_of(client) == "x" * 5000
 
 
 def test_compression_of_other_facilities_stays(strict, facility):
     with compressing(strict, f"{facility}?subscribe-broadcast") as (client, frames):
         assert "permessage-deflate" in negotiated(client)
         strict.publish(facility, "x" * 5000, broadcast=True)
-        assert message_of(client) == "x" * 5000
+        assert next_of(client) == "x" * 5000
     assert frames[0][0]
 
 
@@ -505,10 +498,10 @@ def test_a_broadcast_reaches_clients_with_and_without_compression(direct, facili
         plain = direct.connect(path)
         direct.publish(facility, "small", text, {"base64": base64.b64encode(noise).decode()}, broadcast=True)
         for client, frames in clients:
-            assert [message_of(client) for _ in range(3)] == ["small", text, noise]
+            assert [next_of(client) for _ in range(3)] == ["small", text, noise]
             assert [compressed for compressed, _ in frames] == [False, True, False]
             assert frames[1][1] < len(text) / 4
-        assert [message_of(small_window) for _ in range(3)] == ["small", text, noise]
+        assert [next_of(small_window) for _ in range(3)] == ["small", text, noise]
         assert [compressed for compressed, _ in its_frames] == [False, False, False], "a window too small to pay"
         assert plain.take(3) == ["small", text, noise]
 

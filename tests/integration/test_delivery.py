@@ -11,7 +11,7 @@ import pytest
 import websocket
 from websockets.sync.client import connect as websockets_connect
 
-from testbed.clients import HEARTBEAT
+from testbed.clients import HEARTBEAT, next_of
 from testbed.processes import wait_until
 from tests.integration.harness import RedisProxy
 
@@ -142,9 +142,9 @@ def test_what_is_not_utf8_is_binary(site, redis_client, facility, data):
 def test_a_message_in_fragments_is_one_message(site, facility):
     with websockets_connect(site.ws_url(f"{facility}?{BOTH}&echo"), compression=None) as client:
         client.send(["Hel", "lo", "", " wörld"])
-        assert client.recv(timeout=10) == "Hello wörld"
+        assert next_of(client) == "Hello wörld"
         client.send([b"\xff", b"\x00", b"\xfe"])
-        assert client.recv(timeout=10) == b"\xff\x00\xfe"
+        assert next_of(client) == b"\xff\x00\xfe"
 
 
 def test_fragments_of_two_sockets_do_not_mix(direct, facility):

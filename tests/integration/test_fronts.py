@@ -11,7 +11,7 @@ import pytest
 import websocket
 from websockets.sync.client import connect as websockets_connect
 
-from testbed.clients import Client
+from testbed.clients import Client, next_of
 from testbed.nginx import UWSGI_PASS as OURS
 from testbed.nginx import start_nginx
 from testbed.processes import ROOT, free_port, wait_until
@@ -92,10 +92,10 @@ def test_python_websockets(any_site, facility, stock):
     with websockets_connect(url) as client:
         for message in ("text", LARGE, b"\xff\x00 not text"):
             client.send(message)
-            assert client.recv(timeout=10) == message
+            assert next_of(client) == message
         assert client.ping(b"payload").wait(10)
         stock.publish(facility, "from outside", broadcast=True, expire=0)
-        assert client.recv(timeout=10) == "from outside"
+        assert next_of(client) == "from outside"
     assert client.close_code == 1000
 
 
