@@ -97,6 +97,9 @@ OPTIONS: dict[str, Option] = {
     # Patterns of paths, as in shells, that a client may call over such a socket: none, because a site's views may count
     # on being called by a page of the site.
     "CALL_PATHS": Option((), kinds.paths),
+    # Whether clients may publish where no policy decides (WS4REDIS_ALLOWED_CHANNELS), as in ws4redis: no, because
+    # whoever opens a socket could write to all who listen, under the name of the site.
+    "CLIENTS_MAY_PUBLISH": Option(False, kinds.yes_or_no),
     # Output that waits for a client.
     # Output that may wait for one client, in bytes, before it is closed as too slow: 1 MiB bounds 1,000 stuck clients
     # to 1 GiB, and holds some thousand notifications.

@@ -5,6 +5,7 @@ It works in any process that can reach Redis, with or without a server running. 
 
 from __future__ import annotations
 
+import difflib
 import functools
 import heapq
 from collections.abc import Sequence
@@ -23,6 +24,12 @@ from wsloop.backend.history import Entry, latest, read
 from wsloop.backend.publishing import OutgoingMessage, last_messages, publish
 from wsloop.protocol import resume_tokens
 from wsloop.store import SELF, RedisMessage, Store
+
+
+def _no_argument(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    meant = f"; {close[0]!r} was meant, perhaps" if close else f", but {', '.join(sorted(known))}"
+    return f"RedisPublisher has no argument {name!r}{meant}"
 
 
 class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
@@ -44,16 +51,33 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
         groups: names or objects of groups, one or several; SELF stands for the groups of that user.
         sessions: session keys, one or several; SELF stands for the session of the ``request``.
         request: the request that SELF refers to. For a visitor without user or session SELF addresses nobody.
+        others: arguments of the ``_get_message_channels`` of a site's own subclass.
 
     Raises:
+        TypeError: if there is no such argument.
         ValueError: if users, groups or sessions are of another type.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        facility: str,
+        broadcast: bool = False,
+        users: Any = (),
+        groups: Any = (),
+        sessions: Any = (),
+        request: Any = None,
+        **others: Any,
+    ) -> None:
         # Not the stock initializer: its pool of connections grows with the requests.
-        groups = kwargs["groups"] = as_list(kwargs.get("groups"), "groups")  # an iterator can be read only once
-        self._publishers = self._get_message_channels(**kwargs)
-        self._facility = facility_name(kwargs["facility"])
+        audiences = {"broadcast": broadcast, "users": users, "sessions": sessions}
+        if others and type(self)._get_message_channels is RedisPublisher._get_message_channels:
+            raise TypeError(_no_argument(next(iter(others)), ["facility", "groups", "request", *audiences]))
+        groups = as_list(groups, "groups")  # an iterator can be read only once
+        self._publishers = self._get_message_channels(
+            request=request, facility=facility, groups=groups, **audiences, **others
+        )
+        self._facility = facility_name(facility)
         self._own_groups = any(each is SELF for each in groups)
         self._batch: list[tuple[OutgoingMessage, bool | str, bool | str]] | None = None
 

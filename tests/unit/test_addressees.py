@@ -152,8 +152,10 @@ def test_what_is_nobody_or_something_else_is_refused(audience, error, words):
 
 
 def test_a_publisher_without_a_facility_is_refused():
-    with pytest.raises(TypeError, match='facility must be the name of a facility, text such as "orders", not None'):
+    with pytest.raises(TypeError, match="'facility'"):
         RedisPublisher(broadcast=True)
+    with pytest.raises(TypeError, match='facility must be the name of a facility, text such as "orders", not None'):
+        RedisPublisher(facility=None, broadcast=True)
 
 
 def test_groups_of_a_model_of_the_sites_own(monkeypatch):

@@ -1,5 +1,6 @@
 """``RedisPublisher``: for views, tasks and shells."""
 
+import re
 import subprocess
 import sys
 import types
@@ -84,6 +85,35 @@ def test_a_message_that_is_no_json_is_refused_before_anything_is_sent(listener, 
 def test_a_wrong_audience_is_refused(shared_redis):
     with pytest.raises(TypeError, match="users must be a name"):
         RedisPublisher(facility="news", users=7)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("user", "has no argument 'user'; 'users' was meant, perhaps"),
+        ("group", "'groups' was meant"),
+        ("brodcast", "'broadcast' was meant"),
+        ("channel", "has no argument 'channel', but broadcast, facility, groups, request, sessions, users"),
+    ],
+)
+def test_a_mistyped_argument_is_named(name, words):
+    with pytest.raises(TypeError, match=re.escape(words)):
+        RedisPublisher(facility="news", **{name: "john"})
+
+
+def test_arguments_are_named():
+    with pytest.raises(TypeError, match="positional"):
+        RedisPublisher("news", True)
+    with pytest.raises(TypeError, match="'facility'"):
+        RedisPublisher(broadcast=True)
+
+
+def test_a_sites_own_publisher_may_take_more(listener, facility):
+    class Tenants(RedisPublisher):
+        def _get_message_channels(self, tenant=None, **audiences):
+            return super()._get_message_channels(**audiences | {"facility": f"{tenant}/{audiences['facility']}"})
+
+    assert Tenants(facility="news", tenant="a", broadcast=True)._publishers == ["unit:broadcast:a/news"]
 
 
 def test_an_error_of_redis_is_raised(own_redis):

@@ -37,6 +37,7 @@ STATIC_URL = "static/"
 STATICFILES_DIRS = [os.path.dirname(os.path.abspath(__file__)) + "/files"]
 WS4REDIS_CONNECTION = os.environ["SITE_REDIS"]
 DATABASES = {{}}
+WSLOOP = {{"CLIENTS_MAY_PUBLISH": True}}
 """
 URLS = """
 from django.http import HttpResponse

@@ -1,5 +1,6 @@
 """From a request to channels, through ws4redis's subscriber class and those that sites derive from it."""
 
+import json
 import types
 
 import pytest
@@ -22,6 +23,7 @@ from wsloop.facilities.subscriptions import (
     allowed,
     subscriber_class,
 )
+from wsloop.publisher import RedisPublisher
 from wsloop.refusals import Refused
 
 POSSIBLE = Subscriber.subscription_channels + Subscriber.publish_channels
@@ -369,3 +371,70 @@ def test_a_policy_that_answers_with_no_list_of_names_is_an_error(answer):
 @pytest.mark.parametrize("answer", [[], ["a"], ("a",), {"a"}, {"a": 1}, (each for each in ["a"]), iter([])])
 def test_a_policy_may_answer_with_any_collection_of_names(answer):
     assert set(allowed(answer)) <= {"a"}
+
+
+# Nobody publishes over a socket unless the site says so: by a policy, or by CLIENTS_MAY_PUBLISH.
+
+BOTH = "subscribe-broadcast&publish-broadcast"
+
+
+@pytest.fixture
+def without_policy(shared_redis, with_settings):
+    with_settings(WS4REDIS_ALLOWED_CHANNELS=None)
+
+
+def next_of(peer, kind):
+    while (frame := json.loads(peer.message()))["type"] != kind:
+        pass
+    return frame
+
+
+def test_a_bare_socket_listens_and_publishes_nothing(without_policy, front, facility, caplog):
+    writer, reader = (front.connect(f"{facility}?{BOTH}") for _ in range(2))
+    writer.text("from a stranger")
+    RedisPublisher(facility=facility, broadcast=True).publish_message("of the site")
+    assert [each.message() for each in (writer, reader)] == ["of the site"] * 2
+    line, _ = [each.getMessage() for each in caplog.records]
+    assert f"a client wants to publish to {facility}, and no policy allows it" in line
+    assert "WS4REDIS_ALLOWED_CHANNELS" in line
+
+
+@pytest.mark.parametrize("query", ["publish-broadcast", "publish-user&publish-group"])
+def test_who_wants_nothing_else_is_refused(without_policy, front, facility, query):
+    answer = front.call(f"{facility}?{query}")
+    assert answer.status == 403
+    assert answer.body == b"This site lets no client publish over a socket.\n"
+
+
+def test_a_socket_of_v1_is_told(without_policy, front, facility):
+    peer = front.connect(f"{facility}?{BOTH}", HTTP_SEC_WEBSOCKET_PROTOCOL="wsloop.v1")
+    assert next_of(peer, "welcome")["subscribed"] == ["broadcast"]
+    peer.text('{"type": "publish", "data": "x", "id": 7}')
+    assert next_of(peer, "error")["code"] == "refused"
+
+
+def test_a_page_is_told(without_policy, front, facility):
+    peer = front.connect("", HTTP_SEC_WEBSOCKET_PROTOCOL="wsloop.v1")
+    asked = {"type": "subscribe", "id": 1, "facility": facility, "publish": ["broadcast"]}
+    peer.text(json.dumps(asked))
+    assert next_of(peer, "error")["reason"] == "This site lets no client publish over a socket."
+    peer.text(json.dumps(asked | {"audiences": ["broadcast"]}))
+    while next_of(peer, "welcome")["facility"] != facility:  # the first is that of the page
+        pass
+    peer.text(json.dumps({"type": "publish", "id": 2, "facility": facility, "data": "x"}))
+    assert next_of(peer, "error")["code"] == "refused"
+
+
+def test_what_is_posted_is_refused(without_policy, front, facility):
+    body = b'{"type": "publish", "data": "x", "id": 1}'
+    headers = {"HTTP_ACCEPT": "application/json", "content_type": "application/json"}
+    answer = front.call(f"{facility}?publish-broadcast", method="POST", body=body, **headers)
+    assert (answer.status, json.loads(answer.body)["code"]) == (403, "refused")
+
+
+def test_one_setting_lets_everybody_publish(without_policy, front, facility, with_settings, caplog):
+    with_settings(WSLOOP={"CLIENTS_MAY_PUBLISH": True})
+    writer, reader = (front.connect(f"{facility}?{BOTH}") for _ in range(2))
+    writer.text("from a stranger")
+    assert reader.message() == "from a stranger"
+    assert caplog.text == ""

@@ -170,7 +170,10 @@ def test_a_live_part_without_recovery_or_redis_has_no_token(policy, facility, vi
     assert "orders" in html
 
 
-def test_a_live_part_needs_a_policy(recovering, facility, visitor):
+def test_a_live_part_is_for_sites_that_decide_who_publishes(recovering, facility, visitor, with_settings):
+    with_settings(WS4REDIS_ALLOWED_CHANNELS=None)
+    live(f'"{facility}" "broadcast"', request=visitor)  # nobody may
+    with_settings(WSLOOP={"CLIENTS_MAY_PUBLISH": True})
     with pytest.raises(ImproperlyConfigured, match="without WS4REDIS_ALLOWED_CHANNELS every visitor may publish"):
         live(f'"{facility}" "broadcast"', request=visitor)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from django.apps import apps
@@ -21,6 +21,7 @@ from wsloop import conf
 from wsloop.backend import redis_options
 from wsloop.checks import access, patching, uwsgi
 from wsloop.checks.contradictions import contradictions
+from wsloop.checks.problem import Problem
 from wsloop.checks.uwsgi import warn_about_uwsgi
 
 
@@ -58,6 +59,11 @@ def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
     if wrong:
         return [checks.Error(each, id="wsloop.E001") for each in wrong]
     return [checks.Warning(message, hint=hint, id="wsloop.W014") for message, hint in contradictions()]
+
+
+def check_policy(**kwargs: Any) -> list[checks.CheckMessage]:
+    """Return warnings about who may publish, which matters before a site is deployed, too."""
+    return [] if any(wrong_settings()) else _warnings(access.policy_problems())
 
 
 def check_runserver(**kwargs: Any) -> list[checks.CheckMessage]:
@@ -101,13 +107,17 @@ def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
     """Return warnings about insecure settings, and about options of uWSGI that would cut sockets."""
     if any(wrong_settings()):
         return []  # reported already; settings that are wrong cannot be read
-    problems = [*access.problems(), *patching.problems(), *uwsgi.ini_problems()]
+    return _warnings([*access.problems(), *patching.problems(), *uwsgi.ini_problems()])
+
+
+def _warnings(problems: Iterable[Problem]) -> list[checks.CheckMessage]:
     return [checks.Warning(each.message, hint=each.hint, id=f"wsloop.{each.number}") for each in problems]
 
 
 def register() -> None:
     """Register these checks with Django."""
     checks.register(check_settings)
+    checks.register(check_policy)
     checks.register(check_runserver)
     checks.register(check_deployment, checks.Tags.security, deploy=True)
 

@@ -16,20 +16,23 @@ PUBLISHING = ("publish-broadcast", "publish-group", "publish-user", "publish-ses
 
 
 def problems() -> Iterator[Problem]:
-    """Yield the findings."""
-    yield from _policy_problems()
+    """Yield the findings about origins and sessions."""
     yield from _origin_problems()
     yield from _session_problems()
 
 
-def _policy_problems() -> Iterator[Problem]:
+def policy_problems() -> Iterator[Problem]:
+    """Yield the findings about who may publish, and about a policy that fails."""
     policy = conf.callback("WS4REDIS_ALLOWED_CHANNELS")
     if policy is None:
-        yield Problem(
-            "WS4REDIS_ALLOWED_CHANNELS is not set: every visitor may publish to all subscribers of a facility.",
-            "Set it to a function (request, channels) that returns the channels allowed, or to its dotted path.",
-            "W001",
-        )
+        if conf.option("CLIENTS_MAY_PUBLISH"):
+            yield Problem(
+                "CLIENTS_MAY_PUBLISH without WS4REDIS_ALLOWED_CHANNELS: every visitor may publish to all subscribers "
+                "of a facility.",
+                "Set WS4REDIS_ALLOWED_CHANNELS to a function (request, channels) that returns the channels allowed, or "
+                "to its dotted path.",
+                "W001",
+            )
         return
     from django.test import RequestFactory  # lazy import: expensive, and no server needs it
 

@@ -9,6 +9,7 @@ sockets.
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -19,7 +20,7 @@ from ws4redis.subscriber import RedisSubscriber
 
 from wsloop import conf, kinds, routing
 from wsloop.backend import pool, publishing
-from wsloop.refusals import Refused
+from wsloop.refusals import Refused, refusals, shown
 from wsloop.store import SELF, Store
 
 PRESENCE = "subscribe-presence"  # the policy decides about it as about audiences
@@ -192,12 +193,30 @@ def allowed(answer: Any) -> list[str]:
 
 
 def ask(policy: Callable[[HttpRequest, list[str]], Any] | None, request: HttpRequest, wanted: list[str]) -> list[str]:
-    """Return those of the wanted channels that the site's policy allows; without a policy all of them.
+    """Return those of the wanted channels that the site's policy allows.
+
+    Without a policy a client may listen, and publish only with ``CLIENTS_MAY_PUBLISH`` (in ws4redis it may).
 
     Raises:
         TypeError, Exception: see :func:`allowed`; and what the policy raises.
+        Refused: 403, if the client wants to publish, and nothing else, and may not.
     """
-    return wanted if policy is None else allowed(policy(request, wanted))
+    if policy is not None:
+        return allowed(policy(request, wanted))
+    if conf.option("CLIENTS_MAY_PUBLISH"):
+        return wanted
+    listening = [name for name in wanted if not name.startswith("publish-")]
+    if len(listening) < len(wanted):
+        refusals.log(
+            logging.WARNING,
+            "publish",
+            "a client wants to publish to %s, and no policy allows it. Views may publish. To let clients publish, set "
+            "WS4REDIS_ALLOWED_CHANNELS to a function that allows it (docs/how-to/policy.rst).",
+            shown(routing.facility(request)),
+        )
+        if not listening:
+            raise Refused(HTTPStatus.FORBIDDEN, "This site lets no client publish over a socket.")
+    return listening
 
 
 def work_out(given: type[Subscriber], request: HttpRequest, facility: str, channels: list[str]) -> Subscriber:

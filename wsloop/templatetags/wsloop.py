@@ -94,8 +94,8 @@ def live(parser: Parser, token: Token) -> LiveNode:
     session, only the other audiences are subscribed to; without any the part is not live.
 
     Raises:
-        ImproperlyConfigured: when it is rendered, if there is no such audience, no request in the context, or no
-            policy: without one every visitor could publish HTML into the pages of others.
+        ImproperlyConfigured: when it is rendered, if there is no such audience, no request in the context, or
+            ``CLIENTS_MAY_PUBLISH`` and no policy: every visitor could publish HTML into the pages of others.
     """
     name, *words = token.split_contents()
     positional: list[FilterExpression] = []
@@ -134,10 +134,10 @@ class LiveNode(template.Node):
         given, *audiences = (each.resolve(context) for each in self.positional)
         facility = addressees.facility_name(given)
         request = _request(context, "live")
-        if conf.callback("WS4REDIS_ALLOWED_CHANNELS") is None:
+        if conf.callback("WS4REDIS_ALLOWED_CHANNELS") is None and conf.option("CLIENTS_MAY_PUBLISH"):
             raise ImproperlyConfigured(
-                "live shows HTML that arrives over a socket, and without WS4REDIS_ALLOWED_CHANNELS every visitor may "
-                "publish there: set a policy, see docs/how-to/policy.rst"
+                "live shows HTML that arrives over a socket, and with CLIENTS_MAY_PUBLISH and without "
+                "WS4REDIS_ALLOWED_CHANNELS every visitor may publish there: set a policy, see docs/how-to/policy.rst"
             )
         mine = tuple(each for each in _known("live", tuple(audiences)) if _has(request, each))
         options = {name: value.resolve(context) for name, value in self.options.items()}
