@@ -10,6 +10,7 @@ from testbed.sample.settings import overrides
 
 ROOT_URLCONF = "tests.integration.sites.urls"
 WS4REDIS_ALLOWED_CHANNELS = "tests.integration.sites.hooks.everything"  # the sample's rules are tested by name
+SILENCED_SYSTEM_CHECKS = ["wsloop.W002"]  # which each command would print for this policy
 # Without ws4redis, as after a move; the sample has both.
 INSTALLED_APPS = [*(app for app in INSTALLED_APPS if app != "ws4redis"), "wsloop.outbox"]  # noqa: F405
 TEMPLATES = [
