@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from testbed.processes import ROOT
 from testbed.redis_servers import RedisServer
 from testbed.site_files import make_site_files
 from testbed.sites import Sites
 from tests import clock
 from tests.integration.harness import PublishingSite, StockPublisher
-from tests.requires import need
+from tests.requires import missing, need
+from tools import lint_javascript
 
 clock.travel()  # here, before modules of tests are imported: they may look at it as well
 
@@ -162,6 +164,15 @@ def start_redis():
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.fixture(scope="session")
+def node_modules():
+    """Folder of the development packages."""
+    if reason := lint_javascript.missing():
+        missing(reason)
+    lint_javascript.install()
+    return ROOT / "node_modules"
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -63,7 +64,7 @@ def given(request: HttpRequest) -> str | None:
     Where code of the site serves the socket, a parameter of the same name that is no token of this site is that code's:
     many sites have a token of their own there. The same holds for a header without the prefix.
     """
-    for name in (*_offered(request), _bearer(request)):
+    for name in (*_offered(request.META), _bearer(request.META)):
         if name.startswith(SUBPROTOCOL):
             return name.removeprefix(SUBPROTOCOL)
     token = request.GET.get(PARAMETER)
@@ -132,12 +133,12 @@ def _signer() -> Signer:
     return Signer(salt=SALT, sep=".")
 
 
-def _offered(request: HttpRequest) -> list[str]:
-    return [each.strip() for each in request.META.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "").split(",")]
+def _offered(environ: Mapping[str, Any]) -> list[str]:
+    return [each.strip() for each in environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "").split(",")]
 
 
-def _bearer(request: HttpRequest) -> str:
-    words = request.META.get("HTTP_AUTHORIZATION", "").split(None, 1)
+def _bearer(environ: Mapping[str, Any]) -> str:
+    words = environ.get("HTTP_AUTHORIZATION", "").split(None, 1)
     return words[1].strip() if len(words) > 1 and words[0].lower() == "bearer" else ""
 
 
@@ -150,17 +151,21 @@ def remove(request: HttpRequest) -> None:
     for name in ("REQUEST_URI", "RAW_URI"):  # uWSGI's and gunicorn's
         if name in request.META:
             request.META[name] = request.META[name].partition("?")[0] + (query and f"?{query}")
-    remove_from_headers(request)
-
-
-def remove_from_headers(request: HttpRequest) -> None:
-    """Remove the token from the headers of a request alone: the query is of another one, whose ``token`` is its own."""
-    if "HTTP_SEC_WEBSOCKET_PROTOCOL" in request.META:
-        names = [name for name in _offered(request) if not name.startswith(SUBPROTOCOL)]
-        request.META["HTTP_SEC_WEBSOCKET_PROTOCOL"] = ", ".join(names)
-    if _bearer(request).startswith(SUBPROTOCOL):
-        del request.META["HTTP_AUTHORIZATION"]
+    remove_from_headers(request.META)
     request.__dict__.pop("headers", None)  # Django works them out once
+
+
+def remove_from_headers(environ: dict[str, Any]) -> None:
+    """Remove the token from the headers of a request alone: a ``token`` in its query may be another one.
+
+    Args:
+        environ: of the request, which is changed (PEP 3333).
+    """
+    if "HTTP_SEC_WEBSOCKET_PROTOCOL" in environ:
+        names = [name for name in _offered(environ) if not name.startswith(SUBPROTOCOL)]
+        environ["HTTP_SEC_WEBSOCKET_PROTOCOL"] = ", ".join(names)
+    if _bearer(environ).startswith(SUBPROTOCOL):
+        del environ["HTTP_AUTHORIZATION"]
 
 
 __all__ = ["authenticate", "given", "make", "remove", "remove_from_headers"]

@@ -6,9 +6,7 @@ import re
 import pytest
 
 from tests.docs.test_docs import ROOT, code_blocks, run
-from tests.project.test_npm_package import TSCONFIG, node_modules
-
-__all__ = ["node_modules"]  # a fixture
+from tests.project.test_npm_package import TSCONFIG
 
 PAGE = ROOT / "docs/how-to/react.rst"
 NAME = re.compile(r"(?://|<!--) (\S+\.\w+)")

@@ -253,31 +253,29 @@ def clean(redis_client):
         redis_client.delete(key)
 
 
+def visiting(browser, site):
+    """Hand out a browser that was never on this site; what it writes to its console, and no test asks for, fails."""
+    browser.reset(site)
+    yield browser
+    assert browser.unexpected() == []
+
+
 @pytest.fixture
 def browser(started_browsers, sample, clean):
     """A browser; what it writes to its console, and the test does not ask for, fails the test."""
-    browser = started_browsers(0)
-    browser.reset(sample)
-    yield browser
-    assert browser.unexpected() == []
+    yield from visiting(started_browsers(0), sample)
 
 
 @pytest.fixture
 def whole_browser(started_browsers, sample, clean):
     """The same, which keeps pages that were left."""
-    browser = started_browsers(0, whole=True)
-    browser.reset(sample)
-    yield browser
-    assert browser.unexpected() == []
+    yield from visiting(started_browsers(0, whole=True), sample)
 
 
 @pytest.fixture
 def other(started_browsers, sample, clean):
     """Somebody else's browser."""
-    browser = started_browsers(1)
-    browser.reset(sample)
-    yield browser
-    assert browser.unexpected() == []
+    yield from visiting(started_browsers(1), sample)
 
 
 # --- the client -------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from testbed.processes import wait_until
-from tests.integration.test_browser import started_browsers
+from tests.integration.test_browser import started_browsers, visiting
 from tests.integration.test_consumers import refusal
 
 __all__ = ["started_browsers"]  # a fixture
@@ -39,19 +39,13 @@ def guides(shared_serve, tmp_path_factory):
 @pytest.fixture
 def browser(started_browsers, guides):
     """A browser, whose console must have no errors at the end."""
-    browser = started_browsers(0)
-    browser.reset(guides)
-    yield browser
-    assert browser.unexpected() == []
+    yield from visiting(started_browsers(0), guides)
 
 
 @pytest.fixture
 def other(started_browsers, guides):
     """Somebody else's browser."""
-    other = started_browsers(1)
-    other.reset(guides)
-    yield other
-    assert other.unexpected() == []
+    yield from visiting(started_browsers(1), guides)
 
 
 def shows(browser, selector, text):

@@ -13,8 +13,6 @@ from selenium.webdriver.common.by import By
 from project import settings as project_settings
 from testbed.processes import ROOT, Process, free_port, wait_until
 from tests.integration.test_browser import CONTRAST, browser, clean, other, started_browsers
-from tests.requires import missing
-from tools import lint_javascript
 
 __all__ = ["browser", "clean", "other", "started_browsers"]  # fixtures; `sample` below is what they open
 
@@ -180,14 +178,6 @@ def test_it_can_be_read_and_used_by_keyboard(browser, scheme):
 
 
 # --- Vite -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def node_modules():
-    if reason := lint_javascript.missing():
-        missing(reason)
-    lint_javascript.install()
-    return ROOT / "node_modules"
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,6 @@ import pytest
 from project import development
 from testbed.processes import Process, free_port, wait_until
 from testbed.site_files import site_environment
-from tests.project.test_npm_package import node_modules
-
-__all__ = ["node_modules"]  # a fixture
 
 STARTED = "Quit the server with"
 

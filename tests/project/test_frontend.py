@@ -1,8 +1,6 @@
 """The built files of ``frontend/`` are in the repository, and are those that Vite builds from it."""
 
-from tests.project.test_npm_package import ROOT, node_modules, run
-
-__all__ = ["node_modules"]  # a fixture
+from tests.project.test_npm_package import ROOT, run
 
 BUILT = ROOT / "static/react"
 

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.test_docs import code_blocks
-from tests.requires import missing
-from tools import javascript_types, lint_javascript
+from tools import javascript_types
 from wsloop import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,15 +118,6 @@ try {
 }
 connectConsumer("/ws/chat/", { onMessage: (data) => console.log(data) }).send("Hello");
 """
-
-
-@pytest.fixture(scope="module")
-def node_modules():
-    """Folder of the development packages."""
-    if reason := lint_javascript.missing():
-        missing(reason)
-    lint_javascript.install()
-    return ROOT / "node_modules"
 
 
 def run(*command, cwd=ROOT):

@@ -71,7 +71,7 @@ def call(visit: Visit, command: Call) -> dict[str, Any]:
     if tokens.given(visit.handshake(conf.websocket_url(), {})) is not None:
         # The cookie may be of another user than the token, who is that of the socket. Views know no tokens.
         environ.pop("HTTP_COOKIE", None)
-    tokens.remove_from_headers(WSGIRequest(environ))  # reports of errors would show it
+    tokens.remove_from_headers(environ)  # reports of errors would show it
     environ.pop("HTTP_SEC_WEBSOCKET_PROTOCOL", None)
     response = handler()(environ, _start_response)
     try:
