@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from testbed.processes import ROOT
 
@@ -15,6 +18,18 @@ def uwsgi_binaries() -> list[str]:
     """Return the uWSGI programs to test: ``UWSGI_BINARIES`` (separated by colons), or that of this environment."""
     named = os.environ.get("UWSGI_BINARIES")
     return named.split(":") if named else [str(Path(sys.executable).parent / "uwsgi")]
+
+
+def each_with_one(choices: Sequence[Any]) -> list[tuple[str, Any]]:
+    """Return each of these programs with one of the choices: every pair would be a server more for nothing new."""
+    binaries = uwsgi_binaries()
+    number = max(len(binaries), len(choices))
+    return list(itertools.islice(zip(itertools.cycle(binaries), itertools.cycle(choices), strict=False), number))
+
+
+def in_short(value: Any) -> str | None:
+    """Return the id of a test for this value, if pytest must not make one: of a program, which is a path."""
+    return environment_of(value) if value in uwsgi_binaries() else None
 
 
 def environment_of(binary: str) -> str:

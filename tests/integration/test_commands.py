@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import http.client
 import http.cookiejar
-import itertools
 import os
 import re
 import shlex
@@ -26,7 +25,7 @@ from project import embedded_redis
 from testbed.clients import Client
 from testbed.processes import Process, free_port, wait_until
 from testbed.site_files import site_environment
-from testbed.uwsgi import environment_of, is_elf, uwsgi_binaries
+from testbed.uwsgi import each_with_one, environment_of, is_elf, uwsgi_binaries
 from tests.docs.test_docs import code_blocks
 from tests.integration.harness import PublishingSite
 from tests.requires import missing, need
@@ -37,6 +36,13 @@ NO_KEY = "The site has no secret key: set DJANGO_SECRET_KEY"
 binaries = pytest.mark.parametrize(
     "binary", [str(Path(binary).absolute()) for binary in uwsgi_binaries()], ids=environment_of
 )
+
+
+def each_with_one_of(name, choices):
+    """Parametrise with each uWSGI and one of the choices."""
+    pairs = each_with_one(choices)
+    ids = [f"{environment_of(binary)}-{number}" for number, (binary, _) in enumerate(pairs)]
+    return pytest.mark.parametrize(("binary", name), [(str(Path(b).absolute()), c) for b, c in pairs], ids=ids)
 
 
 def environment(given):
@@ -254,19 +260,8 @@ def test_make_run_serves_the_site_and_ctrl_c_ends_all_of_it(checkout):
     assert not Path(f"/proc/{redis_pid}").exists() or sys.platform != "linux"
 
 
-def test_who_ends_make_ends_all_of_it(checkout, site_files):
-    checkout.copy_accounts(site_files)
-    running = checkout.start("make", "run", f"HTTP={checkout.address}")
-    running.wait_for_output("Ctrl-C stops the site.")
-    wait_until(checkout.answers, 30, "an answer")
-    running.process.terminate()
-    running.process.wait(30)
-    wait_until(lambda: not checkout.answers(), 30, "the end of uWSGI")
-    wait_until(lambda: checkout.redis_pid() is None, 30, "the end of Redis")
-
-
 @pytest.mark.parametrize("checkout", ["it's my site-"], indirect=True)
-def test_make_run_in_a_path_with_a_space_and_an_apostrophe(checkout, site_files):
+def test_in_a_path_with_a_space_and_an_apostrophe_make_run_reloads_and_ends_with_make(checkout, site_files):
     checkout.copy_accounts(site_files)
     touch = checkout.var / "reload"
     touch.touch()
@@ -276,8 +271,10 @@ def test_make_run_in_a_path_with_a_space_and_an_apostrophe(checkout, site_files)
     os.utime(touch, (later, later))
     running.wait_for_output("chain reloading complete")
     assert sends_john_a_message_over_the_socket(checkout)
-    running.press_ctrl_c()
-    assert "Stopped" in running.output()
+    running.process.terminate()
+    running.process.wait(30)
+    wait_until(lambda: not checkout.answers(), 30, "the end of uWSGI")
+    wait_until(lambda: checkout.redis_pid() is None, 30, "the end of Redis")
 
 
 @pytest.mark.parametrize(
@@ -321,7 +318,7 @@ def alive(pid):
         return False
 
 
-def test_make_run_waits_for_another_start(checkout, site_files):
+def test_make_run_waits_for_another_start_and_leaves_nothing_behind_when_killed(checkout, site_files):
     checkout.copy_accounts(site_files)
     with (checkout.var / "run.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -333,7 +330,11 @@ def test_make_run_waits_for_another_start(checkout, site_files):
         assert interrupted.output() == "Waiting for another start of this site\nStopped\n"
         assert "Migrating" not in running.output()
     running.wait_for_output("Ctrl-C stops the site.")
-    running.press_ctrl_c()
+    assert checkout.answers()
+    if sys.platform == "linux":  # whose kernel tells of a parent's death
+        running.kill()
+        wait_until(lambda: not checkout.answers(), 30, "the end of uWSGI")
+        wait_until(lambda: checkout.redis_pid() is None, 30, "the end of Redis")
 
 
 def test_make_run_twice_at_once_in_a_new_checkout(checkout):
@@ -353,17 +354,6 @@ def test_make_run_twice_at_once_in_a_new_checkout(checkout):
         each.press_ctrl_c()
         assert "Error" not in each.output()
     assert "Traceback" not in "".join(each.output() for each in started)
-
-
-def test_make_run_killed_leaves_nothing_behind(checkout, site_files):
-    checkout.copy_accounts(site_files)
-    if sys.platform != "linux":
-        pytest.skip("the kernel tells of a parent's death on Linux only")
-    running = checkout.start("make", "run", f"HTTP={checkout.address}")
-    running.wait_for_output("Ctrl-C stops the site.")
-    running.kill()
-    wait_until(lambda: not checkout.answers(), 30, "the end of uWSGI")
-    wait_until(lambda: checkout.redis_pid() is None, 30, "the end of Redis")
 
 
 @pytest.mark.parametrize("url", ["redis://:hunter2@127.0.0.1:{}/0", "redis://127.0.0.1:{}?password=hunter2"])
@@ -427,14 +417,29 @@ def test_make_with_an_unusable_python(checkout, python):
 # Uwsgi
 
 
-# Each uWSGI with one of the fronts: test_fronts.py has every pair.
-@pytest.mark.parametrize(
-    ("binary", "front"),
-    [
-        pytest.param(str(Path(binary).absolute()), front, id=f"{environment_of(binary)}-{front}")
-        for binary, front in zip(uwsgi_binaries(), itertools.cycle(["--http-socket", "--http"]))
-    ],
-)
+def pages_allow_content_of_this_site_only(checkout):
+    browser = Browser(checkout).sign_in("admin", "admin")
+    for path in ("/", "/accounts/login/", "/admin/", "/admin/auth/user/", "/admin/auth/user/add/"):
+        headers, page = browser.get(path)
+        policy = dict(part.strip().split(" ", 1) for part in headers["Content-Security-Policy"].split(";"))
+        assert policy == {
+            "default-src": "'self'",
+            "base-uri": "'self'",
+            "connect-src": "'self'",
+            "form-action": "'self'",
+            "frame-ancestors": "'none'",
+            "object-src": "'none'",
+        }
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Referrer-Policy"] == "same-origin"
+        assert not re.findall(
+            r"<script(?![^>]*\bsrc=)(?![^>]*application/json)[^>]*>|<style|\sstyle=|\son\w+=", page
+        ), path
+        assert not re.findall(r"""(?:src|href)=["'](?:https?:)?//(?!www\.)""", page), path
+
+
+# test_fronts.py has every pair.
+@each_with_one_of("front", ["--http-socket", "--http"])
 def test_the_documented_command(checkout, binary, front):
     checkout.make_accounts()
     routed = ["--http-websockets"] if front == "--http" else []
@@ -445,13 +450,14 @@ def test_the_documented_command(checkout, binary, front):
     stylesheet = re.search(r'href="(/static/[^"]+\.css)"', page)[1]
     headers, _ = Browser(checkout).get(stylesheet)  # nothing was collected
     assert headers["Content-Type"].startswith("text/css")
+    pages_allow_content_of_this_site_only(checkout)
     running.press_ctrl_c()
     assert "Traceback" not in running.output()
 
 
-@binaries
-def test_the_documented_command_with_other_settings_and_redis_url(checkout, site_files, binary, redis_server):
+def test_the_documented_command_with_other_settings_and_redis_url(checkout, site_files, redis_server):
     checkout.copy_accounts(site_files)
+    binary = Path(uwsgi_binaries()[-1]).absolute()
     (checkout.path / "other.py").write_text("from project.settings import *\nSECRET_KEY = 'from this module'\n")
     command = [binary, "--http", checkout.address, "--gevent", 100, "--http-websockets", "--module", "wsgi"]
     checkout.start(*command, DJANGO_SETTINGS_MODULE="other", REDIS_URL=redis_server.url)
@@ -460,8 +466,7 @@ def test_the_documented_command_with_other_settings_and_redis_url(checkout, site
     assert not (checkout.var / "redis.lock").exists()
 
 
-@binaries
-@pytest.mark.parametrize("front", [["--http", "ADDRESS", "--gevent", "100", "--module", "wsgi"], ["uwsgi.ini"]])
+@each_with_one_of("front", [["--http", "ADDRESS", "--gevent", "100", "--module", "wsgi"], ["uwsgi.ini"]])
 def test_without_a_secret_key_uwsgi_ends_with_one_line(checkout, binary, front):
     command = [binary, *(part.replace("ADDRESS", checkout.address) for part in front)]
     answer = checkout.run(*command, HTTP=checkout.address)
@@ -499,8 +504,7 @@ def test_uwsgi_ini_survives_its_reloads_from_a_virtual_environment(checkout, sit
     wait_until(lambda: checkout.redis_pid() is None, 30, "the end of Redis")
 
 
-@binaries
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["stop", "reload"])
+@each_with_one_of("number", [signal.SIGTERM, signal.SIGHUP])
 def test_uwsgi_ini_does_not_wait_for_a_worker_that_loads(checkout, site_files, binary, number):
     checkout.copy_accounts(site_files)
     touch = checkout.var / "reload"
@@ -577,30 +581,3 @@ def test_a_vassal_of_the_emperor_that_loads_changed_code(binary, tmp_path, redis
         clean = process.stop(signal.SIGINT)
         print(process.log())  # shown by pytest if the test failed
     assert clean
-
-
-# What every page carries
-
-
-def test_pages_allow_content_of_this_site_only(checkout, site_files):
-    checkout.copy_accounts(site_files)
-    checkout.start(Path(sys.executable).with_name("uwsgi"), "uwsgi.ini", DEMO="1", HTTP=checkout.address)
-    wait_until(checkout.answers, 30, "an answer")
-    browser = Browser(checkout).sign_in("admin", "admin")
-    for path in ("/", "/accounts/login/", "/admin/", "/admin/auth/user/", "/admin/auth/user/add/"):
-        headers, page = browser.get(path)
-        policy = dict(part.strip().split(" ", 1) for part in headers["Content-Security-Policy"].split(";"))
-        assert policy == {
-            "default-src": "'self'",
-            "base-uri": "'self'",
-            "connect-src": "'self'",
-            "form-action": "'self'",
-            "frame-ancestors": "'none'",
-            "object-src": "'none'",
-        }
-        assert headers["X-Content-Type-Options"] == "nosniff"
-        assert headers["Referrer-Policy"] == "same-origin"
-        assert not re.findall(
-            r"<script(?![^>]*\bsrc=)(?![^>]*application/json)[^>]*>|<style|\sstyle=|\son\w+=", page
-        ), path
-        assert not re.findall(r"""(?:src|href)=["'](?:https?:)?//(?!www\.)""", page), path

@@ -24,7 +24,8 @@ from testbed.topologies import SentinelSetup
 from tests.requires import need
 
 HISTORY = {"size": 10_000, "ttl": 600}
-MANY = 200  # sockets where workers end
+CROWD = 50  # sockets: each takes every message, so their number is what these tests cost
+MANY = 200  # where workers end: how their clients are spread over time is measured
 MACHINES = 2  # where one more makes it harder and nothing else
 
 
@@ -202,7 +203,7 @@ def test_who_is_away_for_longer_than_the_history_is_told(start, private_redis, f
 @pytest.mark.parametrize("machines", [1, 2])
 def test_redis_is_killed_and_comes_back_with_its_data(start, durable_redis, facility, machines):
     sites = [start(durable_redis) for _ in range(machines)]
-    with Crowd(sites, facility, 100) as crowd:
+    with Crowd(sites, facility, CROWD) as crowd:
         for _ in range(2):
             durable_redis.kill()
             durable_redis.start()
@@ -217,7 +218,7 @@ def test_redis_comes_back_without_its_data(start, private_redis, facility):
     url = f"redis://127.0.0.1:{proxy.port}/0"
     with proxy:
         sites = [start(private_redis, url=url) for _ in range(MACHINES)]
-        with Crowd(sites, facility, 100, redis=private_redis) as crowd:
+        with Crowd(sites, facility, CROWD, redis=private_redis) as crowd:
             proxy.stall()
             crowd.publisher.wait(5)
             private_redis.kill()
@@ -244,7 +245,7 @@ def test_redis_loses_its_data_while_the_line_is_up(start, private_redis, facilit
 
 def test_redis_hangs_for_ten_seconds(start, private_redis, facility):
     sites = [start(private_redis) for _ in range(MACHINES)]
-    with Crowd(sites, facility, 100) as crowd:
+    with Crowd(sites, facility, CROWD) as crowd:
         private_redis.pause()
         time.sleep(10)
         private_redis.resume()
@@ -257,7 +258,7 @@ def test_the_line_to_redis_is_stalled_and_cut(start, private_redis, facility):
     """Meanwhile others publish; sockets that stay open get it too."""
     with CuttingProxy(private_redis.port) as proxy:
         sites = [start(private_redis, url=f"redis://127.0.0.1:{proxy.port}/0") for _ in range(MACHINES)]
-        with Crowd(sites, facility, 100, redis=private_redis) as crowd:
+        with Crowd(sites, facility, CROWD, redis=private_redis) as crowd:
             before = crowd.ends()
             for _ in range(3):
                 proxy.stall()
@@ -274,7 +275,7 @@ def test_the_line_to_redis_is_reset_in_the_middle_of_a_message(start, private_re
     dice = random.Random(1)
     with CuttingProxy(private_redis.port) as proxy:
         sites = [start(private_redis, url=f"redis://127.0.0.1:{proxy.port}/0") for _ in range(MACHINES)]
-        with Crowd(sites, facility, 60, rate=60, size=2000, redis=private_redis) as crowd:
+        with Crowd(sites, facility, CROWD, rate=60, size=2000, redis=private_redis) as crowd:
             for _ in range(8):
                 proxy.cut_after(dice.randrange(1, 20_000))
                 wait_until(lambda: not proxy.armed, 30, "the cut")
@@ -286,7 +287,7 @@ def test_the_line_to_redis_is_reset_in_the_middle_of_a_message(start, private_re
 
 def test_the_subscription_is_killed(start, private_redis, facility):
     sites = [start(private_redis) for _ in range(MACHINES)]
-    with Crowd(sites, facility, 100) as crowd, private_redis.client() as client:
+    with Crowd(sites, facility, CROWD) as crowd, private_redis.client() as client:
         for kind in ("pubsub", "normal", "pubsub", "pubsub"):
             client.client_kill_filter(_type=kind, skipme=True)
             crowd.publisher.wait(5)
@@ -341,7 +342,7 @@ def sentinels():
 def test_a_replica_replaces_redis(start, sentinels, facility, machines):
     """What a replica has not got is lost with its master, and told. (On one machine it has got nearly everything.)"""
     sites = [start(connection=sentinels.connection()) for _ in range(machines)]
-    with Crowd(sites, facility, 100) as crowd:
+    with Crowd(sites, facility, CROWD) as crowd:
         sentinels.fail_over()
         crowd.publisher.wait(5)
         verdict = crowd.finish()
@@ -450,7 +451,7 @@ def is_planned(front, end):
 def test_workers_end_under_many_sockets(start, private_redis, facility, reload_file, front, end):
     act, options = ENDS[end]
     site = start(private_redis, front=front, options=options, warm=end != "SIGHUP")
-    with Crowd([site], facility, MANY, rate=20) as crowd:
+    with Crowd([site], facility, MANY, rate=10) as crowd:
         act(site, reload_file)
         crowd.publisher.wait(5)
         verdict = crowd.finish(60)
@@ -491,7 +492,7 @@ def most_within(seconds, times):
 def test_workers_of_one_machine_end_beside_another(start, private_redis, facility, reload_file, end):
     act, options = ENDS[end]
     sites = [start(private_redis, options=options) for _ in range(2)]
-    with Crowd(sites, facility, 100) as crowd:
+    with Crowd(sites, facility, CROWD) as crowd:
         act(sites[0], reload_file)
         crowd.publisher.wait(5)
         verdict = crowd.finish()
@@ -536,7 +537,7 @@ def test_the_network_drops_for_two_seconds_again_and_again(start, private_redis,
     sites = [start(private_redis, front=front) for _ in range(machines)]
     site = sites[0]
     ports = [each.port for each in sites[1:]]
-    with CuttingProxy(site.port) as proxy, Crowd(sites, facility, 100, ports=[proxy.port, *ports]) as crowd:
+    with CuttingProxy(site.port) as proxy, Crowd(sites, facility, CROWD, ports=[proxy.port, *ports]) as crowd:
         for _ in range(3):
             proxy.stall()
             time.sleep(2)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from testbed.processes import wait_until
-from testbed.uwsgi import environment_of, uwsgi_binaries
+from testbed.uwsgi import each_with_one, environment_of, in_short, uwsgi_binaries
 
 BOTH = "subscribe-broadcast&publish-broadcast"
 
@@ -24,8 +24,7 @@ def channels(redis, pattern="*"):
         return sorted(client.pubsub_channels(pattern))
 
 
-@pytest.mark.parametrize("binary", uwsgi_binaries(), ids=environment_of)
-@pytest.mark.parametrize("front", ["http", "http-socket"])
+@pytest.mark.parametrize(("binary", "front"), each_with_one(["http", "http-socket"]), ids=in_short)
 def test_chain_reload_says_goodbye_with_1012(serve, private_redis, facility, tmp_path, binary, front):
     touch = tmp_path / "reload"
     touch.touch()

@@ -9,7 +9,7 @@ import pytest
 import websocket
 
 from testbed.processes import ROOT, wait_until
-from testbed.uwsgi import environment_of, is_elf, uwsgi_binaries
+from testbed.uwsgi import each_with_one, environment_of, in_short, is_elf, uwsgi_binaries
 
 UPGRADE = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -58,7 +58,7 @@ def routes(binary):
 
 
 binaries = pytest.mark.parametrize("binary", uwsgi_binaries(), ids=environment_of)
-fronts = pytest.mark.parametrize("front", ["http", "http-socket"])
+on_a_front = pytest.mark.parametrize(("binary", "front"), each_with_one(["http", "http-socket"]), ids=in_short)
 
 
 def raw(site, request, answered=True):
@@ -74,8 +74,7 @@ def raw(site, request, answered=True):
 # uWSGI's log
 
 
-@binaries
-@fronts
+@on_a_front
 def test_lines_cannot_be_forged_with_the_log_format_of_uwsgi_ini(serve, binary, front):
     site = serve(binary=binary, front=front, options=log_options())
     host = f"Host: {site.host}\r\nConnection: close\r\n\r\n".encode()
@@ -111,8 +110,7 @@ def token_of_john(site):
     return site.manage("shell", "-v0", "-c", f"{code}print(tokens.make(User.objects.get(username='john')))").strip()
 
 
-@binaries
-@fronts
+@on_a_front
 @pytest.mark.parametrize("logging", ["default", "uwsgi.ini"])
 def test_a_token_in_the_query_is_not_logged(serve, facility, binary, front, logging):
     site = serve(binary=binary, front=front, options=log_options() if logging == "uwsgi.ini" else [])
