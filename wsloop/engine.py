@@ -24,7 +24,7 @@ from wsloop.protocol.messages import Message, Position
 from wsloop.runtime.batching import BatchingDelivery
 from wsloop.runtime.groups import LocalConsumers
 from wsloop.runtime.runner import ConsumerRuntime
-from wsloop.sockets import transport
+from wsloop.sockets import servers, uwsgi
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
 from wsloop.visitors.attendance import Presence
@@ -53,10 +53,10 @@ class Engine(BrokerEvents):
         layers.LAYER.local, layers.LAYER.remote = self.local_consumers, BatchingDelivery()
         self.presence = Presence(close_databases)
         self.facilities = Facilities(self.hub, self.broker, self.presence, self.session_watch)
-        if transport.inside_uwsgi():
-            checks.warn_about_uwsgi(transport.uwsgi_option)
+        if uwsgi.is_running():
+            checks.warn_about_uwsgi(uwsgi.uwsgi_option)
         blocked.watch()
-        transport.at_exit(lambda: logged(self._take_leave))
+        servers.at_exit(lambda: logged(self._take_leave))
 
     # Events of the broker.
 

@@ -18,7 +18,8 @@ from wsloop.sockets.connection import Connection
 from wsloop.sockets.event_stream import EventStream
 from wsloop.sockets.handler import Handler
 from wsloop.sockets.plan import Plan
-from wsloop.sockets.transport import Takeover, Transport
+from wsloop.sockets.takeover import Takeover
+from wsloop.sockets.transport import Transport
 from wsloop.sockets.websocket import WebSocket
 
 logger = logging.getLogger("wsloop.server")
@@ -79,7 +80,7 @@ class Opening:
             its transport, or None if it could not be opened after the 101.
 
         Raises:
-            transport.Gone: if the client has hung up meanwhile.
+            Gone: if the client has hung up meanwhile.
         """
         plan, process = self._plan, self._process
         try:

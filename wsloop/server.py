@@ -52,9 +52,9 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         from wsloop import engine, stages
         from wsloop.aio import worker
         from wsloop.facilities import calls
-        from wsloop.sockets import transport
+        from wsloop.sockets import uwsgi
 
-        if transport.inside_uwsgi() and not monkey.is_module_patched("socket"):
+        if uwsgi.is_running() and not monkey.is_module_patched("socket"):
             raise ImproperlyConfigured(
                 "wsgi.py must begin with `from gevent import monkey; monkey.patch_all()`, before any other import"
             )

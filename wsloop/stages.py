@@ -40,11 +40,11 @@ from wsloop.protocol.dialects import BARE, CONSUMER, DIALECTS, Dialect
 from wsloop.refusals import Denied, Refused, refusals, shown, try_again
 from wsloop.runtime.applications import Hosted
 from wsloop.runtime.setup import ConsumerService
-from wsloop.sockets import transport
+from wsloop.sockets import servers
 from wsloop.sockets.admission import Full
 from wsloop.sockets.limits import Bounds
 from wsloop.sockets.plan import Plan
-from wsloop.sockets.transport import Headers
+from wsloop.sockets.takeover import SWITCHING, Gone, Headers, Unsupported
 from wsloop.visit import Visit
 
 logger = logging.getLogger("wsloop.server")
@@ -70,7 +70,7 @@ def serve(hooks: Hooks, environ: dict[str, Any], start_response: Callable[..., A
         with deadline():
             opening = _set_up(hooks, environ)
         taken = opening.open(start_response)
-    except transport.Gone as exc:
+    except Gone as exc:
         logger.debug("The client hung up before the 101: %s", exc.__cause__)
         return []
     except Exception as exc:
@@ -91,7 +91,7 @@ def _set_up(hooks: Hooks, environ: dict[str, Any]) -> Opening:
     coded = match is not None or application is not None  # otherwise it is a facility
     request._wsloop_coded = coded  # type: ignore[attr-defined]
     spoken = (BARE.name,) if coded else hooks.subprotocols
-    status, first = transport.SWITCHING, b""
+    status, first = SWITCHING, b""
     answer: Iterable[tuple[str, str]]
     extensions: list[Extension] = []
     dialect: Dialect
@@ -105,12 +105,12 @@ def _set_up(hooks: Hooks, environ: dict[str, Any]) -> Opening:
         dialect = CONSUMER if coded else DIALECTS.get(subprotocol, BARE)
     # Before authentication takes a token out of the request.
     visit = Visit(environ) if dialect.has_envelopes and not facility else None
-    takeover = transport.claim(environ)
+    takeover = servers.claim(environ)
     process = engine()
     seat = process.hub.admission.take()
     try:
         check_origin(request)
-        if status != transport.SWITCHING:
+        if status != SWITCHING:
             environ[READABLE] = cors(request)
         generation = process.session_watch.generation()  # before the database is asked
         hooks.authenticate(request)
@@ -195,7 +195,7 @@ def _shared(bounds: Bounds) -> Bounds:
 
 def _log_without_token(environ: dict[str, Any], start_response: Callable[..., Any]) -> Callable[..., Any]:
     """Keep the server from logging the request, and return a ``start_response`` that logs it without its secret."""
-    transport.keep_out_of_log()
+    servers.keep_out_of_log()
     uri = environ.get("REQUEST_URI") or f"{environ['PATH_INFO']}?{environ['QUERY_STRING']}"  # as sent, with uWSGI
     line = redaction.request_line(environ.get("REQUEST_METHOD", ""), uri)
 
@@ -220,7 +220,7 @@ def refusal(error: Exception) -> Refused:
     if isinstance(error, SuspiciousOperation):
         refusals.log(logging.WARNING, type(error).__name__, "%s", shown(str(error)))
         return Refused(HTTPStatus.BAD_REQUEST, "The request is not acceptable; perhaps it has too many parameters.")
-    if isinstance(error, transport.Unsupported):
+    if isinstance(error, Unsupported):
         refusals.log(logging.ERROR, "server", "%s", error)
         return Refused(HTTPStatus.NOT_IMPLEMENTED, str(error))
     if isinstance(error, (Unavailable, RedisError)):

@@ -279,7 +279,7 @@ def connect(pair):
 def fresh(monkeypatch):
     """A process that has not served a socket yet."""
     engine.engine.cache_clear()
-    monkeypatch.setattr("wsloop.sockets.transport.claim", lambda environ: PairTakeover(environ["test.socket"]))
+    monkeypatch.setattr("wsloop.sockets.servers.claim", lambda environ: PairTakeover(environ["test.socket"]))
     yield
     if engine.engine.cache_info().currsize:
         made = engine.engine()

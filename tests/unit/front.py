@@ -9,7 +9,7 @@ from django.test import RequestFactory
 from tests.unit.peer import WAIT, Peer
 from wsloop import engine
 from wsloop.server import WebsocketServer
-from wsloop.sockets import transport
+from wsloop.sockets.takeover import Takeover
 
 HANDSHAKE = {
     "SERVER_PROTOCOL": "HTTP/1.1",
@@ -24,7 +24,7 @@ class Environ(dict):
     """A dictionary that can be watched with a weak reference."""
 
 
-class PairTakeover(transport.Takeover):
+class PairTakeover(Takeover):
     def __init__(self, sock):
         self._socket = sock
 

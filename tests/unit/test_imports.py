@@ -34,8 +34,8 @@ BESIDES = {
     "testing.task_sockets": {"runtime.core", "runtime.coroutines"},
     "testing.waiting": {"aio", "aio.travel"},
     # They are told when a client leaves, and when the worker ends, by the module that knows the server.
-    "aio.streaming": {"sockets", "sockets.transport"},
-    "aio.worker": {"sockets", "sockets.transport"},
+    "aio.streaming": {"sockets", "sockets.servers"},
+    "aio.worker": {"sockets", "sockets.servers"},
 }
 # Modules that know no package, so that all may use them.
 BELOW = {
@@ -131,12 +131,13 @@ EXCEPTIONS = {
     "testing.task_sockets": {"asyncio"},
     "testing.waiting": {"asyncio"},
     "outbox.management.commands.wsloop_outbox": SOCKETS,  # waits for signals
-    "sockets.transport": SOCKETS,  # takes them over
+    "sockets.transport": SOCKETS,  # its own
+    "sockets.takeover": SOCKETS,
     "backend.option_values": {"ssl"},  # which versions there are
     "facilities.subscriptions": {"ws4redis", "http"},
 }
 ONLY = {
-    "uwsgi": {"sockets.transport"},
+    "uwsgi": {"sockets.uwsgi"},
     "django.conf": {"checks.access", "checks.patching", "checks.uwsgi", "conf", "backend.redis_options", "signals"},
     "websockets.server": {"handshake"},
     "pytest": {"testing.plugin"},
@@ -228,7 +229,7 @@ def test_what_only_one_module_knows(other):
 
 def test_the_websocket_api_of_uwsgi_is_not_called():
     """Its buffers belong to the whole process: one socket would get what another one sent."""
-    for node in ast.walk(MODULES["sockets.transport"]):
+    for node in ast.walk(MODULES["sockets.uwsgi"]):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "uwsgi":
             assert "websocket" not in node.attr
 

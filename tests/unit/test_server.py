@@ -43,7 +43,7 @@ from wsloop.publisher import RedisPublisher
 from wsloop.refusals import Refused
 from wsloop.runtime.handlers import GreenletRunner as Runner
 from wsloop.server import WebsocketServer
-from wsloop.sockets import transport
+from wsloop.sockets import servers, takeover, uwsgi
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
 from wsloop.stages import refusal
@@ -430,7 +430,7 @@ def test_an_error_after_the_101_ends_the_connection(front, shared_redis, facilit
         (PermissionDenied("a secret"), 403, "Sign in, perhaps"),
         (DisallowedHost("a secret"), 400, "ALLOWED_HOSTS"),
         (TooManyFieldsSent("a secret"), 400, "too many parameters"),
-        (transport.Unsupported("use another option"), 501, "use another option"),
+        (takeover.Unsupported("use another option"), 501, "use another option"),
         (Unavailable("a secret"), 503, "Try again"),
         (redis.exceptions.TimeoutError("a secret"), 503, "Try again"),
         (redis.exceptions.AuthenticationError("a secret"), 503, "Try again"),
@@ -593,7 +593,7 @@ def test_database_connections_of_the_sites_publish_message_are_closed(front, pub
 
 def test_when_uwsgi_ends_the_worker_everybody_gets_1012(front, shared_redis, facility, monkeypatch):
     exits = []
-    monkeypatch.setattr(transport, "at_exit", exits.append)
+    monkeypatch.setattr(servers, "at_exit", exits.append)
     peers = [front.connect(f"{facility}?subscribe-broadcast") for _ in range(3)]
     assert len(exits) == 1
     exits[0]()
@@ -637,7 +637,7 @@ def test_a_wrong_setting_is_refused_at_the_start(with_settings):
 
 
 def test_inside_uwsgi_a_process_that_is_not_patched_is_refused(monkeypatch):
-    monkeypatch.setattr(transport, "inside_uwsgi", lambda: True)
+    monkeypatch.setattr(uwsgi, "is_running", lambda: True)
     WebsocketServer()
     monkeypatch.setattr(monkey, "is_module_patched", lambda name: False)
     with pytest.raises(ImproperlyConfigured, match=r"wsgi\.py must begin with `from gevent import monkey"):
@@ -1362,7 +1362,7 @@ def test_who_is_signed_out_loses_the_sockets_of_consumers(front, shared_redis, s
 
 def test_when_uwsgi_ends_the_worker_consumers_are_told_and_waited_for(front, shared_redis, monkeypatch):
     exits, done = [], []
-    monkeypatch.setattr(transport, "at_exit", exits.append)
+    monkeypatch.setattr(servers, "at_exit", exits.append)
 
     class Slow(Seen):
         def disconnect(self, close_code):
@@ -1380,7 +1380,7 @@ def test_when_uwsgi_ends_the_worker_consumers_are_told_and_waited_for(front, sha
 
 def test_nobody_waits_for_ever_for_a_consumer_when_the_worker_ends(front, shared_redis, monkeypatch):
     exits, go_on = [], Event()
-    monkeypatch.setattr(transport, "at_exit", exits.append)
+    monkeypatch.setattr(servers, "at_exit", exits.append)
     monkeypatch.setattr(engine, "LAST_WORDS", 0.05)
 
     class Slow(Seen):
@@ -1461,7 +1461,7 @@ def test_sockets_are_not_all_closed_at_once(front, shared_redis, facility, monke
     monkeypatch.setattr(engine, "LEAVING_STEP", 0.01)
     left = []
     exits = []
-    monkeypatch.setattr(transport, "at_exit", exits.append)
+    monkeypatch.setattr(servers, "at_exit", exits.append)
     for _ in range(12):
         front.connect(f"{facility}?subscribe-broadcast")
     hub = engine.engine().hub
@@ -1476,7 +1476,7 @@ def test_sockets_are_not_all_closed_at_once(front, shared_redis, facility, monke
 
 def test_a_socket_that_opens_meanwhile_is_told_too(front, shared_redis, facility, monkeypatch):
     exits = []
-    monkeypatch.setattr(transport, "at_exit", exits.append)
+    monkeypatch.setattr(servers, "at_exit", exits.append)
     monkeypatch.setattr(engine, "LEAVING_RATE", 10)
     for _ in range(3):
         front.connect(f"{facility}?subscribe-broadcast")

@@ -15,7 +15,7 @@ from django.utils import timezone, translation
 from tests.unit.peer import WAIT
 from tests.unit.watcher import Watcher
 from wsloop.aio import streaming, worker
-from wsloop.sockets import transport
+from wsloop.sockets import servers
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def leave(monkeypatch):
         callbacks.append(callback)
         return Watched()
 
-    monkeypatch.setattr(transport, "watch_hang_up", watch)
+    monkeypatch.setattr(servers, "watch_hang_up", watch)
     return lambda: gevent.get_hub().loop.run_callback(*callbacks)
 
 
@@ -336,7 +336,7 @@ def test_installing_again_wraps_nothing_twice():
 def test_a_worker_that_reloads_does_not_wait_for_streams_without_an_end(monkeypatch, caplog):
     """uWSGI would kill it, with all of its WebSockets."""
     ends, ended = [], []
-    monkeypatch.setattr(transport, "before_reload", ends.append)
+    monkeypatch.setattr(servers, "before_reload", ends.append)
     streaming._running.cache_clear()
 
     async def parts():

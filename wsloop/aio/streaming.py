@@ -20,7 +20,7 @@ from gevent.event import Event
 
 from wsloop.aio import context
 from wsloop.aio.lines import Line
-from wsloop.sockets import transport
+from wsloop.sockets import servers
 
 logger = logging.getLogger("wsloop.aio")
 
@@ -50,7 +50,7 @@ class Stream:
     def __iter__(self) -> Iterator[Any]:
         async_to_sync(self._start)()
         assert self._loop is not None
-        self._watcher = transport.watch_hang_up(self.close)
+        self._watcher = servers.watch_hang_up(self.close)
         running = _running(os.getpid())
         running.add(self)
         try:
@@ -139,7 +139,7 @@ def _running(process: int) -> set[Stream]:
         for each in running:
             each.close()
 
-    transport.before_reload(end)
+    servers.before_reload(end)
     return running
 
 

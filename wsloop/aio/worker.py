@@ -27,7 +27,7 @@ from wsloop.aio.loop import HubEventLoop, thread_id
 from wsloop.exceptions import Disconnected
 from wsloop.fair_scheduler import BREATH
 from wsloop.greenlets import logged
-from wsloop.sockets import transport
+from wsloop.sockets import servers
 
 logger = logging.getLogger("wsloop.aio")
 
@@ -49,7 +49,7 @@ class WorkerLoop:
                 lambda: self.loop.busy_since, lambda: self.greenlet.gr_frame, self.loop.call_soon_threadsafe
             )
         )
-        transport.at_exit(lambda: logged(self.end), last=True)  # behind the sockets' end, which coroutines may handle
+        servers.at_exit(lambda: logged(self.end), last=True)  # behind the sockets' end, which coroutines may handle
 
     def _run(self) -> None:
         while True:

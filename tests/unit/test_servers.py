@@ -1,0 +1,20 @@
+"""What the engine asks of its server where there is none that it knows."""
+
+import pytest
+
+from wsloop.sockets import servers, uwsgi
+from wsloop.sockets.takeover import Unsupported
+
+
+def test_another_server_is_refused_with_what_to_do():
+    with pytest.raises(Unsupported, match=r"run the site with uWSGI, or `manage\.py runserver`"):
+        servers.claim({})
+    assert not uwsgi.is_running()
+
+
+def test_nothing_is_called_at_exit():
+    servers.at_exit(pytest.fail)
+
+
+def test_nothing_is_told_to_reload():
+    assert servers.before_reload(pytest.fail) is None

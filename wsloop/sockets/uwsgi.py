@@ -1,0 +1,143 @@
+"""Facts on uWSGI, and the take-over of its connections: the only module that knows uWSGI."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+
+from wsloop.sockets.takeover import Takeover, Unsupported
+from wsloop.sockets.transport import READ, has_hung_up, socket
+
+try:
+    import uwsgi
+except ImportError:  # not inside uWSGI
+    uwsgi = None
+
+RELOAD_MERCY = "60"  # seconds; uWSGI's default
+
+
+def is_running() -> bool:
+    """Return whether this process belongs to uWSGI."""
+    return uwsgi is not None
+
+
+class UwsgiTakeover(Takeover):
+    """Behind its http router, on an http-socket, or behind nginx."""
+
+    def __init__(self) -> None:
+        if not _runs_gevent():
+            raise Unsupported("uWSGI must run its gevent loop for WebSockets: add the option --gevent 100.")
+        for option, reason in (
+            ("https-socket", "keeps the encryption to itself; use --https, or a proxy such as nginx in front"),
+            ("http11-socket", "goes on reading the connection for a next request; use --http-socket or --http"),
+        ):
+            if _listens(option, self.descriptor()):
+                raise Unsupported(f"uWSGI's --{option} cannot serve WebSockets, because it {reason}.")
+
+    def descriptor(self) -> int:
+        return uwsgi.connection_fd()  # type: ignore[no-any-return]
+
+
+def at_exit(callback: Callable[[], object], last: bool = False) -> None:
+    """Call ``callback`` when uWSGI ends or reloads this worker.
+
+    Args:
+        callback: may block.
+        last: whether it comes after the handlers that are set already, of the site or by this function, or before them.
+    """
+    previous = getattr(uwsgi, "atexit", None)
+    callbacks = [each for each in (callback, previous) if callable(each)]
+    if last:
+        callbacks.reverse()
+
+    def run() -> None:
+        for each in callbacks:
+            each()
+
+    uwsgi.atexit = run
+
+
+def before_reload(callback: Callable[[], object]) -> Any:
+    """Call ``callback`` from the event loop when half of the time is over that uWSGI gives this worker to reload.
+
+    uWSGI waits for running requests before it calls what :func:`at_exit` has set; and when the time is over it kills
+    the worker, with all of its sockets.
+
+    Returns:
+        the watcher of the signal.
+    """
+    mercy = float((uwsgi_option("worker-reload-mercy") or [RELOAD_MERCY])[-1])
+    loop = gevent.get_hub().loop
+    timer = loop.timer(mercy / 2)
+    watcher = loop.signal(signal.SIGHUP)
+    watcher.start(lambda: timer.start(callback))
+    return watcher
+
+
+def watch_hang_up(callback: Callable[[], object]) -> Any:
+    """Call ``callback`` from the event loop when the client of the current request of uWSGI has hung up.
+
+    Returns:
+        the watcher, to be stopped and closed before the request ends; None without a request.
+    """
+    try:
+        descriptor = uwsgi.connection_fd()
+    except SystemError:  # a view that runs outside of a request of uWSGI: the client of a socket has called it
+        return None
+    watcher = gevent.get_hub().loop.io(descriptor, READ)
+
+    def check() -> None:
+        hung_up = has_hung_up(descriptor)
+        watcher.stop()  # otherwise the client has sent something, which nobody reads: it would fire again and again
+        if hung_up:
+            callback()
+
+    watcher.start(check)
+    return watcher
+
+
+def keep_out_of_log() -> None:
+    """Keep uWSGI from logging the current request, because its query contains a secret.
+
+    No other action of uWSGI's internal routing may be called from Python: an action with a text crashes the worker,
+    because there is no regular expression that the text could refer to. (Seen with ``seturi`` in 2.0.30.)
+
+    Raises:
+        Unsupported: if this uWSGI would still log the query.
+    """
+    if hasattr(uwsgi, "route"):  # not without PCRE
+        uwsgi.route("donotlog", "")
+        return
+    formats = uwsgi_option("log-format") + uwsgi_option("logformat")
+    if not formats or any(name in each for each in formats for name in ("%(uri)", "REQUEST_URI", "QUERY_STRING")):
+        raise Unsupported(
+            "This uWSGI was built without PCRE and would log the token in the URL. Send the token as a subprotocol, "
+            "use the package pyuwsgi, or set log-format without %(uri), as uwsgi.ini of wsloop's sample site does."
+        )
+
+
+def uwsgi_option(name: str) -> list[str]:
+    """Return the values of an option of the running uWSGI, as text; an empty list if it is not set."""
+    value = uwsgi.opt.get(name, uwsgi.opt.get(name.encode()))
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    return [each.decode() if isinstance(each, bytes) else str(each) for each in values]
+
+
+def _runs_gevent() -> bool:
+    return bool(uwsgi_option("gevent")) or uwsgi_option("loop") == ["gevent"]
+
+
+def _listens(option: str, descriptor: int) -> bool:
+    """Return whether a connection came in through a socket that the uWSGI option ``option`` opened."""
+    addresses = [value.split(",")[0] for value in uwsgi_option(option)]
+    if not addresses:
+        return False
+    with socket(fileno=os.dup(descriptor)) as connection:
+        local = connection.getsockname()
+    if isinstance(local, tuple):
+        return any(address.rpartition(":")[2] == str(local[1]) for address in addresses)
+    return local in addresses
