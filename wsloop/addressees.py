@@ -26,7 +26,7 @@ SHOWN = 100  # characters of an argument that an error shows
 
 
 def facility_name(facility: Any) -> str:
-    """Return the name of a facility, as in the URL of its sockets behind ``WEBSOCKET_URL``.
+    """Return the name of a facility, as in the URL of its sockets behind ``WSLOOP["URL"]``.
 
     Raises:
         TypeError: if it is not text.
@@ -35,8 +35,8 @@ def facility_name(facility: Any) -> str:
     name = _text(facility, "facility", 'the name of a facility, text such as "orders"')
     if name.startswith("/"):
         raise ValueError(
-            f"facility must be the part of the URL behind WEBSOCKET_URL, {shown(name.lstrip('/'))}, without a slash "
-            "before it"
+            f"facility must be the part of the URL behind {conf.name_of('URL')}, {shown(name.lstrip('/'))}, without a "
+            "slash before it"
         )
     most = conf.option("MAX_FACILITY_SIZE")
     if len(name.encode()) > most:
@@ -98,7 +98,7 @@ def _text(value: Any, where: str, wanted: str) -> str:
     if not isinstance(value, str):
         text = f"the {type(value).__name__} {value.pk!r}" if isinstance(value, Model) else shown(value)
         raise TypeError(f"{where} must be {wanted}, not {text}")
-    if not value and where != "facility":  # the facility at WEBSOCKET_URL itself has an empty name
+    if not value and where != "facility":  # the facility at the URL of all sockets itself has an empty name
         raise ValueError(f"{where} must be {wanted}, not an empty text")
     if not is_utf8(value):
         raise ValueError(f"{where} must be {wanted}, in text that can be encoded as UTF-8, not {shown(value)}")

@@ -1,8 +1,9 @@
-"""The settings of wsloop: the only module that reads them, but for ``WS4REDIS_CONNECTION``.
+"""The settings of wsloop: the only module that reads them.
 
-The names are those of django-websocket-redis, so that a site which moves over keeps its settings; new ones are options
-of the dictionary ``WSLOOP`` (:mod:`wsloop.options`). A setting is read and checked once, and again when Django signals
-a change (``override_settings`` in tests). This module must not know Redis, sockets or gevent.
+All are options of the dictionary ``WSLOOP`` (:mod:`wsloop.options`). Where ``WSLOOP`` does not have an option, the
+setting of ws4redis counts that it stands for, so that a site which moves over keeps its settings. A setting is read and
+checked once, and again when Django signals a change (``override_settings`` in tests). This module must not know Redis,
+sockets or gevent.
 """
 
 from __future__ import annotations
@@ -19,13 +20,25 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 from wsloop import kinds
-from wsloop.kinds import or_none, whole
-from wsloop.options import DEFAULTS, OPTIONS, OPTIONS_KIND, PLAIN, Facility, Option
+from wsloop.options import ALIASES, DEFAULTS, OPTIONS, PLAIN, Facility, Option
+
+_known = kinds.dictionary(dict.fromkeys(OPTIONS, kinds.anything))
 
 
 @functools.cache
-def _options() -> dict[str, Any]:
-    return DEFAULTS | OPTIONS_KIND("WSLOOP", given())  # type: ignore[no-any-return]
+def option(name: str) -> Any:
+    """Return one option of ``WSLOOP``, or its default.
+
+    Raises:
+        ImproperlyConfigured: if ``WSLOOP`` has an unknown option, or this one has a value of the wrong kind: a POLICY
+            or PROCESS_REQUEST that cannot be imported, too. (ws4redis continued without the policy.)
+    """
+    _known("WSLOOP", given())
+    return _checked(name)
+
+
+def _checked(name: str) -> Any:
+    return OPTIONS[name].kind(name_of(name), unchecked(name))
 
 
 def given() -> Any:
@@ -33,13 +46,23 @@ def given() -> Any:
     return getattr(settings, "WSLOOP", {})
 
 
-def option(name: str) -> Any:
-    """Return one option of ``WSLOOP``, or its default.
+def unchecked(name: str) -> Any:
+    """Return the value of an option as the site has it, or its default."""
+    if _has(name):
+        return given()[name]
+    return getattr(settings, ALIASES[name], DEFAULTS[name]) if name in ALIASES else DEFAULTS[name]
 
-    Raises:
-        ImproperlyConfigured: if ``WSLOOP`` has an unknown option, or a value of the wrong kind.
-    """
-    return _options()[name]
+
+def name_of(name: str) -> str:
+    """Return what an error calls an option: the setting of ws4redis if that is the one which the site has."""
+    if name in ALIASES and not _has(name) and hasattr(settings, ALIASES[name]):
+        return ALIASES[name]
+    return f"WSLOOP[{name!r}]"
+
+
+def _has(name: str) -> bool:
+    options = given()
+    return isinstance(options, dict) and name in options
 
 
 def compress_from() -> float:
@@ -56,23 +79,7 @@ def facility(name: str) -> Facility:
     return PLAIN
 
 
-# The settings of ws4redis.
-
-MOST_HEARTBEAT = 1024  # bytes: it goes to every socket every 4 s
-
-
-def _heartbeat(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise kinds.wrong(name, 'text such as "--heartbeat--", or None', value)
-    if len(kinds.text(name, value).encode()) > MOST_HEARTBEAT:
-        raise kinds.wrong(name, f"text of up to {MOST_HEARTBEAT} bytes", value)
-    return value
-
-
-def _subscriber(name: str, value: Any) -> str:
-    if not isinstance(value, str) or "." not in value:
-        raise kinds.wrong(name, 'the dotted path of a class, such as "mysite.sockets.Subscriber"', value)
-    return value
+# The settings of Django and of Channels.
 
 
 def _session_engine(name: str, value: Any) -> Any:
@@ -95,20 +102,13 @@ def _channel_layers(name: str, value: Any) -> dict[str, Any]:
             raise kinds.wrong(f"{name}[{alias!r}]['BACKEND']", "the dotted path of a class", layer.get("BACKEND"))
         if layer["BACKEND"].startswith("wsloop.") and layer.get("CONFIG"):
             raise ImproperlyConfigured(
-                f"{name}[{alias!r}] must have no CONFIG: all layers use the Redis of WS4REDIS_CONNECTION, with "
-                "WS4REDIS_PREFIX; the capacity is WSLOOP['CHANNEL_CAPACITY']."
+                f"{name}[{alias!r}] must have no CONFIG: all layers use the Redis of {name_of('REDIS')}, with "
+                f"{name_of('PREFIX')}; the capacity is WSLOOP['CHANNEL_CAPACITY']."
             )
     return {alias: layer["BACKEND"] for alias, layer in value.items()}
 
 
 SETTINGS: dict[str, Option] = {
-    "WEBSOCKET_URL": Option("/ws/", kinds.path),
-    "WS4REDIS_PREFIX": Option(None, or_none(kinds.text)),
-    "WS4REDIS_EXPIRE": Option(3600, whole(0, kinds.LONGEST)),
-    "WS4REDIS_HEARTBEAT": Option(None, or_none(_heartbeat)),
-    "WS4REDIS_SUBSCRIBER": Option("ws4redis.subscriber.RedisSubscriber", _subscriber),
-    "WS4REDIS_ALLOWED_CHANNELS": Option(None, or_none(kinds.function("request", "channels"))),
-    "WS4REDIS_PROCESS_REQUEST": Option(None, or_none(kinds.function("request"))),
     "CHANNEL_LAYERS": Option({}, _channel_layers),
     "SESSION_ENGINE": Option("django.contrib.sessions.backends.db", _session_engine),
 }
@@ -121,8 +121,8 @@ def _setting(name: str) -> Any:
 
 
 def websocket_url() -> str:
-    """Return the path below which sockets are, ``WEBSOCKET_URL`` (default ``/ws/``, as in ws4redis)."""
-    return _setting("WEBSOCKET_URL")  # type: ignore[no-any-return]
+    """Return the path below which sockets are: the option ``URL``, by default ``/ws/``."""
+    return option("URL")  # type: ignore[no-any-return]
 
 
 def uses_forwarded_host() -> bool:
@@ -131,25 +131,25 @@ def uses_forwarded_host() -> bool:
 
 
 def prefix() -> str:
-    """Return the prefix of every Redis key and channel: ``WS4REDIS_PREFIX`` and a colon, or empty."""
-    value = _setting("WS4REDIS_PREFIX")
+    """Return the prefix of every Redis key and channel: the option ``PREFIX`` and a colon, or empty."""
+    value = option("PREFIX")
     return f"{value}:" if value else ""
 
 
 def expire() -> int:
     """Return for how long a published message is retained as the last one, in seconds; 0: not. Default: an hour."""
-    return _setting("WS4REDIS_EXPIRE")  # type: ignore[no-any-return]
+    return option("EXPIRE")  # type: ignore[no-any-return]
 
 
 def heartbeat() -> bytes | None:
-    """Return the text sent to every socket every 4 s, or None: ``WS4REDIS_HEARTBEAT``."""
-    value = _setting("WS4REDIS_HEARTBEAT")
+    """Return the text sent every 4 s to every socket without ``wsloop.v1``, or None: the option ``HEARTBEAT``."""
+    value = option("HEARTBEAT")
     return value.encode() if value else None
 
 
 def subscriber_path() -> str:
-    """Return the dotted path of the subscriber class, ``WS4REDIS_SUBSCRIBER``."""
-    return _setting("WS4REDIS_SUBSCRIBER")  # type: ignore[no-any-return]
+    """Return the dotted path of the subscriber class: the option ``SUBSCRIBER``."""
+    return option("SUBSCRIBER")  # type: ignore[no-any-return]
 
 
 def channel_layers() -> dict[str, str]:
@@ -167,17 +167,8 @@ def session_store() -> Any:
     return _setting("SESSION_ENGINE")
 
 
-def callback(name: str) -> Callable[..., Any] | None:
-    """Return the function that the setting ``name`` holds or names by dotted path; None if it is not set.
-
-    Raises:
-        ImproperlyConfigured: if it cannot be imported or called. (ws4redis continued without the policy.)
-    """
-    return _setting(name)  # type: ignore[no-any-return]
-
-
 def _forget(**kwargs: Any) -> None:
-    _options.cache_clear()
+    option.cache_clear()
     _setting.cache_clear()
 
 
@@ -186,38 +177,44 @@ setting_changed.connect(_forget, dispatch_uid="wsloop.conf")
 
 def problems() -> Iterator[str]:
     """Yield a text for each setting of this module that cannot be used."""
-    options = given()
+    readers: list[Callable[[], Any]] = [lambda: _known("WSLOOP", given())]
     # Each option by itself, so that a wrong one does not hide the others.
-    for part in [{key: value} for key, value in options.items()] if isinstance(options, dict) else [options]:
+    readers += [functools.partial(_checked, name) for name in OPTIONS]
+    readers += [functools.partial(_setting, name) for name in SETTINGS]
+    for read in readers:
         try:
-            OPTIONS_KIND("WSLOOP", part)
+            read()
         except ImproperlyConfigured as exc:
             yield str(exc)
-    for name in SETTINGS:
-        try:
-            _setting(name)
-        except ImproperlyConfigured as exc:
-            yield str(exc)
+    for name, alias in ALIASES.items():
+        if _has(name) and hasattr(settings, alias) and getattr(settings, alias) != given()[name]:
+            yield (
+                f"WSLOOP[{name!r}] and {alias} are two names of one setting, and have different values: "
+                f"WSLOOP[{name!r}] counts. Remove {alias}, or give both the same value."
+            )
 
 
 __all__ = [
+    "ALIASES",
     "DEFAULTS",
     "OPTIONS",
     "PLAIN",
     "SETTINGS",
     "Facility",
-    "callback",
+    "channel_layer_hosts",
     "channel_layers",
     "compress_from",
     "expire",
     "facility",
     "given",
     "heartbeat",
+    "name_of",
     "option",
     "prefix",
     "problems",
     "session_store",
     "subscriber_path",
+    "unchecked",
     "uses_forwarded_host",
     "websocket_url",
 ]

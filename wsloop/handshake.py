@@ -41,7 +41,7 @@ def check_sizes(environ: dict[str, Any], facility: str) -> None:
 
     Args:
         environ: of the WSGI request.
-        facility: the path after ``WEBSOCKET_URL``.
+        facility: the path after ``WSLOOP["URL"]``.
 
     Raises:
         Refused: 414 or 431.

@@ -34,7 +34,7 @@ def visitor(request: HttpRequest, address: str | None = None) -> Visitor:
     if not getattr(user, "is_authenticated", False):  # the session of an anonymous visitor signs nobody in
         return NOBODY if address is None else NOBODY._replace(address=address)
     session = getattr(request, "session", None)
-    # A session of another kind (WS4REDIS_PROCESS_REQUEST) cannot be looked up here later.
+    # A session of another kind (from PROCESS_REQUEST) cannot be looked up here later.
     key = session.session_key or None if isinstance(session, conf.session_store()) else None
     expires = getattr(request, "token_expires", None)
     if key is not None:

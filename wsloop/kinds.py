@@ -71,6 +71,11 @@ def yes_or_no(name: str, value: Any) -> bool:
     return value
 
 
+def anything(name: str, value: Any) -> Any:
+    """Return any value: it is checked elsewhere."""
+    return value
+
+
 def or_none(kind: Kind) -> Kind:
     """Return the kind of values that may also be None."""
     return lambda name, value: None if value is None else kind(name, value)
@@ -92,6 +97,26 @@ def is_utf8(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def text_on_sockets(most: int) -> Kind:
+    """Return the kind of text that is sent to sockets, of up to ``most`` bytes as UTF-8."""
+
+    def check(name: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise wrong(name, 'text such as "--heartbeat--", or None', value)
+        if len(text(name, value).encode()) > most:
+            raise wrong(name, f"text of up to {most} bytes", value)
+        return value
+
+    return check
+
+
+def class_path(name: str, value: Any) -> str:
+    """Return the dotted path of a class, checked for its form."""
+    if not isinstance(value, str) or "." not in value:
+        raise wrong(name, 'the dotted path of a class, such as "mysite.sockets.Subscriber"', value)
+    return value
 
 
 def path(name: str, value: Any) -> str:
@@ -168,8 +193,8 @@ def dictionary(kinds: Mapping[str, Kind]) -> Kind:
     """Return the kind of dictionaries that may have these keys, with values of these kinds."""
 
     def check(name: str, value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise wrong(name, "a dictionary", value)
+        if not isinstance(value, dict):  # not shown: a Redis URL with its password may be in the wrong place
+            raise ImproperlyConfigured(f"{name} must be a dictionary, not {type(value).__name__}")
         unknown = [key for key in value if key not in kinds]
         if unknown:
             raise ImproperlyConfigured(f"{name} has no option {unknown}; there are {list(kinds)}")

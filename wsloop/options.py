@@ -69,14 +69,32 @@ def _facilities(name: str, value: Any) -> dict[str, Facility]:
         if pattern.startswith("/"):
             raise ImproperlyConfigured(
                 f"{name} has the pattern {pattern!r}, which no facility matches: the name of a facility is the part of "
-                f"the URL behind WEBSOCKET_URL. Write {pattern.lstrip('/')!r}."
+                f"the URL behind WSLOOP['URL']. Write {pattern.lstrip('/')!r}."
             )
     return {
         pattern: Facility(**_facility_options(f"{name}[{pattern!r}]", options)) for pattern, options in value.items()
     }
 
 
+MOST_HEARTBEAT = 1024  # bytes: it goes to every socket every 4 s
+
 OPTIONS: dict[str, Option] = {
+    # The site. Defaults are those of ws4redis.
+    # Beginning of the path of all WebSockets.
+    "URL": Option("/ws/", kinds.path),
+    # Where Redis is: wsloop.backend.redis_options checks it.
+    "REDIS": Option({"host": "localhost", "port": 6379, "db": 0}, kinds.anything),
+    # Prefix of all Redis keys and channels: none, because most sites have a Redis, or a database of it, to themselves.
+    "PREFIX": Option(None, or_none(kinds.text)),
+    # Seconds for which a published message is retained as the last one of its channel; 0: not at all.
+    "EXPIRE": Option(3600, whole(0, kinds.LONGEST)),
+    # Text that sockets without wsloop.v1 get every 4 s: none, because the server pings.
+    "HEARTBEAT": Option(None, or_none(kinds.text_on_sockets(MOST_HEARTBEAT))),
+    # Functions that decide who may subscribe and publish, and that find session and user; or their dotted paths.
+    "POLICY": Option(None, or_none(kinds.function("request", "channels"))),
+    "PROCESS_REQUEST": Option(None, or_none(kinds.function("request"))),
+    # The class that works out a socket's channels.
+    "SUBSCRIBER": Option("ws4redis.subscriber.RedisSubscriber", kinds.class_path),
     # Input of a client.
     # Largest message accepted from a client, in bytes, over all of its fragments, decompressed: that of Centrifugo and
     # AnyCable. Redis takes 512 MiB.
@@ -97,7 +115,7 @@ OPTIONS: dict[str, Option] = {
     # Patterns of paths, as in shells, that a client may call over such a socket: none, because a site's views may count
     # on being called by a page of the site.
     "CALL_PATHS": Option((), kinds.paths),
-    # Whether clients may publish where no policy decides (WS4REDIS_ALLOWED_CHANNELS), as in ws4redis: no, because
+    # Whether clients may publish where no POLICY decides, as in ws4redis: no, because
     # whoever opens a socket could write to all who listen, under the name of the site.
     "CLIENTS_MAY_PUBLISH": Option(False, kinds.yes_or_no),
     # Output that waits for a client.
@@ -148,4 +166,14 @@ OPTIONS: dict[str, Option] = {
 }
 DEFAULTS: dict[str, Any] = {name: option.default for name, option in OPTIONS.items()}
 
-OPTIONS_KIND = kinds.dictionary({name: option.kind for name, option in OPTIONS.items()})
+# The settings of ws4redis that options of WSLOOP stand for. A site that has moved over may keep them.
+ALIASES: dict[str, str] = {
+    "URL": "WEBSOCKET_URL",
+    "REDIS": "WS4REDIS_CONNECTION",
+    "PREFIX": "WS4REDIS_PREFIX",
+    "EXPIRE": "WS4REDIS_EXPIRE",
+    "HEARTBEAT": "WS4REDIS_HEARTBEAT",
+    "POLICY": "WS4REDIS_ALLOWED_CHANNELS",
+    "PROCESS_REQUEST": "WS4REDIS_PROCESS_REQUEST",
+    "SUBSCRIBER": "WS4REDIS_SUBSCRIBER",
+}

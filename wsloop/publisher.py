@@ -45,7 +45,7 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
                 publisher.publish_message(f"{row} imported")
 
     Args:
-        facility: the part of the sockets' URL behind ``WEBSOCKET_URL``; may contain slashes.
+        facility: the part of the sockets' URL behind ``WSLOOP["URL"]``; may contain slashes.
         broadcast: True addresses all subscribers of the facility.
         users: user names or user objects, one or several; SELF stands for the user of the ``request``.
         groups: names or objects of groups, one or several; SELF stands for the groups of that user.
@@ -98,7 +98,7 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
         Args:
             message: text, bytes, or an object that can be encoded as JSON (with Django's encoder).
             expire: seconds for which it is also retained as each channel's last message, for sockets that open later;
-                0 retains nothing; None takes ``WS4REDIS_EXPIRE``.
+                0 retains nothing; None takes ``WSLOOP["EXPIRE"]``.
             on_commit: publish after the commit of the database transaction, and not at all if it is rolled back. If
                 transactions are open in several databases all of them must be committed; the alias of a database
                 (``on_commit="orders"``) waits for that one alone.

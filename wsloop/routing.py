@@ -25,7 +25,7 @@ from wsloop.layers import get_channel_layer
 
 
 def facility(request: HttpRequest) -> str:
-    """Return the part of the path behind ``WEBSOCKET_URL``, worked out once for each request."""
+    """Return the part of the path behind ``WSLOOP["URL"]``, worked out once for each request."""
     found: str | None = getattr(request, "_wsloop_facility", None)
     if found is None:
         found = request._wsloop_facility = request.path_info.removeprefix(conf.websocket_url())  # type: ignore[attr-defined]
@@ -175,7 +175,7 @@ def _check(patterns: Sequence[Any], before: str = "") -> None:
         literal = re.split(r"[<(\[\\.*+?{|$]", route, maxsplit=1)[0]
         if not (literal.startswith(root) or (root.startswith(literal) and not (ends and literal == route))):
             raise ImproperlyConfigured(
-                f"websocket_urlpatterns: {route!r} must begin with {root!r}, as WEBSOCKET_URL does, "
+                f"websocket_urlpatterns: {route!r} must begin with {root!r}, as {conf.name_of('URL')} does, "
                 "or no socket can reach it"
             )
 

@@ -1,4 +1,4 @@
-"""The WSGI callable that ``wsgi.py`` gives the URLs under ``WEBSOCKET_URL``.
+"""The WSGI callable that ``wsgi.py`` gives the URLs under ``WSLOOP["URL"]``.
 
 It has the hooks of a site. The stages of a handshake are in :mod:`wsloop.stages`, which is loaded when a server is
 made: a module that only imports the class needs no gevent. This module must not know the sockets of the operating
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
-    """ws4redis's WebSocket server with another loop: the WSGI application for the URLs under ``WEBSOCKET_URL``.
+    """ws4redis's WebSocket server with another loop: the WSGI application for the URLs under ``WSLOOP["URL"]``.
 
     Args:
         redis_connection: a Redis client for ws4redis's base class; wsloop's own one by default.
@@ -63,8 +63,8 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         redis_options.adapt_ws4redis()
         super().__init__(redis_connection or pool.client())
         self.Subscriber = subscriptions.subscriber_class(conf.subscriber_path())
-        self._policy = conf.callback("WS4REDIS_ALLOWED_CHANNELS")
-        self._authenticate = conf.callback("WS4REDIS_PROCESS_REQUEST") or self.process_request
+        self._policy = conf.option("POLICY")
+        self._authenticate = conf.option("PROCESS_REQUEST") or self.process_request
         self._routes = routing.Routes(urlpatterns)
         self._application = asgi
         self._stages, self._engine = stages, engine.engine

@@ -42,7 +42,7 @@ class Store(RedisStore):  # type: ignore[misc]
         Args:
             message: text, bytes, or an object that can be encoded as JSON.
             expire: seconds for which it is also retained as each channel's last message; 0 retains nothing; None takes
-                ``WS4REDIS_EXPIRE``.
+                ``WSLOOP["EXPIRE"]``.
 
         Raises:
             redis.exceptions.RedisError: if Redis did not accept it.

@@ -41,8 +41,7 @@ def token(request: HttpRequest) -> JsonResponse:
     The query has ``facility`` and, once for each, ``audience``: "broadcast", "user", "group" or "session". Without a
     facility the answer has the CSRF token alone. The other token is for the channels that a socket of this visitor
     would get, and for no others: the same Origins are allowed, the user is that of the session or whom
-    ``WS4REDIS_PROCESS_REQUEST`` finds, ``WS4REDIS_ALLOWED_CHANNELS`` decides, and ``WS4REDIS_SUBSCRIBER`` works the
-    channels out.
+    ``PROCESS_REQUEST`` finds, ``POLICY`` decides, and ``SUBSCRIBER`` works the channels out.
 
     Returns:
         ``csrf_token``; with a facility also ``token``, which is empty if the facility has no recovery or Redis does not
@@ -67,7 +66,7 @@ def _positions(request: HttpRequest) -> dict[str, object]:
     facility, wanted = _asked(request)
     handshake = _handshake(request, facility, wanted)
     check_origin(handshake)
-    wanted = subscriptions.ask(conf.callback("WS4REDIS_ALLOWED_CHANNELS"), handshake, wanted)
+    wanted = subscriptions.ask(conf.option("POLICY"), handshake, wanted)
     audiences = [each for each in AUDIENCES if f"subscribe-{each}" in wanted]
     if not audiences:
         raise PermissionDenied
@@ -100,7 +99,7 @@ def _handshake(request: HttpRequest, facility: str, wanted: list[str]) -> WSGIRe
     """Return the request with which a socket of this visitor would be opened, as the site's own code expects it."""
     environ = {**request.META, "QUERY_STRING": "", "wsgi.url_scheme": request.scheme}
     handshake = Visit(environ).handshake(f"{conf.websocket_url()}{facility}", dict.fromkeys(wanted, ""))
-    process_request = conf.callback("WS4REDIS_PROCESS_REQUEST")
+    process_request = conf.option("PROCESS_REQUEST")
     if process_request is not None:
         process_request(handshake)
     else:

@@ -19,7 +19,8 @@ INSTALLED_APPS = [
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": f"{_directory.name}/db.sqlite3"}}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # these tests are not about passwords
 USE_TZ = True
-WEBSOCKET_URL = "/ws/"  # ws4redis itself wants it to be set
+# Under the names of ws4redis, because tests set WSLOOP as a whole.
+WEBSOCKET_URL = "/ws/"
 WS4REDIS_PREFIX = "unit"
 WS4REDIS_HEARTBEAT = "--heartbeat--"
 

@@ -12,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from testbed.processes import ROOT
 from wsloop import checks, conf
+from wsloop.backend import redis_options
 
 MAY_BE_NONE = {
     "COMMAND_RATE",
@@ -21,7 +22,13 @@ MAY_BE_NONE = {
     "MAX_CONNECTIONS_PER_ADDRESS",
     "COMPRESS_FROM",
     "BLOCKED_AFTER",
+    "PREFIX",
+    "HEARTBEAT",
+    "POLICY",
+    "PROCESS_REQUEST",
 }
+# As tests/unit/settings.py has them, under the names of ws4redis: tests set WSLOOP as a whole.
+OF_THE_SITE = {"URL", "PREFIX", "HEARTBEAT", "POLICY"}
 
 
 def plain_environment():
@@ -32,7 +39,8 @@ def plain_environment():
 
 
 def test_options_have_defaults_and_can_be_set(with_settings):
-    assert {name: conf.option(name) for name in conf.DEFAULTS} == conf.DEFAULTS
+    defaults = {name: value for name, value in conf.DEFAULTS.items() if name not in OF_THE_SITE}
+    assert {name: conf.option(name) for name in defaults} == defaults
     with_settings(WSLOOP={"CLOSE_TIMEOUT": 0.5})
     assert conf.option("CLOSE_TIMEOUT") == 0.5
     assert conf.option("PING_INTERVAL") == conf.DEFAULTS["PING_INTERVAL"]
@@ -70,7 +78,7 @@ def test_some_bounds_can_be_switched_off(with_settings, name):
 def test_others_cannot(with_settings, name):
     with_settings(WSLOOP={name: None})
     with pytest.raises(ImproperlyConfigured, match=f"'{name}'"):
-        conf.option(name)
+        checks.validate()
 
 
 @pytest.mark.parametrize(
@@ -180,7 +188,78 @@ def test_without_a_pattern_a_facility_has_the_defaults(with_settings):
     assert conf.Facility() == (0, 3600, True, False, False, True)
 
 
-# The settings of ws4redis.
+# The site, under its names in WSLOOP and under those of ws4redis.
+
+
+def allow_all(request, channels):
+    return channels
+
+
+def authenticate(request):
+    request.user = request.session = None
+
+
+VALUES = {  # each another than the default and than that of tests/unit/settings.py
+    "URL": "/sockets/",
+    "REDIS": {"host": "redis.example.com", "port": 6380},
+    "PREFIX": "site",
+    "EXPIRE": 0,
+    "HEARTBEAT": "♥",
+    "POLICY": allow_all,
+    "PROCESS_REQUEST": authenticate,
+    "SUBSCRIBER": "site.Subscriber",
+}
+READ = {"REDIS": lambda: {name: redis_options.connection()[name] for name in ("host", "port")}}
+
+
+def read(name):
+    return READ.get(name, functools.partial(conf.option, name))()
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_an_option_counts_before_the_setting_that_it_stands_for(with_settings, name):
+    assert conf.ALIASES.keys() == VALUES.keys()
+    value, alias = VALUES[name], conf.ALIASES[name]
+    with_settings(**{alias: value})
+    assert (read(name), conf.name_of(name)) == (value, alias)
+    with_settings(**{alias: 7, "WSLOOP": {name: value}})
+    assert (read(name), conf.name_of(name)) == (value, f"WSLOOP['{name}']")
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_two_values_of_one_setting_are_an_error_that_names_both(with_settings, name):
+    value, alias = VALUES[name], conf.ALIASES[name]
+    with_settings(**{alias: "another-secret", "WSLOOP": {name: value}})
+    text = next(each.msg for each in checks.check_settings() if "two names of one setting" in each.msg)
+    assert text == (
+        f"WSLOOP['{name}'] and {alias} are two names of one setting, and have different values: WSLOOP['{name}'] "
+        f"counts. Remove {alias}, or give both the same value."
+    )
+    with pytest.raises(ImproperlyConfigured, match="two names of one setting"):
+        checks.validate()
+    with_settings(**{alias: value})
+    assert not any("two names" in each for each in checks.wrong_settings())
+
+
+def test_an_option_that_is_none_counts_too(with_settings):
+    with_settings(WSLOOP={"PREFIX": None, "POLICY": None})
+    assert (conf.prefix(), conf.option("POLICY")) == ("", None)
+    assert len(list(checks.wrong_settings())) == 2  # tests/unit/settings.py has both under their other names
+
+
+def test_a_wrong_option_does_not_stop_the_others_from_being_read(with_settings):
+    """A policy may be in a module that cannot be imported yet, when the application of wsloop is made."""
+    with_settings(WSLOOP={"POLICY": "nowhere.policy", "PING_INTERVAL": 7})
+    assert conf.option("PING_INTERVAL") == 7
+
+
+def test_no_error_shows_where_redis_is(with_settings):
+    for setting in ({"WSLOOP": {"REDIS": "secret"}}, {"WSLOOP": {"REDIS": ["secret"]}}, {"WSLOOP": "redis://:secret@"}):
+        with_settings(**setting)
+        with pytest.raises(ImproperlyConfigured) as caught:
+            checks.validate()
+        assert "secret" not in str(caught.value)
+        assert "WSLOOP" in str(caught.value)
 
 
 def test_defaults_are_those_of_ws4redis():
@@ -193,7 +272,7 @@ assert conf.prefix() == ""
 assert conf.expire() == 3600
 assert conf.heartbeat() is None
 assert conf.subscriber_path() == "ws4redis.subscriber.RedisSubscriber"
-assert conf.callback("WS4REDIS_ALLOWED_CHANNELS") is None
+assert conf.option("POLICY") is None
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=plain_environment(), check=True)
 
@@ -219,14 +298,14 @@ def test_settings_are_read_when_they_are_asked_for(with_settings):
 @pytest.mark.parametrize("setting", [fnmatch.fnmatch, "fnmatch.fnmatch"])
 def test_a_callback_is_a_function_or_its_path(with_settings, setting):
     with_settings(WS4REDIS_ALLOWED_CHANNELS=setting)
-    assert conf.callback("WS4REDIS_ALLOWED_CHANNELS") is fnmatch.fnmatch
+    assert conf.option("POLICY") is fnmatch.fnmatch
 
 
 @pytest.mark.parametrize("setting", ["nowhere.policy", "json.nothing", "json", ""])
 def test_a_callback_that_cannot_be_imported_is_refused(with_settings, setting):
     with_settings(WS4REDIS_ALLOWED_CHANNELS=setting)
     with pytest.raises(ImproperlyConfigured, match=f"WS4REDIS_ALLOWED_CHANNELS = '{setting}' cannot be imported: "):
-        conf.callback("WS4REDIS_ALLOWED_CHANNELS")
+        conf.option("POLICY")
 
 
 @pytest.mark.parametrize("setting", [7, ["json.dumps"], "json.__name__"])
@@ -235,7 +314,7 @@ def test_a_callback_that_cannot_be_called_is_refused(with_settings, setting):
     with pytest.raises(
         ImproperlyConfigured, match=r"_PROCESS_REQUEST must be a function \(request\) or the dotted path"
     ):
-        conf.callback("WS4REDIS_PROCESS_REQUEST")
+        conf.option("PROCESS_REQUEST")
 
 
 async def asynchronous(request, channels):
@@ -306,8 +385,10 @@ def test_all_that_is_wrong_is_named_at_once(with_settings):
     with_settings(
         WSLOOP={"PING_INTERVAL": 0, "CLOSE_TIMOUT": 5, "RATE_LIMIT": None}, WS4REDIS_EXPIRE=-1, WS4REDIS_CONNECTION=7
     )
-    names = ["WSLOOP['PING_INTERVAL'] must", "WSLOOP has no option", "WS4REDIS_EXPIRE must", "WS4REDIS_CONNECTION must"]
-    found = list(checks.wrong_settings())
+    names = ["WSLOOP has no option", "WS4REDIS_EXPIRE must", "WSLOOP['PING_INTERVAL'] must", "WS4REDIS_CONNECTION must"]
+    with pytest.raises(ImproperlyConfigured) as caught:
+        checks.validate()
+    found = str(caught.value).splitlines()
     assert [name for name, text in zip(names, found, strict=True) if text.startswith(name)] == names
 
 
@@ -329,7 +410,7 @@ def test_paths_that_sockets_may_live_below(with_settings, value):
 )
 def test_functions_that_can_be_called_so_are_taken(with_settings, value):
     with_settings(WS4REDIS_ALLOWED_CHANNELS=value)
-    assert conf.callback("WS4REDIS_ALLOWED_CHANNELS") is value
+    assert conf.option("POLICY") is value
 
 
 # What does not go together.

@@ -138,7 +138,7 @@ EXCEPTIONS = {
 }
 ONLY = {
     "uwsgi": {"sockets.uwsgi"},
-    "django.conf": {"checks.access", "checks.patching", "checks.uwsgi", "conf", "backend.redis_options", "signals"},
+    "django.conf": {"checks.access", "checks.patching", "checks.uwsgi", "conf", "signals"},
     "websockets.server": {"handshake"},
     "pytest": {"testing.plugin"},
 }

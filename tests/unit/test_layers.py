@@ -494,7 +494,7 @@ def test_the_settings_of_a_project_that_moves_over_may_stay(with_settings, name)
         ({"a:b": {"BACKEND": "wsloop.layers.RedisChannelLayer"}}, "an alias must be text of letters"),
         (
             {"default": {"BACKEND": "wsloop.layers.RedisChannelLayer", "CONFIG": {"hosts": ["x"]}}},
-            "must have no CONFIG: all layers use the Redis of WS4REDIS_CONNECTION",
+            r"must have no CONFIG: all layers use the Redis of WSLOOP\['REDIS'\], with WS4REDIS_PREFIX",
         ),
     ],
 )

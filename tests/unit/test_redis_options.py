@@ -57,16 +57,23 @@ STOCK = """
 import json, sys
 import django
 from django.conf import settings
-settings.configure(INSTALLED_APPS=["wsloop", "ws4redis"], WS4REDIS_CONNECTION=json.loads(sys.argv[1]), USE_TZ=True)
+options = {"REDIS": json.loads(sys.argv[1]), "PREFIX": "site", "EXPIRE": 60, "HEARTBEAT": "beat", "URL": "/live/"}
+settings.configure(INSTALLED_APPS=["wsloop", "ws4redis"], WSLOOP=options, USE_TZ=True, ALLOWED_HOSTS=["site"])
 django.setup()
+from django.test import RequestFactory
+from ws4redis.context_processors import default
 from ws4redis.publisher import RedisPublisher
 from ws4redis.redis_store import RedisMessage
+context = default(RequestFactory(headers={"Host": "site"}).get("/"))
+assert context == {"WEBSOCKET_URI": "ws://site/live/", "WS4REDIS_HEARTBEAT": '"beat"'}, context
+assert RedisMessage("beat") is None
 RedisPublisher(facility="stock", broadcast=True).publish_message(RedisMessage(sys.argv[1]))
 """
 
 
 @pytest.mark.parametrize("options", [{}, {"password": PASSWORD}, {"tls": True}], ids=["plain", "password", "tls"])
 def test_the_stock_publisher_connects_with_every_form(start_redis, options):
+    """ws4redis's own modules see what the options of ``WSLOOP`` say, all of them."""
     if "tls" in options:
         need("openssl")
     server = start_redis(**options)
@@ -75,7 +82,8 @@ def test_the_stock_publisher_connects_with_every_form(start_redis, options):
             command = [sys.executable, "-W", "ignore", "-c", STOCK, json.dumps(form)]
             done = subprocess.run(command, cwd=ROOT, env=plain_environment(), capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
-            assert client.get("broadcast:stock") == json.dumps(form)
+            assert client.get("site:broadcast:stock") == json.dumps(form)
+            assert 0 < client.ttl("site:broadcast:stock") <= 60
 
 
 @pytest.mark.parametrize(
@@ -200,7 +208,7 @@ def test_the_stock_publisher_finds_the_master_by_sentinel():
         command = [sys.executable, "-W", "ignore", "-c", STOCK, form]
         done = subprocess.run(command, cwd=ROOT, env=plain_environment(), capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert sentinels.master.ask("GET", "broadcast:stock") == form
+        assert sentinels.master.ask("GET", "site:broadcast:stock") == form
     finally:
         sentinels.close()
 

@@ -140,7 +140,7 @@ def test_a_class_of_the_site_gets_the_mended_base_behind_it(cls):
 
 @pytest.mark.parametrize("name", ["nowhere.Subscriber", f"{__name__}.Nobody", "Subscriber"])
 def test_a_class_that_cannot_be_imported_is_refused(name):
-    with pytest.raises(ImproperlyConfigured, match=f"WS4REDIS_SUBSCRIBER = '{name}' cannot be imported: "):
+    with pytest.raises(ImproperlyConfigured, match=rf"WSLOOP\['SUBSCRIBER'\] = '{name}' cannot be imported: "):
         subscriber_class(name)
 
 
@@ -204,7 +204,7 @@ def test_a_class_may_take_channels_back():
 
 @pytest.mark.parametrize(("cls", "what"), [(Patterns, "patterns"), (Handlers, "handlers for single channels")])
 def test_what_the_shared_subscription_cannot_do_is_refused(cls, what):
-    with pytest.raises(ImproperlyConfigured, match=f"WS4REDIS_SUBSCRIBER: .*{what} are not supported"):
+    with pytest.raises(ImproperlyConfigured, match=rf"WSLOOP\['SUBSCRIBER'\]: .*{what} are not supported"):
         channels_of(subscriber_class(path(cls)))
 
 
@@ -396,7 +396,7 @@ def test_a_bare_socket_listens_and_publishes_nothing(without_policy, front, faci
     assert [each.message() for each in (writer, reader)] == ["of the site"] * 2
     line, _ = [each.getMessage() for each in caplog.records]
     assert f"a client wants to publish to {facility}, and no policy allows it" in line
-    assert "WS4REDIS_ALLOWED_CHANNELS" in line
+    assert "set WSLOOP['POLICY'] to a function" in line
 
 
 @pytest.mark.parametrize("query", ["publish-broadcast", "publish-user&publish-group"])

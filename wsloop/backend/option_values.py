@@ -23,7 +23,6 @@ from redis.credentials import CredentialProvider
 
 from wsloop.kinds import LONGEST, SHORTEST, is_utf8
 
-NAME = "WS4REDIS_CONNECTION"
 PATH = "unix_socket_path"  # ws4redis's name for redis-py's "path"
 # Of the pool, not of a connection. If all connections are taken, callers wait for one for "timeout" seconds.
 POOL = ("max_connections", "timeout")
@@ -84,7 +83,7 @@ WANTED: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def without_refused(given: dict[str, Any], where: str = NAME) -> dict[str, Any]:
+def without_refused(where: str, given: dict[str, Any]) -> dict[str, Any]:
     """Return the options without those of :data:`REFUSED` that are switched off.
 
     Raises:
@@ -96,25 +95,25 @@ def without_refused(given: dict[str, Any], where: str = NAME) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name not in REFUSED}
 
 
-def check(options: dict[str, Any]) -> None:
+def check(where: str, options: dict[str, Any]) -> None:
     """Check options that redis-py would otherwise refuse only with the first connection.
 
     Raises:
         ImproperlyConfigured: if an option does not exist, or has a wrong value.
     """
-    parameters = signature(connection_class(options))
+    parameters = signature(connection_class(where, options))
     known = {*parameters, *POOL, "connection_class", "connection_pool"}
     for name in options:
         if name not in known and name in parameters_of(Redis):
             raise ImproperlyConfigured(
-                f"{NAME} has {name!r}, which this kind of connection does not have: leave it out"
+                f"{where} has {name!r}, which this kind of connection does not have: leave it out"
             )
         if name not in known:
-            raise unknown(NAME, name, known)
-    check_number(options, "port", 1, 65535)
-    check_number(options, "db", 0, 10**6)
-    check_number(options, "max_connections", LEAST_CONNECTIONS, MOST_CONNECTIONS)
-    check_values(NAME, options, parameters)
+            raise unknown(where, name, known)
+    check_number(where, options, "port", 1, 65535)
+    check_number(where, options, "db", 0, 10**6)
+    check_number(where, options, "max_connections", LEAST_CONNECTIONS, MOST_CONNECTIONS)
+    check_values(where, options, parameters)
     try:
         # Opens no connection. The text of an error may show a value.
         with warnings.catch_warnings():
@@ -122,7 +121,7 @@ def check(options: dict[str, Any]) -> None:
             ConnectionPool(**{name: options[name] for name in options if name not in POOL}).make_connection()
     except Exception as exc:
         raise ImproperlyConfigured(
-            f"{NAME} has an option whose value redis-py refuses ({type(exc).__name__}): one of {sorted(options)}"
+            f"{where} has an option whose value redis-py refuses ({type(exc).__name__}): one of {sorted(options)}"
         ) from None
 
 
@@ -154,7 +153,7 @@ def check_values(where: str, options: dict[str, Any], parameters: Mapping[str, i
                 raise ImproperlyConfigured(f"{shown} must be a whole number, from {least} to {LONGEST}")
 
 
-def check_number(options: dict[str, Any], name: str, least: int, most: int | None = None) -> None:
+def check_number(where: str, options: dict[str, Any], name: str, least: int, most: int | None = None) -> None:
     """Check a whole number, and convert one that is text, from the environment: redis-py accepts text, too.
 
     Raises:
@@ -167,14 +166,14 @@ def check_number(options: dict[str, Any], name: str, least: int, most: int | Non
         value = int(value)
     if type(value) is not int or value < least or (most is not None and value > most):
         bounds = f"from {least} to {most}" if most is not None else f"{least} or more"
-        raise ImproperlyConfigured(f"{NAME}[{name!r}] must be a whole number, {bounds}")
+        raise ImproperlyConfigured(f"{where}[{name!r}] must be a whole number, {bounds}")
     options[name] = value
 
 
-def connection_class(options: dict[str, Any]) -> type:
+def connection_class(where: str, options: dict[str, Any]) -> type:
     found = options.get("connection_class", Connection)
     if not isinstance(found, type):
-        raise ImproperlyConfigured(f'{NAME}["connection_class"] must be a class of connections of redis-py')
+        raise ImproperlyConfigured(f'{where}["connection_class"] must be a class of connections of redis-py')
     return found
 
 
@@ -199,12 +198,12 @@ def switches(kind: type) -> set[str]:
     return found | {name for name in REFUSED if name in OFF_BY_WORD}
 
 
-def to_bool(name: str, value: str) -> bool:
+def to_bool(where: str, name: str, value: str) -> bool:
     try:
         return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[value.lower()]
     except KeyError:
         raise ImproperlyConfigured(
-            f"{NAME} has a wrong value of {name!r} in the query of the URL: it must be True or False"
+            f"{where} has a wrong value of {name!r} in the query of the URL: it must be True or False"
         ) from None
 
 

@@ -1,6 +1,6 @@
-"""Where Redis is: ``WS4REDIS_CONNECTION``, checked, as keyword arguments of redis-py.
+"""Where Redis is: the option ``REDIS``, checked, as keyword arguments of redis-py.
 
-The setting is ws4redis's dictionary or a URL, and may have every option of redis-py's connections and pools except
+It is ws4redis's dictionary or a URL, and may have every option of redis-py's connections and pools except
 those that would break a guarantee of wsloop; see :mod:`wsloop.backend.option_values`. No error shows a value: one of
 them is a password. This module must not connect to anything.
 """
@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from redis.connection import SSLConnection, UnixDomainSocketConnection, parse_url
@@ -21,28 +20,27 @@ from redis.connection import SSLConnection, UnixDomainSocketConnection, parse_ur
 from wsloop import conf
 from wsloop.backend import sentinel
 from wsloop.backend.node_addresses import check_sentinels, cluster_nodes
-from wsloop.backend.option_values import NAME, PATH, check, connection_class, switches, to_bool, without_refused
+from wsloop.backend.option_values import PATH, check, connection_class, switches, to_bool, without_refused
 
-DEFAULT = {"host": "localhost", "port": 6379, "db": 0}
 FORMS = "redis://host:port/db, rediss://… (TLS) or unix:///path?db=0"
 
 
 @functools.cache
 def _connection() -> dict[str, Any]:
-    given = getattr(settings, NAME, DEFAULT)
+    where, given = conf.name_of("REDIS"), conf.unchecked("REDIS")
     if isinstance(given, str):
-        options = without_refused(_of_url(given))
+        options = without_refused(where, _of_url(where, given))
     elif isinstance(given, dict):
-        options = _of_dictionary(without_refused(given))
+        options = _of_dictionary(where, without_refused(where, given))
     else:
-        raise ImproperlyConfigured(f"{NAME} must be a dictionary or a URL, {FORMS}")
-    check(options)
+        raise ImproperlyConfigured(f"{where} must be a dictionary or a URL, {FORMS}")
+    check(where, options)
     return options
 
 
 @functools.cache
 def _nodes() -> tuple[tuple[str, int], ...]:
-    return tuple(cluster_nodes(getattr(settings, NAME, None)))
+    return tuple(cluster_nodes(conf.name_of("REDIS"), conf.unchecked("REDIS")))
 
 
 def connection() -> dict[str, Any]:
@@ -59,7 +57,7 @@ def connection() -> dict[str, Any]:
 
 
 def nodes() -> list[tuple[str, int]]:
-    """Return host and port of the given nodes of a Redis Cluster; empty if ``WS4REDIS_CONNECTION`` names no cluster.
+    """Return host and port of the given nodes of a Redis Cluster; empty if the option ``REDIS`` names no cluster.
 
     The setting has ``"cluster": True`` beside ``host`` and ``port``, or ``startup_nodes``: a list of such pairs.
 
@@ -77,7 +75,7 @@ def _forget(**kwargs: Any) -> None:
 setting_changed.connect(_forget, dispatch_uid="wsloop.redis_options")
 
 
-def _of_url(url: str) -> dict[str, Any]:
+def _of_url(where: str, url: str) -> dict[str, Any]:
     try:
         options = dict(parse_url(url))
         parts = urlsplit(url)
@@ -85,27 +83,29 @@ def _of_url(url: str) -> dict[str, Any]:
         # The text of any other ValueError may have a part of the password.
         option = re.fullmatch(r"Invalid value for '(\w+)' in connection URL\.", str(exc))
         if option:
-            raise ImproperlyConfigured(f"{NAME} has a wrong value of {option[1]!r} in the query of the URL") from None
-        raise ImproperlyConfigured(f"{NAME} is not a URL of Redis; write {FORMS}") from None
+            raise ImproperlyConfigured(f"{where} has a wrong value of {option[1]!r} in the query of the URL") from None
+        raise ImproperlyConfigured(f"{where} is not a URL of Redis; write {FORMS}") from None
     if "@" in parts.query or "@" in parts.fragment or ("@" in parts.path and parts.scheme != "unix"):
         # The host ended before it: a part of the password would be taken for options.
-        raise ImproperlyConfigured(f"{NAME} has a password with ?, # or /: write %3F, %23 or %2F for it, and %40 for @")
+        raise ImproperlyConfigured(
+            f"{where} has a password with ?, # or /: write %3F, %23 or %2F for it, and %40 for @"
+        )
     # redis-py would ignore the path and use database 0.
     if parts.scheme != "unix" and not re.fullmatch(r"/?\d*/?", parts.path):
         raise ImproperlyConfigured(
-            f"{NAME} has a path that is not the number of a database; write {FORMS}, with % and / in a password as %25 "
-            "and %2F"
+            f"{where} has a path that is not the number of a database; write {FORMS}, with % and / in a password as "
+            "%25 and %2F"
         )
-    known_switches = switches(connection_class(options))
+    known_switches = switches(connection_class(where, options))
     for name, value in options.items():
         if name in known_switches and isinstance(value, str):  # redis-py would take "False" for true
-            options[name] = to_bool(name, value)
+            options[name] = to_bool(where, name, value)
     return options
 
 
-def _of_dictionary(given: dict[str, Any]) -> dict[str, Any]:
+def _of_dictionary(where: str, given: dict[str, Any]) -> dict[str, Any]:
     options = dict(given)
-    found = cluster_nodes(given)
+    found = cluster_nodes(where, given)
     for name in ("cluster", "startup_nodes"):
         options.pop(name, None)
     if found:
@@ -113,7 +113,7 @@ def _of_dictionary(given: dict[str, Any]) -> dict[str, Any]:
         options.pop("db", None)
     tls = options.pop("ssl", False) or False
     if type(tls) is not bool:
-        raise ImproperlyConfigured(f'{NAME}["ssl"] must be True or False')
+        raise ImproperlyConfigured(f'{where}["ssl"] must be True or False')
     if options.get(PATH) is None:
         options.pop(PATH, None)
     else:
@@ -122,7 +122,7 @@ def _of_dictionary(given: dict[str, Any]) -> dict[str, Any]:
     if tls:
         options["connection_class"] = SSLConnection
     if "sentinels" in options or "service_name" in options:
-        check_sentinels(options)
+        check_sentinels(where, options)
         sentinels = [tuple(each) for each in options.pop("sentinels")]
         kwargs = options.pop("sentinel_kwargs", None) or {}
         timeout = conf.option("REDIS_TIMEOUT")
@@ -147,13 +147,16 @@ class _Wrong(Mapping[str, Any]):
 
 
 def adapt_ws4redis() -> None:
-    """Translate the forms of ``WS4REDIS_CONNECTION`` that only wsloop knows for the stock ``ws4redis.publisher``.
+    """Give ws4redis's own modules the values of wsloop's options, under their names.
 
-    That module unpacks the setting into a connection pool while it is imported, which fails on a URL and on ``ssl``. A
-    setting that cannot be used raises there, and not here, so that ``manage.py check`` can name it with all others.
+    ``ws4redis.publisher`` unpacks where Redis is into a connection pool while it is imported, which fails on a URL and
+    on ``ssl``: it gets what redis-py takes. A setting that cannot be used raises there, and not here, so that
+    ``manage.py check`` can name it with all others.
     """
     from ws4redis import settings as stock
 
+    for name, alias in conf.ALIASES.items():
+        setattr(stock, alias, conf.unchecked(name))
     try:
         stock.WS4REDIS_CONNECTION = {name: value for name, value in _connection().items() if name != "timeout"}
     except ImproperlyConfigured as exc:

@@ -23,14 +23,13 @@ def problems() -> Iterator[Problem]:
 
 def policy_problems() -> Iterator[Problem]:
     """Yield the findings about who may publish, and about a policy that fails."""
-    policy = conf.callback("WS4REDIS_ALLOWED_CHANNELS")
+    policy = conf.option("POLICY")
     if policy is None:
         if conf.option("CLIENTS_MAY_PUBLISH"):
             yield Problem(
-                "CLIENTS_MAY_PUBLISH without WS4REDIS_ALLOWED_CHANNELS: every visitor may publish to all subscribers "
-                "of a facility.",
-                "Set WS4REDIS_ALLOWED_CHANNELS to a function (request, channels) that returns the channels allowed, or "
-                "to its dotted path.",
+                "CLIENTS_MAY_PUBLISH without POLICY: every visitor may publish to all subscribers of a facility.",
+                "Set WSLOOP['POLICY'] to a function (request, channels) that returns the channels allowed, or to its "
+                "dotted path.",
                 "W001",
             )
         return
@@ -55,14 +54,14 @@ def policy_problems() -> Iterator[Problem]:
                 failed.append(f"{type(exc).__name__}: {exc}")
     if published:
         yield Problem(
-            f"WS4REDIS_ALLOWED_CHANNELS lets visitors publish who have not signed in: "
+            f"{conf.name_of('POLICY')} lets visitors publish who have not signed in: "
             f"{', '.join(dict.fromkeys(published))}. Anybody can send anything to the subscribers.",
             'Return only names that begin with "subscribe-" unless request.user is signed in. Views may publish.',
             "W002",
         )
     if failed:
         yield Problem(
-            f"WS4REDIS_ALLOWED_CHANNELS fails for visitors who have not signed in ({failed[0]}): they get an error 500 "
+            f"{conf.name_of('POLICY')} fails for visitors who have not signed in ({failed[0]}): they get an error 500 "
             "instead of a socket.",
             "Let it expect request.user to be None (there is no session) or anonymous; refuse with PermissionDenied.",
             "W003",

@@ -1,6 +1,6 @@
 """From a request to the channels that its socket subscribes and publishes to, with ws4redis's subscriber classes.
 
-A site may have its own subclass of ``ws4redis.subscriber.RedisSubscriber`` (setting ``WS4REDIS_SUBSCRIBER``), written
+A site may have its own subclass of ``ws4redis.subscriber.RedisSubscriber`` (the option ``SUBSCRIBER``), written
 for a Redis connection per socket. Here it gets a client that records its subscriptions, for the shared subscription,
 and a stand-in for the socket that records the messages it sends before the socket is open. This module must not know
 sockets.
@@ -98,7 +98,8 @@ class RecordingPubSub:
     def subscribe(self, *channels: Any, **handlers: Any) -> None:
         """Record channels, given one by one or in lists."""
         if handlers:
-            raise ImproperlyConfigured("WS4REDIS_SUBSCRIBER: handlers for single channels are not supported")
+            name = conf.name_of("SUBSCRIBER")
+            raise ImproperlyConfigured(f"{name}: handlers for single channels are not supported")
         for channel in channels:
             self.channels.update(
                 dict.fromkeys(as_bytes(channel if isinstance(channel, (list, tuple, set)) else [channel]))
@@ -110,7 +111,8 @@ class RecordingPubSub:
             self.channels.pop(channel, None)
 
     def psubscribe(self, *patterns: Any, **handlers: Any) -> None:
-        raise ImproperlyConfigured("WS4REDIS_SUBSCRIBER: subscribe to channels; patterns are not supported")
+        name = conf.name_of("SUBSCRIBER")
+        raise ImproperlyConfigured(f"{name}: subscribe to channels; patterns are not supported")
 
     def reset(self) -> None:
         self.channels.clear()
@@ -152,7 +154,7 @@ def as_bytes(names: Iterable[bytes | str]) -> tuple[bytes, ...]:
 
 @functools.cache
 def subscriber_class(path: str) -> type[Subscriber]:
-    """Return the class that the setting ``WS4REDIS_SUBSCRIBER`` names, with the fixed base class added.
+    """Return the class that the option ``SUBSCRIBER`` names, with the fixed base class added.
 
     In the method resolution order :class:`Subscriber` comes right before ws4redis's class: the site's own methods come
     first, and the inherited ones are the fixed ones.
@@ -160,9 +162,10 @@ def subscriber_class(path: str) -> type[Subscriber]:
     Raises:
         ImproperlyConfigured: if there is no such class.
     """
-    given = kinds.imported("WS4REDIS_SUBSCRIBER", path)
+    name = conf.name_of("SUBSCRIBER")
+    given = kinds.imported(name, path)
     if not (isinstance(given, type) and issubclass(given, RedisSubscriber)):
-        raise ImproperlyConfigured(f"WS4REDIS_SUBSCRIBER = {path!r} is not a subclass of ws4redis's RedisSubscriber")
+        raise ImproperlyConfigured(f"{name} = {path!r} is not a subclass of ws4redis's RedisSubscriber")
     if given is RedisSubscriber or issubclass(given, Subscriber):
         return Subscriber if given is RedisSubscriber else given
     return type(given.__name__, (given, Subscriber), {"__module__": given.__module__})
@@ -178,7 +181,7 @@ def requested(request: HttpRequest, possible: Iterable[str]) -> tuple[list[str],
 
 
 def allowed(answer: Any) -> list[str]:
-    """Return the answer of the site's policy, ``WS4REDIS_ALLOWED_CHANNELS``.
+    """Return the answer of the site's policy, the option ``POLICY``.
 
     Raises:
         TypeError: if it is not a list of names.
@@ -186,7 +189,7 @@ def allowed(answer: Any) -> list[str]:
     found = list(answer) if isinstance(answer, Iterable) and not isinstance(answer, (str, bytes)) else None
     if found is None or not all(isinstance(each, str) for each in found):
         raise TypeError(
-            'WS4REDIS_ALLOWED_CHANNELS must return a list of those names that it allows, such as ["subscribe-user"], '
+            f"{conf.name_of('POLICY')} must return a list of those names that it allows, such as ['subscribe-user'], "
             f"not {answer!r}"
         )
     return found
@@ -211,7 +214,7 @@ def ask(policy: Callable[[HttpRequest, list[str]], Any] | None, request: HttpReq
             logging.WARNING,
             "publish",
             "a client wants to publish to %s, and no policy allows it. Views may publish. To let clients publish, set "
-            "WS4REDIS_ALLOWED_CHANNELS to a function that allows it (docs/how-to/policy.rst).",
+            "WSLOOP['POLICY'] to a function that allows it (docs/how-to/policy.rst).",
             shown(routing.facility(request)),
         )
         if not listening:

@@ -16,7 +16,7 @@ class SubscriptionPlan(NamedTuple):
     """One subscription of a socket: to the channels of a facility.
 
     Attributes:
-        facility: its name, the part of the path after ``WEBSOCKET_URL``.
+        facility: its name, the part of the path after ``WSLOOP["URL"]``.
         options: of the facility.
         channels: of the facility, to which the socket is subscribed.
         watches_presence: whether it is subscribed to the facility's presence, and first gets the list of users.

@@ -134,10 +134,10 @@ class LiveNode(template.Node):
         given, *audiences = (each.resolve(context) for each in self.positional)
         facility = addressees.facility_name(given)
         request = _request(context, "live")
-        if conf.callback("WS4REDIS_ALLOWED_CHANNELS") is None and conf.option("CLIENTS_MAY_PUBLISH"):
+        if conf.option("POLICY") is None and conf.option("CLIENTS_MAY_PUBLISH"):
             raise ImproperlyConfigured(
                 "live shows HTML that arrives over a socket, and with CLIENTS_MAY_PUBLISH and without "
-                "WS4REDIS_ALLOWED_CHANNELS every visitor may publish there: set a policy, see docs/how-to/policy.rst"
+                "a POLICY every visitor may publish there: set WSLOOP['POLICY'], see docs/how-to/policy.rst"
             )
         mine = tuple(each for each in _known("live", tuple(audiences)) if _has(request, each))
         options = {name: value.resolve(context) for name, value in self.options.items()}
