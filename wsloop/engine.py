@@ -14,7 +14,7 @@ import gevent
 from websockets.frames import CloseCode
 
 from wsloop import blocked, checks, layers
-from wsloop.backend.keys import control_channel
+from wsloop.backend.keys import control_channel, requests_channel
 from wsloop.db import close_databases
 from wsloop.delivery.broker import Broker
 from wsloop.delivery.events import BrokerEvents
@@ -27,6 +27,7 @@ from wsloop.runtime.runner import ConsumerRuntime
 from wsloop.sockets import servers, uwsgi
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
+from wsloop.visitors.answering import Answering
 from wsloop.visitors.attendance import Presence
 from wsloop.visitors.session_watch import SessionWatch
 
@@ -47,6 +48,7 @@ class Engine(BrokerEvents):
         self.session_watch = SessionWatch(self.hub)
         self.broker = Broker(self)
         self.broker.attach(control_channel(), self.session_watch.on_notice)
+        self.broker.attach(requests_channel(), Answering(self.hub).on_request)
         self.local_consumers = LocalConsumers(self.broker)
         self.broker.attach(self.local_consumers.channel, self.local_consumers.on_request)
         self.consumer_runtime = ConsumerRuntime(self.hub, self.local_consumers)

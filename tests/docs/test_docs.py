@@ -398,7 +398,7 @@ def test_refusals_are_those_of_the_code():
 def test_close_codes_are_those_of_the_code():
     code = sources()
     codes = {CloseCode[name].value for name in re.findall(r"CloseCode\.([A-Z_]+)\b", code)}
-    private = set(re.findall(r"(?:close|fail)\(([A-Z_]+),", code))
+    private = set(re.findall(r"(?:(?:close|fail)\(|code: int = )([A-Z_]+),", code))
     codes |= {int(re.search(rf"^{name} = (\d+)", code, re.MULTILINE)[1]) for name in private}
     codes |= {CloseCode.NORMAL_CLOSURE, CloseCode.PROTOCOL_ERROR}  # the library's
     codes -= {CloseCode.ABNORMAL_CLOSURE}  # that there was no close frame

@@ -509,6 +509,12 @@ describe("a goodbye", () => {
   });
 });
 
+test("a code of the site's own below 4500 does not end it", () => {
+  ready();
+  last().ends(4499);
+  assert.equal(states.at(-1).name, "reconnecting");
+});
+
 describe("the end", () => {
   for (const [code, reason] of ENDS) {
     for (const before of [false, true]) {
@@ -516,7 +522,8 @@ describe("the end", () => {
         ready();
         if (before) last().says("goodbye", { code, reason: "in the server's words", reconnect: false });
         last().ends(code);
-        assert.deepEqual(states.at(-1), { name: "offline", reason });
+        const shown = before && reason === "disconnected" ? "in the server's words" : reason;
+        assert.deepEqual(states.at(-1), { name: "offline", reason: shown });
         clock.tick(HOUR);
         assert.equal(count(), 1);
       });

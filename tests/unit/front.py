@@ -8,6 +8,7 @@ from django.test import RequestFactory
 
 from tests.unit.peer import WAIT, Peer
 from wsloop import engine
+from wsloop.backend.keys import requests_channel
 from wsloop.server import WebsocketServer
 from wsloop.sockets.takeover import Takeover
 
@@ -149,7 +150,12 @@ def nothing_is_left():
     made = engine.engine()
     return (
         set(made.broker._table.counts)
-        == {made.broker._own_channel.name, made.broker._control_channel, made.local_consumers.channel}
+        == {
+            made.broker._own_channel.name,
+            made.broker._control_channel,
+            requests_channel(),
+            made.local_consumers.channel,
+        }
         and not len(made.local_consumers)
         and not made.local_consumers._subscribed
         and not made.consumer_runtime.running

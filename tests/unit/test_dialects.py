@@ -9,6 +9,7 @@ import pytest
 
 from testbed.processes import ROOT
 from wsloop.protocol import commands, dialects, resume_tokens
+from wsloop.protocol.close_codes import FINAL
 from wsloop.protocol.dialects import BARE, CONSUMER, DIALECTS, V1_DIALECT
 from wsloop.protocol.messages import Message, Position
 
@@ -217,7 +218,7 @@ def test_a_goodbye_as_the_page_has_it(monkeypatch):
     assert frame(V1_DIALECT.goodbye(1012, "server restarting")) == example
 
 
-@pytest.mark.parametrize("code", [1000, 1001, 1011, 1012, 1013, 4008, 4029])
+@pytest.mark.parametrize("code", [1000, 1001, 1011, 1012, 1013, 4000, 4008, 4029, 4499])
 def test_after_most_goodbyes_clients_come_back_spread_over_some_seconds(code):
     made = [frame(V1_DIALECT.goodbye(code, "reason")) for _ in range(300)]
     assert all(each["reconnect"] for each in made)
@@ -227,7 +228,7 @@ def test_after_most_goodbyes_clients_come_back_spread_over_some_seconds(code):
     assert all(isinstance(each, int) for each in times)
 
 
-@pytest.mark.parametrize("code", sorted(dialects.FINAL))
+@pytest.mark.parametrize("code", [*sorted(FINAL), 4500, 4999])
 def test_after_others_they_must_not(code):
     assert frame(V1_DIALECT.goodbye(code, "reason")) == {
         "type": "goodbye",

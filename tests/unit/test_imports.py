@@ -66,7 +66,7 @@ TOP = {
     "views": {"facilities", "origin", "publisher"},
 }
 # What sites import, and the pieces of it that packages build on.
-SHARED = {"consumers", "layers", "mailbox", "presence", "publisher", "routing", "signals", "store"}
+SHARED = {"api", "consumers", "layers", "mailbox", "presence", "publisher", "routing", "signals", "store"}
 
 SOCKETS = {"socket", "select", "selectors", "ssl", "asyncio"}
 GEVENT = {"gevent", "greenlet"}
@@ -84,6 +84,7 @@ MUST_NOT_KNOW = {
     "testing": SOCKETS | {"gevent", "ws4redis", "websockets"},
     "options": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "websockets"},
     "outbox": GEVENT | HTTP | {"ws4redis", "websockets"},
+    "api": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "websockets"},
     "addressees": SOCKETS | GEVENT | HTTP | {"redis", "websockets"},
     "blocked": SOCKETS | HTTP | {"redis", "ws4redis", "django", "websockets"},
     "checks": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
@@ -250,7 +251,7 @@ def test_there_are_no_circles():
 
 
 IMPORTED_BY_SITES = [
-    *("consumers", "exceptions", "layers", "presence", "publisher", "routing", "server", "signals"),
+    *("api", "consumers", "exceptions", "layers", "presence", "publisher", "routing", "server", "signals"),
     *("live", "testing", "tokens", "views", "runtime.core", "testing.communicator", "testing.notifications"),
 ]
 
@@ -305,6 +306,7 @@ TESTED_WITH = {
     "protocol.close_codes": "dialects",
     "backend.layer_delivery": "layers",
     "backend.layer_events": "layers",
+    "backend.asking": "api",
     "backend.keys": "publishing",
     "backend.node_addresses": "redis_options",
     "backend.option_values": "redis_options",
@@ -328,6 +330,7 @@ TESTED_WITH = {
     "consumers.sync": "consumers",
     "identity": "session_watch",
     "mailbox": "asynchronous",
+    "visitors.answering": "api",
     "visitors.attendance": "presence",
     "store": "publishing",
     "refusals": "origin",

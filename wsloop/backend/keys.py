@@ -22,6 +22,16 @@ def control_channel() -> bytes:
     return f"{conf.prefix()}wsloop:control".encode()
 
 
+def requests_channel() -> bytes:
+    """Return the name of the channel for requests to all workers of the site; see :mod:`wsloop.backend.asking`."""
+    return f"{conf.prefix()}wsloop:requests".encode()
+
+
+def answers_channel(request: str) -> bytes:
+    """Return the name of the channel for the answers to a request, by its id."""
+    return f"{conf.prefix()}wsloop:answers:{request}".encode()
+
+
 def history_keys(channel: bytes | str) -> tuple[bytes, bytes]:
     """Return the keys of a channel's history: that of the hash with its top, and that of the stream."""
     return _key(channel, b"meta"), _key(channel, b"history")

@@ -1,7 +1,8 @@
 """The close codes of this server, and what a client does after each (RFC 6455, section 7.4).
 
 One table for all: the documentation and the browser's scripts repeat its rows, and tests compare them word by word.
-Codes from 4000 on are this project's own. This module must not know anything else of wsloop.
+Codes from 4000 on are this project's own; a site may close with others of them (``wsloop.api.disconnect``). This module
+must not know anything else of wsloop.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ TRY_AGAIN_LATER = 1013
 SIGNED_OUT = 4001  # 401 of HTTP
 RIGHTS_CHANGED = 4003  # 403
 TOO_SLOW = 4008  # 408
+DISCONNECTED = 4010  # 410
 TOO_MANY = 4029  # 429
 
+MOST_REASON = 123  # bytes of UTF-8 beside a code: a control frame has 125, and two are the code's (section 5.5)
 
 SOON, LATER, NEVER = "soon", "later", "never"
 
@@ -66,6 +69,11 @@ CLOSE_CODES = {
         "too slow: more than MAX_QUEUED_BYTES waited, or no answer to a ping in PING_TIMEOUT",
         "reconnect after a random pause, with resume. Without history the waiting messages are lost",
     ),
+    DISCONNECTED: Row(
+        "the site has ended the connection: wsloop.api.disconnect(), manage.py wskick",
+        "do not reconnect; tell the user",
+        NEVER,
+    ),
     TOO_MANY: Row(
         "more frames, or bytes, than RATE_LIMIT",
         "send more slowly, and reconnect, but not at once",
@@ -76,4 +84,10 @@ CLOSE_CODES = {
 # After these codes the dialect wsloop.v1 tells clients not to reconnect. Consumers and proxies of a site may send 1008.
 FINAL = frozenset({POLICY_VIOLATION, *(code for code, row in CLOSE_CODES.items() if row.reconnect == NEVER)})
 
-__all__ = ["CLOSE_CODES", "FINAL", "Row"]
+
+def is_final(code: int) -> bool:
+    """Return whether a client must not reconnect after this code: of a site's own, from 4500 on (as in Centrifugo)."""
+    return code in FINAL or code >= 4500
+
+
+__all__ = ["CLOSE_CODES", "FINAL", "Row", "is_final"]

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from wsloop.protocol import frames, resume_tokens, strict_json
-from wsloop.protocol.close_codes import FINAL
+from wsloop.protocol.close_codes import is_final
 from wsloop.protocol.messages import Audience, Message, Position, audience
 
 LOST = "Messages were lost. Load the state anew."
@@ -103,7 +103,7 @@ class V1(Dialect):
         return error("lost", LOST, **content, position=resume_tokens.position(channel, at))
 
     def goodbye(self, code: int, reason: str) -> bytes:
-        content: dict[str, Any] = {"code": code, "reason": reason, "reconnect": code not in FINAL}
+        content: dict[str, Any] = {"code": code, "reason": reason, "reconnect": not is_final(code)}
         if content["reconnect"]:
             content["after"] = random.randrange(SPREAD)
         return _frame("goodbye", **content)

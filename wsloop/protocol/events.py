@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wsloop.protocol import resume_tokens, strict_json
-from wsloop.protocol.close_codes import FINAL
+from wsloop.protocol.close_codes import is_final
 from wsloop.protocol.dialects import LOST, V1, Dialect
 from wsloop.protocol.messages import Position
 
@@ -80,7 +80,7 @@ class BareEvents(Dialect):
         return Typed.make("lost", reason=LOST)
 
     def goodbye(self, code: int, reason: str) -> bytes:
-        return Typed.make("close", code=code, reason=reason, reconnect=code not in FINAL)
+        return Typed.make("close", code=code, reason=reason, reconnect=not is_final(code))
 
 
 class V1Events(V1):

@@ -187,6 +187,11 @@ class Hub:
         if first and self._dirty:
             self._loop.run_callback(self._flush)
 
+    def count_subscribers(self, channels: Iterable[bytes]) -> int:
+        """Return how many connections are subscribers of one or several of these channels."""
+        indexes = self._subscribers.values()
+        return len({each for channel in channels for index in indexes for each in index[channel]})
+
     def lost(self, channel: bytes, position: Position) -> None:
         """Report to every subscriber of ``channel`` that messages are lost, and from which position it continues."""
         for joining in self._joining:
