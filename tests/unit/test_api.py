@@ -29,10 +29,11 @@ DISCONNECTED = (4010, "disconnected")
 
 
 def closed(peer):
-    """Return the code and reason with which the server closes, and answer it."""
+    """Return the code and reason with which the server closes, and hang up."""
     while (frame := peer.frame()).opcode is not Opcode.CLOSE:
         pass
     peer.send(close_frame())
+    peer.close()
     return int.from_bytes(frame.data[:2], "big"), frame.data[2:].decode()
 
 
