@@ -15,7 +15,7 @@ BENCH ?=
 
 VENV := .venv
 
-.PHONY: help run dev install install-tools other-uwsgi test check lint format matrix conformance fuzz peer-tests soak bench \
+.PHONY: help run dev install install-tools other-uwsgi test check lint docs format matrix conformance fuzz peer-tests soak bench \
 	bench-async bench-pages bench-leaks bench-attacks bench-drops python
 
 help: ## this list
@@ -46,6 +46,10 @@ lint: install-tools ## ruff and mypy; eslint and tsc, where Node is installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	@$(PYTHON) tools/lint_javascript.py
+
+docs: install-tools ## the site of the documentation, with search, in var/docs: begin with var/docs/index.html
+	@$(VENV)/bin/sphinx-build -q -W --keep-going -d var/doctrees docs var/docs
+	@echo "var/docs/index.html"
 
 format: install-tools ## what ruff mends by itself
 	$(VENV)/bin/ruff check --fix .

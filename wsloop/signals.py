@@ -31,9 +31,10 @@ from wsloop.backend import keys, pool
 
 logger = logging.getLogger("wsloop.signals")
 
-# Sent once over all workers, with the name of the user as ``user``: the first socket of a user on facilities with the
-# option ``presence`` has opened, or the last one has been closed for some seconds.
+#: The first socket of a user on facilities with the option ``presence`` has opened. Sent once over all workers, with the
+#: name of the user as ``user``.
 user_online = Signal()
+#: The last one has been closed for some seconds. Sent in the same way.
 user_offline = Signal()
 
 MOST = 1000  # users in one notice
