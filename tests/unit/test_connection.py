@@ -952,39 +952,88 @@ def test_replies_and_pongs_leave_in_the_order_of_what_they_answer(pair):
     assert peer.closing() == 1000
 
 
-def test_large_messages_count_by_their_size(connect, clock):
-    connection, peer, handler = connect(rate=10, burst=20)
-    peer.send(masked(BINARY, bytes(65_536)))
-    assert len(handler.next()) == 65_536
-    assert connection.open, "the largest message takes half of what may come at once, and a frame more"
-    peer.send(masked(BINARY, bytes(65_536)), masked(BINARY, bytes(8192)))
-    assert peer.closing() == 4029
+class Waiting(Recorder):
+    """Lets a second pass whenever the connection pauses, and counts how often."""
+
+    def __init__(self, clock):
+        super().__init__()
+        self.clock, self.waits = clock, 0
+
+    def pausing(self, connection):
+        self.clock.now += 1
+        self.waits += 1
+        gevent.spawn(connection.release)
+
+
+def test_large_messages_count_by_their_size_and_what_follows_waits(connect, clock, reached):
+    handler = Pausing()
+    connection, peer, _ = connect(rate=10, burst=20, handler=handler)
+    for _ in range(3):
+        peer.send(masked(BINARY, bytes(65_536)))
+        assert len(handler.next()) == 65_536
+    assert not handler.paused, "the largest message takes half of what may come at once"
+    peer.text("next")
+    turn()
+    assert handler.paused
+    assert handler.messages.empty()
+    clock.now += 1
+    connection.release()
+    assert handler.next() == "next"
+    assert connection.open
+    assert reached("RATE_LIMIT") == 0
 
 
 def test_with_room_for_more_4_kib_count_as_a_frame(connect, clock):
-    connection, peer, handler = connect(rate=10, burst=100)
-    for _ in range(6):
+    handler = Pausing()
+    connection, peer, _ = connect(rate=10, burst=100, handler=handler)
+    for _ in range(7):
         peer.send(masked(BINARY, bytes(65_535)))
         assert len(handler.next()) == 65_535
-    assert connection.open, "16 each"
-    peer.send(masked(BINARY, bytes(5 * 4096)))
-    assert peer.closing() == 4029
+    peer.text("next")
+    turn()
+    assert handler.paused, "15 each"
+    assert connection.open
 
 
 LARGE = 4 * 1024 * 1024
 
 
 @pytest.mark.parametrize(
-    ("piece", "burst"), [(LARGE, 1), (LARGE, 4), (LARGE, 200), (65_536, 4), (65_536, 200), (4096, 4), (4096, 200)]
+    ("piece", "burst"),
+    [(LARGE, 4), (LARGE, 200), (65_536, 4), (65_536, 200), (4096, 200), (4082, 200), (1000, 4), (100, 200)],
 )
-def test_a_message_that_the_size_allows_is_never_too_much_by_itself(connect, clock, burst, piece):
-    connection, peer, handler = connect(max_message_size=LARGE, rate=0.5, burst=burst)
+def test_a_message_that_the_size_allows_is_never_too_much_by_itself(connect, clock, reached, burst, piece):
+    """However it is cut into frames; nor is the next one."""
+    handler = Waiting(clock)
+    connection, peer, _ = connect(max_message_size=LARGE, rate=100, burst=burst, handler=handler)
     pieces = range(0, LARGE, piece)
-    frames = [masked(BINARY if start == 0 else CONT, bytes(piece), fin=start + piece == LARGE) for start in pieces]
-    sender = gevent.spawn(peer.send, b"".join(frames))
+    frames = [
+        masked(TEXT if start == 0 else CONT, bytes(min(piece, LARGE - start)), fin=start + piece >= LARGE)
+        for start in pieces
+    ]
+    sender = gevent.spawn(peer.send, b"".join(frames), masked(TEXT, b"next"))
+    assert len(handler.next()) == LARGE
+    assert handler.next() == "next"
+    sender.get(timeout=WAIT)
+    assert connection.open
+    assert reached("RATE_LIMIT") == 0
+    # Fragments wait where there are many: 2000 a second are read, and 20 times the burst at once.
+    assert len(frames) / 2000 - 1 - burst / 100 <= handler.waits <= len(frames) / (20 * min(burst, 100)) + 5
+
+
+def test_nor_is_one_that_arrives_in_tiny_segments(connect, clock, reached):
+    """Each segment is read by itself, and completes no frame."""
+    handler = Waiting(clock)
+    connection, peer, _ = connect(max_message_size=LARGE, rate=100, burst=200, handler=handler)
+    whole = masked(BINARY, bytes(LARGE))
+    for start in range(0, 40 * 100, 100):
+        peer.send(whole[start : start + 100])
+        turn()
+    sender = gevent.spawn(peer.send, whole[4000:])
     assert len(handler.next()) == LARGE
     sender.get(timeout=WAIT)
     assert connection.open
+    assert reached("RATE_LIMIT") == 0
 
 
 def test_nor_is_one_that_comes_compressed(connect, clock, deflate):
@@ -994,20 +1043,33 @@ def test_nor_is_one_that_comes_compressed(connect, clock, deflate):
     assert connection.open
 
 
-def test_small_pieces_count_as_frames(connect, clock):
-    _, peer, _ = connect(max_message_size=LARGE, rate=0.5, burst=20)
-    peer.send(masked(BINARY, bytes(4095), fin=False) + masked(CONT, bytes(4095), fin=False) * 20)
-    assert peer.closing() == 4029
+def test_a_flood_of_fragments_is_read_at_its_rate_and_no_faster(connect, clock):
+    handler = Pausing()
+    connection, peer, _ = connect(rate=10, burst=20, handler=handler)
+    peer.send(masked(BINARY, b"x", fin=False) + masked(CONT, b"x", fin=False) * 10_000)
+    turn()
+    for second in range(5):
+        assert handler.paused
+        # One that is looked at has up to a slice of them more.
+        most = limits.SHARED * (20 + 10 * second) + (second + 1) * module.SLICE // 7
+        assert len(connection._fragments._payload) <= most
+        handler.paused.clear()
+        clock.now += 1
+        connection.release()
+        turn()
+    assert connection.open
 
 
 def test_small_frames_that_decompress_to_much_count_as_much(connect, clock, deflate):
-    _, peer, handler = connect(rate=10, burst=20, extensions=deflate())
+    handler = Pausing()
+    connection, peer, _ = connect(rate=10, burst=20, extensions=deflate(), handler=handler)
     frame = compressed(BINARY, bytes(65_536))
     assert len(frame) < 100
-    peer.send(frame)
-    assert len(handler.next()) == 65_536
-    peer.send(frame + frame)
-    assert peer.closing() == 4029
+    peer.send(frame * 20)
+    turn()
+    assert handler.paused
+    assert handler.messages.qsize() <= 3 + module.COMPRESSED_SLICE // len(frame)
+    assert connection.open
 
 
 class Holding(Recorder):
@@ -1082,10 +1144,12 @@ def test_where_input_may_be_compressed_little_of_it_is_inflated_before_it_is_cou
             inflated.append(len(decoded.data))
             return decoded
 
-    _, peer, _ = connect(rate=10, burst=20, extensions=[Watched(15, 15)])
+    handler = Pausing()
+    _, peer, _ = connect(rate=10, burst=20, extensions=[Watched(15, 15)], handler=handler)
     peer.send(compressed(BINARY, bytes(60_000)) * 100)
-    assert peer.closing() == 4029
-    assert sum(inflated) <= 60_000 * (module.COMPRESSED_SLICE // 64 + 1)
+    turn()
+    assert handler.paused
+    assert sum(inflated) <= 60_000 * (3 + module.COMPRESSED_SLICE // 64 + 1)
 
 
 def test_connections_of_one_user_wait_for_each_other_and_none_is_closed(connect, clock, reached):

@@ -9,7 +9,7 @@ from wsloop.facilities import enveloped
 from wsloop.facilities.enveloped import EnvelopeHandler
 from wsloop.facilities.inbound import AckCollector, ReadOnlyHandler
 from wsloop.protocol import dialects
-from wsloop.sockets.limits import Bounds
+from wsloop.sockets.limits import Bounds, Meter
 
 
 class Hub:
@@ -31,9 +31,7 @@ class Client:
 
     def __init__(self):
         self.replies = []
-
-    def charge(self, count):
-        return True
+        self.meter, self.bounds = Meter(), Bounds(65536, 65536)
 
     def reply(self, payload, text):
         self.replies.append((payload, text))

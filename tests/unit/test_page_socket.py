@@ -3,6 +3,7 @@
 import itertools
 import json
 import sys
+import time
 
 import gevent
 import pytest
@@ -467,11 +468,15 @@ def test_commands_beyond_the_rate_wait_and_others_do_not(page, facility, with_se
     assert answered == sorted(answered)
 
 
-def test_a_list_counts_as_its_frames(page, facility, with_settings, front):
-    with_settings(WSLOOP={"RATE_LIMIT": (1, 4)})
+def test_a_list_counts_as_its_frames_and_what_follows_waits(page, facility, with_settings, front):
+    with_settings(WSLOOP={"RATE_LIMIT": (20, 4)})
     mine = Page(front.connect("", HTTP_SEC_WEBSOCKET_PROTOCOL=V1))
-    mine.send(*[{"type": "unsubscribe", "facility": facility}] * 20)
-    assert mine.peer.closing() == 4029
+    ask = [{"type": "history", "id": number} for number in range(20)]
+    began = time.monotonic()
+    mine.send(*ask)
+    assert [each["id"] for each in mine.frames(20)] == list(range(20))
+    assert mine.ask("history")["type"] == "error"
+    assert time.monotonic() - began >= 15 / 20, "20 frames, of which one counted as a frame, and 4 may come at once"
 
 
 def test_while_commands_wait_the_socket_is_read_and_then_not(page, facility, with_settings):

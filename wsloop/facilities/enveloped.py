@@ -54,8 +54,7 @@ class EnvelopeHandler(ReadOnlyHandler):
 
     def received(self, connection: Connection, payload: bytes, text: bool) -> None:
         commands = parse(payload, text)
-        if len(commands) > 1 and not connection.charge(len(commands) - 1):
-            return
+        connection.meter.charge(len(commands) - 1, connection.bounds)
         for command in commands:
             if isinstance(command, Invalid):
                 connection.reply(dialects.error("frame", command.reason, command.id), True)

@@ -72,8 +72,7 @@ class PageHandler(ReadOnlyHandler):
 
     def received(self, connection: Connection, payload: bytes, text: bool) -> None:
         commands = parse(payload, text)
-        if len(commands) > 1 and not connection.charge(len(commands) - 1):
-            return
+        connection.meter.charge(len(commands) - 1, connection.bounds)
         for command in commands:
             if isinstance(command, Publish) and not self._waiting:
                 self._publish(connection, command)

@@ -75,7 +75,7 @@ CLOSE_CODES = {
         NEVER,
     ),
     TOO_MANY: Row(
-        "more frames, or bytes, than RATE_LIMIT",
+        "more frames than RATE_LIMIT",
         "send more slowly, and reconnect, but not at once",
         LATER,
     ),

@@ -16,8 +16,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from wsloop import metrics
-from wsloop.protocol.close_codes import TOO_MANY, TOO_SLOW
+from wsloop.protocol.close_codes import TOO_SLOW
 from wsloop.protocol.dialects import Dialect
 from wsloop.protocol.frames import encode
 from wsloop.protocol.messages import Position
@@ -110,17 +109,6 @@ class Connection(Output, abc.ABC):
         """Take the positions up to which a recovery has come, in channels that it is no subscriber of yet."""
 
     # Output; see Output.
-
-    def charge(self, count: float) -> bool:
-        """Count work that a message causes as frames of the client; return False if the client has exceeded its rate.
-
-        The connection is closed then.
-        """
-        if not self.meter.exceeded(count, self.bounds):
-            return True
-        metrics.reached("RATE_LIMIT")
-        self.fail(TOO_MANY, "too many frames")
-        return False
 
     def frame(self, payload: bytes, text: bool | None = None) -> bytes:
         """Return the frame of a message for this client alone, compressed where that was negotiated and may pay.

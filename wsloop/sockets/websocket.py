@@ -27,7 +27,7 @@ from wsloop.protocol.dialects import BARE, Dialect
 from wsloop.protocol.fragments import Fragments
 from wsloop.protocol.frames import PONG_BYTE
 from wsloop.sockets.connection import Connection, Handler, logger
-from wsloop.sockets.limits import Bounds, weight
+from wsloop.sockets.limits import Bounds, load
 from wsloop.sockets.output import CLOSING, ENDING, ENDING_OVERFLOWED, FINISHING, OPEN
 from wsloop.sockets.transport import Transport
 
@@ -98,7 +98,7 @@ class WebSocket(Connection):
         count = 0
         step = COMPRESSED_SLICE if self._protocol.extensions else SLICE
         for start in range(0, len(data), step):
-            if self.meter.exceeded_together(self.bounds):
+            if self.meter.must_wait(self.bounds):
                 self._rest = data[start:]
                 self._pause()
                 break
@@ -122,8 +122,7 @@ class WebSocket(Connection):
         if protocol.state is not ParserState.OPEN and self.open:
             self._state = ENDING if self._state is OPEN else ENDING_OVERFLOWED
         # The bytes of large messages count, too: the work grows with them, and compressed they come cheap.
-        worth = self.bounds.worth
-        if self.meter.exceeded(sum([weight(frame, worth) for frame in frames]), self.bounds):
+        if self.meter.exceeded(load(frames, self.bounds.worth), self.bounds):
             if self._state < CLOSING:
                 metrics.reached("RATE_LIMIT")
             if not protocol.eof_sent:

@@ -69,7 +69,7 @@ const TEXTS = {
   },
   4029: {
     name: "TOO_MANY",
-    meaning: "more frames, or bytes, than RATE_LIMIT",
+    meaning: "more frames than RATE_LIMIT",
     action: "send more slowly, and reconnect, but not at once",
   },
 };
