@@ -12,7 +12,6 @@ from project import startup  # noqa: E402
 
 startup.prepare()  # refuses to start without a secret key; starts the embedded Redis if no REDIS_URL
 
-from django.conf import settings  # noqa: E402
 from django.core.wsgi import get_wsgi_application  # noqa: E402
 
 django_application = get_wsgi_application()
@@ -23,6 +22,7 @@ except ImportError:  # manage.py runserver
     uwsgi = None
 
 from project.routing import websocket_urlpatterns  # noqa: E402
+from wsloop.conf import websocket_url  # noqa: E402
 from wsloop.redaction import request_line  # noqa: E402
 from wsloop.server import WebsocketServer  # noqa: E402
 
@@ -37,6 +37,6 @@ def application(environ, start_response):
     if uwsgi is not None:  # for log-format in uwsgi.ini, whose own variables would let a client forge lines
         path = environ.get("REQUEST_URI", "").partition("?")[0]
         uwsgi.set_logvar("request", request_line(environ.get("REQUEST_METHOD", ""), path)[:255])
-    if environ.get("PATH_INFO", "").startswith(settings.WEBSOCKET_URL):
+    if environ.get("PATH_INFO", "").startswith(websocket_url()):
         return websocket_application(environ, start_response)
     return django_application(environ, start_response)

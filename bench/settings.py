@@ -4,21 +4,24 @@ import os
 from pathlib import Path
 
 from project.settings import *  # noqa: F403
+from project.settings import WSLOOP
 
 VAR_DIR = Path(os.environ["BENCH_DIR"])
-WS4REDIS_HEARTBEAT = os.environ.get("BENCH_HEARTBEAT") or None  # type: ignore[assignment]
 # No file of the site is asked for, and looking for them would say that there is no directory.
 MIDDLEWARE = [each for each in MIDDLEWARE if not each.startswith("whitenoise")]  # noqa: F405
 
-# Attackers say from which address they come.
-WSLOOP = {"TRUSTED_PROXIES": ["127.0.0.1"]}
+WSLOOP = {
+    **{name: WSLOOP[name] for name in ("REDIS", "PREFIX", "POLICY")},
+    "HEARTBEAT": os.environ.get("BENCH_HEARTBEAT") or None,
+    "TRUSTED_PROXIES": ["127.0.0.1"],  # attackers say from which address they come
+}
 if os.environ.get("BENCH_UNLIMITED"):  # an echo at full rate sends more than a client may
-    WSLOOP["RATE_LIMIT"] = None  # type: ignore[assignment]
+    WSLOOP["RATE_LIMIT"] = None
 if os.environ.get("BENCH_PAGES"):
     WSLOOP["FACILITIES"] = {"page-*": {"size": 100}}  # with a history
     # On a busy machine, too, what is measured is time, and nobody is given up.
     for _name in ("REDIS_TIMEOUT", "HANDSHAKE_TIMEOUT", "HANDLER_TIMEOUT", "PING_INTERVAL", "PING_TIMEOUT"):
-        WSLOOP[_name] = 600  # type: ignore[assignment]
+        WSLOOP[_name] = 600
 
 # Of the peers that are Django Channels. channels_redis waits for messages for 5 s at a time, and redis-py 8 by default
 # no longer for an answer, so that the consumers of a quiet server would end with a TimeoutError.

@@ -1,13 +1,13 @@
 """The forms of the sample: they check the texts and the recipients of messages."""
 
 from django import forms
-from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
 from django.db import models
 
 from chat.models import Task
+from wsloop import conf
 
 MAX_MESSAGE_LENGTH = 2000  # characters: long enough for any notification, far below the limits of wsloop in bytes
 
@@ -29,7 +29,7 @@ class MessageForm(forms.Form):
 
     def clean_message(self):
         message = self.cleaned_data["message"]
-        if message == settings.WS4REDIS_HEARTBEAT:
+        if message == conf.option("HEARTBEAT"):
             raise ValidationError("This text is the heartbeat of the sockets, so no page would show it.")
         return message
 

@@ -1,10 +1,11 @@
-"""The sample's ``WS4REDIS_ALLOWED_CHANNELS``: decides who may subscribe and publish over a socket.
+"""The sample's policy, ``WSLOOP["POLICY"]``: decides who may subscribe and publish over a socket.
 
 Responsible for the permissions of one handshake. It does not concern views, which check their own forms.
 """
 
-from django.conf import settings
 from django.core.exceptions import PermissionDenied
+
+from wsloop import conf
 
 # The facilities to which visitors may publish over a socket. A client may use any name for a facility, and Redis
 # retains the last messages of each: a client that could publish to any name could fill Redis.
@@ -47,4 +48,4 @@ def allowed_channels(request, channels):
 
 
 def _facility(request):
-    return request.path_info.removeprefix(settings.WEBSOCKET_URL)
+    return request.path_info.removeprefix(conf.websocket_url())

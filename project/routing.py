@@ -1,14 +1,14 @@
-"""The URLs under ``WEBSOCKET_URL`` that consumers serve; all others are facilities."""
+"""The URLs under ``WSLOOP["URL"]`` that consumers serve; all others are facilities."""
 
-from django.conf import settings
 from django.urls import include, path
 
 from chat.consumers import EchoConsumer, RandomConsumer
 from chat.rooms.consumer import RoomConsumer
+from wsloop.conf import websocket_url
 
 consumers = [
     path("echo/", EchoConsumer.as_websocket()),
     path("random/", RandomConsumer.as_websocket()),
     path("rooms/<slug:room>/", RoomConsumer.as_websocket()),
 ]
-websocket_urlpatterns = [path(settings.WEBSOCKET_URL.removeprefix("/"), include(consumers))]
+websocket_urlpatterns = [path(websocket_url().removeprefix("/"), include(consumers))]

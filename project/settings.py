@@ -109,7 +109,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-                "ws4redis.context_processors.default",  # WEBSOCKET_URI, WS4REDIS_HEARTBEAT
+                "ws4redis.context_processors.default",  # WEBSOCKET_URI; and WS4REDIS_HEARTBEAT, the option HEARTBEAT
                 "chat.context_processors.site",  # DEMO_ACCOUNTS, DEBUG, NAVIGATION
             ],
         },
@@ -179,18 +179,17 @@ CSRF_FAILURE_VIEW = "chat.frontend.csrf_failure"
 DEVELOPMENT_ORIGINS = [f"http://{host}:{port}" for host in ("localhost", "127.0.0.1") for port in range(5173, 5178)]
 CSRF_TRUSTED_ORIGINS = DEVELOPMENT_ORIGINS if DEBUG else []
 
-WEBSOCKET_URL = "/ws/"
 if os.environ.get("REDIS_URL"):
-    WS4REDIS_CONNECTION: str | dict[str, str] = _redis(os.environ["REDIS_URL"])
+    _redis_at: str | dict[str, str] = _redis(os.environ["REDIS_URL"])
 else:
-    WS4REDIS_CONNECTION = {"unix_socket_path": str(embedded_redis.socket_path(VAR_DIR))}
-WS4REDIS_PREFIX = "ws"
-WS4REDIS_EXPIRE = 3600
-WS4REDIS_HEARTBEAT = "--heartbeat--"
-WS4REDIS_ALLOWED_CHANNELS = "chat.policy.allowed_channels"
-# The pages have histories of an hour: a page that was offline recovers missed messages. Chat rooms store their messages
-# in the database, and have presence.
-WSLOOP = {
+    _redis_at = {"unix_socket_path": str(embedded_redis.socket_path(VAR_DIR))}
+WSLOOP: dict[str, object] = {
+    "REDIS": _redis_at,
+    "PREFIX": "ws",
+    "HEARTBEAT": "--heartbeat--",
+    "POLICY": "chat.policy.allowed_channels",
+    # The pages have histories of an hour: a page that was offline recovers missed messages. Chat rooms store their
+    # messages in the database, and have presence.
     "FACILITIES": {
         **{name: {"size": 100} for name in ("home", "form", "news", "inbox", "tasks")},
         "rooms/*": {"presence": True},

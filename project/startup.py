@@ -99,8 +99,10 @@ def check_command(arguments: list[str]) -> None:
 
 def uses_embedded_redis() -> bool:
     """Return whether the settings use the embedded Redis of their ``VAR_DIR``, as they do without ``REDIS_URL``."""
+    from wsloop import conf  # the checks before work without it
+
     directory = getattr(settings, "VAR_DIR", None)
-    connection = getattr(settings, "WS4REDIS_CONNECTION", None)
+    connection = conf.unchecked("REDIS")
     if directory is None or not isinstance(connection, dict):
         return False
     return connection.get("unix_socket_path") == str(embedded_redis.socket_path(directory))

@@ -130,7 +130,7 @@ class RedisServer:
         return f"{scheme}://{auth}127.0.0.1:{self.port}/0{query}"
 
     def connection(self, **more: object) -> dict[str, object]:
-        """Return the ``WS4REDIS_CONNECTION`` dictionary for this server."""
+        """Return the option ``REDIS`` as a dictionary for this server."""
         options: dict[str, object] = {"host": "127.0.0.1", "port": self.port, "db": 0}
         if self.password:
             options["password"] = self.password

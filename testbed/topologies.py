@@ -108,7 +108,7 @@ class SentinelSetup:
         return True
 
     def connection(self, **more):
-        """The ``WS4REDIS_CONNECTION`` dictionary."""
+        """The option ``REDIS`` as a dictionary."""
         options = {"sentinels": [each.address for each in self.sentinels], "service_name": self.service_name, "db": 0}
         if self.password:
             options |= {"password": self.password, "sentinel_kwargs": {"password": f"{self.password}s"}}
@@ -172,7 +172,7 @@ class ClusterSetup:
         )
 
     def connection(self, **more):
-        """The ``WS4REDIS_CONNECTION`` dictionary."""
+        """The option ``REDIS`` as a dictionary."""
         host, port = self.nodes[0].address
         options = {"cluster": True, "host": host, "port": port}
         return {**options, **({"password": self.password} if self.password else {}), **more}

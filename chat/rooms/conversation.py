@@ -31,7 +31,7 @@ def group_of(slug):
 
 
 def facility_of(slug):
-    """Return the facility of the sockets of a room: their path after ``WEBSOCKET_URL``."""
+    """Return the facility of the sockets of a room: their path after ``WSLOOP["URL"]``."""
     return f"rooms/{slug}/"
 
 

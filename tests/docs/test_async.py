@@ -27,9 +27,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 INSTALLED_APPS = [
     "wsloop", "mysite", "django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"
 ]
-WEBSOCKET_URL = "/ws/"
 import os
-WS4REDIS_CONNECTION = os.environ["REDIS_URL"]
+WSLOOP = {"REDIS": os.environ["REDIS_URL"]}
 """,
     "models.py": """
 from django.db import models

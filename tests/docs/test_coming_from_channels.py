@@ -210,9 +210,6 @@ def test_everything_of_ours_that_the_page_names_exists():
     options = {option for each in literals for option in re.findall(r'WSLOOP\["(\w+)"\]', each)}
     options |= {each for each in literals if re.fullmatch(r"(MAX|RATE|PING|CHANNEL|HANDLER|HANDSHAKE)_\w+", each)}
     assert len(options) > 8 and options <= set(conf.DEFAULTS) | {"CHANNEL_LAYERS"}
-    readme = (ROOT / "README.rst").read_text()
-    settings = set(re.findall(r"\b(?:WS4REDIS|WEBSOCKET)_\w+", PAGE.read_text()))
-    assert settings and [name for name in settings if f"``{name}``" not in readme] == []
 
 
 def test_numbers_of_ours_that_the_page_names_are_the_defaults():
@@ -268,8 +265,7 @@ ROOT_URLCONF = "mysite.urls"
 INSTALLED_APPS = ["wsloop", "django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"]
 DATABASES = {{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}}}
 {setting}
-WS4REDIS_ALLOWED_CHANNELS = "mysite.policy.allowed_channels"
-WS4REDIS_PROCESS_REQUEST = "mysite.sockets.process_request"
+WSLOOP |= {{"POLICY": "mysite.policy.allowed_channels", "PROCESS_REQUEST": "mysite.sockets.process_request"}}
 """
 URLS = """
 from django.http import HttpResponse
@@ -314,8 +310,8 @@ def project(tmp_path_factory, redis_server):
     (wsgi,) = [code for code in python if "WebsocketServer(urlpatterns" in code]
     (policy,) = [code for code in python if "def allowed_channels" in code]
     (sockets,) = [code for code in python if "def process_request(request)" in code]
-    (diff,) = [code for code in code_blocks(PAGE, "diff") if "WS4REDIS_CONNECTION" in code]
-    (setting,) = re.findall(r"^\+(WS4REDIS_CONNECTION.*)$", diff, re.MULTILINE)
+    (diff,) = [code for code in code_blocks(PAGE, "diff") if "WSLOOP" in code]
+    (setting,) = re.findall(r"^\+(WSLOOP = .*)$", diff, re.MULTILINE)
     setting = setting.replace("127.0.0.1:6379/0", f"127.0.0.1:{redis_server.port}/0")
     (mysite / "settings.py").write_text(SETTINGS.format(setting=setting))
     for name, text in (("wsgi", wsgi), ("policy", policy), ("sockets", sockets), ("keys", KEYS), ("urls", URLS)):
@@ -384,7 +380,7 @@ def test_the_test_of_the_changed_project(project):
 # --- the project that hosts its ASGI application ----------------------------------------------------------------------
 
 HOSTED = """
-CHANNEL_LAYERS["default"]["CONFIG"]["prefix"] = WS4REDIS_PREFIX = "hosted"
+CHANNEL_LAYERS["default"]["CONFIG"]["prefix"] = WSLOOP["PREFIX"] = "hosted"
 """
 
 
@@ -399,13 +395,13 @@ def hosted(tmp_path_factory, redis_server):
     python, consoles = code_blocks(PAGE, "python"), code_blocks(PAGE, "console")
     (asgi,) = [code for code in python if "ProtocolTypeRouter(" in code]
     (wsgi,) = [code for code in python if "WebsocketServer(asgi=" in code]
-    settings = "".join(code + "\n" for code in python if code.startswith(("CHANNEL_LAYERS =", "WS4REDIS_CONNECTION =")))
+    settings = "".join(code + "\n" for code in python if code.startswith(("CHANNEL_LAYERS =", "WSLOOP = ")))
     settings = settings.replace("127.0.0.1:6379/0", f"127.0.0.1:{redis_server.port}/0")
     shutil.copy(GUIDES / "chat.py", chat / "consumers.py")
     routing = (GUIDES / "chat_routing.py").read_text().replace("import chat as consumers", "import consumers")
     (chat / "routing.py").write_text(routing)
     settings = SETTINGS.format(setting=settings + HOSTED)
-    settings = re.sub(r"^WS4REDIS_(ALLOWED_CHANNELS|PROCESS_REQUEST) = .*$", "", settings, flags=re.MULTILINE)
+    settings = re.sub(r"^WSLOOP \|= .*$", "", settings, flags=re.MULTILINE)
     for name, text in (("settings", settings), ("asgi", asgi), ("wsgi", wsgi), ("urls", URLS)):
         (mysite / f"{name}.py").write_text(text)
     address = f"127.0.0.1:{free_port()}"

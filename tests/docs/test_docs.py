@@ -331,6 +331,7 @@ def test_settings_are_documented_with_their_defaults():
     from wsloop.conf import DEFAULTS, PLAIN
 
     table = list(rows(ROOT / "docs/reference/settings.rst"))
+    table += rows(ROOT / "docs/reference/settings.rst", "Setting")
     assert {row[0]: ast.literal_eval(row[1]) for row in table} == DEFAULTS | PLAIN._asdict()
     said = {row[0] for row in table if re.search(r"\bNone:\s", row[2])}
     said |= {name for name in DEFAULTS if name.startswith("MAX_CONNECTIONS")}  # said of all of them, in front
@@ -350,14 +351,13 @@ def test_forms_of_the_connection_are_understood(monkeypatch):
             .replace('"db": …', '"db": 0')
             .replace("…", "'x'")
         )
-        settings = types.SimpleNamespace(WS4REDIS_CONNECTION=eval(text, {"host": "host", "port": 1}))
-        for module in (conf, redis_options):
-            monkeypatch.setattr(module, "settings", settings)
-        setting_changed.send(None, setting="WS4REDIS_CONNECTION", value=None, enter=True)
+        settings = types.SimpleNamespace(WSLOOP={"REDIS": eval(text, {"host": "host", "port": 1})})
+        monkeypatch.setattr(conf, "settings", settings)
+        setting_changed.send(None, setting="WSLOOP", value=None, enter=True)
         assert redis_options.connection()
         assert bool(redis_options.nodes()) == ("cluster" in form or "nodes" in form)
     monkeypatch.undo()
-    setting_changed.send(None, setting="WS4REDIS_CONNECTION", value=None, enter=False)
+    setting_changed.send(None, setting="WSLOOP", value=None, enter=False)
 
 
 def test_bounds_are_documented_with_what_a_client_gets():
@@ -376,10 +376,30 @@ def test_counters_are_documented():
     assert {row[0] for row in rows(ROOT / "docs/reference/metrics.rst", "setting")} == counters()
 
 
-def test_every_ws4redis_setting_is_in_the_readme():
-    names = set(re.findall(r'"(W(?:S4REDIS|EBSOCKET)_\w+)"', (ROOT / "wsloop/conf.py").read_text()))
-    names |= set(re.findall(r'callback\("(\w+)"\)', (ROOT / "wsloop/server.py").read_text()))
-    assert names <= set(re.findall(r"^``(\w+)``", (ROOT / "README.rst").read_text(), re.MULTILINE))
+def test_aliases_are_documented():
+    from wsloop.conf import ALIASES
+
+    assert {row[0]: row[1].strip("`") for row in rows(ROOT / "docs/reference/settings.rst", "Name")} == ALIASES
+
+
+OLD_NAMES = re.compile(r"WS4REDIS_[A-Z]+|WEBSOCKET_URL")
+# Where the settings have their names of ws4redis, and why.
+MAY_HAVE_OLD_NAMES = {
+    "docs/reference/settings.rst": "the table of aliases",
+    "docs/how-to/move-from-ws4redis.rst": "sites that have them",
+    "templates/chat/home.html": "a variable of ws4redis's context processor",
+    "project/settings.py": "the same",
+    "wsloop/options.py": "the aliases",
+    "wsloop/backend/redis_options.py": "passes values on to ws4redis",
+}
+
+
+def test_settings_have_one_name_each_outside_of_what_is_about_ws4redis():
+    patterns = ("*.rst", "*.md", "*.py", "docs/**/*.rst", "templates/**/*.html", "static/js/**/*.js")
+    patterns += tuple(f"{name}/**/*.{end}" for name in ("chat", "project", "wsloop") for end in ("py", "js", "html"))
+    pages = {str(path.relative_to(ROOT)): path for pattern in patterns for path in ROOT.glob(pattern)}
+    found = {name for name, path in pages.items() if OLD_NAMES.search(path.read_text())}
+    assert found == MAY_HAVE_OLD_NAMES.keys()
 
 
 def test_environment_is_documented():

@@ -18,8 +18,7 @@ ROOT_URLCONF = "mysite.urls"
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 INSTALLED_APPS = ["wsloop", "django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"]
-WEBSOCKET_URL = "/ws/"
-WS4REDIS_CONNECTION = {"unix_socket_path": "/nowhere/redis.sock"}
+WSLOOP = {"REDIS": {"unix_socket_path": "/nowhere/redis.sock"}}
 """
 URLS = """
 from django.urls import path

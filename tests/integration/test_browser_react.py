@@ -200,7 +200,7 @@ def origin():
 @pytest.fixture(scope="module")
 def development(shared_serve, origin):
     """The site as its developer runs it; of the ports that its settings name one is that of the tests."""
-    wsloop = project_settings.WSLOOP | {"ALLOWED_ORIGINS": [origin]}
+    wsloop = {"FACILITIES": project_settings.WSLOOP["FACILITIES"], "ALLOWED_ORIGINS": [origin]}
     settings = POLICY | {"WSLOOP": wsloop, "CSRF_TRUSTED_ORIGINS": [origin]}
     return shared_serve(settings=settings, env={"DJANGO_DEBUG": "1"})
 

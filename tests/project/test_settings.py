@@ -15,7 +15,7 @@ NAMES = ("DJANGO_SECRET_KEY", "DJANGO_DEBUG", "DJANGO_ALLOWED_HOSTS", "DATABASE_
 SHOW = """
 import json
 from project import settings
-names = "SECRET_KEY DEBUG DEMO ALLOWED_HOSTS WS4REDIS_CONNECTION WHITENOISE_USE_FINDERS".split()
+names = "SECRET_KEY DEBUG DEMO ALLOWED_HOSTS WSLOOP WHITENOISE_USE_FINDERS".split()
 shown = {name: getattr(settings, name) for name in names}
 print(json.dumps({**shown, "ENGINE": settings.DATABASES["default"]["ENGINE"]}))
 """
@@ -57,7 +57,7 @@ def test_without_environment_nothing_is_on_and_there_is_no_key(checkout):
     assert not shown["DEMO"]
     assert shown["ALLOWED_HOSTS"] == ["localhost", "127.0.0.1", "[::1]"]
     assert shown["ENGINE"] == "django.db.backends.sqlite3"
-    assert shown["WS4REDIS_CONNECTION"] == {"unix_socket_path": str(checkout / "var/redis.sock")}
+    assert shown["WSLOOP"]["REDIS"] == {"unix_socket_path": str(checkout / "var/redis.sock")}
     assert not (checkout / "var").exists()
 
 
@@ -74,7 +74,7 @@ def test_the_environment_replaces_them(checkout):
     assert shown["DEBUG"]
     assert shown["ALLOWED_HOSTS"] == ["one.example", ".two.example"]
     assert shown["ENGINE"] == "django.db.backends.postgresql"
-    assert shown["WS4REDIS_CONNECTION"] == "rediss://localhost:6380/3"
+    assert shown["WSLOOP"]["REDIS"] == "rediss://localhost:6380/3"
 
 
 @pytest.mark.parametrize("mode", ["DEMO", "DJANGO_DEBUG"])

@@ -431,6 +431,36 @@ def test_functions_that_can_be_called_so_are_taken(with_settings, value):
             ["['orders'] has ttl and recover but no size"],
         ),
         ({"MAX_MESSAGE_SIZE": 2**22, "MAX_QUEUED_BYTES": 2**23, "FACILITIES": {"*": {"size": 1, "ttl": 60}}}, []),
+        (
+            {"REDIS": {"socket_timeout": 12, "socket_connect_timeout": 5, "timeout": 10}},
+            [
+                "WSLOOP['REDIS'] has socket_timeout (12 s), which is not",
+                "WSLOOP['REDIS'] has timeout (10 s), which is not",
+            ],
+        ),
+        ({"REDIS": "redis://localhost?socket_timeout=9"}, []),
+        ({"BLOCKED_AFTER": 5}, ["BLOCKED_AFTER (5 s) is not shorter than REDIS_TIMEOUT (5 s)"]),
+        ({"BLOCKED_AFTER": 20, "REDIS_TIMEOUT": 21, "HANDSHAKE_TIMEOUT": 50}, ["not shorter than PING_TIMEOUT (20 s)"]),
+        ({"BLOCKED_AFTER": None}, []),
+        (
+            {"MAX_CONNECTIONS": 100},
+            ["_PER_USER (100) is not less than MAX_CONNECTIONS", "_PER_ADDRESS (500) is not less"],
+        ),
+        ({"MAX_CONNECTIONS": None, "MAX_CONNECTIONS_PER_USER": 10**6}, []),
+        ({"MAX_CONNECTIONS": 10, "MAX_CONNECTIONS_PER_USER": None, "MAX_CONNECTIONS_PER_ADDRESS": None}, []),
+        ({"COMMAND_RATE": (101, 200)}, ["COMMAND_RATE (101 a second) is more than RATE_LIMIT (100 a second)"]),
+        ({"COMMAND_RATE": (101, 200), "RATE_LIMIT": None}, []),
+        ({"CLIENTS_MAY_PUBLISH": True}, ["has no effect beside WS4REDIS_ALLOWED_CHANNELS"]),
+        ({"COMPRESS_FROM": 2**21}, ["COMPRESS_FROM (2097152 bytes) is larger than MAX_QUEUED_BYTES (1048576 bytes)"]),
+        (
+            {"COMPRESS_FROM": None, "FACILITIES": {"a": {"compression": True}}},
+            ["['a'] has compression, but COMPRESS_F"],
+        ),
+        ({"COMPRESS_FROM": None, "FACILITIES": {"a": {"compression": False}}}, []),
+        ({"FACILITIES": {"a": {"size": 1, "ttl": 49}}}, ["['a'] keeps its history for 49 s, and it takes up to 50 s"]),
+        ({"FACILITIES": {"a": {"size": 1, "ttl": 49, "recover": False}}}, []),
+        ({"FACILITIES": {"a": {"size": 2**15}}}, ["the history of one channel may take 2.0 GiB of Redis"]),
+        ({"FACILITIES": {"a": {"size": 2**14}}}, []),
     ],
 )
 def test_settings_that_contradict_each_other_are_a_warning(with_settings, options, words):

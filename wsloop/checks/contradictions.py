@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from wsloop import conf
+from wsloop.backend import redis_options
 
 CHANNELS_REDIS = "channels_redis.core.RedisChannelLayer"
+MUCH = 1024**3  # bytes of Redis for the history of one channel
 
 
 def contradictions() -> Iterator[tuple[str, str]]:
@@ -35,8 +37,84 @@ def contradictions() -> Iterator[tuple[str, str]]:
             "Set MAX_QUEUED_BYTES of WSLOOP to twice MAX_MESSAGE_SIZE or more: a client that does not read may take up "
             "that much memory.",
         )
+    yield from _timeouts()
+    yield from _limits_without_effect()
+    yield from _histories()
     yield from _facilities_without_effect()
     yield from _layers_that_give_up()
+
+
+def _timeouts() -> Iterator[tuple[str, str]]:
+    handshake, blocked = conf.option("HANDSHAKE_TIMEOUT"), conf.option("BLOCKED_AFTER")
+    for name in ("socket_timeout", "socket_connect_timeout", "timeout"):
+        seconds = redis_options.connection().get(name)
+        if seconds is not None and seconds >= handshake:
+            yield (
+                f"{conf.name_of('REDIS')} has {name} ({seconds} s), which is not shorter than HANDSHAKE_TIMEOUT "
+                f"({handshake} s): handshakes that wait for Redis fail before Redis is given up.",
+                f"Leave {name} out, or set HANDSHAKE_TIMEOUT of WSLOOP to twice as much.",
+            )
+    for name in ("REDIS_TIMEOUT", "PING_TIMEOUT"):
+        if blocked is not None and blocked >= conf.option(name):
+            yield (
+                f"BLOCKED_AFTER ({blocked} s) is not shorter than {name} ({conf.option(name)} s): an event loop that "
+                "is held up ends sockets or commands before the log says what holds it up.",
+                f"Set BLOCKED_AFTER of WSLOOP to less than {name}; the default is {conf.DEFAULTS['BLOCKED_AFTER']} s.",
+            )
+
+
+def _limits_without_effect() -> Iterator[tuple[str, str]]:
+    most = conf.option("MAX_CONNECTIONS")
+    for name in ("MAX_CONNECTIONS_PER_USER", "MAX_CONNECTIONS_PER_ADDRESS"):
+        one = conf.option(name)
+        if most is not None and one is not None and one >= most:
+            yield (
+                f"{name} ({one}) is not less than MAX_CONNECTIONS ({most}): one visitor can take all sockets of a "
+                "worker.",
+                f"Set {name} of WSLOOP to a small part of MAX_CONNECTIONS.",
+            )
+    commands, frames = conf.option("COMMAND_RATE"), conf.option("RATE_LIMIT")
+    if commands is not None and frames is not None and commands[0] > frames[0]:
+        yield (
+            f"COMMAND_RATE ({commands[0]} a second) is more than RATE_LIMIT ({frames[0]} a second): each command is a "
+            "frame, so a client that sends that many is closed with 4029 before its commands wait.",
+            "Set the first number of COMMAND_RATE of WSLOOP to less than that of RATE_LIMIT.",
+        )
+    if conf.option("CLIENTS_MAY_PUBLISH") and conf.option("POLICY") is not None:
+        yield (
+            f"CLIENTS_MAY_PUBLISH has no effect beside {conf.name_of('POLICY')}: the policy decides who may publish.",
+            "Remove CLIENTS_MAY_PUBLISH from WSLOOP, and let the policy return the names that begin with publish-.",
+        )
+    compress_from, queued = conf.option("COMPRESS_FROM"), conf.option("MAX_QUEUED_BYTES")
+    if compress_from is not None and compress_from > queued:
+        yield (
+            f"COMPRESS_FROM ({compress_from} bytes) is larger than MAX_QUEUED_BYTES ({queued} bytes): no message is "
+            "compressed that could wait for a client.",
+            "Set COMPRESS_FROM of WSLOOP to a smaller number, or to None, so that nothing negotiates compression.",
+        )
+
+
+def _histories() -> Iterator[tuple[str, str]]:
+    unnoticed = conf.option("PING_INTERVAL") + min(conf.option("PING_TIMEOUT"), conf.option("PING_INTERVAL"))
+    largest = conf.option("MAX_MESSAGE_SIZE")
+    for pattern, options in conf.option("FACILITIES").items():
+        if options.recovers and options.ttl < unnoticed:
+            yield (
+                f"FACILITIES[{pattern!r}] keeps its history for {options.ttl} s, and it takes up to {unnoticed} s "
+                "until a dead connection is noticed (PING_INTERVAL and PING_TIMEOUT): then nothing is left to recover.",
+                f'Set "ttl" to more than {unnoticed}, the longest absence that a page may recover from.',
+            )
+        if options.size * largest > MUCH:
+            yield (
+                f"FACILITIES[{pattern!r}] keeps {options.size} messages of up to MAX_MESSAGE_SIZE ({largest} bytes): "
+                f"the history of one channel may take {options.size * largest / MUCH:.1f} GiB of Redis.",
+                'Set a smaller "size", or a smaller MAX_MESSAGE_SIZE of WSLOOP.',
+            )
+        if conf.option("COMPRESS_FROM") is None and conf.given()["FACILITIES"][pattern].get("compression"):
+            yield (
+                f"FACILITIES[{pattern!r}] has compression, but COMPRESS_FROM is None: nothing is compressed.",
+                "Set COMPRESS_FROM of WSLOOP to a number of bytes, or remove compression.",
+            )
 
 
 def _layers_that_give_up() -> Iterator[tuple[str, str]]:

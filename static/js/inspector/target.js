@@ -9,7 +9,7 @@ const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/; // RFC 9110, 5.6.2: the characte
 
 /**
  * @typedef {object} Target
- * @property {string} path below WEBSOCKET_URL, decoded
+ * @property {string} path below WSLOOP["URL"], decoded
  * @property {string[]} parameters the parameters without a value that the page knows, in its order
  * @property {string} more further parameters, as in a URL
  * @property {string[]} protocols
@@ -17,7 +17,7 @@ const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/; // RFC 9110, 5.6.2: the characte
 
 /**
  * @param {Target} target
- * @param {string} root WEBSOCKET_URL
+ * @param {string} root WSLOOP["URL"]
  * @param {string} base URL of the page
  * @returns {string}
  */

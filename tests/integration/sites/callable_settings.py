@@ -2,11 +2,15 @@
 
 from tests.integration.sites import hooks
 from tests.integration.sites.settings import *  # noqa: F403
+from tests.integration.sites.settings import WSLOOP
 
 
-def WS4REDIS_ALLOWED_CHANNELS(request, channels):
+def allowed_channels(request, channels):
     return hooks.listen_only(request, channels)
 
 
-def WS4REDIS_PROCESS_REQUEST(request):
+def process_request(request):
     return hooks.user_from_header(request)
+
+
+WSLOOP = {**WSLOOP, "POLICY": allowed_channels, "PROCESS_REQUEST": process_request}

@@ -12,7 +12,7 @@
 /**
  * @typedef {object} WS4RedisOptions
  * @property {string} uri of the facility, such as "ws://example.com/ws/foobar?subscribe-broadcast"
- * @property {string | null} [heartbeat_msg] the text of the heartbeat, WS4REDIS_HEARTBEAT; null: there is none
+ * @property {string | null} [heartbeat_msg] the text of the heartbeat, WSLOOP["HEARTBEAT"]; null: there is none
  * @property {((data: any) => void) | null} [receive_message] called with the data of each message, heartbeats left out
  * @property {(() => void) | null} [connecting] called before each attempt
  * @property {(() => void) | null} [connected] called when the connection is open
