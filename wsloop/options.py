@@ -5,6 +5,7 @@ This module must not read settings; :mod:`wsloop.conf` does.
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
@@ -77,6 +78,39 @@ def _facilities(name: str, value: Any) -> dict[str, Facility]:
 
 
 MOST_HEARTBEAT = 1024  # bytes: it goes to every socket every 4 s
+
+
+class ApiKey(NamedTuple):
+    """A key of the server API over HTTP: its secret token, and the names of what a program that shows it may do."""
+
+    token: str
+    may: tuple[str, ...]
+
+
+API_PERMISSIONS = ("publish", "read", "disconnect")
+
+
+def _api_keys(name: str, value: Any) -> dict[str, ApiKey]:
+    # No error shows a value: it may be a secret.
+    if not isinstance(value, dict) or not all(isinstance(each, dict) for each in value.values()):
+        raise ImproperlyConfigured(
+            f'{name} must be a dictionary such as {{"billing": {{"token": os.environ["TOKEN"], "may": ["publish"]}}}}'
+        )
+    found = {}
+    for key, options in value.items():
+        token, may = options.get("token"), options.get("may")
+        if set(options) - {"token", "may"} or not isinstance(token, str) or not re.fullmatch(r"[!-~]{32,512}", token):
+            raise ImproperlyConfigured(
+                f"{name}[{key!r}] must have a token of 32 to 512 characters, ASCII without blanks: "
+                'python -c "import secrets; print(secrets.token_urlsafe(32))"'
+            )
+        if not isinstance(may, (list, tuple)) or not may or not all(each in API_PERMISSIONS for each in may):
+            raise ImproperlyConfigured(f"{name}[{key!r}]['may'] must be a list of {', '.join(API_PERMISSIONS)}")
+        found[str(key)] = ApiKey(token, tuple(may))
+    if len({each.token for each in found.values()}) < len(found):
+        raise ImproperlyConfigured(f"{name} has the same token twice")
+    return found
+
 
 OPTIONS: dict[str, Option] = {
     # The site. Defaults are those of ws4redis.
@@ -161,6 +195,8 @@ OPTIONS: dict[str, Option] = {
     # Other sites whose pages may open sockets: none, because a browser sends the user's cookies with every socket that
     # a page opens.
     "ALLOWED_ORIGINS": Option((), kinds.origins),
+    # Keys of the server API over HTTP, by the names of the programs that have them: none, so that it is off.
+    "API_KEYS": Option({}, _api_keys),
     # Options of facilities: patterns of their names, as in shells, to dictionaries; the first that matches counts.
     "FACILITIES": Option({}, _facilities),
 }

@@ -1,4 +1,4 @@
-"""The tools of these tests that are no packages of this Python: Autobahn|Testsuite and Node's ``ws``.
+"""Tools that are not in the environment of all tests: Autobahn|Testsuite, Node's ``ws`` and schemathesis.
 
 Each is installed when it is first asked for, into a directory of the checkout that git ignores, and again when what is
 wanted has changed. Where it cannot be had the test says why (``missing`` of ``tests.requires``).
@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -21,6 +22,9 @@ AUTOBAHN_REQUIREMENTS = Path(__file__).parent / "requirements-autobahn.txt"
 VIRTUALENV = "virtualenv==20.15.1"  # the last one that runs on Python 2.7, and brings a pip for it
 NODE = ROOT / ".venv-node"
 WS = "ws@8.23.0"  # has no dependencies of its own
+# With some thirty packages, among them a plugin of pytest that would be loaded with each test.
+SCHEMATHESIS = "schemathesis==4.32.5"
+SCHEMATHESIS_PACKAGES = ROOT / "var" / "schemathesis"
 
 
 @functools.cache
@@ -67,6 +71,17 @@ def node_modules():
     return NODE / "node_modules"
 
 
+def schemathesis():
+    """Return the directory of packages for this Python that has schemathesis; install it first if need be."""
+    wanted = f"{SCHEMATHESIS} {sys.version}"
+    stamp = SCHEMATHESIS_PACKAGES / "installed"
+    if not (stamp.exists() and stamp.read_text() == wanted):
+        shutil.rmtree(SCHEMATHESIS_PACKAGES, ignore_errors=True)
+        run([sys.executable, "-m", "pip", "install", "--no-compile", "--target", SCHEMATHESIS_PACKAGES, SCHEMATHESIS])
+        stamp.write_text(wanted)
+    return SCHEMATHESIS_PACKAGES
+
+
 def run(command, **environment):
     """Run one step of an installation; where it fails the tests that need it are missing something."""
     done = subprocess.run(
@@ -84,4 +99,4 @@ def run(command, **environment):
     if done.returncode != 0:
         print(done.stdout)  # shown where it is a failure
         errors = [line for line in done.stdout.splitlines() if "error" in line.lower()]
-        missing(f"{' '.join(command)} failed: {errors[0] if errors else f'exit code {done.returncode}'}")
+        missing(f"{' '.join(map(str, command))} failed: {errors[0] if errors else f'exit code {done.returncode}'}")

@@ -58,6 +58,7 @@ NOT_BELOW = {"protocol": ASYNC | {"commits", "db"}, "backend": ASYNC | {"commits
 TOP = {
     "checks": {"backend", "facilities"},
     "handshake": {"protocol"},
+    "http_api": {"api", "protocol", "sockets"},
     "identity": {"sockets"},
     "live": {"publisher"},
     "origin": {"handshake"},
@@ -98,6 +99,7 @@ MUST_NOT_KNOW = {
     "exceptions": SOCKETS | HTTP | {"gevent", "redis", "ws4redis", "django", "websockets"},
     "greenlets": SOCKETS | {"redis", "ws4redis", "websockets", "django"},
     "handshake": SOCKETS | GEVENT | {"redis", "ws4redis"},
+    "http_api": SOCKETS | GEVENT | {"ws4redis", "websockets"},
     "identity": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
     "kinds": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
     "layers": SOCKETS - {"asyncio"} | GEVENT | HTTP | {"websockets"},
@@ -252,7 +254,16 @@ def test_there_are_no_circles():
 
 IMPORTED_BY_SITES = [
     *("api", "consumers", "exceptions", "layers", "presence", "publisher", "routing", "server", "signals"),
-    *("live", "testing", "tokens", "views", "runtime.core", "testing.communicator", "testing.notifications"),
+    *(
+        "http_api.views",
+        "live",
+        "testing",
+        "tokens",
+        "views",
+        "runtime.core",
+        "testing.communicator",
+        "testing.notifications",
+    ),
 ]
 
 
@@ -316,6 +327,9 @@ TESTED_WITH = {
     "checks.patching": "checks",
     "checks.problem": "checks",
     "checks.uwsgi": "checks",
+    "http_api.schema": "http_api",
+    "http_api.urls": "http_api",
+    "http_api.views": "http_api",
     "options": "conf",
     "delivery.answers": "broker",
     "delivery.catch_up": "gapless",
