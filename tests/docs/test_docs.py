@@ -21,6 +21,7 @@ from websockets.frames import CloseCode
 
 from testbed.cutting_proxy import CuttingProxy
 from testbed.processes import ROOT, Process, free_port, wait_until
+from tests.integration.envelopes import V1
 from tests.requires import need
 from tests.unit.test_imports import PACKAGES
 from wsloop.protocol.close_codes import CLOSE_CODES
@@ -429,9 +430,26 @@ def test_close_codes_are_those_of_the_code():
     assert {int(row[0]) for row in rows(ROOT / "docs/reference/websockets.rst", "Code")} == codes
 
 
-def test_what_is_in_redis_is_documented(serve, private_redis, facility):
-    """Each key has its row with its type, and what is published has the line in front that the page describes."""
-    page = ROOT / "docs/reference/websockets.rst"
+@pytest.fixture
+def shell(private_redis, tmp_path):
+    """Run a command of a page as it stands there, ``redis-cli`` with the Redis of this test."""
+    cli = tmp_path / "bin/redis-cli"
+    cli.parent.mkdir()
+    cli.write_text(f'#!/bin/sh\nexec {need("redis-cli")} -p {private_redis.port} "$@"\n')
+    cli.chmod(0o755)
+    (tmp_path / "publish.lua").symlink_to(ROOT / "wsloop/backend/lua/publish.lua")
+    path = f"{cli.parent}{os.pathsep}{os.environ['PATH']}"
+
+    def execute(block):
+        script = re.sub(r"^\$ ", "", block, flags=re.MULTILINE)
+        return run(["bash", "-ec", script], cwd=tmp_path, env={**os.environ, "PATH": path}).split("\n")[:-1]
+
+    return execute
+
+
+def test_what_is_in_redis_is_documented(serve, private_redis, facility, shell, tmp_path):
+    """Each key has its row with its type, and the examples of the page do to real sockets what it says."""
+    page = ROOT / "docs/reference/redis.rst"
     names = {"PREFIX": "ws", "CHANNEL": f"ws:[a-z]+:(\\w+:)?{facility}", "KEY": "order-7-paid", "NAME": facility}
     kinds = {}
     for key, kind, _ in (row for row in rows(page) if row[1] in ("string", "hash", "stream", "zset")):
@@ -441,20 +459,46 @@ def test_what_is_in_redis_is_documented(serve, private_redis, facility):
         kinds[pattern] = kind
     options = {"size": 10, "presence": True}
     site = serve(redis=private_redis, settings={"WSLOOP": {"FACILITIES": {facility: options}}})
-    client = site.connect(f"{facility}?subscribe-broadcast", cookies=site.login("john"), subprotocols=["wsloop.v1"])
-    client.next()
+    cookies = site.login("john")
+    client = V1(site, f"{facility}?subscribe-broadcast&subscribe-user", cookies=cookies)
+    client.frame("welcome")
+    before = client.resume
+    plain = site.connect("news?subscribe-broadcast")
+    examples = [block.replace("orders", facility) for block in code_blocks(page, "console")]
+    published, by_hand, history, notices, requests = examples
+    (code,) = code_blocks(page, "python")
     with private_redis.client() as redis:
         reader = redis.pubsub(ignore_subscribe_messages=True)
-        reader.subscribe(f"ws:user:mary:{facility}")
+        reader.subscribe(f"ws:user:john:{facility}")
         assert reader.get_message(timeout=10) is None  # the answer to the command
-        for text in ("Hello", "again"):
-            site.publish(facility, text, broadcast=True, users="mary", key="order-7-paid" if text == "Hello" else "")
+
+        assert shell(published) == ["1", "OK"]
+        assert [plain.next(), site.connect("news?subscribe-broadcast").next()] == ["Hello, everybody"] * 2
+
+        (tmp_path / "program.py").write_text(code.replace("orders", facility))
+        program = [sys.executable, "-I", tmp_path / "program.py", private_redis.url, tmp_path / "publish.lua"]
+        assert [run(program) for _ in range(2)] == ["[1, 1]\n", "[-1, -1]\n"]
+        assert shell(by_hand) == ["2"]
+        site.publish(facility, "again", broadcast=True, users="john")
+        late = V1(site, f"{facility}?subscribe-broadcast&subscribe-user", cookies=cookies, resume=before)
+        assert late.frame("welcome")["recovered"] is True
+        for each in (client, late):
+            assert [each.frame("message")["data"] for _ in range(3)] == ["paid", "sent by hand", "again"]
+        read = shell(history)
+        assert [read[number + 1] for number, line in enumerate(read) if line == "d"] == [
+            "again",
+            "sent by hand",
+            "paid",
+        ]
+
         seen = [reader.get_message(timeout=10)["data"] for _ in range(2)]
-        first, second = (re.fullmatch(r"\0w1 (\d+) (\S+) (\S+) ([s-])\n(.*)", each).groups() for each in seen)
-        assert first == ("1", first[1], first[2], "s", "Hello")
+        first, second = (
+            re.fullmatch(r"\0w1 (\d+) (\S+) (\S+) ([s-])(?: [^\n]+)?\n(.*)", each).groups() for each in seen
+        )
+        assert first == ("1", first[1], first[2], "s", "paid")
         assert second == ("2", second[1], first[1], "s", "again")
         wait_until(lambda: redis.exists("ws:wsloop:presence:{site}:counts"), what="presence in Redis")
-        found = redis.keys()
+        found = set(redis.keys()) - {"ws:broadcast:news"}
         for key in found:
             last = re.fullmatch(names["CHANNEL"], key) is not None
             kind = "string" if last else next(kind for pattern, kind in kinds.items() if re.fullmatch(pattern, key))
@@ -462,8 +506,19 @@ def test_what_is_in_redis_is_documented(serve, private_redis, facility):
         unseen = {pattern for pattern in kinds if not any(re.fullmatch(pattern, key) for key in found)}
         # There for moments only; tests/unit/test_layers.py and test_runner.py see them.
         assert unseen == {"ws:wsloop:outbox", "ws:wsloop:full:CONSUMER", "ws:wsloop:reply:RANDOM"}
-        assert redis.get(f"ws:user:mary:{facility}") == "again"
+        assert redis.get(f"ws:user:john:{facility}") == "again"
 
+        assert shell(notices) == ["1", "1"]
+        answers = redis.pubsub()
+        answers.subscribe("ws:wsloop:answers:a1", "ws:wsloop:answers:a2")
+        key = json.loads(site.manage("shell", "-v0", "-c", JOHNS_KEY).splitlines()[-1])
+        assert shell(requests.replace('"7"', json.dumps(str(key)))) == ["1", "1"]
+        _, _, *told = [answers.get_message(timeout=10) for _ in range(4)]
+        assert [json.loads(each["data"]) for each in told] == [{"sockets": 2, "signed_in": 2}, {"sockets": 2}]
+        assert client.closing() == late.closing() == 4010
+
+
+JOHNS_KEY = "from django.contrib.auth.models import User; print(User.objects.get(username='john').pk)"
 
 METRICS_URLS = """
 from django.urls import path
