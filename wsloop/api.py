@@ -171,8 +171,8 @@ def disconnect(
         session: ``request.session`` or a key.
         facility: its name.
         everybody: True closes all sockets of the site, and needs no other argument.
-        code: close code, 4000 to 4999. After 4010, the default, 4001, and from 4500 on wsloop's clients do not come
-            back; after any other they reconnect, after a random pause. See ``docs/reference/websockets.rst``.
+        code: close code, 4000 to 4999. From 4500, the default, on, and after 4001, wsloop's clients do not come back;
+            after any other they reconnect, after a random pause. See ``docs/reference/websockets.rst``.
         reason: for the client, up to 123 bytes of UTF-8.
 
     Returns:

@@ -158,6 +158,6 @@ export const COMES_BACK = [
 export const ENDS = [
   [1008, "not allowed"],
   [4001, "signed out"],
-  [4010, "disconnected"],
   [4500, "disconnected"],
+  [4999, "disconnected"],
 ];

@@ -25,7 +25,7 @@ from wsloop.sockets.hub import Hub
 from wsloop.visitors import answering
 from wsloop.visitors.answering import Answering
 
-DISCONNECTED = (4010, "disconnected")
+DISCONNECTED = (4500, "disconnected")
 
 
 def closed(peer):
@@ -127,10 +127,10 @@ def test_the_socket_of_a_page_is_closed_with_a_goodbye(front, shared_redis, faci
     page.text(json.dumps({"type": "subscribe", "facility": facility, "audiences": ["broadcast"], "id": 1}))
     assert json.loads(page.message())["facility"] == facility
     assert api.disconnect(facility=facility, reason="the room is closed") == 1
-    goodbye = {"type": "goodbye", "code": 4010, "reason": "the room is closed", "reconnect": False}
+    goodbye = {"type": "goodbye", "code": 4500, "reason": "the room is closed", "reconnect": False}
     assert json.loads(page.message()) == goodbye
-    assert closed(page) == (4010, "the room is closed")
-    assert CLOSE_CODES[4010].reconnect == "never"
+    assert closed(page) == (4500, "the room is closed")
+    assert CLOSE_CODES[4500].reconnect == "never"
 
 
 def test_many_sockets_are_closed_in_batches(front, shared_redis, facility, monkeypatch):

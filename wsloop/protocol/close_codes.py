@@ -21,8 +21,8 @@ TRY_AGAIN_LATER = 1013
 SIGNED_OUT = 4001  # 401 of HTTP
 RIGHTS_CHANGED = 4003  # 403
 TOO_SLOW = 4008  # 408
-DISCONNECTED = 4010  # 410
 TOO_MANY = 4029  # 429
+DISCONNECTED = 4500  # from here on a client does not reconnect, as in Centrifugo
 
 MOST_REASON = 123  # bytes of UTF-8 beside a code: a control frame has 125, and two are the code's (section 5.5)
 
@@ -69,15 +69,15 @@ CLOSE_CODES = {
         "too slow: more than MAX_QUEUED_BYTES waited, or no answer to a ping in PING_TIMEOUT",
         "reconnect after a random pause, with resume. Without history the waiting messages are lost",
     ),
-    DISCONNECTED: Row(
-        "the site has ended the connection: wsloop.api.disconnect(), manage.py wskick",
-        "do not reconnect; tell the user",
-        NEVER,
-    ),
     TOO_MANY: Row(
         "more frames than RATE_LIMIT",
         "send more slowly, and reconnect, but not at once",
         LATER,
+    ),
+    DISCONNECTED: Row(
+        "the site has ended the connection: wsloop.api.disconnect(), manage.py wskick",
+        "do not reconnect; tell the user",
+        NEVER,
     ),
 }
 
@@ -86,8 +86,8 @@ FINAL = frozenset({POLICY_VIOLATION, *(code for code, row in CLOSE_CODES.items()
 
 
 def is_final(code: int) -> bool:
-    """Return whether a client must not reconnect after this code: of a site's own, from 4500 on (as in Centrifugo)."""
-    return code in FINAL or code >= 4500
+    """Return whether a client must not reconnect after this code, which may be a site's own."""
+    return code in FINAL or code >= DISCONNECTED
 
 
 __all__ = ["CLOSE_CODES", "FINAL", "Row", "is_final"]

@@ -62,15 +62,15 @@ const TEXTS = {
     meaning: "too slow: more than MAX_QUEUED_BYTES waited, or no answer to a ping in PING_TIMEOUT",
     action: "reconnect after a random pause, with resume. Without history the waiting messages are lost",
   },
-  4010: {
-    name: "DISCONNECTED",
-    meaning: "the site has ended the connection: wsloop.api.disconnect(), manage.py wskick",
-    action: "do not reconnect; tell the user",
-  },
   4029: {
     name: "TOO_MANY",
     meaning: "more frames than RATE_LIMIT",
     action: "send more slowly, and reconnect, but not at once",
+  },
+  4500: {
+    name: "DISCONNECTED",
+    meaning: "the site has ended the connection: wsloop.api.disconnect(), manage.py wskick",
+    action: "do not reconnect; tell the user",
   },
 };
 

@@ -220,8 +220,8 @@ export const SIGNED_OUT = "signed out";
 export function afterClose(code) {
   if (code === 4001) return { reconnect: "never", reason: SIGNED_OUT };
   if (code === 1008) return { reconnect: "never", reason: "not allowed" };
-  // By the site; from 4500 on with a code of its own.
-  if (code === 4010 || code >= 4500) return { reconnect: "never", reason: "disconnected" };
+  // By the site, also with codes of its own.
+  if (code >= 4500) return { reconnect: "never", reason: "disconnected" };
   // If it reconnected at once, the client would do the same again.
   if (code === 4029) return { reconnect: "later", reason: "sent too fast" };
   return { reconnect: "soon" };
@@ -643,7 +643,7 @@ function openSocket(url, options, isSingle) {
         const isRenewable = isFinal && known.reason === SIGNED_OUT && options.accessToken !== undefined;
         if (reconnect || isRenewable) connection.reconnect({ code, after, reason });
         // The site has words of its own for whom it disconnects.
-        else connection.end((isFinal && (code < 4010 || !reason) ? known.reason : reason) ?? `closed with code ${code}`);
+        else connection.end((isFinal && (code < 4500 || !reason) ? known.reason : reason) ?? `closed with code ${code}`);
       },
       onRelease() {
         goodbye = {};
