@@ -643,7 +643,8 @@ function openSocket(url, options, isSingle) {
         const isRenewable = isFinal && known.reason === SIGNED_OUT && options.accessToken !== undefined;
         if (reconnect || isRenewable) connection.reconnect({ code, after, reason });
         // The site has words of its own for whom it disconnects.
-        else connection.end((isFinal && (code < 4500 || !reason) ? known.reason : reason) ?? `closed with code ${code}`);
+        else if (isFinal && (code < 4500 || !reason)) connection.end(known.reason);
+        else connection.end(reason ?? `closed with code ${code}`);
       },
       onRelease() {
         goodbye = {};
