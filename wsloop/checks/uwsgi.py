@@ -34,10 +34,18 @@ LATE = 5.0  # seconds that a ping of a busy worker may be late
 Options = Callable[[str], list[str]]
 
 
-def ini() -> Options | None:
-    """Return the options of ``uwsgi.ini`` in the current directory or ``BASE_DIR``; None if there is none."""
-    directories = [Path(), Path(getattr(settings, "BASE_DIR", "."))]
-    path = next((each / "uwsgi.ini" for each in directories if (each / "uwsgi.ini").is_file()), None)
+def ini(path: Path | None = None) -> Options | None:
+    """Return the options of a file, by default ``uwsgi.ini`` in the current directory or ``BASE_DIR``.
+
+    Returns:
+        None if there is no such file there.
+
+    Raises:
+        OSError: if the file that is named cannot be read.
+    """
+    if path is None:
+        directories = [Path(), Path(getattr(settings, "BASE_DIR", "."))]
+        path = next((each / "uwsgi.ini" for each in directories if (each / "uwsgi.ini").is_file()), None)
     if path is None:
         return None
     options: dict[str, list[str]] = {}

@@ -1,0 +1,35 @@
+"""``manage.py wspublish``: publishes one message, from an argument or from standard input, and says how many listen."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+
+from wsloop import api
+from wsloop.management.operation import OperatorCommand, add_audiences, audiences
+
+
+class Command(OperatorCommand):
+    help = "Publishes a message to the WebSockets of a facility."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument("facility", help='Name of the facility: the part of the URL behind "/ws/".')
+        parser.add_argument("message", nargs="?", default="-", help="The message; by default standard input, as it is.")
+        add_audiences(parser)
+        parser.add_argument("--expire", type=int, help="Seconds for which it is retained as the last message; 0: not.")
+        parser.add_argument("--key", default="", help="Idempotency key: a message with the same key is published once.")
+
+    def handle(self, *args: Any, facility: str, message: str, **options: Any) -> None:
+        whom = audiences(options)
+        if not any(whom.values()):
+            raise CommandError("Say to whom: --broadcast, --user NAME, --group NAME or --session KEY.")
+        payload = sys.stdin.buffer.read() if message == "-" else message.encode(errors="surrogateescape")
+        count = api.listeners(facility=facility, **whom)
+        api.publish(payload, facility=facility, expire=options["expire"], key=options["key"], **whom)
+        if options["json"]:
+            self.say_json({"listeners": count, "bytes": len(payload)})
+        else:
+            self.say(f"Published {len(payload)} bytes; sockets that listen: {count}")

@@ -1,0 +1,88 @@
+"""What the commands for operators have in common: audiences as options, output for people and for scripts, a quiet end.
+
+This module must not know sockets.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured, ObjectDoesNotExist
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.color import no_style
+from redis.exceptions import RedisError
+
+INTERRUPTED = 130  # exit status of a program that Ctrl-C has ended: 128 and the number of SIGINT
+
+
+class OperatorCommand(BaseCommand):
+    """A command that asks or tells the workers something, and can print JSON."""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--json", action="store_true", help="Print JSON, for scripts.")
+
+    def execute(self, *args: Any, **options: Any) -> Any:
+        if os.environ.get("NO_COLOR") and not options.get("force_color"):  # https://no-color.org
+            options["no_color"] = True
+            self.style = no_style()
+        try:
+            with acting():
+                return super().execute(*args, **options)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
+        except BrokenPipeError:  # of `| head`; what Python would flush at its end goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+
+    def say(self, text: str) -> None:
+        """Print a line at once."""
+        self.stdout.write(text)
+        self.stdout.flush()
+
+    def say_json(self, content: Any) -> None:
+        """Print a value as one line of JSON."""
+        self.say(json.dumps(content, ensure_ascii=False))
+
+
+@contextmanager
+def acting() -> Iterator[None]:
+    """Turn errors that an operator can act on into those of a command, which have no traceback."""
+    try:
+        yield
+    except (TypeError, ValueError, ObjectDoesNotExist, ImproperlyConfigured) as exc:
+        raise CommandError(str(exc)) from exc
+    except (RedisError, OSError) as exc:
+        if isinstance(exc, BrokenPipeError):
+            raise
+        raise CommandError(f"Redis cannot be reached: {exc}") from exc
+
+
+def add_audiences(parser: CommandParser) -> None:
+    """Add the options that name the audiences of a facility."""
+    parser.add_argument("--broadcast", action="store_true", help="All who listen to the facility.")
+    parser.add_argument("--user", action="append", default=[], help="A user, by name; may be given again.")
+    parser.add_argument("--group", action="append", default=[], help="A group, by name; may be given again.")
+    parser.add_argument("--session", action="append", default=[], help="The key of a session; may be given again.")
+
+
+def audiences(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the audiences that the options name, as arguments of :mod:`wsloop.api`."""
+    return {
+        "broadcast": options["broadcast"],
+        "users": options["user"],
+        "groups": options["group"],
+        "sessions": options["session"],
+    }
+
+
+def printable(text: str) -> str:
+    """Return a text on one line, without what a terminal would take for commands."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+__all__ = ["OperatorCommand", "acting", "add_audiences", "audiences", "printable"]
