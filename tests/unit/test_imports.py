@@ -335,6 +335,7 @@ TESTED_WITH = {
     "management.commands.wskick": "wspublish",
     "management.commands.wstail": "wspublish",
     "management.operation": "wspublish",
+    "diagnosis": "wsdoctor",
     "diagnosis.finding": "wsdoctor",
     "diagnosis.machine": "wsdoctor",
     "diagnosis.public_url": "wsdoctor",

@@ -22,9 +22,9 @@ from wsloop.diagnosis.finding import NOTE, OK, WRONG, Finding
 from wsloop.management.commands import wsdoctor
 from wsloop.management.commands.runserver import Server
 from wsloop.server import WebsocketServer
-from wsloop.sockets import transport
+from wsloop.sockets import servers
 
-CLAIM = transport.claim  # that of a server: tests with sockets from elsewhere replace it
+CLAIM = servers.claim  # that of a server: tests with sockets from elsewhere replace it
 
 
 def run(*arguments):
@@ -204,7 +204,7 @@ proxy_pass http://127.0.0.1:{port};
 def behind_nginx(fresh, monkeypatch, shared_redis, tmp_path, with_settings):
     """Serve WebSockets behind an nginx with this section: ``port = behind_nginx(GOOD)``."""
     need("nginx")
-    monkeypatch.setattr(transport, "claim", CLAIM)
+    monkeypatch.setattr(servers, "claim", CLAIM)
     with_settings(WS4REDIS_HEARTBEAT=None)
     server = Server(("127.0.0.1", 0), None)
     serving, proxies = [], []

@@ -190,7 +190,7 @@ def _opens(script: Answer, page: Answer, took: float) -> Iterator[Finding]:
     elif status in (400, 426, 505):
         yield Finding(WRONG, "Upgrade", f"{status}: {text or 'the proxy does not hand on the handshake'}", UPGRADE)
     elif status == 404:
-        advice = "The URL must be below WEBSOCKET_URL, and the proxy must hand it on to the server of the sockets."
+        advice = f"The URL must begin with {conf.websocket_url()}, and the proxy must hand it on to the site."
         yield Finding(WRONG, "Handshake", f"404: {text}", advice)
     elif status in (502, 504):
         yield Finding(
