@@ -64,6 +64,7 @@ TOP = {
     "live": {"publisher"},
     "origin": {"handshake"},
     "templatetags": {"publisher"},
+    "snapshots": {"backend"},
     "tokens": {"routing"},
     "views": {"facilities", "origin", "publisher"},
 }
@@ -117,6 +118,7 @@ MUST_NOT_KNOW = {
     "server": SOCKETS,
     "stages": SOCKETS,
     "signals": SOCKETS | GEVENT | HTTP | {"websockets"},
+    "snapshots": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "websockets"},
     "store": SOCKETS | GEVENT | HTTP | {"websockets"},
     "templatetags": SOCKETS | GEVENT | HTTP | {"ws4redis", "websockets"},
     "tokens": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
@@ -340,6 +342,7 @@ TESTED_WITH = {
     "diagnosis.machine": "wsdoctor",
     "diagnosis.public_url": "wsdoctor",
     "diagnosis.redis_server": "wsdoctor",
+    "snapshots": "wsstats",
     "options": "conf",
     "delivery.answers": "broker",
     "delivery.catch_up": "gapless",
