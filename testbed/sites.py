@@ -298,15 +298,15 @@ class Site:
         self.clients.append(client)
         return client
 
-    def manage(self, *arguments: str) -> str:
-        """Run ``manage.py`` as the administrator of this site would, and return what it prints."""
+    def manage(self, *arguments: str, code: int = 0) -> str:
+        """Run ``manage.py`` as the administrator of this site would, up to an exit status; return what it prints."""
         with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
             script = warm_python(patched=False).start(["manage.py", *arguments], self.env, stdout=stdout, stderr=stderr)
-            code = script.wait(60)
+            ended = script.wait(60)
             stdout.seek(0)
             stderr.seek(0)
             printed = stdout.read()
-            assert code == 0, printed + stderr.read()
+            assert ended == code, printed + stderr.read()
         return printed
 
 
