@@ -152,11 +152,11 @@ def test_all_workers_are_asked_and_their_answers_added_up(sockets, second_worker
 
 
 def test_a_worker_that_does_not_answer_is_not_waited_for_for_ever(sockets, second_worker, with_settings, caplog):
-    with_settings(WSLOOP={"REDIS_TIMEOUT": 0.3})
+    with_settings(WSLOOP={"REDIS_TIMEOUT": 2})
     began = time.monotonic()
     assert api.counts() == Counts(3, 2, 1, 1)
-    assert time.monotonic() - began >= 0.3
-    assert "1 of 2 workers did not answer a request within 0.3 s" in caplog.text
+    assert time.monotonic() - began >= 2
+    assert "1 of 2 workers did not answer a request within 2 s" in caplog.text
 
 
 def test_without_workers_nobody_is_waited_for(shared_redis, facility):

@@ -126,7 +126,7 @@ def test_keys_are_for_what_they_may_and_change_one_after_the_other(site, with_se
 
 
 def test_a_key_has_a_rate(site, with_settings, facility):
-    with_settings(WSLOOP={**site, "RATE_LIMIT": (0.01, 4)})
+    with_settings(WSLOOP={**site, "RATE_LIMIT": (0.0001, 4)})
     statuses = [ask("presence", {"facility": facility})[0] for _ in range(100)]
     assert statuses.index(429) in range(79, 83)
     assert error(ask("presence", {}))[1:] == (

@@ -244,7 +244,7 @@ def test_behind_the_nginx_that_is_documented(behind_nginx, facility, with_settin
     with_settings(WSLOOP={"PING_INTERVAL": 1, "PING_TIMEOUT": 1})
     found = look(f"ws://127.0.0.1:{behind_nginx(GOOD)}/ws/{facility}?subscribe-broadcast", hold=2.5)
     assert [(each.about, each.level) for each in found] == [("Handshake", OK), ("Host", OK), ("Timeouts", OK)]
-    assert re.fullmatch(r"a socket stayed open for 2 s, with [1-3] pings", found[2].text)
+    assert re.fullmatch(r"a socket stayed open for 2 s, with [1-9] pings", found[2].text)
 
 
 def test_the_section_that_ws4redis_documents_sets_no_host(behind_nginx, facility):
