@@ -31,8 +31,8 @@ from wsloop.backend import keys, pool
 
 logger = logging.getLogger("wsloop.signals")
 
-#: The first socket of a user on facilities with the option ``presence`` has opened. Sent once over all workers, with the
-#: name of the user as ``user``.
+#: The first socket of a user on facilities with the option ``presence`` has opened. Sent once over all workers, with
+#: the name of the user as ``user``.
 user_online = Signal()
 #: The last one has been closed for some seconds. Sent in the same way.
 user_offline = Signal()
