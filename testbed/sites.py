@@ -24,9 +24,11 @@ from urllib.parse import urlencode
 
 import websocket
 
+from testbed import python_servers
 from testbed.clients import Client, Response, cookies_of
 from testbed.nginx import PROXY_PASS, UWSGI_PASS, start_nginx
 from testbed.processes import Process, free_port, wait_until
+from testbed.python_servers import PYTHON_SERVERS
 from testbed.redis_servers import RedisServer
 from testbed.site_files import SETTINGS, site_environment
 from testbed.uwsgi import as_in_uwsgi_ini, is_elf, uwsgi_binaries
@@ -46,6 +48,8 @@ def listen(front: str, address: str, unix: Path, certificate: Path | None, key: 
         "https-socket": ["--https-socket", f"{address},{certificate},{key}"],
         "nginx-http": ["--http-socket", str(unix)],
         "nginx-uwsgi": ["--socket", str(unix)],
+        "gunicorn": [],
+        "pywsgi": [],
     }[front]
 
 
@@ -54,7 +58,8 @@ class Site:
 
     Args:
         binary: the uWSGI executable.
-        front: one of ``FRONTS``, ``http11-socket`` or ``https-socket``; the last needs ``certificate`` and ``key``.
+        front: one of ``FRONTS`` or ``PYTHON_SERVERS``, ``http11-socket`` or ``https-socket``; the last needs
+            ``certificate`` and ``key``.
         processes: workers.
         gevent: async cores of each worker.
         options: further command line options of uWSGI.
@@ -112,10 +117,15 @@ class Site:
         self.env = site_environment(self.directory, site_files, redis_url, module)
         self.env |= {"SITE_TOKEN": self.token, "SITE_SETTINGS": json.dumps(settings or {}), **(env or {})}
         may_be_warm = self.warm if warm is None else warm
-        self._is_warm = may_be_warm and not is_elf(self.binary) and can_be_warm(self.env)
+        self._is_warm = may_be_warm and self._is_script() and can_be_warm(self.env)
         self._process: Process | None = None
 
+    def _is_script(self) -> bool:
+        return self.front not in PYTHON_SERVERS and not is_elf(self.binary)
+
     def _command(self, processes: int, gevent: int, options: Sequence[str]) -> list[str]:
+        if self.front in PYTHON_SERVERS:
+            return python_servers.command(self.front, self.host, processes, gevent, options)
         command = [self.binary, "--need-app", "--gevent", str(gevent), "--module", "wsgi", *options]
         if self._master:
             command += ["--master", "--die-on-term", "--processes", str(processes), "--stats", self._stats]
@@ -207,7 +217,9 @@ class Site:
 
     def workers(self) -> list[int]:
         """Return the process ids of the workers that are up, by asking uWSGI's master."""
-        if not self._master:
+        if self.front == "gunicorn":
+            return python_servers.children(self.pid)
+        if not self._master or self.front == "pywsgi":
             return [self.pid]
         with socket.socket(socket.AF_UNIX) as stats:
             stats.settimeout(10)

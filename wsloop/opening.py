@@ -73,11 +73,8 @@ class Opening:
         self._seat.give_back()
         self._service.cancel()
 
-    def open(self, start_response: Callable[..., Any]) -> Transport | None:
+    def open(self, start_response: Callable[..., Any]) -> None:
         """Send the 101 and hand the connection to the hub.
-
-        Returns:
-            its transport, or None if it could not be opened after the 101.
 
         Raises:
             Gone: if the client has hung up meanwhile.
@@ -104,10 +101,9 @@ class Opening:
             else:
                 connection.abort()
             self.cancel()
-            return None
+            return
         if process.session_watch.generation() != plan.generation:
             process.session_watch.recheck(connection)  # the visitor may be another one since
-        return taken
 
     def _connection(self, taken: Transport) -> Connection:
         plan, handler = self._plan, self._service.handler

@@ -41,23 +41,21 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
             browsers that offer a token as a subprotocol need another one that the server can accept.
 
     Raises:
-        ImproperlyConfigured: if a setting is wrong, or uWSGI's process is not patched by gevent.
+        ImproperlyConfigured: if a setting is wrong, or gevent has not patched the process in time.
     """
 
     subprotocols: tuple[str, ...] = tuple(DIALECTS)
 
     def __init__(self, redis_connection: Any = None, urlpatterns: Iterable[Any] = (), *, asgi: Any = None) -> None:
-        from gevent import monkey
-
         from wsloop import engine, stages
         from wsloop.aio import worker
         from wsloop.facilities import calls
-        from wsloop.sockets import uwsgi
+        from wsloop.sockets import servers, takeover
 
-        if uwsgi.is_running() and not monkey.is_module_patched("socket"):
-            raise ImproperlyConfigured(
-                "wsgi.py must begin with `from gevent import monkey; monkey.patch_all()`, before any other import"
-            )
+        try:
+            servers.prepare()
+        except takeover.Unsupported as exc:
+            raise ImproperlyConfigured(str(exc)) from exc
         worker.install()
         checks.validate()
         redis_options.adapt_ws4redis()

@@ -60,7 +60,7 @@ def serve(hooks: Hooks, environ: dict[str, Any], start_response: Callable[..., A
         environ, start_response: as of WSGI (PEP 3333).
 
     Returns:
-        the body of the response; of an open socket nothing, once the server may go on.
+        the body of the response; of an open socket nothing.
     """
     try:
         if tokens.PARAMETER in unquote(environ.get("QUERY_STRING", "")).lower():
@@ -69,7 +69,8 @@ def serve(hooks: Hooks, environ: dict[str, Any], start_response: Callable[..., A
             return _command(hooks, environ, start_response)
         with deadline():
             opening = _set_up(hooks, environ)
-        taken = opening.open(start_response)
+        opening.open(start_response)
+        return []
     except Gone as exc:
         logger.debug("The client hung up before the 101: %s", exc.__cause__)
         return []
@@ -77,7 +78,6 @@ def serve(hooks: Hooks, environ: dict[str, Any], start_response: Callable[..., A
         return _respond(refusal(exc), environ, start_response)
     finally:
         close_databases()
-    return opening.takeover.finish(taken) if taken else []
 
 
 def _set_up(hooks: Hooks, environ: dict[str, Any]) -> Opening:
@@ -195,7 +195,7 @@ def _shared(bounds: Bounds) -> Bounds:
 
 def _log_without_token(environ: dict[str, Any], start_response: Callable[..., Any]) -> Callable[..., Any]:
     """Keep the server from logging the request, and return a ``start_response`` that logs it without its secret."""
-    servers.keep_out_of_log()
+    servers.keep_out_of_log(environ)
     uri = environ.get("REQUEST_URI") or f"{environ['PATH_INFO']}?{environ['QUERY_STRING']}"  # as sent, with uWSGI
     line = redaction.request_line(environ.get("REQUEST_METHOD", ""), uri)
 

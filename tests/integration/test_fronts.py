@@ -15,6 +15,7 @@ from testbed.clients import Client, next_of
 from testbed.nginx import UWSGI_PASS as OURS
 from testbed.nginx import start_nginx
 from testbed.processes import ROOT, free_port, wait_until
+from testbed.python_servers import PYTHON_SERVERS
 from testbed.sites import FRONTS, Sites
 from testbed.uwsgi import environment_of, uwsgi_binaries
 from tests.docs.test_docs import code_blocks
@@ -23,15 +24,16 @@ from tests.integration.test_refusals import assert_has_headers_only
 from tests.requires import need
 
 COMBINATIONS = [(binary, front) for binary in uwsgi_binaries() for front in FRONTS]
+SERVERS = [*COMBINATIONS, *((None, server) for server in PYTHON_SERVERS)]
 LARGE = "ä€😀" + "x" * 60_000
 
 
 def name_of(combination):
     binary, front = combination
-    return f"{front}-{environment_of(binary)}"
+    return f"{front}-{environment_of(binary)}" if binary else front
 
 
-@pytest.fixture(scope="module", params=COMBINATIONS, ids=map(name_of, COMBINATIONS))
+@pytest.fixture(scope="module", params=SERVERS, ids=map(name_of, SERVERS))
 def any_site(request, redis_server, site_files):
     binary, front = request.param
     if front.startswith("nginx"):

@@ -63,6 +63,7 @@ TOP = {
     "identity": {"sockets"},
     "live": {"publisher"},
     "origin": {"handshake"},
+    "pywsgi": {"sockets"},
     "templatetags": {"publisher"},
     "snapshots": {"backend"},
     "tokens": {"routing"},
@@ -116,6 +117,7 @@ MUST_NOT_KNOW = {
     "opening": SOCKETS | HTTP | {"redis", "ws4redis"},
     "origin": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
     "server": SOCKETS,
+    "pywsgi": SOCKETS | {"redis", "ws4redis", "django", "websockets"},
     "stages": SOCKETS,
     "signals": SOCKETS | GEVENT | HTTP | {"websockets"},
     "snapshots": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "websockets"},
@@ -140,6 +142,7 @@ EXCEPTIONS = {
     "outbox.management.commands.wsloop_outbox": SOCKETS,  # waits for signals
     "sockets.transport": SOCKETS,  # its own
     "sockets.takeover": SOCKETS,
+    "sockets.gunicorn": SOCKETS,
     "backend.option_values": {"ssl"},  # which versions there are
     "facilities.subscriptions": {"ws4redis", "http"},
 }

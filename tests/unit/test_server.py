@@ -373,7 +373,7 @@ def test_a_server_that_cannot_hand_over_is_501_with_what_to_do(front, shared_red
     monkeypatch.undo()
     answer = front.call("news")
     assert answer.status == 501
-    assert b"run the site with uWSGI, or `manage.py runserver`" in answer.body
+    assert b"run the site with uWSGI, with gunicorn -k gevent, or with `manage.py runserver`" in answer.body
     assert "refused" in caplog.text
 
 

@@ -7,7 +7,7 @@ from wsloop.sockets.takeover import Unsupported
 
 
 def test_another_server_is_refused_with_what_to_do():
-    with pytest.raises(Unsupported, match=r"run the site with uWSGI, or `manage\.py runserver`"):
+    with pytest.raises(Unsupported, match=r"with uWSGI, with gunicorn -k gevent, or with `manage\.py runserver`"):
         servers.claim({})
     assert not uwsgi.is_running()
 

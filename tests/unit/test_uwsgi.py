@@ -29,7 +29,7 @@ def uwsgi(monkeypatch):
 
 def test_uwsgi_with_gevent_can_be_taken_over(uwsgi):
     uwsgi.opt["http-socket"] = [f"127.0.0.1:{uwsgi.port}".encode()]
-    takeover = module.UwsgiTakeover()
+    takeover = module.claim({})
     assert module.is_running()
     transport = takeover.accept(lambda status, headers: lambda data: None, [])
     assert transport.send(b"frame") == 5
@@ -39,13 +39,13 @@ def test_uwsgi_with_gevent_can_be_taken_over(uwsgi):
 
 def test_uwsgi_with_the_loop_option_can_be_taken_over(uwsgi):
     uwsgi.opt = {b"loop": b"gevent"}
-    module.UwsgiTakeover()
+    module.claim({})
 
 
 def test_uwsgi_without_gevent_is_refused(uwsgi):
     uwsgi.opt = {"processes": b"2"}
     with pytest.raises(Unsupported, match="add the option --gevent 100"):
-        module.UwsgiTakeover()
+        module.claim({})
 
 
 @pytest.mark.parametrize(
@@ -58,13 +58,13 @@ def test_a_socket_that_cannot_be_taken_over_is_refused(uwsgi, option, advice, ad
     value = address.format(uwsgi.port).encode()
     uwsgi.opt[option] = [b"127.0.0.1:1", value] if as_list else value
     with pytest.raises(Unsupported, match=advice):
-        module.UwsgiTakeover()
+        module.claim({})
 
 
 @pytest.mark.parametrize("option", ["https-socket", "http11-socket"])
 def test_another_socket_beside_such_a_one_is_not_refused(uwsgi, option):
     uwsgi.opt[option] = f"127.0.0.1:{uwsgi.port + 1}".encode()
-    module.UwsgiTakeover()
+    module.claim({})
 
 
 def test_unix_sockets_are_compared_by_path(monkeypatch, tmp_path):
@@ -79,9 +79,9 @@ def test_unix_sockets_are_compared_by_path(monkeypatch, tmp_path):
             fake.connection_fd = request.fileno
             monkeypatch.setattr(module, "uwsgi", fake)
             with pytest.raises(Unsupported):
-                module.UwsgiTakeover()
+                module.claim({})
             fake.opt["http11-socket"] = b"/elsewhere.sock"
-            module.UwsgiTakeover()
+            module.claim({})
 
 
 def test_at_the_exit_of_a_worker_ours_comes_before_the_sites_own(uwsgi):

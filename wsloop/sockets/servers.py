@@ -1,12 +1,34 @@
-"""The WSGI server that this process belongs to: what the engine asks of it, whichever it is."""
+"""The WSGI server that this process belongs to: what the engine asks of it, whichever it is.
+
+Each module of a server has these functions. This module must not know more of a server than how it is recognised.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
-from wsloop.sockets import uwsgi
-from wsloop.sockets.takeover import SocketTakeover, Takeover, Unsupported
+from gevent import monkey
+
+from wsloop.sockets import gunicorn, pywsgi, uwsgi
+from wsloop.sockets.takeover import Takeover, Unsupported
+
+
+def _server() -> ModuleType | None:
+    # gunicorn's worker has a server of gevent inside, so gevent's own comes last.
+    return next((each for each in (uwsgi, gunicorn, pywsgi) if each.is_running()), None)
+
+
+def prepare() -> None:
+    """Get the process ready for sockets. May be called again.
+
+    Raises:
+        Unsupported: if the site was loaded before gevent has patched the process.
+    """
+    server = _server()
+    if server is not None:
+        server.prepare(monkey.is_module_patched("socket"))
 
 
 def claim(environ: dict[str, Any]) -> Takeover:
@@ -15,11 +37,14 @@ def claim(environ: dict[str, Any]) -> Takeover:
     Raises:
         Unsupported: if the WSGI server, or its options, do not allow it.
     """
-    if "wsloop.socket" in environ:
-        return SocketTakeover(environ)
-    if uwsgi.is_running():
-        return uwsgi.UwsgiTakeover()
-    raise Unsupported("This server cannot serve WebSockets; run the site with uWSGI, or `manage.py runserver`.")
+    server = pywsgi if pywsgi.SOCKET in environ else _server()
+    if server is None:
+        raise Unsupported(
+            "This server cannot serve WebSockets; run the site with uWSGI, with gunicorn -k gevent, "
+            "or with `manage.py runserver`."
+        )
+    takeover: Takeover = server.claim(environ)
+    return takeover
 
 
 def at_exit(callback: Callable[[], object], last: bool = False) -> None:
@@ -27,10 +52,12 @@ def at_exit(callback: Callable[[], object], last: bool = False) -> None:
 
     Args:
         callback: may block.
-        last: whether it comes after the handlers that are set already, of the site or by this function, or before them.
+        last: whether it comes after the handlers that are set already, of the site or by this function, and after the
+            requests have ended; or before them.
     """
-    if uwsgi.is_running():
-        uwsgi.at_exit(callback, last)
+    server = _server()
+    if server is not None:
+        server.at_exit(callback, last)
 
 
 def before_reload(callback: Callable[[], object]) -> Any:
@@ -39,7 +66,8 @@ def before_reload(callback: Callable[[], object]) -> Any:
     Returns:
         what must be kept; None with a server that does not reload.
     """
-    return uwsgi.before_reload(callback) if uwsgi.is_running() else None
+    server = _server()
+    return None if server is None else server.before_reload(callback)
 
 
 def watch_hang_up(callback: Callable[[], object]) -> Any:
@@ -48,14 +76,16 @@ def watch_hang_up(callback: Callable[[], object]) -> Any:
     Returns:
         a watcher of gevent's, to be stopped and closed before the request ends; None where it cannot be told.
     """
-    return uwsgi.watch_hang_up(callback) if uwsgi.is_running() else None
+    server = _server()
+    return None if server is None else server.watch_hang_up(callback)
 
 
-def keep_out_of_log() -> None:
-    """Keep the server from logging the current request, because its query contains a secret.
+def keep_out_of_log(environ: dict[str, Any]) -> None:
+    """Keep the secret in the query of the current request out of the server's log.
 
     Raises:
-        Unsupported: if it would still log the query.
+        Unsupported: if the server would still log it.
     """
-    if uwsgi.is_running():  # the handler of the command runserver leaves secrets out
-        uwsgi.keep_out_of_log()
+    server = _server()
+    if server is not None:
+        server.keep_out_of_log(environ)

@@ -1,21 +1,19 @@
 """How a connection is taken over from the WSGI server that has accepted it.
 
-The 101 goes out through the server's own ``start_response``. Then the connection's descriptor is duplicated and the
-request ends: uWSGI closes its descriptor and frees its core, while the TCP connection lives on through the duplicate,
-which gevent's event loop watches. gevent's own WSGI server (``manage.py runserver``) would continue to read the same
-connection for the next request, so there the request waits until the socket has ended.
+The 101 goes out first. Then the connection's descriptor is duplicated and the request ends: the server closes its own
+descriptor and has nothing more to do with it, while the TCP connection lives on through the duplicate, which gevent's
+event loop watches.
 
 This module must not know the WebSocket protocol.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import socket as patched_socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
-
-from gevent.event import Event
 
 from wsloop.sockets.transport import Transport, socket
 
@@ -26,6 +24,9 @@ Headers = list[tuple[str, str]]
 
 class Unsupported(Exception):
     """The WSGI server cannot hand its connections over; the text says what to do about it."""
+
+
+UNPATCHED = "wsgi.py must begin with `from gevent import monkey; monkey.patch_all()`, before any other import"
 
 
 class Gone(Exception):
@@ -61,23 +62,41 @@ class Takeover:
         except OSError as exc:
             raise Gone from exc
 
-    def finish(self, transport: Transport) -> Iterable[bytes]:
-        """Return the value that the WSGI callable returns, as soon as it may return."""
-        return []
-
 
 class SocketTakeover(Takeover):
-    """gevent's WSGI server, whose handler puts the socket into the environ (see the command runserver)."""
+    """A Python server on gevent, whose socket of the request is at hand.
 
-    def __init__(self, environ: dict[str, Any]) -> None:
-        self._socket = environ["wsloop.socket"]
-        environ["wsloop.taken"] = True  # for the handler: what follows its head is not its own
+    Such a server goes on reading for the connection's next request, and at the end it may shut the connection down. So
+    its socket is put on the end of a line whose other end is closed: whatever it does there, the client is gone. All
+    of them take that for what happens every day. The head does not go through the server, because there is no header
+    that all of them leave as it is: some would send the stream in chunks.
+
+    Args:
+        connection: of gevent.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
 
     def descriptor(self) -> int:
-        return self._socket.fileno()  # type: ignore[no-any-return]
+        return self._connection.fileno()  # type: ignore[no-any-return]
 
-    def finish(self, transport: Transport) -> Iterable[bytes]:
-        ended = Event()
-        transport.on_close(ended.set)
-        ended.wait()
-        return []
+    def accept(self, start_response: Callable[..., Any], headers: Headers, status: str = SWITCHING) -> Transport:
+        start_response(status, headers)  # for the server's log; it refuses what would not be a header
+        head = "".join([f"HTTP/1.1 {status}\r\n", *(f"{name}: {value}\r\n" for name, value in headers), "\r\n"])
+        try:
+            self._connection.sendall(head.encode("latin-1"))
+            transport = Transport(os.dup(self.descriptor()))
+        except OSError as exc:
+            raise Gone from exc
+        os.dup2(_dead_end(os.getpid()).fileno(), self.descriptor(), inheritable=False)
+        return transport
+
+
+@functools.lru_cache(maxsize=1)
+def _dead_end(process: int) -> Any:
+    """Return a socket whose peer is gone: reading ends, and writing fails, at once."""
+    ours, theirs = patched_socket.socketpair()
+    theirs.close()
+    ours.setblocking(False)
+    return ours

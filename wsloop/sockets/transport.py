@@ -31,6 +31,24 @@ def has_hung_up(descriptor: int) -> bool:
     return bool(poll.poll(0))
 
 
+def when_hung_up(descriptor: int, callback: Callable[[], object]) -> Any:
+    """Call ``callback`` from the event loop when the peer of a socket, which nobody reads meanwhile, has hung up.
+
+    Returns:
+        the watcher, to be stopped and closed before the descriptor is.
+    """
+    watcher = gevent.get_hub().loop.io(descriptor, READ)
+
+    def check() -> None:
+        hung_up = has_hung_up(descriptor)
+        watcher.stop()  # otherwise the peer has sent something, which nobody reads: it would fire again and again
+        if hung_up:
+            callback()
+
+    watcher.start(check)
+    return watcher
+
+
 class Transport:
     """A taken-over connection: reads, writes and waits without blocking.
 
@@ -38,7 +56,7 @@ class Transport:
         descriptor: of an open socket; this object owns it from now on.
     """
 
-    __slots__ = ("_events", "_on_close", "_ready", "_socket", "_watcher")
+    __slots__ = ("_events", "_ready", "_socket", "_watcher")
 
     def __init__(self, descriptor: int) -> None:
         self._socket: Any = socket(fileno=descriptor)
@@ -49,7 +67,6 @@ class Transport:
         self._watcher: Any = None
         self._events = 0
         self._ready: Callable[[int], None] | None = None
-        self._on_close: Callable[[], None] | None = None
 
     def start(self, ready: Callable[[int], None]) -> None:
         """Have the event loop call ``ready`` with READ, WRITE or both; for READ until :meth:`watch` says otherwise."""
@@ -113,13 +130,6 @@ class Transport:
             self._watcher = None
         self._ready = None
         with contextlib.suppress(OSError):
-            # A duplicate held elsewhere (gevent's WSGI server) must not keep the connection open.
+            # A duplicate held elsewhere (a process that the site has forked) must not keep the connection open.
             self._socket.shutdown(patched_socket.SHUT_RDWR)
         self._socket.close()
-        on_close, self._on_close = self._on_close, None
-        if on_close is not None:
-            on_close()
-
-    def on_close(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once the connection has ended."""
-        self._on_close = callback

@@ -9,8 +9,8 @@ from typing import Any
 
 import gevent
 
-from wsloop.sockets.takeover import Takeover, Unsupported
-from wsloop.sockets.transport import READ, has_hung_up, socket
+from wsloop.sockets.takeover import UNPATCHED, Takeover, Unsupported
+from wsloop.sockets.transport import socket, when_hung_up
 
 try:
     import uwsgi
@@ -25,21 +25,39 @@ def is_running() -> bool:
     return uwsgi is not None
 
 
+def prepare(patched: bool) -> None:
+    """Refuse a process that gevent has not patched.
+
+    Raises:
+        Unsupported: for that reason.
+    """
+    if not patched:
+        raise Unsupported(UNPATCHED)
+
+
 class UwsgiTakeover(Takeover):
     """Behind its http router, on an http-socket, or behind nginx."""
 
-    def __init__(self) -> None:
-        if not _runs_gevent():
-            raise Unsupported("uWSGI must run its gevent loop for WebSockets: add the option --gevent 100.")
-        for option, reason in (
-            ("https-socket", "keeps the encryption to itself; use --https, or a proxy such as nginx in front"),
-            ("http11-socket", "goes on reading the connection for a next request; use --http-socket or --http"),
-        ):
-            if _listens(option, self.descriptor()):
-                raise Unsupported(f"uWSGI's --{option} cannot serve WebSockets, because it {reason}.")
-
     def descriptor(self) -> int:
         return uwsgi.connection_fd()  # type: ignore[no-any-return]
+
+
+def claim(environ: dict[str, Any]) -> Takeover:
+    """Return the object that takes the connection of this request over.
+
+    Raises:
+        Unsupported: if the options of uWSGI do not allow it.
+    """
+    if not _runs_gevent():
+        raise Unsupported("uWSGI must run its gevent loop for WebSockets: add the option --gevent 100.")
+    takeover = UwsgiTakeover()
+    for option, reason in (
+        ("https-socket", "keeps the encryption to itself; use --https, or a proxy such as nginx in front"),
+        ("http11-socket", "goes on reading the connection for a next request; use --http-socket or --http"),
+    ):
+        if _listens(option, takeover.descriptor()):
+            raise Unsupported(f"uWSGI's --{option} cannot serve WebSockets, because it {reason}.")
+    return takeover
 
 
 def at_exit(callback: Callable[[], object], last: bool = False) -> None:
@@ -88,19 +106,10 @@ def watch_hang_up(callback: Callable[[], object]) -> Any:
         descriptor = uwsgi.connection_fd()
     except SystemError:  # a view that runs outside of a request of uWSGI: the client of a socket has called it
         return None
-    watcher = gevent.get_hub().loop.io(descriptor, READ)
-
-    def check() -> None:
-        hung_up = has_hung_up(descriptor)
-        watcher.stop()  # otherwise the client has sent something, which nobody reads: it would fire again and again
-        if hung_up:
-            callback()
-
-    watcher.start(check)
-    return watcher
+    return when_hung_up(descriptor, callback)
 
 
-def keep_out_of_log() -> None:
+def keep_out_of_log(environ: dict[str, Any]) -> None:
     """Keep uWSGI from logging the current request, because its query contains a secret.
 
     No other action of uWSGI's internal routing may be called from Python: an action with a text crashes the worker,

@@ -11,7 +11,6 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import Any
 
 from django.apps import apps
@@ -19,9 +18,9 @@ from django.core.management.base import CommandError
 from django.core.management.commands.runserver import Command as RunserverCommand
 from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
 from gevent import monkey
-from gevent.pywsgi import WSGIHandler, WSGIServer
+from gevent.pywsgi import WSGIServer
 
-from wsloop.redaction import printable, redact
+from wsloop.pywsgi import Handler
 
 if apps.is_installed("django.contrib.staticfiles"):
     from django.contrib.staticfiles.management.commands.runserver import Command as RunserverCommand
@@ -53,39 +52,6 @@ LETTERS = {
     "safe_path": "P",
     "verbose": "v",
 }
-
-
-class Handler(WSGIHandler):
-    """Passes the connection of the request to the WebSocket server, and logs no secrets."""
-
-    requestline: str | None
-
-    def get_environ(self) -> dict[str, Any]:
-        environ: dict[str, Any] = super().get_environ()
-        environ["wsloop.socket"] = self.socket
-        return environ
-
-    def finalize_headers(self) -> None:
-        super().finalize_headers()
-        if (self.environ or {}).get("wsloop.taken") and self.code == HTTPStatus.OK:
-            # A stream of events: the end of the connection is the end of the response.
-            self.response_use_chunked = False
-            self.response_headers = [
-                each
-                for each in self.response_headers or ()
-                if each[0] not in (b"Transfer-Encoding", "Transfer-Encoding")
-            ]
-
-    def format_request(self) -> str:
-        sent = self.requestline or ""
-        self.requestline = redact(" ".join(map(printable, sent.split(" "))))
-        try:
-            return str(super().format_request())
-        finally:
-            self.requestline = sent
-
-    def log_error(self, msg: str, *args: Any) -> None:
-        super().log_error(redact(msg % args if args else msg))  # may contain the line of a malformed request
 
 
 class Server:

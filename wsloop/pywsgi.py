@@ -1,0 +1,42 @@
+"""For sites that run gevent's own WSGI server: a handler of its requests that logs no secrets.
+
+::
+
+    server = WSGIServer(("", 8000), application, handler_class=wsloop.pywsgi.Handler)
+
+Sockets work without it, but a token in a URL is refused, because the log would have it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gevent.pywsgi import WSGIHandler
+
+from wsloop.redaction import printable, redact
+from wsloop.sockets.pywsgi import SOCKET
+
+
+class Handler(WSGIHandler):
+    """``handler_class`` of ``gevent.pywsgi.WSGIServer``: passes the connection on, and logs no secrets."""
+
+    requestline: str | None
+
+    def get_environ(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environ()
+        environ[SOCKET] = self.socket
+        return environ
+
+    def format_request(self) -> str:
+        sent = self.requestline or ""
+        self.requestline = redact(" ".join(map(printable, sent.split(" "))))
+        try:
+            return str(super().format_request())
+        finally:
+            self.requestline = sent
+
+    def log_error(self, msg: str, *args: Any) -> None:
+        super().log_error(redact(msg % args if args else msg))  # may contain the line of a malformed request
+
+
+__all__ = ["Handler"]

@@ -1,0 +1,135 @@
+"""Facts on gunicorn, and the take-over of its connections. Imports nothing of gunicorn, which may not be installed."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent.socket import socket as GeventSocket
+
+from wsloop.greenlets import spawn
+from wsloop.redaction import RedactTokens, request_line
+from wsloop.sockets import pywsgi
+from wsloop.sockets.ending import ending
+from wsloop.sockets.takeover import UNPATCHED, SocketTakeover, Takeover, Unsupported
+
+LOOK = 1.0  # seconds between two looks whether the worker is to end; the worker itself looks as often
+
+
+def _worker() -> Any:
+    """Return gunicorn's worker; None in other processes."""
+    owner = _owner()
+    return owner if _is_a("workers.base", "Worker", owner) else None
+
+
+def _owner() -> Any:
+    """Return gunicorn's worker, or its arbiter in the process that forks them; None in others. Both handle SIGTERM."""
+    owner = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return owner if type(owner).__module__.startswith("gunicorn.") or _is_a("workers.base", "Worker", owner) else None
+
+
+def _is_a(module: str, name: str, instance: object) -> bool:
+    loaded = sys.modules.get(f"gunicorn.{module}")
+    return loaded is not None and isinstance(instance, getattr(loaded, name))
+
+
+def is_running() -> bool:
+    """Return whether this process belongs to gunicorn."""
+    return _owner() is not None
+
+
+def options() -> Any:
+    """Return the settings of the running gunicorn, an object with an attribute for each."""
+    return _owner().cfg
+
+
+def prepare(patched: bool) -> None:
+    """Get a process of gunicorn ready for sockets. May be called again.
+
+    Raises:
+        Unsupported: if the site was loaded before gevent has patched the process.
+    """
+    if not patched and _worker() is None:
+        raise Unsupported(f"gunicorn's preload_app loads the site before its worker patches the process: {UNPATCHED}")
+    for name in ("gunicorn.access", "gunicorn.error"):  # lines of whole requests
+        log = logging.getLogger(name)
+        if not any(isinstance(each, RedactTokens) for each in log.filters):
+            log.addFilter(RedactTokens())
+
+
+def claim(environ: dict[str, Any]) -> Takeover:
+    """Return the object that takes the connection of this request over.
+
+    Raises:
+        Unsupported: if the options of gunicorn do not allow it.
+    """
+    connection = environ.get("gunicorn.socket")
+    if not _is_a("workers.ggevent", "GeventWorker", _owner()) or not isinstance(connection, GeventSocket):
+        name = options().worker_class_str
+        raise Unsupported(f"gunicorn's worker class {name} cannot serve WebSockets: run gunicorn with -k gevent.")
+    if options().is_ssl:
+        raise Unsupported(
+            "gunicorn's --certfile cannot serve WebSockets, because it keeps the encryption to itself; use a proxy "
+            "such as nginx in front."
+        )
+    if environ.get("SERVER_PROTOCOL", "").startswith("HTTP/2"):
+        raise Unsupported("Over HTTP/2 gunicorn cannot hand a connection over; leave h2 out of --http-protocols.")
+    return SocketTakeover(connection)
+
+
+def at_exit(callback: Callable[[], object], last: bool = False) -> None:
+    """Call ``callback`` as soon as the worker is to end; with ``last`` when its requests have ended, too."""
+    ending().add(callback, last)
+    if _worker() is not None:
+        _watch(os.getpid())
+
+
+def before_reload(callback: Callable[[], object]) -> Any:
+    """Call ``callback`` when half of the time is over that a worker has to end its requests (``graceful_timeout``)."""
+    if _worker() is not None:
+        _watch(os.getpid()).append(callback)
+    return None
+
+
+@functools.lru_cache(maxsize=1)
+def _watch(process: int) -> list[Callable[[], object]]:
+    """Watch the worker, which may end for many reasons: SIGTERM, a reload, ``max_requests``.
+
+    Returns:
+        what is called in half of the time for the end of the requests.
+    """
+    worker = _worker()
+    loop = gevent.get_hub().loop
+    timer = loop.timer(LOOK, LOOK, ref=False)
+    halfway = loop.timer(worker.cfg.graceful_timeout / 2, ref=False)
+    callbacks: list[Callable[[], object]] = []
+
+    def call() -> None:
+        for each in callbacks:
+            spawn(each)
+
+    def look() -> None:
+        if not worker.alive:
+            timer.stop()
+            ending().begin()
+            halfway.start(call)
+
+    timer.start(look)
+    return callbacks
+
+
+def watch_hang_up(callback: Callable[[], object]) -> Any:
+    """Call ``callback`` from the event loop when the client of the current request has hung up."""
+    return pywsgi.watch_hang_up(callback)  # the worker has a server of gevent
+
+
+def keep_out_of_log(environ: dict[str, Any]) -> None:
+    """Keep the token of this request out of the access log, however the client has written it."""
+    line = request_line(environ.get("REQUEST_METHOD", ""), environ.get("RAW_URI", ""))
+    environ["RAW_URI"] = line.partition(" ")[2]
