@@ -18,7 +18,7 @@ django_application = get_wsgi_application()
 
 try:
     import uwsgi
-except ImportError:  # manage.py runserver
+except ImportError:  # gunicorn, or manage.py runserver
     uwsgi = None
 
 from project.routing import websocket_urlpatterns  # noqa: E402
@@ -34,9 +34,13 @@ frontend.lookout.server()  # logs where the scripts of /react/ come from
 
 
 def application(environ, start_response):
-    if uwsgi is not None:  # for log-format in uwsgi.ini, whose own variables would let a client forge lines
-        path = environ.get("REQUEST_URI", "").partition("?")[0]
-        uwsgi.set_logvar("request", request_line(environ.get("REQUEST_METHOD", ""), path)[:255])
+    # For the logs of uwsgi.ini and gunicorn.conf.py: variables of the servers would let a client forge lines.
+    path = environ.get("REQUEST_URI" if uwsgi is not None else "RAW_URI", "").partition("?")[0]
+    line = request_line(environ.get("REQUEST_METHOD", ""), path)
+    if uwsgi is not None:
+        uwsgi.set_logvar("request", line[:255])
+    else:
+        environ["request_line"] = line
     if environ.get("PATH_INFO", "").startswith(websocket_url()):
         return websocket_application(environ, start_response)
     return django_application(environ, start_response)

@@ -40,11 +40,11 @@ def prepare() -> None:
 
 
 def _master() -> int:
-    """Return the process id of uWSGI's master; 0 outside of uWSGI, and where it has none."""
+    """Return the process id of uWSGI's master, or the one that gunicorn.conf.py tells; 0 where there is none."""
     try:
         import uwsgi
     except ImportError:
-        return 0
+        return int(os.environ.get("SITE_MASTER", 0))
     return int(uwsgi.masterpid())
 
 

@@ -10,11 +10,14 @@ Sockets work without it, but a token in a URL is refused, because the log would 
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import unquote
 
 from gevent.pywsgi import WSGIHandler
 
-from wsloop.redaction import printable, redact
+from wsloop.redaction import printable, redact, request_line
 from wsloop.sockets.pywsgi import SOCKET
+
+PARAMETER = "token"  # of the query, whose value is a secret
 
 
 class Handler(WSGIHandler):
@@ -29,7 +32,12 @@ class Handler(WSGIHandler):
 
     def format_request(self) -> str:
         sent = self.requestline or ""
-        self.requestline = redact(" ".join(map(printable, sent.split(" "))))
+        line = printed = " ".join(map(printable, sent.split(" ")))
+        line = redact(line)
+        if line == printed and PARAMETER in unquote(sent).lower():  # it is written in another way
+            method, _, rest = sent.partition(" ")
+            line = request_line(method, rest.rpartition(" ")[0])
+        self.requestline = line
         try:
             return str(super().format_request())
         finally:

@@ -64,6 +64,8 @@ def serve(hooks: Hooks, environ: dict[str, Any], start_response: Callable[..., A
     """
     try:
         if tokens.PARAMETER in unquote(environ.get("QUERY_STRING", "")).lower():
+            server_environ, environ = environ, dict(environ)
+            servers.keep_out_of_log(server_environ)
             start_response = _log_without_token(environ, start_response)
         if streams.is_command(environ):
             return _command(hooks, environ, start_response)
@@ -194,8 +196,7 @@ def _shared(bounds: Bounds) -> Bounds:
 
 
 def _log_without_token(environ: dict[str, Any], start_response: Callable[..., Any]) -> Callable[..., Any]:
-    """Keep the server from logging the request, and return a ``start_response`` that logs it without its secret."""
-    servers.keep_out_of_log(environ)
+    """Return a ``start_response`` that logs the request without its secret."""
     uri = environ.get("REQUEST_URI") or f"{environ['PATH_INFO']}?{environ['QUERY_STRING']}"  # as sent, with uWSGI
     line = redaction.request_line(environ.get("REQUEST_METHOD", ""), uri)
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 import gevent
 import pytest
 from gevent.event import Event
+from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.http.wsgi import Response
@@ -56,6 +57,7 @@ def worker(monkeypatch):
         each.tmp.close()
     for name in ("gunicorn.access", "gunicorn.error"):
         logging.getLogger(name).filters.clear()
+        logging.getLogger(name).propagate = True
         logging.getLogger(name).handlers.clear()
 
 
@@ -112,13 +114,27 @@ def test_its_own_tls_and_http2_are_refused_with_advice(worker, request_of):
         servers.claim({**environ, "SERVER_PROTOCOL": "HTTP/2.0"})
 
 
-def test_a_site_that_is_loaded_before_the_workers_must_patch_itself(worker, monkeypatch):
-    worker()
-    module.prepare(patched=False)  # of another class, whose sockets are refused with advice
-    monkeypatch.setattr(module, "_worker", lambda: None)
-    module.prepare(patched=True)
+def test_a_worker_of_another_class_that_gevent_has_patched_does_not_start(worker):
+    worker(ThreadWorker)
+    with pytest.raises(Unsupported, match=REFUSED):
+        servers.prepare()
+    module.prepare(patched=False)  # only sockets are refused
+
+
+def test_a_site_that_is_loaded_before_the_workers_must_patch_itself(worker):
+    class Preloading(Arbiter):
+        def __init__(self):
+            pass  # what it is told is not needed here
+
+        def setup(self, patched):
+            module.prepare(patched)
+
+    module.prepare(patched=False)  # as for gunicorn --check-config, which loads the site as well
+    Preloading().setup(patched=True)
     with pytest.raises(Unsupported, match=r"preload_app .* wsgi\.py must begin with"):
-        module.prepare(patched=False)
+        Preloading().setup(patched=False)
+    worker()
+    Preloading().setup(patched=False)  # a worker is forked in there, too; nobody asks it before it has patched
 
 
 def test_its_logs_have_no_tokens(worker):
@@ -149,6 +165,7 @@ def test_a_token_that_is_written_in_another_way_is_kept_out_too(worker):
     environ = {"REQUEST_METHOD": "GET", "RAW_URI": "/ws/a?subscribe-user&t%6Fken=geheim"}
     servers.keep_out_of_log(environ)
     assert environ["RAW_URI"] == "/ws/a?subscribe-user&t%6Fken=[redacted]"
+    assert environ["QUERY_STRING"] == "subscribe-user&t%6Fken=[redacted]"
 
 
 def test_goodbyes_begin_as_soon_as_the_worker_is_to_end_for_whatever_reason(worker):

@@ -22,6 +22,21 @@ from wsloop.sockets.takeover import UNPATCHED, SocketTakeover, Takeover, Unsuppo
 LOOK = 1.0  # seconds between two looks whether the worker is to end; the worker itself looks as often
 
 
+def is_loaded() -> bool:
+    """Return whether this process runs the program gunicorn, which may load the site before there is a worker."""
+    return "gunicorn.arbiter" in sys.modules
+
+
+def _preloads() -> bool:
+    """Return whether gunicorn loads the site in the process that forks the workers (``preload_app``)."""
+    frame: Any = sys._getframe()
+    while frame is not None and _worker() is None:
+        if _is_a("arbiter", "Arbiter", frame.f_locals.get("self")):
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _worker() -> Any:
     """Return gunicorn's worker; None in other processes."""
     owner = _owner()
@@ -50,17 +65,29 @@ def options() -> Any:
 
 
 def prepare(patched: bool) -> None:
-    """Get a process of gunicorn ready for sockets. May be called again.
+    """Get a process of gunicorn ready for sockets: a worker, or with ``preload_app`` the process that forks them.
 
     Raises:
-        Unsupported: if the site was loaded before gevent has patched the process.
+        Unsupported: if gevent patches the process after the site was loaded; or if it has patched a worker of another
+            class, whose threads might hang in every request.
     """
-    if not patched and _worker() is None:
+    if not patched and _preloads():
         raise Unsupported(f"gunicorn's preload_app loads the site before its worker patches the process: {UNPATCHED}")
+    if patched and _worker() is not None and not _runs_gevent():
+        raise Unsupported(_other_class())
     for name in ("gunicorn.access", "gunicorn.error"):  # lines of whole requests
         log = logging.getLogger(name)
         if not any(isinstance(each, RedactTokens) for each in log.filters):
             log.addFilter(RedactTokens())
+
+
+def _runs_gevent() -> bool:
+    return _is_a("workers.ggevent", "GeventWorker", _worker())
+
+
+def _other_class() -> str:
+    name = options().worker_class_str
+    return f"gunicorn's worker class {name} cannot serve WebSockets: run gunicorn with -k gevent."
 
 
 def claim(environ: dict[str, Any]) -> Takeover:
@@ -70,9 +97,8 @@ def claim(environ: dict[str, Any]) -> Takeover:
         Unsupported: if the options of gunicorn do not allow it.
     """
     connection = environ.get("gunicorn.socket")
-    if not _is_a("workers.ggevent", "GeventWorker", _owner()) or not isinstance(connection, GeventSocket):
-        name = options().worker_class_str
-        raise Unsupported(f"gunicorn's worker class {name} cannot serve WebSockets: run gunicorn with -k gevent.")
+    if not _runs_gevent() or not isinstance(connection, GeventSocket):
+        raise Unsupported(_other_class())
     if options().is_ssl:
         raise Unsupported(
             "gunicorn's --certfile cannot serve WebSockets, because it keeps the encryption to itself; use a proxy "
@@ -130,6 +156,7 @@ def watch_hang_up(callback: Callable[[], object]) -> Any:
 
 
 def keep_out_of_log(environ: dict[str, Any]) -> None:
-    """Keep the token of this request out of the access log, however the client has written it."""
+    """Keep the token of this request out of the access log, however the client has written it: out of its environ."""
     line = request_line(environ.get("REQUEST_METHOD", ""), environ.get("RAW_URI", ""))
     environ["RAW_URI"] = line.partition(" ")[2]
+    environ["QUERY_STRING"] = line.partition("?")[2]

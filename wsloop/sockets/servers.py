@@ -26,7 +26,7 @@ def prepare() -> None:
     Raises:
         Unsupported: if the site was loaded before gevent has patched the process.
     """
-    server = _server()
+    server = _server() or (gunicorn if gunicorn.is_loaded() else None)
     if server is not None:
         server.prepare(monkey.is_module_patched("socket"))
 
@@ -82,6 +82,9 @@ def watch_hang_up(callback: Callable[[], object]) -> Any:
 
 def keep_out_of_log(environ: dict[str, Any]) -> None:
     """Keep the secret in the query of the current request out of the server's log.
+
+    Args:
+        environ: the server's, which loses the secret if the server logs what is in there.
 
     Raises:
         Unsupported: if the server would still log it.
