@@ -24,7 +24,7 @@ from wsloop.protocol.messages import Message, Position
 from wsloop.runtime.batching import BatchingDelivery
 from wsloop.runtime.groups import LocalConsumers
 from wsloop.runtime.runner import ConsumerRuntime
-from wsloop.sockets import servers, uwsgi
+from wsloop.sockets import gunicorn, servers, uwsgi
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
 from wsloop.visitors.answering import Answering
@@ -57,6 +57,8 @@ class Engine(BrokerEvents):
         self.facilities = Facilities(self.hub, self.broker, self.presence, self.session_watch)
         if uwsgi.is_running():
             checks.warn_about_uwsgi(uwsgi.uwsgi_option)
+        elif gunicorn.is_running():
+            checks.warn_about_gunicorn(gunicorn.setting)
         blocked.watch()
         servers.at_exit(lambda: logged(self._take_leave))
 
@@ -79,7 +81,7 @@ class Engine(BrokerEvents):
     def wait_for_room(self, channels: Collection[bytes], timeout: float) -> None:
         self.hub.wait_for_room(channels, timeout)
 
-    # Events of the hub and of uWSGI.
+    # Events of the hub and of the server.
 
     def _left(self, connection: Connection) -> None:
         self.broker.unsubscribe(connection.channels)

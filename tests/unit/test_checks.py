@@ -331,6 +331,63 @@ def test_the_running_uwsgi(site, with_settings, caplog):
     assert not caplog.records
 
 
+@pytest.mark.parametrize(
+    ("line", "number", "words"),
+    [
+        ('worker_class = "gthread"', "W015", "no WebSocket can be opened"),
+        ('certfile = "cert.pem"', "W016", "keeps the encryption to itself"),
+        ("keyfile = os.environ['KEY']", "W016", "keeps the encryption to itself"),
+        ("max_requests = 1000", "W011", "max_requests ends workers"),
+        ("graceful_timeout = 5", "W017", "graceful_timeout (5 s) kills"),
+        ("graceful_timeout = 0", "W017", "graceful_timeout (0 s) kills"),
+        ("timeout = 7", "W017", "timeout (7 s) kills"),
+    ],
+)
+def test_settings_of_gunicorn_that_hurt(site, line, number, words):
+    (site / "gunicorn.conf.py").write_text(f"import os\n{line}\n")
+    message = the_one(number)
+    assert message.startswith("gunicorn.conf.py: ")
+    assert words in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        (ROOT / "gunicorn.conf.py").read_text(),
+        "workers = 4",  # the worker class may be an argument
+        "worker_class = os.environ['WORKER']",
+        "timeout = 0",  # that is none
+        "this is no Python",
+    ],
+)
+def test_settings_of_gunicorn_that_do_not(site, text):
+    (site / "gunicorn.conf.py").write_text(text)
+    assert found() == []
+
+
+def test_a_worker_of_gunicorn_patches_before_it_loads_the_site(site):
+    (site / "site_for_checks.py").write_text("import os")
+    (site / "gunicorn.conf.py").write_text('worker_class = "gevent"')
+    the_one("W005")  # there is a uwsgi.ini, too
+    (site / "uwsgi.ini").unlink()
+    assert found() == []
+    (site / "gunicorn.conf.py").write_text('worker_class = "gevent"\npreload_app = True')
+    the_one("W005")
+
+
+def test_the_running_gunicorn(with_settings, caplog):
+    settings = {"worker_class": "sync", "certfile": "cert.pem", "graceful_timeout": 3, "timeout": 30}
+    with caplog.at_level(logging.WARNING, "wsloop.checks"):
+        checks.warn_about_gunicorn(settings.get)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("gunicorn: graceful_timeout (3 s) kills")
+    assert record.getMessage().endswith("(wsloop.W017)")
+    caplog.clear()
+    with_settings(SILENCED_SYSTEM_CHECKS=["wsloop.W017"])
+    checks.warn_about_gunicorn(settings.get)
+    assert not caplog.records
+
+
 def test_nothing_is_said_of_the_sample_site_as_it_is_run():
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DJANGO_")}
     environment |= {"DJANGO_SECRET_KEY": "x" * 60, "REDIS_URL": "redis://127.0.0.1:1/0"}

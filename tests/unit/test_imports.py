@@ -148,7 +148,7 @@ EXCEPTIONS = {
 }
 ONLY = {
     "uwsgi": {"sockets.uwsgi"},
-    "django.conf": {"checks.access", "checks.patching", "checks.uwsgi", "conf", "signals"},
+    "django.conf": {"checks.access", "checks.gunicorn", "checks.patching", "checks.uwsgi", "conf", "signals"},
     "websockets.server": {"handshake"},
     "pytest": {"testing.plugin"},
 }
@@ -331,6 +331,7 @@ TESTED_WITH = {
     "backend.scripts": "publishing",
     "checks.access": "checks",
     "checks.contradictions": "conf",
+    "checks.gunicorn": "checks",
     "checks.patching": "checks",
     "checks.problem": "checks",
     "checks.uwsgi": "checks",

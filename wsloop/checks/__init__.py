@@ -1,8 +1,8 @@
 """System checks: ``manage.py check`` for a site's settings, and ``check --deploy`` for the way it is run.
 
-Each warning says what can happen and what to do. The options of uWSGI are checked twice: those of ``uwsgi.ini`` by the
-command, and those that are in force by the server, with the first WebSocket of a worker. This package must not know
-sockets, gevent or uWSGI itself.
+Each warning says what can happen and what to do. The options of the server are checked twice: those of ``uwsgi.ini``
+and ``gunicorn.conf.py`` by the command, and those that are in force by the server, with the first WebSocket of a
+worker. This package must not know sockets, gevent, uWSGI or gunicorn itself.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from django.core.management import find_commands
 
 from wsloop import conf
 from wsloop.backend import redis_options
-from wsloop.checks import access, patching, uwsgi
+from wsloop.checks import access, gunicorn, patching, uwsgi
 from wsloop.checks.contradictions import contradictions
+from wsloop.checks.gunicorn import warn_about_gunicorn
 from wsloop.checks.problem import Problem
 from wsloop.checks.uwsgi import warn_about_uwsgi
 
@@ -104,10 +105,12 @@ def _extends_runserver(application: str) -> bool:
 
 
 def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
-    """Return warnings about insecure settings, and about options of uWSGI that would cut sockets."""
+    """Return warnings about insecure settings, and about options of uWSGI or gunicorn that would cut sockets."""
     if any(wrong_settings()):
         return []  # reported already; settings that are wrong cannot be read
-    return _warnings([*access.problems(), *patching.problems(), *uwsgi.ini_problems()])
+    return _warnings(
+        [*access.problems(), *patching.problems(), *uwsgi.ini_problems(), *gunicorn.configuration_problems()]
+    )
 
 
 def _warnings(problems: Iterable[Problem]) -> list[checks.CheckMessage]:
@@ -122,4 +125,4 @@ def register() -> None:
     checks.register(check_deployment, checks.Tags.security, deploy=True)
 
 
-__all__ = ["register", "validate", "warn_about_uwsgi", "wrong_settings"]
+__all__ = ["register", "validate", "warn_about_gunicorn", "warn_about_uwsgi", "wrong_settings"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from django.conf import settings
 
+from wsloop.checks.gunicorn import configuration, patches_in_time
 from wsloop.checks.problem import Problem
 from wsloop.checks.uwsgi import ini
 
@@ -17,6 +18,9 @@ def problems() -> Iterator[Problem]:
     """Yield the finding, if the WSGI module of the site can be read and does not patch in time."""
     options = ini()
     if options is not None and options("gevent-early-monkey-patch"):
+        return
+    setting = configuration()
+    if options is None and setting is not None and patches_in_time(setting):
         return
     # Without the setting: the module that lies next to manage.py, whose directory Python imports from.
     name = str(getattr(settings, "WSGI_APPLICATION", None) or "").rpartition(".")[0] or "wsgi"

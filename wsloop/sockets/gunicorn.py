@@ -59,9 +59,9 @@ def is_running() -> bool:
     return _owner() is not None
 
 
-def options() -> Any:
-    """Return the settings of the running gunicorn, an object with an attribute for each."""
-    return _owner().cfg
+def setting(name: str) -> Any:
+    """Return the value of a setting of the running gunicorn."""
+    return _owner().cfg.worker_class_str if name == "worker_class" else getattr(_owner().cfg, name)
 
 
 def prepare(patched: bool) -> None:
@@ -86,7 +86,7 @@ def _runs_gevent() -> bool:
 
 
 def _other_class() -> str:
-    name = options().worker_class_str
+    name = setting("worker_class")
     return f"gunicorn's worker class {name} cannot serve WebSockets: run gunicorn with -k gevent."
 
 
@@ -99,7 +99,7 @@ def claim(environ: dict[str, Any]) -> Takeover:
     connection = environ.get("gunicorn.socket")
     if not _runs_gevent() or not isinstance(connection, GeventSocket):
         raise Unsupported(_other_class())
-    if options().is_ssl:
+    if setting("is_ssl"):
         raise Unsupported(
             "gunicorn's --certfile cannot serve WebSockets, because it keeps the encryption to itself; use a proxy "
             "such as nginx in front."
