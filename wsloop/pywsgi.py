@@ -2,7 +2,7 @@
 
 ::
 
-    server = WSGIServer(("", 8000), application, handler_class=wsloop.pywsgi.Handler)
+    server = WSGIServer(("127.0.0.1", 8000), application, handler_class=wsloop.pywsgi.Handler)
 
 Sockets work without it, but a token in a URL is refused, because the log would have it.
 """
@@ -21,7 +21,10 @@ PARAMETER = "token"  # of the query, whose value is a secret
 
 
 class Handler(WSGIHandler):
-    """``handler_class`` of ``gevent.pywsgi.WSGIServer``: passes the connection on, and logs no secrets."""
+    """``handler_class`` of ``gevent.pywsgi.WSGIServer``: passes the connection on, and logs no secrets.
+
+    Values of the query parameter ``token``, tokens as subprotocols and session keys are replaced in its lines.
+    """
 
     requestline: str | None
 

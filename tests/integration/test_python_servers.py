@@ -5,7 +5,6 @@ modules have of the rest run here again, on one site of each server.
 """
 
 import contextlib
-import http.client
 import json
 import os
 import re
@@ -24,6 +23,7 @@ from testbed.clients import Client
 from testbed.processes import ROOT, Process, free_port, wait_until
 from testbed.python_servers import PYTHON_SERVERS, children
 from testbed.site_files import site_environment
+from tests.docs.test_docs import code_blocks
 from tests.integration import test_async_views as async_views
 from tests.integration import test_recovery as recovery
 from tests.integration.test_audiences import test_each_audience_hears_its_messages_and_no_others
@@ -35,6 +35,7 @@ from tests.integration.test_consumers import (
     test_an_exception_closes_its_own_socket_with_1011,
 )
 from tests.integration.test_delivery import test_every_socket_hears_the_heartbeat_every_four_seconds
+from tests.integration.test_fronts import Stream
 from tests.integration.test_logs import raw, token_of_john
 from tests.integration.test_recovery import (
     test_a_slow_client_is_closed_and_resumes,
@@ -55,6 +56,7 @@ __all__ = [
 ]
 
 CONSUMERS = ["--module", "tests.integration.sites.consumers_wsgi"]
+PRODUCTION = ROOT / "docs/how-to/run-in-production.rst"
 GUNICORN = str(Path(sys.executable).with_name("gunicorn"))
 BOTH = "subscribe-broadcast&publish-broadcast&echo"
 
@@ -115,9 +117,9 @@ def test_a_token_in_the_query_is_in_no_log(site, facility):
     token = token_of_john(site)
     site.mark_log()
     client = site.connect(f"{facility}?token={token}&subscribe-user")
-    stream = raw_stream(site, f"{facility}?token={token}&subscribe-user")
+    stream = Stream(site, f"{facility}?token={token}&subscribe-user")
     site.publish(facility, "for john", users=["john"])
-    assert client.next() == "for john"
+    assert client.next() == stream.next() == "for john"
     stream.close()
     assert site.request("GET", f"/ws/{facility}?t%6Fken={token}").status == 426
     assert site.request("GET", f"/nowhere?token={token}").status == 404
@@ -127,17 +129,33 @@ def test_a_token_in_the_query_is_in_no_log(site, facility):
     assert re.search(rf'"GET /ws/{facility}\?\S*\[redacted\]\S* HTTP/1.1" 101 ', log), "the server's own line"
 
 
-def raw_stream(site, path):
-    """A connection on which a stream of events has begun."""
-    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=30)
-    connection.request("GET", f"/ws/{path}", headers={"Accept": "text/event-stream"})
-    assert connection.getresponse().status == 200
-    return connection
+def check_that_lines_cannot_be_forged(site):
+    """With the log format of gunicorn.conf.py, which gunicorn reads because it runs where that file is."""
+    host = f"Host: {site.host}\r\nConnection: close\r\n\r\n".encode()
+    site.mark_log()
+    for line in (
+        b"GET /forged%0a10.0.0.1%20admin%1b[31m?token=SECRET HTTP/1.1",
+        b"GET /forged\n10.0.0.1\x1b[31m HTTP/1.1",
+        b"GE\n10.0.0.1 /forged HTTP/1.1",
+        b"GET /%66orged?token=SECRET#x HTTP/1.1",
+        b"GET /ws/forged%0a10.0.0.1?token=SECRET HTTP/1.1",
+    ):
+        raw(site, line + b"\r\n" + host)
+    site.request("GET", "/the-end")
+    wait_until(lambda: "/the-end" in site.log_since_mark(), what="the last line")
+    log = site.log_since_mark()
+    assert not [line for line in log.splitlines() if line.startswith("10.0.0.1")]
+    assert re.search(
+        r"^127\.0\.0\.1 \[.*\] GET /forged%0a10\.0\.0\.1%20admin%1b\[31m 404 \d+ bytes in \d+ ms$", log, re.M
+    )
+    assert "\x1b" not in log
+    assert "SECRET" not in log
 
 
 def test_sockets_hold_no_request(serve, facility):
-    """Three requests at once, and more sockets than that; then one more request."""
+    """Three requests at once, and more sockets than that; then a reload and the end, with goodbyes."""
     site = serve(front="gunicorn", gevent=3)
+    check_that_lines_cannot_be_forged(site)
     clients = [site.connect(f"{facility}?subscribe-broadcast") for _ in range(10)]
     site.publish(facility, "hello", broadcast=True)
     assert [client.next() for client in clients] == ["hello"] * 10
@@ -154,7 +172,8 @@ def test_sockets_hold_no_request(serve, facility):
     assert again.closing(60) == 1012
     assert site.wait(60) == 0
     assert "Traceback" not in site.log()
-    assert "timeout" not in site.log().lower(), "nobody was killed"
+    assert "worker timeout" not in site.log().lower(), "nobody was killed"
+    assert "graceful timeout" not in site.log().lower()
 
 
 def test_max_requests_says_goodbye(serve, facility):
@@ -170,13 +189,24 @@ def test_max_requests_says_goodbye(serve, facility):
     assert client.closing(60) == 1012
 
 
-def test_gevents_own_server_says_goodbye(serve, facility):
-    site = serve(front="pywsgi")
-    clients = [site.connect(f"{facility}?subscribe-broadcast") for _ in range(20)]
-    site.send_signal(signal.SIGTERM)
-    assert goodbyes(clients) == {1012}
-    assert site.wait(60) == 0
-    assert "Traceback" not in site.log()
+def test_gevents_own_server_as_it_is_documented_says_goodbye(redis_server, site_files, facility, tmp_path):
+    port = free_port()
+    (code,) = [each for each in code_blocks(PRODUCTION, "python") if "pywsgi" in each]
+    code = code.replace('("127.0.0.1", 8000)', f'("127.0.0.1", {port})').replace("mysite.wsgi", "wsgi")
+    (tmp_path / "serve.py").write_text(code)
+    env = site_environment(tmp_path, site_files, redis_server.url, "tests.integration.sites.settings")
+    env |= {"SITE_TOKEN": "-", "SITE_SETTINGS": "{}", "PYTHONPATH": str(ROOT)}
+    with Process([sys.executable, str(tmp_path / "serve.py")], tmp_path / "log", env) as process:
+        wait_until(lambda: listens(process, port), 60, "the server listening")
+        url = f"ws://127.0.0.1:{port}/ws/{facility}?subscribe-broadcast"
+        options = {"timeout": 60, "suppress_origin": True, "class_": Client}
+        clients = [websocket.create_connection(url, **options) for _ in range(20)]
+        process.send_signal(signal.SIGTERM)
+        assert goodbyes(clients) == {1012}
+        for client in clients:
+            client.shutdown()
+        assert process.wait(60) == 0
+        assert "Traceback" not in process.log()
 
 
 # --- asynchronous code ------------------------------------------------------------------------------------------------
@@ -287,41 +317,17 @@ def says_goodbye(process, port, facility):
     client = websocket.create_connection(
         f"ws://127.0.0.1:{port}/ws/{facility}?{BOTH}", timeout=60, suppress_origin=True, class_=Client
     )
-    with contextlib.closing(client):
+    try:
         client.send("hello")
         assert client.next() == "hello"
         (worker,) = children(process.pid)
         os.kill(worker, signal.SIGTERM)
         assert client.closing(60) == 1012
+    finally:
+        client.shutdown()
 
 
 def listens(process, port):
     assert process.returncode is None, process.log()
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
-
-
-# --- the sample's configuration ---------------------------------------------------------------------------------------
-
-
-def test_lines_cannot_be_forged_with_the_log_format_of_gunicorn_conf(serve):
-    site = serve(front="gunicorn", settings_module="testbed.sample.settings")
-    host = f"Host: {site.host}\r\nConnection: close\r\n\r\n".encode()
-    site.mark_log()
-    for line in (
-        b"GET /forged%0a10.0.0.1%20admin%1b[31m?token=SECRET HTTP/1.1",
-        b"GET /forged\n10.0.0.1\x1b[31m HTTP/1.1",
-        b"GE\n10.0.0.1 /forged HTTP/1.1",
-        b"GET /%66orged?token=SECRET#x HTTP/1.1",
-        b"GET /ws/forged%0a10.0.0.1?token=SECRET HTTP/1.1",
-    ):
-        raw(site, line + b"\r\n" + host)
-    site.request("GET", "/the-end")
-    wait_until(lambda: "/the-end" in site.log_since_mark(), what="the last line")
-    log = site.log_since_mark()
-    assert not [line for line in log.splitlines() if line.startswith("10.0.0.1")]
-    assert re.search(
-        r"^127\.0\.0\.1 \[.*\] GET /forged%0a10\.0\.0\.1%20admin%1b\[31m 404 \d+ bytes in \d+ ms$", log, re.M
-    )
-    assert "\x1b" not in log
-    assert "SECRET" not in log
