@@ -8,7 +8,7 @@ not know Redis.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -169,6 +169,29 @@ def channels(
     return list(dict.fromkeys(found))
 
 
+def mistake(channels: Sequence[str], request: Any, facility: Any, users: Any, groups: Any, sessions: Any) -> str:
+    """Return a text if a message is for nobody, though the view seems to name somebody; else an empty text.
+
+    Args:
+        channels: of the message.
+        request, facility, users, groups, sessions: see :func:`channels`.
+    """
+    absent = "nobody has signed in" if request is not None else "there is no request=request"
+    for argument, given, own in (
+        ("users", users, own_user),
+        ("groups", groups, own_user),  # a user without groups is no mistake
+        ("sessions", sessions, own_session),
+    ):
+        listed = given if isinstance(given, (list, tuple, set)) else [given]  # an iterator can be read only once
+        if any(each is SELF or each is True for each in listed) and not own(request):
+            is_session = own is own_session and request is not None
+            why = "there is no session, or it was not saved yet" if is_session else absent
+            return f"{argument}=[SELF] of a message to {shown(facility)} is nobody, because {why}"
+    if channels:
+        return ""
+    return f"a message to {shown(facility)} has no audience, so nobody gets it: broadcast=True, or users=…, is missing"
+
+
 def _names(
     given: list[Any], request: Any, own: Callable[[Any], list[str]], read: Callable[[Any], str]
 ) -> Iterable[str]:
@@ -223,4 +246,4 @@ def groups_field(user: Any) -> Any:
     return next((field for field in getattr(meta, "many_to_many", ()) if field.name == "groups"), None)
 
 
-__all__ = ["SELF", "as_list", "channels", "facility_name", "group_name", "session_key", "user_name"]
+__all__ = ["SELF", "as_list", "channels", "facility_name", "group_name", "mistake", "session_key", "user_name"]

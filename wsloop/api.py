@@ -51,13 +51,16 @@ def publish(
     key: str = "",
     on_commit: bool | str = False,
     outbox: bool | str = False,
-) -> None:
+) -> int | None:
     """Publish a message: :class:`wsloop.publisher.RedisPublisher` in one call.
 
     Args:
         message: text, bytes, or an object that can be encoded as JSON.
         facility, broadcast, users, groups, sessions: see :class:`wsloop.publisher.RedisPublisher`.
         expire, key, on_commit, outbox: see :meth:`wsloop.publisher.RedisPublisher.publish_message`.
+
+    Returns:
+        how many connections to Redis have got it, or None; see ``publish_message``.
 
     Raises:
         TypeError, ValueError: if an argument is wrong, or nobody is addressed.

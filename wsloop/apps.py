@@ -1,11 +1,15 @@
 """The Django application: add ``"wsloop"`` to ``INSTALLED_APPS``, before ``"django.contrib.staticfiles"``."""
 
+import logging
 from typing import Any
 
 from django.apps import AppConfig, apps
 from django.contrib.auth.signals import user_logged_in
+from django.core.signals import request_started
 
+from wsloop import conf
 from wsloop.backend import redis_options
+from wsloop.refusals import refusals, shown
 
 
 def note_groups(request: Any = None, **details: Any) -> None:
@@ -17,6 +21,28 @@ def note_groups(request: Any = None, **details: Any) -> None:
 
     if getattr(request, "session", None) is not None:
         store_groups_in_session(request=request, **details)
+
+
+def tell_of_handshake(environ: Any = None, **details: Any) -> None:
+    """Log a handshake that reaches Django itself: ``wsgi.py`` has not handed it to wsloop, so it ends with 404.
+
+    Args:
+        environ: of the request (PEP 3333); None of one that came by ASGI.
+        details: of the signal ``request_started``.
+    """
+    if environ is None or environ.get("HTTP_UPGRADE", "").lower() != "websocket":
+        return
+    url = conf.websocket_url()
+    path = environ.get("PATH_INFO", "")
+    if path.startswith(url):
+        refusals.log(
+            logging.WARNING,
+            "wsgi.py",
+            "the handshake of a WebSocket, %s, has reached Django itself: let the application in wsgi.py hand requests "
+            "below %s to wsloop.server.WebsocketServer(), as the README of wsloop shows",
+            shown(path),
+            url,
+        )
 
 
 class WsloopConfig(AppConfig):
@@ -37,6 +63,7 @@ class WsloopConfig(AppConfig):
         user_logged_in.connect(note_groups)
 
         checks.register()
+        request_started.connect(tell_of_handshake, dispatch_uid="wsloop")
         if apps.is_installed("django.contrib.auth"):
             from wsloop import signals
 

@@ -130,6 +130,11 @@ def uses_forwarded_host() -> bool:
     return bool(settings.USE_X_FORWARDED_HOST)
 
 
+def debug() -> bool:
+    """Return whether this is a site in development, which is told of mistakes that pass in silence: ``DEBUG``."""
+    return bool(settings.DEBUG)
+
+
 def prefix() -> str:
     """Return the prefix of every Redis key and channel: the option ``PREFIX`` and a colon, or empty."""
     value = option("PREFIX")
@@ -204,6 +209,7 @@ __all__ = [
     "channel_layer_hosts",
     "channel_layers",
     "compress_from",
+    "debug",
     "expire",
     "facility",
     "given",

@@ -6,14 +6,13 @@ This module must not know sockets or Redis.
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator
 from http import HTTPStatus
 
 import gevent
 
 from wsloop import conf, metrics
-from wsloop.refusals import refusals, try_again
+from wsloop.refusals import try_again
 
 
 @contextlib.contextmanager
@@ -31,8 +30,12 @@ def deadline() -> Iterator[None]:
         if exc is not timeout:
             raise RuntimeError("Site code leaked a gevent.Timeout") from exc  # it is no Exception
         metrics.reached("HANDSHAKE_TIMEOUT")
-        refusals.log(logging.WARNING, "HANDSHAKE_TIMEOUT", "the handshake took longer than %g s", timeout.seconds)
-        raise try_again(HTTPStatus.SERVICE_UNAVAILABLE, "The WebSocket could not be set up in time.") from None
+        detail = (
+            f"the handshake took longer than {timeout.seconds:g} s; see what it waits for: the database, Redis, or the "
+            "site's own code"
+        )
+        reason = "The WebSocket could not be set up in time."
+        raise try_again(HTTPStatus.SERVICE_UNAVAILABLE, reason, "HANDSHAKE_TIMEOUT", detail) from None
 
 
 __all__ = ["deadline"]

@@ -26,6 +26,7 @@ from wsloop.runtime.groups import LocalConsumers
 from wsloop.runtime.runner import ConsumerRuntime
 from wsloop.sockets import gunicorn, servers, uwsgi
 from wsloop.sockets.connection import Connection
+from wsloop.sockets.farewell import Farewells
 from wsloop.sockets.hub import Hub
 from wsloop.visitors.answering import Answering
 from wsloop.visitors.attendance import Presence
@@ -45,6 +46,7 @@ class Engine(BrokerEvents):
             left=self._left,
             expired=lambda connections: self.session_watch.expired(connections),
         )
+        self.farewells = Farewells(self.hub.admission)
         self.session_watch = SessionWatch(self.hub)
         self.broker = Broker(self)
         self.broker.attach(control_channel(), self.session_watch.on_notice)

@@ -48,17 +48,26 @@ def check_sizes(environ: dict[str, Any], facility: str) -> None:
     """
     most = conf.option("MAX_HEADER_SIZE")
     # uWSGI drops a query string of half its buffer-size or more, and goes on without it.
-    query = environ.get("REQUEST_URI", "").partition("?")[2]
-    if len(query) > most or any(len(environ.get(name, "")) > most for name in BOUNDED):
+    sizes = {"QUERY_STRING": len(environ.get("REQUEST_URI", "").partition("?")[2])}
+    sizes |= {name: max(len(environ.get(name, "")), sizes.get(name, 0)) for name in BOUNDED}
+    long = [name for name, size in sizes.items() if size > most]
+    if long:
         metrics.reached("MAX_HEADER_SIZE")
+        reason = f"The query string, or a header of the handshake, is longer than {most} bytes."
         raise Refused(
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-            f"The query string, or a header of the handshake, is longer than {most} bytes.",
+            reason,
+            kind="MAX_HEADER_SIZE",
+            detail=f"{long[0]} has {sizes[long[0]]} bytes, more than MAX_HEADER_SIZE of WSLOOP, {most}",
+            told=reason if long == ["QUERY_STRING"] else "",
         )
     most = conf.option("MAX_FACILITY_SIZE")
-    if len(facility.encode()) > most:
+    size = len(facility.encode())
+    if size > most:
         metrics.reached("MAX_FACILITY_SIZE")
-        raise Refused(HTTPStatus.REQUEST_URI_TOO_LONG, f"The name of the facility is longer than {most} bytes.")
+        reason = f"The name of the facility is longer than {most} bytes."
+        detail = f"the name of the facility has {size} bytes, more than MAX_FACILITY_SIZE of WSLOOP, {most}"
+        raise Refused(HTTPStatus.REQUEST_URI_TOO_LONG, reason, kind="MAX_FACILITY_SIZE", detail=detail, told=reason)
 
 
 def negotiate(
@@ -73,7 +82,7 @@ def negotiate(
         compression: whether to agree on permessage-deflate (RFC 7692).
 
     Raises:
-        Refused: 405, 426, 505 or 400.
+        Refused: 405, 426, 505 or 400. Never told over a socket, which these requests are none for.
     """
     if environ.get("REQUEST_METHOD") != "GET":
         raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "A WebSocket is opened with a GET request.", [("Allow", "GET")])

@@ -28,7 +28,7 @@ def publish_template(
     on_commit: bool | str = True,
     key: str = "",
     outbox: bool | str = False,
-) -> None:
+) -> int | None:
     """Render a template once, and publish the HTML.
 
     ::
@@ -51,6 +51,9 @@ def publish_template(
             show neither the old message nor the new data.
         key, outbox: see :meth:`~wsloop.publisher.RedisPublisher.publish_message`.
 
+    Returns:
+        as ``publish_message`` does.
+
     Raises:
         django.template.TemplateDoesNotExist: if there is no such template.
         TypeError, ValueError, ImproperlyConfigured, redis.exceptions.RedisError: as ``publish_message`` does.
@@ -59,7 +62,7 @@ def publish_template(
     publisher = RedisPublisher(
         facility=facility, broadcast=broadcast, users=users, groups=groups, sessions=sessions, request=request
     )
-    publisher.publish_message(html, expire=expire, on_commit=on_commit, key=key, outbox=outbox)
+    return publisher.publish_message(html, expire=expire, on_commit=on_commit, key=key, outbox=outbox)
 
 
 __all__ = ["publish_template"]

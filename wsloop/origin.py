@@ -5,7 +5,6 @@ This module must not know Redis or sockets.
 
 from __future__ import annotations
 
-import logging
 import re
 from http import HTTPStatus
 from urllib.parse import urlsplit
@@ -14,10 +13,14 @@ from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest
 
 from wsloop import conf, handshake, kinds
-from wsloop.refusals import Refused, refusals, shown
+from wsloop.refusals import Refused, shown
 
 MOST_AGE = 600  # seconds for which a browser need not ask again
 DEFAULT_PORTS = {"http": "80", "https": "443"}
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+# For any page, so without a word of how the site is set up.
+HOST_REFUSED = "The Host of the request is not one of the site's; see ALLOWED_HOSTS, and the log of the site."
+ORIGIN_REFUSED = "Pages of this Origin may not open a WebSocket here; see ALLOWED_ORIGINS, and the log of the site."
 
 
 def check_origin(request: HttpRequest) -> None:
@@ -26,6 +29,8 @@ def check_origin(request: HttpRequest) -> None:
     A browser sends the user's cookies with a socket that any page opens, so a page of another site would act for the
     user. Scripts send no Origin and are allowed. Host and port are compared. A page without encryption belongs to
     another site than an encrypted one, if Django knows that this site is encrypted (``SECURE_PROXY_SSL_HEADER``).
+
+    With DEBUG the names of the loopback are the same site, where the port is the same.
 
     The names in the request go to the log: the client need not know what a proxy makes of them.
 
@@ -36,26 +41,23 @@ def check_origin(request: HttpRequest) -> None:
     try:
         host = request.get_host()
     except DisallowedHost:
-        refusals.log(
-            logging.WARNING,
-            "Host",
-            'the request is for the host "%s" (%s), which is not one of ALLOWED_HOSTS, or not the name of a host. '
-            "Add it there if people know the site by it. If they know it by another name, a proxy has replaced that; "
-            "%s.",
-            shown(given),
-            header,
-            line,
+        detail = (
+            f'the request is for the host "{shown(given)}" ({header}), which is not one of ALLOWED_HOSTS, or not the '
+            "name of a host. Add it there if people know the site by it. If they know it by another name, a proxy has "
+            f"replaced that; {line}."
         )
-        raise Refused(
-            HTTPStatus.BAD_REQUEST,
+        reason = (
             "The Host of the request is not one of the site's; see ALLOWED_HOSTS. If you have used the right address, "
-            f"the proxy must hand on the Host header; {line}.",
-        ) from None
+            f"the proxy must hand on the Host header; {line}."
+        )
+        raise Refused(HTTPStatus.BAD_REQUEST, reason, kind="Host", detail=detail, told=HOST_REFUSED) from None
     origin = request.META.get("HTTP_ORIGIN")
     if origin is None:
         return
     allowed = conf.option("ALLOWED_ORIGINS")
     secure = request.is_secure()
+    if conf.debug() and _is_loopback_of(origin, host):
+        return
     if _is_of(origin, host, secure) or any(_matches(origin, pattern) for pattern in allowed):
         return
     if secure and _is_of(origin, host, False):
@@ -71,16 +73,8 @@ def check_origin(request: HttpRequest) -> None:
             "Other sites are let in by ALLOWED_ORIGINS."
         )
         advice = _advice(request, origin, line)
-    refusals.log(
-        logging.WARNING,
-        "Origin",
-        'the page is of "%s", the request for the host "%s" (%s); %s',
-        shown(origin),
-        shown(host),
-        header,
-        advice,
-    )
-    raise Refused(HTTPStatus.FORBIDDEN, reason)
+    detail = f'the page is of "{shown(origin)}", the request for the host "{shown(host)}" ({header}); {advice}'
+    raise Refused(HTTPStatus.FORBIDDEN, reason, kind="Origin", detail=detail, told=ORIGIN_REFUSED)
 
 
 def _host(request: HttpRequest) -> tuple[str, str, str]:
@@ -131,6 +125,13 @@ def _is_of(origin: str, host: str, secure: bool) -> bool:
     # A browser keeps the dot at the end of a name that has one; nginx's $host does not.
     page, here = (re.sub(r"^([^:]+)\.(?=(:\d+)?$)", r"\1", _strip(each, port)) for each in (parts.netloc, host))
     return page == here
+
+
+def _is_loopback_of(origin: str, host: str) -> bool:
+    """Return whether both are this machine, by whatever name, and the same port."""
+    page, here = re.sub("^https?://", "", origin.lower()), host.lower()
+    names = [each for each in LOOPBACK if re.fullmatch(rf"{re.escape(each)}(:\d+)?", here)]
+    return any(page == each + here.removeprefix(names[0]) for each in LOOPBACK) if names else False
 
 
 def _matches(origin: str, pattern: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import functools
 import heapq
+import logging
 from collections.abc import Sequence
 from importlib import import_module
 from types import TracebackType
@@ -18,12 +19,15 @@ from django.core.exceptions import ImproperlyConfigured
 from ws4redis.publisher import RedisPublisher as StockPublisher
 
 from wsloop import commits, conf
-from wsloop.addressees import as_list, facility_name
+from wsloop.addressees import as_list, facility_name, mistake
 from wsloop.backend import pool
 from wsloop.backend.history import Entry, latest, read
 from wsloop.backend.publishing import OutgoingMessage, last_messages, publish
 from wsloop.protocol import resume_tokens
+from wsloop.refusals import hints
 from wsloop.store import SELF, RedisMessage, Store
+
+ARGUMENTS = ("facility", "broadcast", "users", "groups", "sessions", "request")
 
 
 def _no_argument(name: str, known: Sequence[str]) -> str:
@@ -70,15 +74,16 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
         **others: Any,
     ) -> None:
         # Not the stock initializer: its pool of connections grows with the requests.
-        audiences = {"broadcast": broadcast, "users": users, "sessions": sessions}
         if others and type(self)._get_message_channels is RedisPublisher._get_message_channels:
-            raise TypeError(_no_argument(next(iter(others)), ["facility", "groups", "request", *audiences]))
+            raise TypeError(_no_argument(next(iter(others)), ARGUMENTS))
         groups = as_list(groups, "groups")  # an iterator can be read only once
+        audiences = {"broadcast": broadcast, "users": users, "sessions": sessions}
         self._publishers = self._get_message_channels(
             request=request, facility=facility, groups=groups, **audiences, **others
         )
         self._facility = facility_name(facility)
         self._own_groups = any(each is SELF for each in groups)
+        self._mistake = mistake(self._publishers, request, facility, users, groups, sessions) if conf.debug() else ""
         self._batch: list[tuple[OutgoingMessage, bool | str, bool | str]] | None = None
 
     @property
@@ -92,7 +97,7 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
         on_commit: bool | str = False,
         key: str = "",
         outbox: bool | str = False,
-    ) -> None:
+    ) -> int | None:
         """Publish ``message`` to all audiences of this publisher, in one round trip.
 
         Args:
@@ -108,6 +113,13 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
                 once or when Redis can be reached again. See ``wsloop.outbox``. The table is in the database that the
                 router names for ``wsloop_outbox``; the alias of a database writes into the table there.
 
+        Returns:
+            how many connections to Redis have got it, added up over the audiences: a worker of wsloop has one for all
+            of its sockets, and counts once for each audience that any of them subscribes to. So 0 means that nobody
+            listens now, and more is not a number of people. None where Redis does not tell it: if the message is
+            published later (``on_commit``, ``outbox``, in a ``with`` block), if its ``key`` was published before, and
+            in a Redis Cluster.
+
         Raises:
             TypeError: if the message cannot be encoded as JSON.
             ValueError: if it contains a number that JSON does not have (``nan``), or there is no such database.
@@ -119,13 +131,20 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
         for value, argument in ((on_commit, "on_commit"), (outbox, "outbox")):
             if not isinstance(value, bool):
                 commits.alias(value, argument)
+        if self._mistake:
+            hints.log(logging.WARNING, "publisher", "%s", self._mistake)
         if self._batch is not None:
             self._batch.append((item, on_commit, outbox))
-        else:
-            self._publish([(item, on_commit, outbox)])
+            return None
+        return self._publish([(item, on_commit, outbox)])
 
-    def _publish(self, entries: list[tuple[OutgoingMessage, bool | str, bool | str]]) -> None:
-        """Publish messages, each with its ``on_commit`` and ``outbox``; those without both in one round trip."""
+    def _publish(self, entries: list[tuple[OutgoingMessage, bool | str, bool | str]]) -> int | None:
+        """Publish messages, each with its ``on_commit`` and ``outbox``; those without both in one round trip.
+
+        Returns:
+            of the last one, see :meth:`publish_message`.
+        """
+        reached = None
         for item, _, outbox in entries:
             if outbox:
                 using = None if outbox is True else outbox
@@ -139,7 +158,8 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
                 using = None if on_commit is True else on_commit
                 commits.on_commit(functools.partial(_publish_all, items), using)
             else:
-                publish(pool.client(), items)
+                reached = publish(pool.client(), items)[-1]
+        return reached
 
     def fetch_message(self, request: Any, facility: str, audience: str = "any") -> bytes | None:
         """Return the retained last message of the ``request``'s session, user, groups or broadcast, in that order.

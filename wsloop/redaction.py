@@ -44,9 +44,9 @@ def request_line(method: str, uri: str) -> str:
         uri: ``REQUEST_URI`` from uWSGI, not decoded.
     """
     path, _, query = uri.partition("?")
-    parameters = [re.sub("=.*", f"={REDACTED}", each, flags=re.DOTALL) for each in query.split("&") if each]
+    parameters = [re.sub("=.+", f"={REDACTED}", each, flags=re.DOTALL) for each in query.split("&") if each]
     line = f"{printable(method)} {printable(redact(path))}"  # redacted, because a client may quote the question mark
-    return f"{line}?{printable('&'.join(parameters))}" if parameters else line
+    return f"{line}?{printable(redact('&'.join(parameters)))}" if parameters else line
 
 
 class RedactTokens(logging.Filter):

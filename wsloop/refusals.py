@@ -1,6 +1,7 @@
-"""Refused handshakes: an HTTP status, a text that a person can act on, and a bounded log.
+"""What is refused, and why: for the client a text that a person can act on, for the operator one line in a bounded log.
 
-This module must not know anything of wsloop but redaction.
+Mistakes that would pass in silence are logged in the same way. This module must not know anything of wsloop but
+redaction.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ LOGGED = 10  # refusals of one kind that are logged one by one in LOG_INTERVAL: 
 LOG_INTERVAL = 60.0  # seconds
 SHOWN = 300  # characters of a client's text in the log: the longest host name fits, with scheme and port
 RETRY_AFTER = 5  # seconds; the broker tries to reach Redis at least as often
+FAILURE = "error"  # kind of a refusal because of an error that is logged already, with its traceback
+NOT_ALLOWED = "This site does not allow you to open this WebSocket. Sign in, perhaps."
 
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # the name of a header
@@ -28,19 +31,39 @@ FRAMING = frozenset({"connection", "content-length", "keep-alive", "transfer-enc
 
 
 class Refused(Exception):
-    """The handshake ends with an HTTP response other than the 101.
+    """The handshake ends with an HTTP response other than the 101, or, with ``told``, with a socket that says why.
 
     Args:
         status: HTTP status.
         reason: what is wrong and what to do, for the author of the client or the operator of the site. No internals.
         headers: further response headers.
+        kind: what has decided, for the log: a header, a setting, or the part of the site.
+        detail: for the log, in place of the reason: what was asked for, what is allowed, and what to do. Texts of the
+            client must have gone through :func:`shown`.
+        told: for a client of ``wsloop.v1``, whose page cannot see the response: why it need not come back, in up to 123
+            bytes (RFC 6455, section 5.5). Any page may read it. Empty: that client gets the response, too.
+        signed_out: whether the client may come back with another token.
     """
 
-    def __init__(self, status: HTTPStatus, reason: str, headers: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self,
+        status: HTTPStatus,
+        reason: str,
+        headers: Sequence[tuple[str, str]] = (),
+        *,
+        kind: str = "request",
+        detail: str = "",
+        told: str = "",
+        signed_out: bool = False,
+    ) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
         self.headers = list(headers)
+        self.kind = kind
+        self.detail = detail or reason
+        self.told = told
+        self.signed_out = signed_out
 
 
 class Denied(Refused):
@@ -56,7 +79,7 @@ class Denied(Refused):
     """
 
     def __init__(self, status: HTTPStatus, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
-        super().__init__(status, "The site's code has answered.", [])
+        super().__init__(status, "The site's code has answered.", kind="consumer")
         pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
         for name, value in pairs:
             if not TOKEN.fullmatch(name) or FORBIDDEN.search(value):
@@ -65,31 +88,59 @@ class Denied(Refused):
         self.body = body
 
 
-def try_again(status: HTTPStatus, reason: str) -> Refused:
-    """Return a temporary refusal."""
-    return Refused(status, f"{reason} Try again in a few seconds.", [("Retry-After", str(RETRY_AFTER))])
+def try_again(status: HTTPStatus, reason: str, kind: str, detail: str = "") -> Refused:
+    """Return a temporary refusal. It is never told over a socket: clients come back after pauses that grow."""
+    headers = [("Retry-After", str(RETRY_AFTER))]
+    return Refused(status, f"{reason} Try again in a few seconds.", headers, kind=kind, detail=detail)
 
 
 class RefusalLog:
-    """Logs refusals that clients can cause: some of each kind, and then only their number."""
+    """Logs what clients can cause: some of each kind, and then only their number.
 
-    def __init__(self) -> None:
-        self._kinds: dict[str, tuple[float, int]] = {}  # start and number of refusals of the current interval
+    Args:
+        word: with which each line begins.
+        most: lines of one kind in ``LOG_INTERVAL``.
+        to: the logger.
+    """
+
+    def __init__(self, word: str = "refused", most: int = LOGGED, to: logging.Logger = logger) -> None:
+        self._word = word
+        self._most = most
+        self._logger = to
+        self._kinds: dict[str, tuple[float, int]] = {}  # start and number of lines of the current interval
 
     def log(self, level: int, kind: str, message: str, *arguments: Any) -> None:
-        """Log a refusal, its ``kind`` before the message, unless there were too many of that kind."""
+        """Log a line, its ``kind`` before the message, unless there were too many of that kind.
+
+        Args:
+            level: of :mod:`logging`.
+            kind: one of a fixed number, which no client chooses.
+            message, arguments: as for :mod:`logging`.
+        """
         now = time.monotonic()
         began, count = self._kinds.get(kind, (now, 0))
         if now - began >= LOG_INTERVAL:
-            if count > LOGGED:
-                logger.log(level, "refused: %s: %d more in %.0f s", kind, count - LOGGED, now - began)
+            if count > self._most:
+                self._logger.log(level, f"{self._word}: %s: %d more in %.0f s", kind, count - self._most, now - began)
             began, count = now, 0
         self._kinds[kind] = began, count + 1
-        if count < LOGGED:
-            logger.log(level, f"refused: %s: {message}", kind, *arguments)
+        if count < self._most:
+            self._logger.log(level, f"{self._word}: %s: {message}", kind, *arguments)
+
+    def refused(self, refused: Refused, what: str, level: int = logging.WARNING) -> None:
+        """Log a refusal, what was asked for, and how it was answered.
+
+        Args:
+            refused: the refusal.
+            what: a request or command, without secrets.
+            level: of :mod:`logging`.
+        """
+        self.log(level, refused.kind, "%s [%s: %d]", refused.detail.rstrip(), what, refused.status)
 
 
 refusals = RefusalLog()
+# What is not refused, but has no effect.
+hints = RefusalLog("perhaps a mistake", 1, logging.getLogger("wsloop.hints"))
 
 
 def shown(value: str) -> str:
@@ -98,4 +149,15 @@ def shown(value: str) -> str:
     return f"{text[:SHOWN]}…" if len(text) > SHOWN else text
 
 
-__all__ = ["RETRY_AFTER", "RefusalLog", "Refused", "refusals", "shown", "try_again"]
+__all__ = [
+    "FAILURE",
+    "NOT_ALLOWED",
+    "RETRY_AFTER",
+    "Denied",
+    "RefusalLog",
+    "Refused",
+    "hints",
+    "refusals",
+    "shown",
+    "try_again",
+]

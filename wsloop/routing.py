@@ -6,9 +6,10 @@ gevent, Redis or sockets.
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from asgiref.sync import iscoroutinefunction
@@ -22,6 +23,8 @@ from wsloop import asgi_scope, conf
 from wsloop.consumers.base import Consumer
 from wsloop.exceptions import InvalidChannelLayerError
 from wsloop.layers import get_channel_layer
+
+SIMILAR = 0.75  # of each part of a path: a letter too many, or two in the wrong order
 
 
 def facility(request: HttpRequest) -> str:
@@ -136,6 +139,36 @@ class Routes:
         if match.application is not None:
             match = match._replace(remaining=_remaining(self._patterns, path.removeprefix("/")) or "")
         return match._replace(args=found.args, kwargs=found.kwargs)
+
+    def similar(self, path: str) -> str | None:
+        """Return the pattern that a path resembles which matches none: without its last slash, for example."""
+        best, found = SIMILAR, None
+        for route in _routes(self._patterns):
+            score = _similarity(route.strip("/$").split("/"), path.strip("/").split("/"))
+            if score >= best:
+                best, found = score, route
+        return found
+
+
+def _routes(patterns: Iterable[Any], before: str = "") -> Iterator[str]:
+    """Yield the patterns as text, with those before them."""
+    for each in patterns:
+        route = before + str(each.pattern).removeprefix("^")
+        if isinstance(each, URLResolver):
+            yield from _routes(each.url_patterns, route)
+        else:
+            yield route
+
+
+def _similarity(route: list[str], path: list[str]) -> float:
+    """Return how much a path resembles a pattern, up to 1: both in parts. What the pattern captures may be anything."""
+    if len(route) != len(path):
+        return 0
+    scores = [
+        1.0 if re.search(r"[<(\[\\*+?{|]", each) else difflib.SequenceMatcher(None, each, part.lower()).ratio()
+        for each, part in zip(route, path, strict=True)
+    ]
+    return min(scores)
 
 
 def _remaining(patterns: Iterable[Any], path: str) -> str | None:

@@ -4,7 +4,8 @@ How it works. The stages run in the request's greenlet, where blocking is allowe
 the server's connection, a seat, the Origin, the visitor, the policy. Each adds to a plan
 (:class:`wsloop.sockets.plan.Plan`), which :class:`wsloop.opening.Opening` carries out. Only when Redis has acknowledged
 the subscriptions does the 101 go out: open means subscribed. Then the connection belongs to the hub and the request
-ends. This module must not know the sockets of the operating system.
+ends. What a stage raises is answered by :mod:`wsloop.rejection`. This module must not know the sockets of the
+operating system.
 """
 
 from __future__ import annotations
@@ -16,16 +17,13 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
-from django.core.exceptions import DisallowedHost, PermissionDenied, SuspiciousOperation
 from django.core.handlers.wsgi import WSGIRequest
-from redis.exceptions import RedisError
 from websockets.extensions import Extension
 
-from wsloop import conf, handshake, identity, metrics, redaction, routing, streams, tokens
+from wsloop import conf, handshake, identity, metrics, routing, streams, tokens
 from wsloop.asgi_scope import asgi_scope
 from wsloop.db import close_databases
 from wsloop.deadline import deadline
-from wsloop.delivery.broker import Unavailable
 from wsloop.engine import engine
 from wsloop.facilities import posted
 from wsloop.facilities.decision import decide
@@ -37,19 +35,17 @@ from wsloop.origin import check_origin, cors, preflight
 from wsloop.protocol import deflate
 from wsloop.protocol.commands import parse
 from wsloop.protocol.dialects import BARE, CONSUMER, DIALECTS, Dialect
-from wsloop.refusals import Denied, Refused, refusals, shown, try_again
+from wsloop.refusals import try_again
+from wsloop.rejection import READABLE, reject, request_line
 from wsloop.runtime.applications import Hosted
 from wsloop.runtime.setup import ConsumerService
 from wsloop.sockets import servers
-from wsloop.sockets.admission import Full
 from wsloop.sockets.limits import Bounds
 from wsloop.sockets.plan import Plan
-from wsloop.sockets.takeover import SWITCHING, Gone, Headers, Unsupported
+from wsloop.sockets.takeover import SWITCHING, Gone, Headers
 from wsloop.visit import Visit
 
 logger = logging.getLogger("wsloop.server")
-
-READABLE = "wsloop.readable"  # in the environ: headers with which a page of another site may read a refusal
 
 
 def serve(hooks: Hooks, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -77,7 +73,8 @@ def serve(hooks: Hooks, environ: dict[str, Any], start_response: Callable[..., A
         logger.debug("The client hung up before the 101: %s", exc.__cause__)
         return []
     except Exception as exc:
-        return _respond(refusal(exc), environ, start_response)
+        close_databases()  # runserver waits below for the end of a socket that says why it is refused
+        return reject(exc, hooks.subprotocols, environ, start_response)
     finally:
         close_databases()
 
@@ -168,7 +165,8 @@ def _command(hooks: Hooks, environ: dict[str, Any], start_response: Callable[...
         visitor = identity.visitor(request, handshake.client_address(environ))
     if engine().hub.admission.exceeded_rate(visitor, _bounds()):
         metrics.reached("RATE_LIMIT")
-        raise try_again(HTTPStatus.TOO_MANY_REQUESTS, "You have sent too many messages.")
+        detail = f"{visitor.address or 'a client'} has posted more than twenty times RATE_LIMIT"
+        raise try_again(HTTPStatus.TOO_MANY_REQUESTS, "You have sent too many messages.", "RATE_LIMIT", detail)
     status, frame = posted.carry_out(hooks, request, visitor, visit, parse(body, True))
     headers = [("Content-Type", streams.JSON), ("Cache-Control", "no-store"), ("Content-Length", str(len(frame)))]
     start_response(f"{status.value} {status.phrase}", [*headers, *cors(request)])
@@ -197,8 +195,7 @@ def _shared(bounds: Bounds) -> Bounds:
 
 def _log_without_token(environ: dict[str, Any], start_response: Callable[..., Any]) -> Callable[..., Any]:
     """Return a ``start_response`` that logs the request without its secret."""
-    uri = environ.get("REQUEST_URI") or f"{environ['PATH_INFO']}?{environ['QUERY_STRING']}"  # as sent, with uWSGI
-    line = redaction.request_line(environ.get("REQUEST_METHOD", ""), uri)
+    line = request_line(environ)
 
     def logged(status: str, headers: Headers) -> Any:
         logger.info("%s %s", line, status)
@@ -207,56 +204,4 @@ def _log_without_token(environ: dict[str, Any], start_response: Callable[..., An
     return logged
 
 
-def refusal(error: Exception) -> Refused:
-    """Return the response to an error during a handshake. It contains no secret."""
-    if isinstance(error, Refused):
-        return error
-    if isinstance(error, Full):
-        return _full(error)
-    if isinstance(error, PermissionDenied):
-        return Refused(HTTPStatus.FORBIDDEN, "This site does not allow you to open this WebSocket. Sign in, perhaps.")
-    if isinstance(error, DisallowedHost):  # of the site's own code
-        refusals.log(logging.WARNING, "Host", "%s", shown(str(error)))
-        return Refused(HTTPStatus.BAD_REQUEST, "The Host of the request is not one of the site's; see ALLOWED_HOSTS.")
-    if isinstance(error, SuspiciousOperation):
-        refusals.log(logging.WARNING, type(error).__name__, "%s", shown(str(error)))
-        return Refused(HTTPStatus.BAD_REQUEST, "The request is not acceptable; perhaps it has too many parameters.")
-    if isinstance(error, Unsupported):
-        refusals.log(logging.ERROR, "server", "%s", error)
-        return Refused(HTTPStatus.NOT_IMPLEMENTED, str(error))
-    if isinstance(error, (Unavailable, RedisError)):
-        refusals.log(logging.WARNING, "Redis", "%s", error)
-        return try_again(HTTPStatus.SERVICE_UNAVAILABLE, "Messages cannot be delivered at the moment.")
-    logger.error("Could not set up a WebSocket", exc_info=error)
-    return Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "The WebSocket could not be set up; the site's log says why.")
-
-
-def _full(error: Full) -> Refused:
-    metrics.reached(error.setting)
-    if error.setting == "MAX_CONNECTIONS":
-        return try_again(HTTPStatus.SERVICE_UNAVAILABLE, "This server has as many WebSockets as it can hold.")
-    if error.setting == "MAX_CONNECTIONS_PER_ADDRESS":
-        refusals.log(
-            logging.WARNING,
-            error.setting,
-            "%s has too many WebSockets; if it is a proxy, see TRUSTED_PROXIES",
-            error.visitor.address,
-        )
-    return try_again(
-        HTTPStatus.TOO_MANY_REQUESTS, "You have too many WebSockets open. Close some of them, perhaps in other windows."
-    )
-
-
-def _respond(refused: Refused, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    if isinstance(refused, Denied):
-        body, headers = refused.body, [*refused.headers]
-    else:
-        body, headers = f"{refused.reason}\n".encode(), [("Content-Type", "text/plain; charset=utf-8")]
-        headers += [("Cache-Control", "no-store"), *refused.headers]
-    headers += [("Content-Length", str(len(body))), *environ.get(READABLE, ())]
-    start_response(f"{refused.status.value} {refused.status.phrase}", headers)
-    # Servers send what they get: behind the answer to a HEAD it would be read as the next answer (RFC 9110, 9.3.2).
-    return [] if environ.get("REQUEST_METHOD") == "HEAD" else [body]
-
-
-__all__ = ["Hooks", "refusal", "serve"]
+__all__ = ["Hooks", "serve"]

@@ -36,7 +36,7 @@ class Store(RedisStore):  # type: ignore[misc]
             request, facility=facility, broadcast=broadcast, groups=groups, users=users, sessions=sessions
         )
 
-    def publish_message(self, message: Any, expire: int | None = None) -> None:
+    def publish_message(self, message: Any, expire: int | None = None) -> int | None:
         """Publish ``message`` on all channels of this store, in one transaction and one round trip.
 
         Args:
@@ -44,12 +44,15 @@ class Store(RedisStore):  # type: ignore[misc]
             expire: seconds for which it is also retained as each channel's last message; 0 retains nothing; None takes
                 ``WSLOOP["EXPIRE"]``.
 
+        Returns:
+            how many connections to Redis have got it; see :meth:`wsloop.publisher.RedisPublisher.publish_message`.
+
         Raises:
             redis.exceptions.RedisError: if Redis did not accept it.
         """
-        publish(self._connection, [self._outgoing(message, expire)])
+        return publish(self._connection, [self._outgoing(message, expire)])[0]
 
-    def pipeline_publish_message(self, message: Any, expire: int | None = None, transaction: bool = True) -> None:
+    def pipeline_publish_message(self, message: Any, expire: int | None = None, transaction: bool = True) -> int | None:
         """Publish ``message`` as :meth:`publish_message` does, which needs one round trip anyway.
 
         Args:
@@ -57,7 +60,7 @@ class Store(RedisStore):  # type: ignore[misc]
             expire: see there.
             transaction: accepted because ws4redis documents it; a message is always published on all channels or none.
         """
-        self.publish_message(message, expire)
+        return self.publish_message(message, expire)
 
     def _outgoing(self, message: Any, expire: int | None, key: str = "") -> OutgoingMessage:
         retained = conf.expire() if expire is None else expire

@@ -81,7 +81,9 @@ def body(request: HttpRequest) -> bytes:
         size = 0
     if size > most:
         metrics.reached("MAX_MESSAGE_SIZE")
-        raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is longer than {most} bytes.")
+        raise Refused(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is longer than {most} bytes.", kind="MAX_MESSAGE_SIZE"
+        )
     return request.read(size)
 
 

@@ -87,9 +87,8 @@ def authenticate(request: HttpRequest) -> bool:
     remove(request)
     found = _read(token, routing.facility(request))
     if found is None:
-        raise Refused(
-            HTTPStatus.FORBIDDEN, "The token is not valid, has expired, or is not for this address. Get a new one."
-        )
+        reason = "The token is not valid, has expired, or is not for this address. Get a new one."
+        raise Refused(HTTPStatus.FORBIDDEN, reason, kind="token", told=reason, signed_out=True)
     request.user, request.token_expires, request.token_facility = found  # type: ignore[attr-defined]
     request.session = None  # type: ignore[assignment]
     return True

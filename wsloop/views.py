@@ -18,9 +18,9 @@ from django.views.decorators.http import require_safe
 from redis.exceptions import RedisError
 
 from wsloop import addressees, conf, publisher
-from wsloop.facilities import subscriptions
+from wsloop.facilities import policy, subscriptions
 from wsloop.origin import check_origin
-from wsloop.refusals import Refused
+from wsloop.refusals import NOT_ALLOWED, Refused, refusals, shown
 from wsloop.visit import Visit
 
 logger = logging.getLogger("wsloop.views")
@@ -55,10 +55,10 @@ def token(request: HttpRequest) -> JsonResponse:
         except _Wrong as exc:
             return JsonResponse({"error": str(exc)}, status=HTTPStatus.BAD_REQUEST)
         except Refused as exc:
+            refusals.refused(exc, f"GET {shown(request.path)}")
             return JsonResponse({"error": exc.reason}, status=exc.status)
         except PermissionDenied:
-            reason = "This site does not allow you to open this WebSocket. Sign in, perhaps."
-            return JsonResponse({"error": reason}, status=HTTPStatus.FORBIDDEN)
+            return JsonResponse({"error": NOT_ALLOWED}, status=HTTPStatus.FORBIDDEN)
     return JsonResponse(answer)
 
 
@@ -66,7 +66,7 @@ def _positions(request: HttpRequest) -> dict[str, object]:
     facility, wanted = _asked(request)
     handshake = _handshake(request, facility, wanted)
     check_origin(handshake)
-    wanted = subscriptions.ask(conf.option("POLICY"), handshake, wanted)
+    wanted = policy.ask(conf.option("POLICY"), handshake, wanted)
     audiences = [each for each in AUDIENCES if f"subscribe-{each}" in wanted]
     if not audiences:
         raise PermissionDenied

@@ -423,11 +423,44 @@ def test_refusals_are_those_of_the_code():
 def test_close_codes_are_those_of_the_code():
     code = sources()
     codes = {CloseCode[name].value for name in re.findall(r"CloseCode\.([A-Z_]+)\b", code)}
-    private = set(re.findall(r"(?:(?:close|fail)\(|code: int = )([A-Z_]+),", code))
+    private = set(re.findall(r"(?:(?:close|fail)\(|code: int = )([A-Z_]+),", code)) | {"REFUSED"}  # of rejection
     codes |= {int(re.search(rf"^{name} = (\d+)", code, re.MULTILINE)[1]) for name in private}
     codes |= {CloseCode.NORMAL_CLOSURE, CloseCode.PROTOCOL_ERROR}  # the library's
     codes -= {CloseCode.ABNORMAL_CLOSURE}  # that there was no close frame
     assert {int(row[0]) for row in rows(ROOT / "docs/reference/websockets.rst", "Code")} == codes
+
+
+def logged(log):
+    """The kinds of lines that the engine writes to ``refusals`` or ``hints``, as far as they are constants."""
+    found = set()
+    for path in (ROOT / "wsloop").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name, at = getattr(node.func, "id", None), None
+            if name == "Refused" and log == "refusals":
+                at = next((each.value for each in node.keywords if each.arg == "kind"), ast.Constant("request"))
+            elif name == "try_again" and log == "refusals":
+                at = node.args[2]
+            elif ast.unparse(node.func) == f"{log}.log":
+                at = node.args[1]
+            if isinstance(at, ast.Constant):
+                found.add(at.value)
+    return found
+
+
+def test_troubleshooting_has_every_line_of_the_log_and_every_number():
+    page, reference = ROOT / "docs/how-to/troubleshooting.rst", ROOT / "docs/reference/websockets.rst"
+    refused, _, mistakes = page.read_text().partition("Lines of the log: ``perhaps a mistake")
+    kinds = set(re.findall(r"^``([^`]+)``  ", refused, re.MULTILINE))
+    full = {name for name in counters() if name.startswith("MAX_CONNECTIONS")}
+    assert kinds == logged("refusals") | full | {"policy, in part"}
+    mistakes = mistakes.partition("\nClose codes\n---")[0]
+    kinds = set(re.findall(r"^``([^`]+)``  ", mistakes, re.MULTILINE))
+    assert kinds == logged("hints") | {"user", "group", "session"}
+    for name, others in (("Code", set()), ("Status", {502})):  # the last is of proxies
+        numbers = {int(row[0]) for row in rows(page, name)}
+        assert numbers == {int(row[0]) for row in rows(reference, name)} | others
 
 
 @pytest.fixture

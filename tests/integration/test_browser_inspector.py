@@ -412,7 +412,7 @@ def test_the_close_of_a_logout_is_explained(inspector):
 
 def test_a_refused_handshake_is_explained(inspector):
     browser = inspector.browser
-    inspector.open(f"?path=a:b&subscribe-user&more=x%3D1{V1}")
+    inspector.open("?path=a:b&subscribe-user&more=x%3D1")
     inspector.replace("more", "token=s3cret")
     browser.press("[data-connect]")
     closed = inspector.until_logged("event", "close")
@@ -428,6 +428,17 @@ def test_a_refused_handshake_is_explained(inspector):
     command = browser.text(".entry-help pre")
     assert f"'http://{browser.site.host}/ws/a%3Ab?subscribe-user&token=…'" in command
     assert ["403" in line for line in browser.console()] == [True]  # the token comes before the colon
+
+
+def test_a_socket_that_is_refused_says_why(inspector):
+    inspector.open(f"?path=a:b&subscribe-user{V1}")
+    inspector.browser.press("[data-connect]")
+    closed = inspector.until_logged("event", "close")
+    assert closed["title"] == "closed with 4030"
+    assert closed["facts"]["wasClean"] == "true"
+    assert closed["facts"]["reason"].startswith("A facility with a colon cannot have the audiences user and group")
+    assert closed["facts"]["what the client does"].startswith("do not reconnect")
+    assert '"reconnect": false' in inspector.until_logged("in", "json", "goodbye")["body"]
 
 
 @contextlib.contextmanager

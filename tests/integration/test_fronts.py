@@ -119,6 +119,21 @@ def test_refusals_arrive_as_http(any_site, facility):
     assert_has_headers_only(any_site, f"/ws/{facility}", {})
 
 
+def test_a_client_of_v1_is_told_why_it_is_refused(any_site, facility):
+    """Also if it sends something at once, as pages do: what a server or proxy has not read may reset a connection."""
+    url = f"{facility}?subscribe-broadcast"
+    for _ in range(5):
+        client = any_site.connect(url, origin="http://evil.example", subprotocols=["wsloop.v1"])
+        for _ in range(20):
+            client.send('{"type": "subscribe", "facility": "a", "audiences": ["user"]}')
+        goodbye = json.loads(client.next())
+        assert (goodbye["code"], goodbye["reconnect"]) == (4030, False)
+        assert goodbye["reason"].startswith("Pages of this Origin may not open a WebSocket here")
+        assert client.closing() == 4030
+        client.settimeout(10)
+        assert client.sock.recv(1) == b"", "the server, or the proxy, ends the connection"
+
+
 class Stream:
     """A client without WebSockets: http.client reads a response with and without chunks."""
 

@@ -382,7 +382,7 @@ describe("a stream that is refused", () => {
     start();
     await blocked();
     await asked().answers(403, "Sign in, perhaps.");
-    assert.deepEqual(events.at(-1), ["offline", "not allowed"]);
+    assert.deepEqual(events.at(-1), ["offline", "Sign in, perhaps."]);
   });
 
   test("is asked for again when a proxy does not allow it", async () => {

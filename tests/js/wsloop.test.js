@@ -531,6 +531,44 @@ describe("the end", () => {
   }
 });
 
+describe("a server that refuses the socket, and opens it to say so", () => {
+  const reason = "Pages of this Origin may not open a WebSocket here; see ALLOWED_ORIGINS, and the log of the site.";
+
+  for (const [before, words, said] of /** @type {[boolean, string, string][]} */ ([
+    [true, reason, reason],
+    [true, "", reason],
+    [false, reason, reason], // without a goodbye
+    [false, "", "refused"],
+  ])) {
+    test(`is not asked again, and the page can show why: ${before}, ${words}`, (context) => {
+      const { mock } = context.mock.method(console, "error", () => {});
+      start({}, "ws://site.test/ws/news?subscribe-user&token=secret");
+      last().onopen();
+      if (before) last().says("goodbye", { code: 4030, reason, reconnect: false });
+      last().ends(4030, words);
+      assert.deepEqual(states.at(-1), { name: "offline", reason: said });
+      const lines = mock.calls.map((each) => each.arguments[0]);
+      assert.deepEqual(lines, [`wsloop: the server refuses ws://site.test/ws/news: ${said}`], "and no token");
+      clock.tick(HOUR);
+      assert.equal(count(), 1);
+    });
+  }
+
+  test("is asked with another token, if the page has more", async () => {
+    let number = 0;
+    start({ accessToken: () => `${(number += 1)}` });
+    await settled();
+    last().onopen();
+    last().says("goodbye", { code: 4001, reason: "The token is not valid.", reconnect: false });
+    last().ends(4001, "The token is not valid.");
+    assert.equal(states.at(-1).name, "reconnecting");
+    assert.equal(states.at(-1).reason, "The token is not valid.");
+    clock.tick(states.at(-1).seconds * 1000);
+    await settled();
+    assert.deepEqual(last().protocols, ["wsloop.v1", "wsloop.token.2"]);
+  });
+});
+
 describe("the network of the machine", () => {
   /** @type {EventTarget} */
   let network;

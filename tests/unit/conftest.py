@@ -33,7 +33,7 @@ from prometheus_client import REGISTRY  # noqa: E402
 from tests.unit.front import Front, PairTakeover  # noqa: E402
 from tests.unit.gate import Gate  # noqa: E402
 from tests.unit.peer import Peer, Recorder  # noqa: E402
-from wsloop import blocked, conf, engine, layers  # noqa: E402
+from wsloop import blocked, conf, engine, layers, refusals  # noqa: E402
 from wsloop.backend import pool  # noqa: E402
 from wsloop.protocol.dialects import BARE  # noqa: E402
 from wsloop.protocol.messages import unwrap  # noqa: E402
@@ -68,6 +68,13 @@ def no_consumers_left():
 def unwatched(monkeypatch):
     """What a slow machine holds up is not logged, other than in the tests of that."""
     monkeypatch.setattr(blocked, "_watch", lambda process: None)
+
+
+@pytest.fixture(autouse=True)
+def unlogged(monkeypatch):
+    """What other tests have had refused keeps no line out of the log of this one."""
+    for each in (refusals.refusals, refusals.hints):
+        monkeypatch.setattr(each, "_kinds", {})
 
 
 @pytest.fixture

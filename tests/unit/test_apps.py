@@ -14,8 +14,11 @@ from django.contrib.auth.signals import user_logged_in
 from django.contrib.sessions.backends.signed_cookies import SessionStore
 from django.contrib.staticfiles.finders import AppDirectoriesFinder
 from django.core.checks import run_checks
+from django.core.signals import request_started
+from django.test import RequestFactory
 
 from testbed.processes import ROOT
+from wsloop.refusals import LOGGED
 from wsloop.store import SELF, Store
 
 
@@ -31,6 +34,30 @@ def test_groups_of_a_user_are_noted_in_the_session_at_login(database):
 def test_a_login_without_a_request_notes_nothing(database):
     """As ``channels.auth.login()`` sends it: an application that this server hosts may use it."""
     user_logged_in.send(User, user=User.objects.create_user("john"), request=None)
+
+
+def handshake(path="/ws/news", **environ):
+    """Django's own handler gets a request: what is logged of it, by wsloop."""
+    environ = {"HTTP_UPGRADE": "websocket", "HTTP_CONNECTION": "Upgrade", **environ}
+    request_started.send(None, environ=RequestFactory().get(path, **environ).environ)
+
+
+def test_a_handshake_that_reaches_django_is_told_once_in_a_while(caplog):
+    for _ in range(20):
+        handshake("/ws/news?token=SECRET", HTTP_UPGRADE="WebSocket")
+    assert len(caplog.records) == LOGGED
+    assert "the handshake of a WebSocket, /ws/news, has reached Django itself" in caplog.text
+    assert "wsloop.server.WebsocketServer()" in caplog.text
+    assert "SECRET" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("path", "environ"), [("/ws/news", {"HTTP_UPGRADE": ""}), ("/ws/news", {"HTTP_UPGRADE": "h2c"}), ("/other/", {})]
+)
+def test_other_requests_are_not_spoken_of(caplog, path, environ):
+    handshake(path, **environ)
+    request_started.send(None, scope={"type": "http"})  # by ASGI
+    assert caplog.text == ""
 
 
 def test_it_is_an_application_of_its_own():

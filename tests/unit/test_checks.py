@@ -37,8 +37,9 @@ ALWAYS = {"wsloop.W001", "wsloop.W002", "wsloop.W003"}  # who may publish matter
 
 
 def found():
-    """The warnings of wsloop that ``manage.py check --deploy`` gives."""
-    return [each for each in run_checks(include_deployment_checks=True) if (each.id or "").startswith("wsloop.")]
+    """The warnings of wsloop that ``manage.py check --deploy`` gives, but that of modules that do not name wsloop."""
+    every = run_checks(include_deployment_checks=True)
+    return [each for each in every if (each.id or "").startswith("wsloop.") and each.id != "wsloop.W020"]
 
 
 def the_one(number):
@@ -235,6 +236,52 @@ def test_patched_in_time(site, code):
 def test_not_patched_in_time(site, code, words):
     (site / "site_for_checks.py").write_text(code)
     assert words in the_one("W005")
+
+
+# The loop.
+
+
+def of_the_loop():
+    return [each for each in run_checks() if each.id == "wsloop.W020"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from wsloop.server import WebsocketServer",
+        "from importlib import import_module\nserver = import_module('wsloop.server')",
+        "from site_beside import application",  # which another module of the site has made
+        "import site_beside",
+    ],
+)
+def test_a_module_that_names_the_loop(site, code):
+    (site / "site_beside.py").write_text("from wsloop.server import WebsocketServer")
+    (site / "site_for_checks.py").write_text(code)
+    assert of_the_loop() == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from django.core.wsgi import get_wsgi_application\napplication = get_wsgi_application()",
+        "from ws4redis.uwsgi_runserver import uWSGIWebsocketServer",
+        "import no_such_module, os",
+    ],
+)
+def test_a_module_that_does_not_name_the_loop(site, code):
+    (site / "site_for_checks.py").write_text(code)
+    (warning,) = of_the_loop()
+    assert warning.msg.startswith(f"{site / 'site_for_checks.py'} does not name wsloop: ")
+    assert "wsloop.server.WebsocketServer()" in warning.hint
+
+
+@pytest.mark.parametrize("code", ["import (", None])
+def test_a_module_that_cannot_be_read_is_not_warned_of_twice(site, code):
+    if code is None:
+        (site / "site_for_checks.py").unlink()
+    else:
+        (site / "site_for_checks.py").write_text(code)
+    assert of_the_loop() == []
 
 
 def test_patched_by_uwsgi(site):

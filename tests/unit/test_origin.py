@@ -7,7 +7,6 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import RequestFactory
 
 from wsloop import conf, refusals
-from wsloop import origin as module
 from wsloop.origin import check_origin
 from wsloop.refusals import RefusalLog, Refused
 
@@ -17,7 +16,11 @@ UWSGI_PASS = {"DOCUMENT_ROOT": "/usr/share/nginx/html", "REQUEST_SCHEME": "http"
 
 def origin(origin, host="testserver", **meta):
     meta |= {"HTTP_HOST": host} | ({} if origin is None else {"HTTP_ORIGIN": origin})
-    return check_origin(RequestFactory().get("/ws/news", **meta))
+    try:
+        check_origin(RequestFactory().get("/ws/news", **meta))
+    except Refused as exc:
+        refusals.refusals.refused(exc, "GET /ws/news")  # as the stages of a handshake do
+        raise
 
 
 def refused_origin(*args, **meta):
@@ -29,7 +32,7 @@ def refused_origin(*args, **meta):
 @pytest.fixture
 def log(monkeypatch, caplog):
     """What is logged of refusals from now on, as one text for each."""
-    monkeypatch.setattr(module, "refusals", RefusalLog())
+    monkeypatch.setattr(refusals, "refusals", RefusalLog())
     caplog.set_level(logging.WARNING, "wsloop.handshake")
     return lambda: [record.getMessage() for record in caplog.records if record.name == "wsloop.handshake"]
 
@@ -186,13 +189,13 @@ def test_a_host_that_is_not_ours_is_400_whatever_the_origin(log, page, host):
     )
 
 
-def test_a_request_without_a_host_is_400_where_the_server_has_another_name(log):
+def test_a_request_without_a_host_is_400_where_the_server_has_another_name():
     request = RequestFactory().get("/ws/news", SERVER_NAME="behind.example")
     with pytest.raises(Refused) as caught:
         check_origin(request)
     assert caught.value.status == 400
     assert "behind.example" not in caught.value.reason
-    assert 'the host "behind.example" (no Host)' in log()[0]
+    assert 'the host "behind.example" (no Host)' in caught.value.detail
 
 
 def test_what_a_client_sends_is_printable_and_bounded_in_the_log_and_no_secret(log):
@@ -357,3 +360,38 @@ def test_what_no_browser_sends_is_no_value_of_allowed_origins(with_settings, pat
     with_settings(WSLOOP={"ALLOWED_ORIGINS": [pattern]})
     with pytest.raises(ImproperlyConfigured, match=r'must be a list of origins, .* "null", "file://" or '):
         conf.option("ALLOWED_ORIGINS")
+
+
+LOOPBACK = ["localhost:8000", "127.0.0.1:8000", "[::1]:8000"]
+
+
+@pytest.mark.parametrize("host", LOOPBACK)
+@pytest.mark.parametrize("page", LOOPBACK)
+def test_names_of_the_loopback_are_one_site_while_it_is_developed(with_settings, page, host):
+    with_settings(DEBUG=True)
+    origin(f"http://{page}", host)
+    with_settings(DEBUG=False)
+    if page == host:
+        origin(f"http://{page}", host)
+    else:
+        assert refused_origin(f"http://{page}", host).status == 403
+
+
+@pytest.mark.parametrize(
+    ("page", "host"),
+    [
+        ("http://localhost:8001", "127.0.0.1:8000"),
+        ("http://localhost", "127.0.0.1:8000"),
+        ("http://elsewhere.example:8000", "127.0.0.1:8000"),
+        ("http://localhost.elsewhere.example:8000", "127.0.0.1:8000"),
+        ("http://127.0.0.1.elsewhere.example:8000", "127.0.0.1:8000"),
+        ("http://localhost:8000.elsewhere.example", "127.0.0.1:8000"),
+        ("http://elsewhere.example/@localhost:8000", "127.0.0.1:8000"),
+        ("http://127.0.0.2:8000", "127.0.0.1:8000"),
+        ("http://localhost:8000", "testserver:8000"),
+        ("null", "127.0.0.1:8000"),
+    ],
+)
+def test_but_no_other_pages_are_even_then(with_settings, page, host):
+    with_settings(DEBUG=True)
+    assert refused_origin(page, host).status == 403

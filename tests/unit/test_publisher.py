@@ -1,5 +1,6 @@
 """``RedisPublisher``: for views, tasks and shells."""
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -423,3 +424,52 @@ def test_the_last_message_of_a_facility_with_a_colon(shared_redis, visitor, faci
     assert publisher.fetch_message(visitor, f"{facility}:a") == b"hello"
     with pytest.raises(ValueError, match="has a colon"):
         publisher.fetch_message(visitor, f"{facility}:a", "user")
+
+
+# What it returns.
+
+
+@pytest.fixture
+def workers(redis_client, facility, shared_redis):
+    """Subscribe so many connections to a channel of the facility, each as a worker does."""
+    with contextlib.ExitStack() as stack:
+
+        def subscribe(count, audience="broadcast"):
+            for _ in range(count):
+                subscription = stack.enter_context(redis_client.pubsub())
+                subscription.subscribe(f"unit:{audience}:{facility}")
+                assert subscription.get_message(timeout=WAIT)["type"] == "subscribe"
+
+        yield subscribe
+
+
+def test_it_returns_how_many_connections_have_got_the_message(workers, facility):
+    publisher = RedisPublisher(facility=facility, broadcast=True)
+    assert publisher.publish_message("to nobody") == 0
+    workers(2)
+    assert publisher.publish_message("to two") == 2
+    workers(1, "user:john")
+    several = RedisPublisher(facility=facility, broadcast=True, users=["john", "mary"])
+    assert several.publish_message("to both") == 3
+    assert several.pipeline_publish_message("to both") == 3
+    assert RedisPublisher(facility=facility, users=[SELF]).publish_message("to nobody at all") == 0
+
+
+@pytest.mark.parametrize("size", [0, 10])
+def test_it_returns_none_where_redis_does_not_tell(workers, facility, with_settings, size):
+    with_settings(WSLOOP={"FACILITIES": {"*": {"size": size}}})
+    workers(1)
+    publisher = RedisPublisher(facility=facility, broadcast=True)
+    assert publisher.publish_message("first", key="key") == 1
+    assert publisher.publish_message("again", key="key") is None
+    both = RedisPublisher(facility=facility, broadcast=True, users="john")
+    assert both.publish_message("again, and for john", key="key") == 0
+    with publisher:
+        assert publisher.publish_message("later") is None
+
+
+def test_with_a_transaction_it_returns_none(workers, facility, database):
+    publisher = RedisPublisher(facility=facility, broadcast=True)
+    with transaction.atomic():
+        assert publisher.publish_message("after the commit", on_commit=True) is None
+    assert publisher.publish_message("in the outbox", outbox=True) is None

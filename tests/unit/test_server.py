@@ -41,12 +41,12 @@ from wsloop.layers import get_channel_layer
 from wsloop.opening import Opening
 from wsloop.publisher import RedisPublisher
 from wsloop.refusals import Refused
+from wsloop.rejection import refusal
 from wsloop.runtime.handlers import GreenletRunner as Runner
 from wsloop.server import WebsocketServer
 from wsloop.sockets import servers, takeover, uwsgi
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
-from wsloop.stages import refusal
 from wsloop.store import RedisMessage
 
 OLD_KEY = settings.SECRET_KEY

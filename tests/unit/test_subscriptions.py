@@ -15,12 +15,12 @@ from ws4redis.subscriber import RedisSubscriber
 from wsloop import routing
 from wsloop.backend import pool
 from wsloop.facilities import subscriptions
+from wsloop.facilities.policy import allowed
 from wsloop.facilities.subscriptions import (
     RecordingClient,
     RecordingPubSub,
     RetainedRecorder,
     Subscriber,
-    allowed,
     subscriber_class,
 )
 from wsloop.publisher import RedisPublisher

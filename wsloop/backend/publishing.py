@@ -79,14 +79,29 @@ def check(expire: Any, key: Any = "") -> None:
         raise ValueError(f"key must be text that can be encoded as UTF-8, not {key!r}")
 
 
-def publish(client: Redis, messages: Iterable[OutgoingMessage]) -> None:
+def publish(client: Redis, messages: Iterable[OutgoingMessage]) -> list[int | None]:
     """Publish messages in order, in one round trip, and all or none of them. (In a Redis Cluster: one by one.)
+
+    Returns:
+        for each message the number of connections to Redis that have got it, added up over its channels. None if that
+        is not known: in a Redis Cluster, where a node knows its own connections only, or if the message with this key
+        was published before, in all of its channels.
 
     Raises:
         redis.exceptions.RedisError: if Redis did not accept them.
     """
-    calls = [each for message in messages for each in _calls(message, is_cluster(client))]
-    call(client, calls, transaction=len(calls) > 1)
+    cluster = is_cluster(client)
+    calls = [[*_calls(message, cluster)] for message in messages]
+    together = [each for one in calls for each in one]
+    answers = iter(call(client, together, transaction=len(together) > 1))
+    return [_reached([next(answers) for _ in one], cluster) for one in calls]
+
+
+def _reached(answers: list[list[int]], cluster: bool) -> int | None:
+    counts = [count for answer in answers for count in answer]
+    if cluster or (counts and max(counts) < 0):
+        return None
+    return sum(count for count in counts if count >= 0)
 
 
 def _calls(message: OutgoingMessage, cluster: bool) -> Iterator[Call]:

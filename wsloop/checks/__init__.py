@@ -19,7 +19,7 @@ from django.core.management import find_commands
 
 from wsloop import conf
 from wsloop.backend import redis_options
-from wsloop.checks import access, gunicorn, patching, uwsgi
+from wsloop.checks import access, gunicorn, loop, patching, uwsgi
 from wsloop.checks.contradictions import contradictions
 from wsloop.checks.gunicorn import warn_about_gunicorn
 from wsloop.checks.problem import Problem
@@ -65,6 +65,11 @@ def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
 def check_policy(**kwargs: Any) -> list[checks.CheckMessage]:
     """Return warnings about who may publish, which matters before a site is deployed, too."""
     return [] if any(wrong_settings()) else _warnings(access.policy_problems())
+
+
+def check_loop(**kwargs: Any) -> list[checks.CheckMessage]:
+    """Return a warning if the site's ``wsgi.py`` does not name wsloop, which would not be seen before a socket is."""
+    return [] if any(wrong_settings()) else _warnings(loop.problems())
 
 
 def check_runserver(**kwargs: Any) -> list[checks.CheckMessage]:
@@ -121,6 +126,7 @@ def register() -> None:
     """Register these checks with Django."""
     checks.register(check_settings)
     checks.register(check_policy)
+    checks.register(check_loop)
     checks.register(check_runserver)
     checks.register(check_deployment, checks.Tags.security, deploy=True)
 

@@ -22,9 +22,8 @@ def problems() -> Iterator[Problem]:
     setting = configuration()
     if options is None and setting is not None and patches_in_time(setting):
         return
-    # Without the setting: the module that lies next to manage.py, whose directory Python imports from.
-    name = str(getattr(settings, "WSGI_APPLICATION", None) or "").rpartition(".")[0] or "wsgi"
-    path = _source(name)
+    name = site_module()
+    path = source(name)
     if path is None:
         yield Problem(
             f"The module {name!r}, which should serve the site, was not found: cannot check whether gevent patches it.",
@@ -50,7 +49,13 @@ def problems() -> Iterator[Problem]:
         )
 
 
-def _source(name: str) -> Path | None:
+def site_module() -> str:
+    """Return the name of the module that should serve the site, that of ``WSGI_APPLICATION``."""
+    # Without the setting: the module that lies next to manage.py, whose directory Python imports from.
+    return str(getattr(settings, "WSGI_APPLICATION", None) or "").rpartition(".")[0] or "wsgi"
+
+
+def source(name: str) -> Path | None:
     """Return the file of a module, without importing it."""
     try:
         spec = importlib.util.find_spec(name)

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from django.http import HttpRequest
 
 from wsloop import conf, identity
-from wsloop.facilities import subscriptions
+from wsloop.facilities import policy, subscriptions
+from wsloop.facilities.hints import hint
 from wsloop.facilities.hooks import Hooks
 from wsloop.presence import presence_channel
 from wsloop.protocol import dialects, resume_tokens
@@ -49,10 +50,13 @@ def decide(hooks: Hooks, request: HttpRequest, facility: str, dialect: Dialect) 
         Exception: what the site's code raises if the request is not allowed, or fails.
     """
     if facility.startswith("/"):
-        raise Refused(HTTPStatus.NOT_FOUND, "The name of a facility begins with no slash: the URL has one too many.")
+        reason = "The name of a facility begins with no slash: the URL has one too many."
+        raise Refused(HTTPStatus.NOT_FOUND, reason, kind="URL", told=reason)
     options = conf.facility(facility)
-    wanted, echo = hooks.process_subscriptions(request)
-    wanted = subscriptions.ask(hooks.policy, request, wanted)
+    asked, echo = hooks.process_subscriptions(request)
+    if conf.debug() and (facility or not dialect.has_envelopes):  # the socket of a page subscribes later
+        hint(request, hooks.routes, asked)
+    wanted = policy.ask(hooks.policy, request, asked)
     subscriber = subscriptions.work_out(hooks.subscriber_class, request, facility, wanted)
     has_envelopes = dialect.has_envelopes
     plan = SubscriptionPlan(

@@ -17,11 +17,12 @@ from wsloop import conf, metrics
 from wsloop.batch_queue import BatchQueue
 from wsloop.delivery.broker import Unavailable
 from wsloop.facilities import past
-from wsloop.facilities.failures import Refusal, failure
+from wsloop.facilities.failures import Refusal, failure, log_refusal
 from wsloop.facilities.inbound import PublishHandler, ReadOnlyHandler
 from wsloop.protocol import dialects
 from wsloop.protocol.commands import History, Invalid, Publish, parse
 from wsloop.protocol.messages import audience
+from wsloop.refusals import shown
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
 from wsloop.sockets.limits import Bucket
@@ -29,6 +30,7 @@ from wsloop.sockets.limits import Bucket
 logger = logging.getLogger("wsloop.handlers")
 
 OTHER_FACILITY = "The URL names another facility than this frame."
+MAY_NOT_PUBLISH = "This socket may not publish."
 ONE_FACILITY = "This socket is for one facility; subscriptions are added to the socket of the whole page."
 
 
@@ -156,7 +158,9 @@ class Answers:
         """
         most = connection.bounds.max_message_size
         if publisher is None:
-            self._hub.send(connection, [dialects.error("refused", "This socket may not publish.", command.id)])
+            asked = "publish" if command.facility is None else f"publish {shown(command.facility)!r}"
+            log_refusal("refused", MAY_NOT_PUBLISH, asked)
+            self._hub.send(connection, [dialects.error("refused", MAY_NOT_PUBLISH, command.id)])
         elif len(command.payload) > most:  # came with the request for a stream
             metrics.reached("MAX_MESSAGE_SIZE")
             reason = f"The message has more than {most} bytes."
@@ -191,7 +195,7 @@ class Answers:
         try:
             frame = past_frame(channels, options, command, catching_up)
         except Exception as exc:
-            frame = dialects.error(*failure(exc), command.id)
+            frame = dialects.error(*failure(exc, "history", command.facility), command.id)
         self._hub.send(connection, [frame])
 
 

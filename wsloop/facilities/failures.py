@@ -1,4 +1,7 @@
-"""What a client is told when one of its commands cannot be carried out. This module must not know commands."""
+"""What a client is told when one of its commands cannot be carried out, and what the log is told.
+
+This module must not know commands.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from wsloop.refusals import Refused, refusals, shown
 
 logger = logging.getLogger("wsloop.facilities")
 
+NOT_ALLOWED = "This site does not allow this subscription. Sign in, perhaps."
+
 
 class Refusal(Exception):
     """A command is refused: with this code of the protocol, and a text for the client."""
@@ -22,11 +27,13 @@ class Refusal(Exception):
         self.code = code
 
 
-def failure(error: BaseException, of_redis: bool = False) -> tuple[str, str]:
-    """Return code and reason for the client. They contain no secret.
+def failure(error: BaseException, what: str, facility: str | None, of_redis: bool = False) -> tuple[str, str]:
+    """Return code and reason for the client, which contain no secret, and log why it is refused.
 
     Args:
         error: what was raised.
+        what: the type of the command.
+        facility: that the command is for; None if it names none.
         of_redis: whether an ``OSError`` is Redis's, and not of the site's code.
 
     Raises:
@@ -34,20 +41,34 @@ def failure(error: BaseException, of_redis: bool = False) -> tuple[str, str]:
     """
     if isinstance(error, KeyboardInterrupt):
         raise error
+    asked = what if facility is None else f"{what} {shown(facility)!r}"
+    if isinstance(error, PermissionDenied):
+        detail = f"the site's code has raised PermissionDenied({shown(str(error))!r})"
+        error = Refused(HTTPStatus.FORBIDDEN, NOT_ALLOWED, kind="policy", detail=detail)
     if isinstance(error, Refusal):
+        log_refusal(error.code, str(error), asked)
         return error.code, str(error)
     if isinstance(error, Refused):
+        refusals.refused(error, asked)
         return "unavailable" if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "refused", error.reason
-    if isinstance(error, PermissionDenied):
-        return "refused", "This site does not allow this subscription. Sign in, perhaps."
     if isinstance(error, SuspiciousOperation):
-        refusals.log(logging.WARNING, type(error).__name__, "%s", shown(str(error)))
+        refusals.log(logging.WARNING, "request", "%s: %s [%s]", type(error).__name__, shown(str(error)), asked)
         return "refused", "The request is not acceptable."
     if isinstance(error, (Unavailable, RedisError)) or (of_redis and isinstance(error, OSError)):
-        refusals.log(logging.WARNING, "Redis", "%s", error)
+        refusals.log(logging.WARNING, "Redis", "%s [%s]", error, asked)
         return "unavailable", "Messages cannot be delivered at the moment. Try again in a few seconds."
     logger.error("A command of a client has failed", exc_info=error)
     return "internal", "The site's code has failed; its log says why."
 
 
-__all__ = ["Refusal", "failure"]
+def log_refusal(code: str, reason: str, asked: str) -> None:
+    """Log a command that is refused.
+
+    Args:
+        code, reason: for the client.
+        asked: the command, without secrets.
+    """
+    refusals.log(logging.WARNING, "command", "%s [%s: %s]", reason, asked, code)
+
+
+__all__ = ["NOT_ALLOWED", "Refusal", "failure", "log_refusal"]

@@ -21,7 +21,8 @@ class Hooks(NamedTuple):
         subprotocols: names that a client may be answered with, the preferred one first.
         routes: the paths that consumers and applications serve.
         application: the ASGI application that serves all other paths; None: they are facilities.
-        policy: returns those of the requested channels that are allowed; None: see :func:`subscriptions.ask`.
+        policy: returns those of the requested channels that are allowed; None: see
+            :func:`wsloop.facilities.policy.ask`.
         authenticate: finds the user of a request.
         authenticates_by_url: whether that may depend on the URL, because it is the site's own code.
         subscriber_class: works out channels.

@@ -20,13 +20,14 @@ from wsloop.delivery.broker import Unavailable
 from wsloop.facilities import calls
 from wsloop.facilities.decision import Planned
 from wsloop.facilities.enveloped import Answers, Pace
-from wsloop.facilities.failures import failure
+from wsloop.facilities.failures import failure, log_refusal
 from wsloop.facilities.hooks import Hooks
 from wsloop.facilities.inbound import ReadOnlyHandler
 from wsloop.facilities.page_subscriptions import Subscription, Subscriptions
 from wsloop.facilities.setup import Facilities
 from wsloop.protocol import dialects
 from wsloop.protocol.commands import Call, Command, History, Invalid, Publish, Subscribe, Unsubscribe, parse
+from wsloop.refusals import shown
 from wsloop.sockets.admission import Seat
 from wsloop.sockets.connection import Connection
 from wsloop.visit import Visit
@@ -104,7 +105,7 @@ class PageHandler(ReadOnlyHandler):
         try:
             self._carry_out_part(connection, part)
         except BaseException as exc:  # the site's code may let a gevent.Timeout out, or call sys.exit()
-            error = failure(exc)
+            error = failure(exc, type(part[0]).__name__.lower(), getattr(part[0], "facility", None))
             self.hub.send(connection, [dialects.error(*error, each.id) for each in part])
         finally:
             give_back()
@@ -146,6 +147,7 @@ class PageHandler(ReadOnlyHandler):
         found = self.subscriptions.find(facility)
         if found is None:
             reason = "This socket is not subscribed to this facility." if facility else "The facility is missing."
+            log_refusal("refused", reason, f"{type(command).__name__.lower()} {shown(facility)!r}")
             self._send(connection, dialects.error("refused", reason, command.id, facility=facility))
         return found
 

@@ -21,7 +21,7 @@ from wsloop.db import give_back
 from wsloop.deadline import deadline
 from wsloop.delivery.broker import Unavailable
 from wsloop.facilities.decision import Planned, channels_of, decide
-from wsloop.facilities.failures import Refusal, failure
+from wsloop.facilities.failures import NOT_ALLOWED, Refusal, failure
 from wsloop.facilities.hooks import Hooks
 from wsloop.facilities.inbound import PublishHandler
 from wsloop.facilities.setup import Disturbed, Facilities, SubscriptionSetup
@@ -118,7 +118,9 @@ class Subscriptions:
                 with deadline():
                     planned.append(self._decide(visitor, command, {each.plan.facility for each in planned}))
             except BaseException as exc:  # see PageHandler
-                error = dialects.error(*failure(exc), command.id, facility=command.facility)
+                error = dialects.error(
+                    *failure(exc, "subscribe", command.facility), command.id, facility=command.facility
+                )
                 self._send(connection, error)
             gevent.sleep(0)  # others get their turn: a page may have a hundred
         give_back()  # not kept while Redis is waited for
@@ -168,7 +170,7 @@ class Subscriptions:
         self._sign_in(visitor, request, facility)
         planned = decide(self._hooks, request, facility, dialects.V1_DIALECT)
         if not planned.plan.channels and not planned.plan.publishes and not planned.plan.watches_presence:
-            raise Refusal("refused", "This site does not allow this subscription. Sign in, perhaps.")
+            raise Refusal("refused", NOT_ALLOWED)
         return planned._replace(id=command.id)
 
     def _sign_in(self, visitor: HttpRequest, request: HttpRequest, facility: str) -> None:
@@ -198,7 +200,8 @@ class Subscriptions:
                 for each in planned:
                     self._make(connection, [each])
                 return
-            code, reason = failure(exc, of_redis=True)
+            facility = planned[0].plan.facility if len(planned) == 1 else None
+            code, reason = failure(exc, "subscribe", facility, of_redis=True)
             for each in planned:
                 self._send(connection, dialects.error(code, reason, each.id, facility=each.plan.facility))
             return
@@ -234,7 +237,7 @@ class Subscriptions:
             for each, added in catching_up:
                 added.channels = channels_of(each.plan)
         except Exception as exc:
-            code, reason = failure(exc, of_redis=True)
+            code, reason = failure(exc, "subscribe", None, of_redis=True)
             for each, added in catching_up:
                 facility = each.plan.facility
                 if self._by_facility.get(facility) is added:  # otherwise the client is leaving it

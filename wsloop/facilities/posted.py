@@ -53,7 +53,8 @@ def carry_out(
     most = conf.option("MAX_MESSAGE_SIZE")
     if isinstance(command, Publish) and len(command.payload) > most:
         metrics.reached("MAX_MESSAGE_SIZE")
-        raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The message has more than {most} bytes.")
+        reason = f"The message has more than {most} bytes."
+        raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason, kind="MAX_MESSAGE_SIZE")
     try:
         if isinstance(command, Publish):
             return HTTPStatus.OK, _publish(hooks, request, visitor, command)
@@ -66,7 +67,7 @@ def carry_out(
         reason = command.reason if isinstance(command, Invalid) else "Subscriptions need a stream: ask for one."
         code = "frame"
     except Exception as exc:
-        code, reason = failure(exc)
+        code, reason = failure(exc, type(command).__name__.lower(), routing.facility(request))
     return STATUS.get(code, HTTPStatus.BAD_REQUEST), dialects.error(code, reason, command.id)
 
 

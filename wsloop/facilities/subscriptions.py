@@ -9,7 +9,6 @@ sockets.
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -20,7 +19,7 @@ from ws4redis.subscriber import RedisSubscriber
 
 from wsloop import conf, kinds, routing
 from wsloop.backend import pool, publishing
-from wsloop.refusals import Refused, refusals, shown
+from wsloop.refusals import Refused
 from wsloop.store import SELF, Store
 
 PRESENCE = "subscribe-presence"  # the policy decides about it as about audiences
@@ -180,48 +179,6 @@ def requested(request: HttpRequest, possible: Iterable[str]) -> tuple[list[str],
     return [name for name in dict.fromkeys(names) if name in possible], "echo" in names
 
 
-def allowed(answer: Any) -> list[str]:
-    """Return the answer of the site's policy, the option ``POLICY``.
-
-    Raises:
-        TypeError: if it is not a list of names.
-    """
-    found = list(answer) if isinstance(answer, Iterable) and not isinstance(answer, (str, bytes)) else None
-    if found is None or not all(isinstance(each, str) for each in found):
-        raise TypeError(
-            f"{conf.name_of('POLICY')} must return a list of those names that it allows, such as ['subscribe-user'], "
-            f"not {answer!r}"
-        )
-    return found
-
-
-def ask(policy: Callable[[HttpRequest, list[str]], Any] | None, request: HttpRequest, wanted: list[str]) -> list[str]:
-    """Return those of the wanted channels that the site's policy allows.
-
-    Without a policy a client may listen, and publish only with ``CLIENTS_MAY_PUBLISH`` (in ws4redis it may).
-
-    Raises:
-        TypeError, Exception: see :func:`allowed`; and what the policy raises.
-        Refused: 403, if the client wants to publish, and nothing else, and may not.
-    """
-    if policy is not None:
-        return allowed(policy(request, wanted))
-    if conf.option("CLIENTS_MAY_PUBLISH"):
-        return wanted
-    listening = [name for name in wanted if not name.startswith("publish-")]
-    if len(listening) < len(wanted):
-        refusals.log(
-            logging.WARNING,
-            "publish",
-            "a client wants to publish to %s, and no policy allows it. Views may publish. To let clients publish, set "
-            "WSLOOP['POLICY'] to a function that allows it (docs/how-to/policy.rst).",
-            shown(routing.facility(request)),
-        )
-        if not listening:
-            raise Refused(HTTPStatus.FORBIDDEN, "This site lets no client publish over a socket.")
-    return listening
-
-
 def work_out(given: type[Subscriber], request: HttpRequest, facility: str, channels: list[str]) -> Subscriber:
     """Return a subscriber that has worked out the names of these channels in Redis.
 
@@ -244,7 +201,5 @@ def check_facility(facility: str, channels: Iterable[str]) -> None:
         Refused: 400.
     """
     if ":" in facility and any(name.endswith(("-group", "-user")) for name in channels):
-        raise Refused(
-            HTTPStatus.BAD_REQUEST,
-            "A facility with a colon cannot have the audiences user and group: its channels would be ambiguous.",
-        )
+        reason = "A facility with a colon cannot have the audiences user and group: its channels would be ambiguous."
+        raise Refused(HTTPStatus.BAD_REQUEST, reason, kind="URL", told=reason)

@@ -22,6 +22,7 @@ SIGNED_OUT = 4001  # 401 of HTTP
 RIGHTS_CHANGED = 4003  # 403
 TOO_SLOW = 4008  # 408
 TOO_MANY = 4029  # 429
+REFUSED = 4030  # 403, which is taken
 DISCONNECTED = 4500  # from here on a client does not reconnect, as in Centrifugo
 
 MOST_REASON = 123  # bytes of UTF-8 beside a code: a control frame has 125, and two are the code's (section 5.5)
@@ -57,7 +58,7 @@ CLOSE_CODES = {
         "Redis cannot be read, in the middle of a long recovery", "reconnect after a random pause, with resume"
     ),
     SIGNED_OUT: Row(
-        "signed out: logout, another password, user not active or deleted; session or token expired",
+        "signed out: logout, another password, user not active or deleted; session or token expired or invalid",
         "do not reconnect; show that the user is signed out. With a token: get a new one first",
         NEVER,
     ),
@@ -73,6 +74,11 @@ CLOSE_CODES = {
         "more frames than RATE_LIMIT",
         "send more slowly, and reconnect, but not at once",
         LATER,
+    ),
+    REFUSED: Row(
+        "refused, right after it was opened: Origin, Host, URL, or the site's policy",
+        "do not reconnect; show the reason, which says what to do",
+        NEVER,
     ),
     DISCONNECTED: Row(
         "the site has ended the connection: wsloop.api.disconnect(), manage.py wskick",

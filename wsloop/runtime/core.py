@@ -28,7 +28,7 @@ from wsloop.consumers.base import Consumer, begin
 from wsloop.exceptions import Disconnected, StopConsumer
 from wsloop.protocol.close_codes import ABNORMAL, INTERNAL_ERROR, NORMAL, SERVICE_RESTART, TOO_SLOW
 from wsloop.protocol.consumer_events import Event, Headers, check_sent, encode_text, response_headers
-from wsloop.refusals import Refused, try_again
+from wsloop.refusals import FAILURE, NOT_ALLOWED, Refused, shown, try_again
 from wsloop.runtime.driver import Driver, Registry
 from wsloop.runtime.inbox import BYTES, CONNECT, DISCONNECT, EVENT, MESSAGES, TEXT, Inbox, MalformedEvent, event_of
 from wsloop.runtime.state import CONNECTING, HUNG_UP, LEFT, OPEN, OPENING, State
@@ -196,7 +196,7 @@ class ConsumerCore(Driver):
     def _ended(self, kind: str | None) -> None:
         """Act on a handler that was ended: by Disconnected, because the worker stops, or by code of the site."""
         if self._state is CONNECTING:
-            refused = try_again(HTTPStatus.SERVICE_UNAVAILABLE, "The server is restarting.")
+            refused = try_again(HTTPStatus.SERVICE_UNAVAILABLE, "The server is restarting.", "restart")
             self._reject(refused, SERVICE_RESTART)
         elif not self._client_gone:  # otherwise what the client sent before is still handled
             self._close(NORMAL)
@@ -211,7 +211,7 @@ class ConsumerCore(Driver):
             return
         else:
             reason = "The site's code for this WebSocket has failed; the site's log says why."
-            self._reject(Refused(HTTPStatus.INTERNAL_SERVER_ERROR, reason), INTERNAL_ERROR)
+            self._reject(Refused(HTTPStatus.INTERNAL_SERVER_ERROR, reason, kind=FAILURE), INTERNAL_ERROR)
         self._report(event, error)
 
     def _reject(self, error: BaseException, code: int) -> None:
@@ -238,7 +238,7 @@ class ConsumerCore(Driver):
         consumer = self._consumer
         if consumer is None:
             return "a consumer"
-        path, user = consumer.scope["path"], consumer.scope["user"]
+        path, user = consumer.scope["path"], consumer.scope.get("user")
         return f"{type(consumer).__name__} at {path!r} for {type(user).__name__} {getattr(user, 'pk', None)!r}"
 
     # What the consumer does.
@@ -289,8 +289,8 @@ class ConsumerCore(Driver):
     def _close(self, code: int, reason: str = "") -> None:
         self._stopped = True
         if self._state is CONNECTING:
-            reason = reason or "This site does not allow you to open this WebSocket. Sign in, perhaps."
-            self._refuse(Refused(HTTPStatus.FORBIDDEN, reason), code)
+            detail = f"{self._name()} has not accepted the socket, but closed it: {shown(reason)!r}"
+            self._refuse(Refused(HTTPStatus.FORBIDDEN, reason or NOT_ALLOWED, kind="consumer", detail=detail), code)
             self._leave(ABNORMAL)
         elif self._state is OPENING:
             self._close_on_open = self._close_on_open or (code, reason)

@@ -83,10 +83,12 @@ class Recorder:
 
     # Called instead of the functions that publish and read.
 
-    def publish(self, client: Any, messages: Iterable[publishing.OutgoingMessage]) -> None:
-        """See :func:`wsloop.backend.publishing.publish`."""
+    def publish(self, client: Any, messages: Iterable[publishing.OutgoingMessage]) -> list[int | None]:
+        """See :func:`wsloop.backend.publishing.publish`; nobody knows who would have got it."""
+        reached: list[int | None] = []
         for message in messages:
             self._number += 1
+            reached.append(None)
             for name in message.channels:
                 channel = name.decode() if isinstance(name, bytes) else name
                 if message.key and (channel, message.key) in self._once:
@@ -98,6 +100,7 @@ class Recorder:
                     self._last[channel] = message.payload
                 if message.options.size:
                     self._keep(channel, message)
+        return reached
 
     def last_messages(self, client: Any, channels: Sequence[str]) -> list[bytes | None]:
         """See :func:`wsloop.backend.publishing.last_messages`."""

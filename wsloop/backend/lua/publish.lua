@@ -18,13 +18,13 @@
 --   9 "s" if the message is published to several channels, else "-"
 --   10 the own channel of a process that publishes for a socket: notes are published there before and after; empty: none
 --   11 the note before
--- Returns, for each channel, the message's offset in the history: 0 without a history, -1 if it was published already.
+-- Returns, for each channel, the number of connections that have got the message; -1 if it was published already.
 
 local message, id = ARGV[1], ARGV[2]
 local expire, size, ttl, kept, once = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], ARGV[6], tonumber(ARGV[7])
 local head, several, own = ARGV[8], ARGV[9], ARGV[10]
 local now = redis.call('TIME')
-local offsets = {}
+local reached = {}
 
 if own ~= '' then
   redis.call('PUBLISH', own, ARGV[11])
@@ -32,7 +32,7 @@ end
 for i = 1, #KEYS, 4 do
   local channel, meta, history = KEYS[i], KEYS[i + 1], KEYS[i + 2]
   if once > 0 and redis.call('EXISTS', KEYS[i + 3]) == 1 then
-    table.insert(offsets, -1)
+    table.insert(reached, -1)
   else
     local offset, previous = 0, '-'
     if size > 0 then
@@ -55,16 +55,14 @@ for i = 1, #KEYS, 4 do
     if once > 0 then -- the last command that can fail: a retry must neither be dropped for nothing, nor publish twice
       redis.call('SET', KEYS[i + 3], id, 'EX', once)
     end
-    if head == '' then
-      redis.call('PUBLISH', channel, message)
-    else
-      local header = string.format('%.0f %s %s %s', offset, id, previous, several)
-      redis.call('PUBLISH', channel, head .. header .. '\n' .. message)
+    local published = message
+    if head ~= '' then
+      published = head .. string.format('%.0f %s %s %s', offset, id, previous, several) .. '\n' .. message
     end
-    table.insert(offsets, offset)
+    table.insert(reached, redis.call('PUBLISH', channel, published))
   end
 end
 if own ~= '' then
   redis.call('PUBLISH', own, 'origin')
 end
-return offsets
+return reached

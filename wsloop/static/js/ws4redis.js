@@ -36,7 +36,7 @@ function WS4Redis(options, _jQuery) {
   const STEADY = 10_000; // milliseconds until an attempt counts as successful: the server may accept and then fail
   const HEARTBEAT_INTERVAL = 5_000; // milliseconds
   const MOST_MISSED = 3; // intervals without a message, after which the connection counts as dead
-  const NEVER = [1008, 4001]; // close codes after which there is no reconnect, beside those from 4500 on
+  const NEVER = [1008, 4001, 4030]; // close codes after which there is no reconnect, beside those from 4500 on
   const LATER = [4029]; // close codes after which it starts FIRST_DELAY later
   const [CONNECTING, OPEN, CLOSING, CLOSED] = [0, 1, 2, 3]; // of WebSocket.readyState
 

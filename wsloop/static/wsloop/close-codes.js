@@ -49,7 +49,7 @@ const TEXTS = {
   },
   4001: {
     name: "SIGNED_OUT",
-    meaning: "signed out: logout, another password, user not active or deleted; session or token expired",
+    meaning: "signed out: logout, another password, user not active or deleted; session or token expired or invalid",
     action: "do not reconnect; show that the user is signed out. With a token: get a new one first",
   },
   4003: {
@@ -66,6 +66,11 @@ const TEXTS = {
     name: "TOO_MANY",
     meaning: "more frames than RATE_LIMIT",
     action: "send more slowly, and reconnect, but not at once",
+  },
+  4030: {
+    name: "REFUSED",
+    meaning: "refused, right after it was opened: Origin, Host, URL, or the site's policy",
+    action: "do not reconnect; show the reason, which says what to do",
   },
   4500: {
     name: "DISCONNECTED",

@@ -42,7 +42,8 @@
 
 const OPEN = 1; // as WebSocket.OPEN
 const CLOSED = 3;
-const ABNORMAL = 1006; // close code
+const ABNORMAL = 1006; // close codes
+const REFUSED = 4030;
 // Milliseconds for which two sources are read, and within which the second one brings what the older one has brought.
 const OVERLAP = 1_000;
 const PATIENCE = 12_000; // milliseconds without a frame after which a second source has failed, until it is ready
@@ -257,16 +258,19 @@ export class EventStream {
   }
 
   /** @param {Response} response @returns {Promise<Close>} */
-  async #refusal({ status, headers, body }) {
-    body?.cancel();
-    // The server may accept another token; and a page of HTML is from a proxy.
-    const isFinal = status === 403 && !this.#authorization && headers.get("Content-Type")?.startsWith("text/plain");
-    if (isFinal) return { code: 1008 };
+  async #refusal(response) {
+    const { status, headers, body } = response;
+    // A page of HTML is from a proxy.
+    const isOurs = headers.get("Content-Type")?.startsWith("text/plain");
+    if (!isOurs) body?.cancel();
+    const reason = isOurs ? (await response.text()).trim() : `refused with status ${status}`;
+    // The server may accept another token.
+    if (isOurs && status === 403 && !this.#authorization) return { code: REFUSED, reason };
     if (status !== 429 && status !== 503) return { code: ABNORMAL };
     // Random, so that clients that were refused together do not come back together.
     const after = Number(headers.get("Retry-After")) * 1000 * (1 + this.#random()) || undefined;
     const code = status === 429 ? 4029 : 1013;
-    return { code, goodbye: { type: "goodbye", code, reason: `refused with status ${status}`, after } };
+    return { code, goodbye: { type: "goodbye", code, reason, after } };
   }
 
   /** @param {Source} source @param {string} text */

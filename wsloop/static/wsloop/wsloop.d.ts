@@ -37,7 +37,8 @@ export type SocketState = {
 export type ConsumerState = SocketState;
 /**
  * The state of a broken connection or subscription. "reconnecting": the next attempt starts after `seconds`; the reason
- * comes from the server, if it gave one. "offline": there is no further attempt, for this reason.
+ * comes from the server, if it gave one. "offline": there is no further attempt, for this reason: `SIGNED_OUT`, or why
+ * the server refuses the connection, in a sentence for people.
  */
 export type Broken = {
     name: "reconnecting";

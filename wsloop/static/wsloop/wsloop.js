@@ -25,7 +25,8 @@
 /**
  * @typedef {{name: "reconnecting", seconds: number, reason?: string} | {name: "offline", reason: string}} Broken
  * The state of a broken connection or subscription. "reconnecting": the next attempt starts after `seconds`; the reason
- * comes from the server, if it gave one. "offline": there is no further attempt, for this reason.
+ * comes from the server, if it gave one. "offline": there is no further attempt, for this reason: `SIGNED_OUT`, or why
+ * the server refuses the connection, in a sentence for people.
  */
 
 /**
@@ -208,6 +209,8 @@
 /** The reason when a connection ends with its session or token: the user must sign in again. */
 export const SIGNED_OUT = "signed out";
 
+const REFUSED = 4030; // close code: the server has accepted the socket only to say why it refuses it
+
 /**
  * @typedef {{reconnect: "soon"} | {reconnect: "later" | "never", reason: string}} AfterClose
  * When a client reconnects: "soon" is after a random delay, "later" is 2 s after that. `reason`: that of the state.
@@ -222,6 +225,7 @@ export function afterClose(code) {
   if (code === 1008) return { reconnect: "never", reason: "not allowed" };
   // By the site, also with codes of its own.
   if (code >= 4500) return { reconnect: "never", reason: "disconnected" };
+  if (code === REFUSED) return { reconnect: "never", reason: "refused" };
   // If it reconnected at once, the client would do the same again.
   if (code === 4029) return { reconnect: "later", reason: "sent too fast" };
   return { reconnect: "soon" };
@@ -629,7 +633,7 @@ function openSocket(url, options, isSingle) {
         const named = subscribers.get(isSingle ? undefined : facility);
         (named ?? all().find(({ has }) => has(channel ?? facility)))?.receive(frame);
       },
-      onClose({ code }) {
+      onClose({ code, reason: words }) {
         unwelcome += 1;
         if (unwelcome === SUSPICIOUS) {
           const advice = "If it is a consumer, use connectConsumer(); else the server's log has the reason.";
@@ -641,10 +645,14 @@ function openSocket(url, options, isSingle) {
         const { reconnect = !isFinal, after, reason } = goodbye;
         // The server may accept another token.
         const isRenewable = isFinal && known.reason === SIGNED_OUT && options.accessToken !== undefined;
+        // The site has words of its own for whom it disconnects, and the server for whom it refuses.
+        const said = reason || words;
+        const why = (isFinal && (code < REFUSED || !said) ? known.reason : said) || `closed with code ${code}`;
+        if (code === REFUSED) {
+          console.error(`wsloop: the server refuses ${address.origin}${address.pathname}: ${why}`);
+        }
         if (reconnect || isRenewable) connection.reconnect({ code, after, reason });
-        // The site has words of its own for whom it disconnects.
-        else if (isFinal && (code < 4500 || !reason)) connection.end(known.reason);
-        else connection.end(reason ?? `closed with code ${code}`);
+        else connection.end(why);
       },
       onRelease() {
         goodbye = {};
