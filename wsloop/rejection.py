@@ -2,9 +2,10 @@
 
 A browser does not show a page the response to a refused handshake: the page sees a close with 1006, like that of a
 broken network, and comes back for ever. So where a refusal is final and its reason no secret, a client that offers
-``wsloop.v1`` gets a 101, a goodbye with the reason, and a close frame. Temporary refusals stay responses: their clients
-must come back after pauses that grow, and a server that is full has no room for a farewell. This module must not know
-the stages of a handshake.
+``wsloop.v1`` gets a 101, a goodbye with the reason, and a close frame. Temporary refusals stay
+responses: after a failed handshake clients come back in pauses that grow (RFC 6455, section 7.2.3), which a goodbye
+that names the time would spoil; and a server that is full has no room for a farewell. This module must not know the
+stages of a handshake.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def test_elements_are_replaced_added_and_removed_by_their_ids(page):
     page.shows("three", "new")
     page.publish('<ul id="list" data-count="9"></ul>', '<tr id="row-1"><td>changed</td></tr>')
     page.shows()
-    assert page.browser.text("#row-1") == "changed"
+    page.browser.until(lambda: page.browser.text("#row-1") == "changed", "the second message")
     page.publish('<tbody id="rows" hx-swap-oob="beforeend"><tr id="row-2"><td>two</td></tr></tbody>')
     page.browser.until(lambda: page.browser.text("#rows") == "changed\ntwo", "a row of a table")
 

@@ -10,8 +10,10 @@ from redis import RedisCluster
 from testbed.processes import free_port, wait_until
 from testbed.topologies import Address, ClusterSetup
 from tests.requires import need
+from tests.unit.peer import WAIT
 from wsloop.backend import pool
 from wsloop.backend.cluster import Cluster
+from wsloop.backend.publishing import OutgoingMessage, publish
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +115,16 @@ def test_while_a_slot_moves_its_keys_are_found(nodes, client):
     assert redirections(nodes) == {"MOVED": 0, "ASK": 2}
     nodes.move("asking", target)
     assert client.incr("{asking}new") == 3
+
+
+def test_how_many_have_got_a_message_is_not_known(client):
+    """A node counts its own connections only."""
+    with client.pubsub() as subscription:
+        subscription.subscribe("a")
+        assert subscription.get_message(timeout=WAIT)["type"] == "subscribe"
+        messages = [OutgoingMessage(["a", "b"], b"x", 0), OutgoingMessage([], b"to nobody", 0)]
+        assert publish(client, messages) == [None, None]
+        assert subscription.get_message(timeout=WAIT)["data"].endswith(b"x")
 
 
 def test_errors_are_those_that_callers_expect_and_show_no_arguments(client):

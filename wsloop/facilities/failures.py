@@ -50,7 +50,8 @@ def failure(error: BaseException, what: str, facility: str | None, of_redis: boo
         return error.code, str(error)
     if isinstance(error, Refused):
         refusals.refused(error, asked)
-        return "unavailable" if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "refused", error.reason
+        reason = NOT_ALLOWED if error.kind == "policy" else error.reason
+        return "unavailable" if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "refused", reason
     if isinstance(error, SuspiciousOperation):
         refusals.log(logging.WARNING, "request", "%s: %s [%s]", type(error).__name__, shown(str(error)), asked)
         return "refused", "The request is not acceptable."
