@@ -137,7 +137,7 @@ def _say_farewell(
     except BaseException:
         farewells.give_back(seat)
         raise
-    return takeover.finish(taken)
+    return []
 
 
 def _respond(refused: Refused, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

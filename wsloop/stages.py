@@ -73,7 +73,6 @@ def serve(hooks: Hooks, environ: dict[str, Any], start_response: Callable[..., A
         logger.debug("The client hung up before the 101: %s", exc.__cause__)
         return []
     except Exception as exc:
-        close_databases()  # runserver waits below for the end of a socket that says why it is refused
         return reject(exc, hooks.subprotocols, environ, start_response)
     finally:
         close_databases()
