@@ -35,7 +35,7 @@ from wsloop.visitors.session_watch import SessionWatch
 LEAVING_RATE = 200  # sockets closed per second when a worker ends: a worker does more handshakes than that
 LEAVING_TIME = 4.0  # seconds that it may take, however many there are: half of the time of uWSGI and init systems
 LEAVING_STEP = 0.05  # seconds
-LAST_WORDS = 2.0  # seconds for the handlers of consumers after their sockets have been closed
+LAST_WORDS = 2.0  # seconds for handlers of consumers, and release() of subscribers, after the sockets have been closed
 
 
 class Engine(BrokerEvents):
@@ -89,6 +89,7 @@ class Engine(BrokerEvents):
         self.broker.unsubscribe(connection.channels)
         for scope in connection.presence_scopes:
             self.presence.left(*scope)
+        self.facilities.releases.left(connection)
 
     def _take_leave(self) -> None:
         """Close all sockets, but not at once: their clients come back, each with a handshake and its recovery."""
@@ -101,6 +102,7 @@ class Engine(BrokerEvents):
                 gevent.sleep(LEAVING_STEP)
         self.hub.close_all(CloseCode.SERVICE_RESTART, "server restarting")  # those whose handshake was under way
         self.consumer_runtime.wait(LAST_WORDS)
+        self.facilities.releases.wait(LAST_WORDS)
 
 
 @functools.cache

@@ -131,6 +131,9 @@ class RedisPublisher(Store, StockPublisher):  # type: ignore[misc]
         for value, argument in ((on_commit, "on_commit"), (outbox, "outbox")):
             if not isinstance(value, bool):
                 commits.alias(value, argument)
+        return self._send(item, on_commit, outbox)
+
+    def _send(self, item: OutgoingMessage, on_commit: bool | str = False, outbox: bool | str = False) -> int | None:
         if self._mistake:
             hints.log(logging.WARNING, "publisher", "%s", self._mistake)
         if self._batch is not None:

@@ -50,17 +50,24 @@ class Store(RedisStore):  # type: ignore[misc]
         Raises:
             redis.exceptions.RedisError: if Redis did not accept it.
         """
-        return publish(self._connection, [self._outgoing(message, expire)])[0]
+        return self._send(self._outgoing(message, expire))
 
     def pipeline_publish_message(self, message: Any, expire: int | None = None, transaction: bool = True) -> int | None:
-        """Publish ``message`` as :meth:`publish_message` does, which needs one round trip anyway.
+        """Publish ``message`` as :meth:`publish_message` of this class does, in one round trip (as in ws4redis).
 
         Args:
             message: see there.
             expire: see there.
-            transaction: accepted because ws4redis documents it; a message is always published on all channels or none.
+            transaction: whether it is published on all channels or none. Otherwise a channel on which Redis does not
+                accept it, because an ACL forbids it for example, does not keep it from the others.
+
+        Raises:
+            redis.exceptions.RedisError: if Redis did not accept it, or not on all channels.
         """
-        return self.publish_message(message, expire)
+        return self._send(self._outgoing(message, expire)._replace(one_by_one=not transaction))
+
+    def _send(self, item: OutgoingMessage) -> int | None:
+        return publish(self._connection, [item])[0]
 
     def _outgoing(self, message: Any, expire: int | None, key: str = "") -> OutgoingMessage:
         retained = conf.expire() if expire is None else expire
@@ -68,4 +75,4 @@ class Store(RedisStore):  # type: ignore[misc]
         return OutgoingMessage(list(self._publishers), encode(message), retained, conf.facility(self._facility), key)
 
 
-__all__ = ["SELF", "RedisMessage", "Store"]
+__all__ = ["SELF", "RedisMessage", "RedisStore", "Store"]

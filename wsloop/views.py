@@ -73,6 +73,7 @@ def _positions(request: HttpRequest) -> dict[str, object]:
     given = subscriptions.subscriber_class(conf.subscriber_path())
     subscriber = subscriptions.work_out(given, handshake, facility, wanted)
     channels = list(subscriber._subscription.channels)
+    subscriptions.release(subscriber)
     try:
         positions = publisher.token(facility, channels, "group" in audiences)
     except RedisError as exc:

@@ -103,6 +103,9 @@ class Recorder:
     def drained(self, connection):
         self.drains += 1
 
+    def ending(self, connection):
+        pass
+
     def closing(self, connection):
         self.events.append("closing")
 

@@ -215,6 +215,68 @@ def test_the_peer_closes_and_what_it_sent_before_is_handled(connect, sent, code)
     assert handler.events == ["closing", "closed"]
 
 
+class Busy(Recorder):
+    """Holds the connection while a message is handled, as a publisher does until Redis has it."""
+
+    def received(self, connection, payload, text):
+        connection.hold()
+        super().received(connection, payload, text)
+
+
+def test_a_close_frame_is_answered_when_the_messages_before_it_are_handled(connect):
+    connection, peer, handler = connect(handler=Busy())
+    peer.send(masked(TEXT, b"one"), masked(TEXT, b"two"), close_frame(), masked(TEXT, b"late"))
+    assert [handler.next(), handler.next()] == ["one", "two"]
+    turn()
+    assert connection.taking and not connection.open
+    connection.release()
+    turn()
+    assert handler.events == [], "one message is not handled yet"
+    connection.reply(b"sent meanwhile", True)
+    connection.release()
+    assert handler.events == ["closing"]
+    assert not connection.taking
+    assert peer.message() == "sent meanwhile"
+    assert peer.closing() == 1000
+
+
+def test_a_fault_behind_messages_is_answered_at_once(connect):
+    _, peer, handler = connect(handler=Busy())
+    peer.send(masked(TEXT, b"one"), b"\xff" * 10)
+    assert peer.closing() == 1002
+    assert handler.next() == "one"
+
+
+def test_a_message_that_is_never_handled_delays_the_answer_for_some_seconds_only(connect, monkeypatch):
+    monkeypatch.setattr(module, "LAST_MESSAGES", 0.01)
+    connection, peer, handler = connect(handler=Busy())
+    peer.send(masked(TEXT, b"one"), close_frame())
+    assert peer.closing() == 1000
+    connection.release()
+    assert handler.events == ["closing"]
+
+
+@pytest.mark.parametrize("end", ["abort", "fail"])
+def test_the_end_while_a_close_frame_is_unanswered(connect, end):
+    connection, peer, handler = connect(handler=Busy())
+    peer.send(masked(TEXT, b"one"), close_frame())
+    handler.next()
+    turn()
+    connection.close(1012, "restarting")  # the client's own close frame is here already
+    assert connection.taking
+    waiting = weakref.ref(connection._deadline)
+    if end == "abort":
+        connection.abort()
+        assert peer.frame() is None
+    else:
+        connection.fail(4029, "too many frames")
+        assert peer.closing() == 4029
+    connection.release()
+    turn()
+    gc.collect()
+    assert waiting() is None, "nothing waits any longer"
+
+
 def test_a_close_frame_without_a_code_is_answered_without_one(connect):
     _, peer, _ = connect()
     peer.send(masked(CLOSE))

@@ -395,6 +395,7 @@ TESTED_WITH = {
     "facilities.calls": "page_socket",
     "facilities.enveloped": "inbound",
     "facilities.posted": "event_stream",
+    "facilities.recording": "subscriptions",
     "protocol.events": "event_stream",
     "streams": "event_stream",
     "sockets.handler": "connection",

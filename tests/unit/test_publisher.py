@@ -14,10 +14,12 @@ from django.contrib.sessions.backends.signed_cookies import SessionStore
 from django.db import transaction
 from gevent.threadpool import ThreadPool
 from ws4redis.publisher import RedisPublisher as StockPublisher
+from ws4redis.redis_store import RedisStore
 
 from testbed.processes import ROOT
 from tests.unit.peer import WAIT
 from wsloop.backend import pool
+from wsloop.backend.keys import history_keys
 from wsloop.protocol import resume_tokens
 from wsloop.protocol.messages import unwrap
 from wsloop.publisher import SELF, RedisMessage, RedisPublisher
@@ -65,9 +67,52 @@ def test_what_ws4redis_takes_is_taken(listener, facility):
     publisher = RedisPublisher(facility=facility, broadcast=True)
     publisher.publish_message(RedisMessage("hello"))
     publisher.pipeline_publish_message({"n": 1}, 10)
-    publisher.pipeline_publish_message("in a transaction all the same", transaction=False)
-    assert [text for _, text in listener.take(3)] == ["hello", '{"n": 1}', "in a transaction all the same"]
+    publisher.pipeline_publish_message("one by one", transaction=False)
+    assert [text for _, text in listener.take(3)] == ["hello", '{"n": 1}', "one by one"]
     assert isinstance(publisher, StockPublisher)
+
+
+def test_without_a_transaction_a_channel_that_redis_does_not_accept_keeps_it_from_no_other(
+    listener, redis_client, with_settings, facility
+):
+    """ws4redis: "If you prefer that some messages instead of none are delivered [...] set transaction=False"."""
+    with_settings(WSLOOP={"FACILITIES": {facility: {"size": 10}}})
+    redis_client.set(history_keys(f"unit:user:john:{facility}")[0], "no history", ex=60)
+    publisher = RedisPublisher(facility=facility, users=["john", "mary", "sue"])
+    with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
+        publisher.pipeline_publish_message("hello", 10, transaction=False)
+    assert [channel for channel, _ in listener.take(2)] == [f"unit:user:{name}:{facility}" for name in ("mary", "sue")]
+    with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
+        publisher.pipeline_publish_message("hello", 10)
+    assert listener.silent()
+
+
+def test_without_a_transaction_a_batch_is_published_in_order(listener, facility):
+    with RedisPublisher(facility=facility, users=["john", "mary"]) as publisher:
+        publisher.publish_message("one")
+        publisher.pipeline_publish_message("two", transaction=False)
+        assert listener.silent()
+    assert [text for _, text in listener.take(4)] == ["one", "one", "two", "two"]
+
+
+class SharedStore(RedisStore):
+    """Adds an audience to a site's publisher and subscriber, as a public site does."""
+
+    def _get_message_channels(
+        self, request=None, facility="{facility}", broadcast=False, groups=(), users=(), sessions=(), server=False
+    ):
+        channels = super()._get_message_channels(
+            request, facility, broadcast=broadcast, groups=groups, users=users, sessions=sessions
+        )
+        return [*channels, f"{self.get_prefix()}server:{facility}"] if server else channels
+
+
+def test_a_base_class_that_publisher_and_subscriber_share(listener, facility):
+    class SitePublisher(SharedStore, RedisPublisher):
+        pass
+
+    SitePublisher(facility=facility, server=True, users="john").publish_message("hello")
+    assert [channel for channel, _ in listener.take(2)] == [f"unit:user:john:{facility}", f"unit:server:{facility}"]
 
 
 def test_an_audience_of_nobody_is_no_error(listener, facility):

@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import pickle
+import select
 import sys
 import time
 import weakref
@@ -44,7 +45,7 @@ from wsloop.refusals import Refused
 from wsloop.rejection import refusal
 from wsloop.runtime.handlers import GreenletRunner as Runner
 from wsloop.server import WebsocketServer
-from wsloop.sockets import servers, takeover, uwsgi
+from wsloop.sockets import servers, takeover, uwsgi, websocket
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
 from wsloop.store import RedisMessage
@@ -537,6 +538,81 @@ def test_a_socket_is_not_read_while_redis_does_not_take_what_it_sent(
     wait_until(lambda: not connection._held, what="reading again")
 
 
+def next_of(peer, kind):
+    while (frame := json.loads(peer.message()))["type"] != kind:
+        pass
+    return frame
+
+
+def has_input(peer):
+    return bool(select.select([peer.socket], [], [], 0)[0])
+
+
+@pytest.mark.parametrize("subscriber", ["ws4redis.subscriber.RedisSubscriber", f"{__name__}.Shouting"])
+def test_the_last_message_is_in_redis_when_the_close_frame_is_answered(
+    front, gate, private_redis, facility, with_settings, monkeypatch, subscriber
+):
+    """For 200 clients that end with a message and a close frame in one write, as scripts do."""
+    with_settings(WS4REDIS_SUBSCRIBER=subscriber, WS4REDIS_HEARTBEAT=None, WSLOOP={"PING_INTERVAL": 3600})
+    monkeypatch.setattr(websocket, "LAST_MESSAGES", 60)
+    peers = {name: front.connect(f"{name}?publish-broadcast") for name in (f"{facility}-{i}" for i in range(200))}
+    gate.hold("MULTI", "EVALSHA", "EXEC")
+    for name, peer in peers.items():
+        peer.send(masked(Opcode.TEXT, name.encode()), close_frame())
+    gate.wait_for(1)
+    assert [each.frame() for each in peers.values() if has_input(each)] == []
+    gate.hold()
+    gate.let_through(len(gate.held))
+    with private_redis.client() as client:
+        for name, peer in peers.items():
+            assert peer.closing() == 1000
+            assert client.get(f"unit:broadcast:{name}").lower() == name
+
+
+def test_a_redis_that_does_not_answer_delays_the_answer_to_a_close_frame_for_some_seconds_only(
+    front, own_redis, facility, monkeypatch, with_settings
+):
+    with_settings(WSLOOP={"REDIS_TIMEOUT": 60})
+    monkeypatch.setattr(websocket, "LAST_MESSAGES", 0.01)
+    peer = front.connect(f"{facility}?{QUERY}")
+    own_redis.pause()
+    try:
+        peer.send(masked(Opcode.TEXT, b"last"), close_frame())
+        assert peer.closing() == 1000
+    finally:
+        own_redis.resume()
+
+
+@pytest.mark.parametrize("has_timed_out", [False, True])
+def test_a_pages_commands_before_its_close_frame_are_carried_out(
+    front, gate, private_redis, facility, monkeypatch, has_timed_out
+):
+    """The page subscribes, publishes and ends in one write; the subscription takes its time."""
+    if has_timed_out:
+        monkeypatch.setattr(websocket, "LAST_MESSAGES", 0.01)
+    peer = front.connect("", HTTP_SEC_WEBSOCKET_PROTOCOL="wsloop.v1")
+    assert json.loads(peer.message())["type"] == "welcome"
+    asked = {"type": "subscribe", "id": 1, "facility": facility, "audiences": ["broadcast"], "publish": ["broadcast"]}
+    said = {"type": "publish", "id": 2, "facility": facility, "data": "last"}
+    gate.hold("SUBSCRIBE")
+    peer.send(*(masked(Opcode.TEXT, json.dumps(each).encode()) for each in (asked, said)), close_frame())
+    gate.wait_for(1)
+    if has_timed_out:
+        assert peer.closing() == 1000
+    gate.hold()
+    gate.let_through()
+    with private_redis.client() as client:
+        if has_timed_out:
+            wait_until(nothing_is_left, what="the end of the socket")
+            assert client.get(f"unit:broadcast:{facility}") is None
+            return
+        next_of(peer, "welcome")
+        next_of(peer, "ack")
+        while peer.frame().opcode is not Opcode.CLOSE:
+            pass  # its own message may be on its way still
+        assert client.get(f"unit:broadcast:{facility}") == "last"
+
+
 class Shouting(RedisSubscriber):
     """The site's own way with what sockets send."""
 
@@ -564,8 +640,11 @@ def test_messages_go_through_the_sites_own_publish_message(front, publish, facil
     assert echoing.messages(2) == ["ONE", "TWO"]
     echoing.text("three")
     assert echoing.message() == "THREE"
-    assert sender.message() == "THREE", "its own messages are held back, whatever became of them"
-    assert redis_client.get(channel) == "THREE"
+    # As in ws4redis: what the site has made of a message comes back to its sender, and an equal one does not.
+    sender.text("FOUR")
+    sender.text("five")
+    assert sender.messages(4) == ["ONE", "TWO", "THREE", "FIVE"]
+    assert redis_client.get(channel) == "FIVE"
 
 
 def test_an_error_of_the_sites_publish_message_closes_with_1011(front, publish, facility, shouting, caplog):

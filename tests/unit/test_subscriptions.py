@@ -9,17 +9,15 @@ from django.contrib.sessions.backends.signed_cookies import SessionStore
 from django.core.exceptions import ImproperlyConfigured
 from django.test import RequestFactory
 from ws4redis import settings as stock_settings
-from ws4redis.redis_store import SELF, RedisMessage
+from ws4redis.redis_store import SELF, RedisMessage, RedisStore
 from ws4redis.subscriber import RedisSubscriber
 
 from wsloop import routing
 from wsloop.backend import pool
 from wsloop.facilities import subscriptions
 from wsloop.facilities.policy import allowed
+from wsloop.facilities.recording import RecordingClient, RecordingPubSub, RetainedRecorder, as_bytes
 from wsloop.facilities.subscriptions import (
-    RecordingClient,
-    RecordingPubSub,
-    RetainedRecorder,
     Subscriber,
     subscriber_class,
 )
@@ -43,7 +41,7 @@ def channels_of(cls, wanted=POSSIBLE, **options):
     """What a subscriber of this class listens and publishes to."""
     subscriber = cls(RecordingClient())
     subscriber.set_pubsub_channels(request(**options), list(wanted))
-    return list(subscriber._subscription.channels), sorted(subscriptions.as_bytes(subscriber._publishers))
+    return list(subscriber._subscription.channels), sorted(as_bytes(subscriber._publishers))
 
 
 ALL = [
@@ -102,6 +100,98 @@ class Leaves(RedisSubscriber):
     def set_pubsub_channels(self, request, channels):
         super().set_pubsub_channels(request, channels)
         self._subscription.unsubscribe("unit:broadcast:news")
+
+
+class OneByName(RedisSubscriber):
+    """Leaves out ws4redis's class, and so finds what is behind it."""
+
+    def publish_message(self, message, expire=None):
+        super(RedisSubscriber, self).publish_message(message + b"!", expire=expire)
+
+
+class Equal(RedisSubscriber):
+    def publish_message(self, message, expire=None):
+        super().publish_message(message, expire)
+
+
+class InAPipeline(RedisSubscriber):
+    """Publishes as the newest ws4redis documents it."""
+
+    def publish_message(self, message, expire=None):
+        self.pipeline_publish_message(message + b"!", expire, transaction=False)
+
+
+class ServerStore(RedisStore):
+    """What a publisher and a subscriber have in common: one more audience."""
+
+    def _get_message_channels(
+        self, request=None, facility="{facility}", broadcast=False, groups=(), users=(), sessions=(), server=False
+    ):
+        channels = super()._get_message_channels(
+            request, facility, broadcast=broadcast, groups=groups, users=users, sessions=sessions
+        )
+        return [*channels, f"{self.get_prefix()}server:{facility}"] if server else channels
+
+    def publish_message(self, message, expire=None):
+        super().publish_message(message + b"!", expire)
+
+
+class ServerSubscriber(RedisSubscriber, ServerStore):
+    """Derives from both, and works its channels out by itself."""
+
+    subscription_channels = [*RedisSubscriber.subscription_channels, "subscribe-server"]
+    publish_channels = [*RedisSubscriber.publish_channels, "publish-server"]
+
+    def set_pubsub_channels(self, request, channels):
+        facility = request.path_info.replace("/ws/", "", 1)
+
+        def wanted(verb):
+            audiences = {f"{each}s": (f"{verb}-{each}" in channels and [SELF]) or [] for each in ("user", "group")}
+            audiences |= {each: f"{verb}-{each}" in channels for each in ("broadcast", "server")}
+            return self._get_message_channels(request=request, facility=facility, **audiences)
+
+        self._publishers = set()
+        for key in wanted("publish"):
+            self._publishers.add(key)
+        self._subscription = self._connection.pubsub()
+        for key in wanted("subscribe"):
+            self._subscription.subscribe(key)
+
+
+class FromStore(RedisStore):
+    """What ws4redis's documentation proposes: "extend ``ws4redis.redis_store.RedisStore``"."""
+
+    subscription_channels = RedisSubscriber.subscription_channels
+    publish_channels = RedisSubscriber.publish_channels
+
+    def __init__(self, connection):
+        self._subscription = None
+        super().__init__(connection)
+
+    def parse_response(self):
+        return self._subscription.parse_response()
+
+    def set_pubsub_channels(self, request, channels):
+        facility = request.path_info.replace("/ws/", "", 1)
+        self._publishers = set(
+            self._get_message_channels(request=request, facility=facility, broadcast="publish-broadcast" in channels)
+        )
+        self._subscription = self._connection.pubsub()
+        for key in self._get_message_channels(
+            request=request, facility=facility, users=("subscribe-user" in channels and [SELF]) or []
+        ):
+            self._subscription.subscribe(key)
+
+    def send_persited_messages(self, websocket):
+        websocket.send("never called since ws4redis 0.5")
+
+    def get_file_descriptor(self):
+        return self._subscription.connection and self._subscription.connection._sock.fileno()
+
+    def release(self):
+        if self._subscription and self._subscription.subscribed:
+            self._subscription.unsubscribe()
+            self._subscription.reset()
 
 
 NotASubscriber = dict
@@ -200,6 +290,27 @@ def test_a_class_that_calls_its_base_by_name():
 
 def test_a_class_may_take_channels_back():
     assert channels_of(subscriber_class(path(Leaves)))[0] == ALL[1:]
+
+
+def test_a_base_class_that_publisher_and_subscriber_share():
+    cls = subscriber_class(path(ServerSubscriber))
+    asked = ["subscribe-server", "publish-server", "subscribe-user", "publish-broadcast"]
+    listens, publishes = channels_of(cls, asked)
+    assert listens == [ALL[2], b"unit:server:news"]
+    assert publishes == [ALL[0], b"unit:server:news"]
+    assert cls(RecordingClient()).publishes_itself
+    assert not cls(RecordingClient()).releases_itself
+    assert channels_of(cls, []) == ([], [])
+
+
+def test_a_class_derived_from_the_store_alone():
+    cls = subscriber_class(path(FromStore))
+    assert channels_of(cls, ["subscribe-user", "publish-broadcast"]) == ([ALL[2]], [ALL[0]])
+    subscriber = cls(RecordingClient())
+    subscriber.set_pubsub_channels(request(), [])
+    subscriber.send_persisted_messages(RetainedRecorder())
+    assert subscriber.releases_itself
+    subscriptions.release(subscriber)
 
 
 @pytest.mark.parametrize(("cls", "what"), [(Patterns, "patterns"), (Handlers, "handlers for single channels")])
@@ -347,6 +458,24 @@ def test_of_an_open_socket_publishing_goes_through_the_hook(with_settings):
         ({b"one", b"two"}, b'{"n": 1}', 0),
         ({b"three"}, b"bare", 0),
     ]
+
+
+@pytest.mark.parametrize("cls", [OneByName, InAPipeline, ServerSubscriber])
+def test_a_changed_message_comes_back_to_its_sender(shared_redis, front, facility, with_settings, cls):
+    """As in ws4redis, whose loop compares what comes with what was sent last."""
+    with_settings(WS4REDIS_SUBSCRIBER=path(cls), WS4REDIS_ALLOWED_CHANNELS=None, WSLOOP={"CLIENTS_MAY_PUBLISH": True})
+    sender, other = (front.connect(f"{facility}?{BOTH}") for _ in range(2))
+    sender.text("one")
+    assert sender.message() == other.message() == "one!"
+
+
+def test_an_equal_message_does_not_come_back_to_its_sender(shared_redis, front, facility, with_settings):
+    with_settings(WS4REDIS_SUBSCRIBER=path(Equal), WS4REDIS_ALLOWED_CHANNELS=None, WSLOOP={"CLIENTS_MAY_PUBLISH": True})
+    sender, other = (front.connect(f"{facility}?{BOTH}") for _ in range(2))
+    sender.text("one")
+    assert other.message() == "one"
+    other.text("two")
+    assert sender.message() == "two"
 
 
 def test_every_other_command_of_the_client_is_that_of_the_process(shared_redis, redis_client, facility):

@@ -56,6 +56,7 @@ class OutgoingMessage(NamedTuple):
         key: idempotency key: in :data:`ONCE` seconds a message with the same key is published once in each channel.
         own: the process's own channel, and the note published there immediately before the message: see
             :mod:`wsloop.delivery.own_channel`; empty: none.
+        one_by_one: whether a channel on which Redis does not accept it keeps it from no other.
     """
 
     channels: Sequence[bytes | str]
@@ -64,6 +65,7 @@ class OutgoingMessage(NamedTuple):
     options: conf.Facility = conf.PLAIN
     key: str = ""
     own: tuple[bytes, bytes] = (b"", b"")
+    one_by_one: bool = False
 
 
 def check(expire: Any, key: Any = "") -> None:
@@ -82,6 +84,8 @@ def check(expire: Any, key: Any = "") -> None:
 def publish(client: Redis, messages: Iterable[OutgoingMessage]) -> list[int | None]:
     """Publish messages in order, in one round trip, and all or none of them. (In a Redis Cluster: one by one.)
 
+    If one of them may be published ``one_by_one``, each is published by itself.
+
     Returns:
         for each message the number of connections to Redis that have got it, added up over its channels. None if that
         is not known: in a Redis Cluster, where a node knows its own connections only, or if the message with this key
@@ -90,10 +94,12 @@ def publish(client: Redis, messages: Iterable[OutgoingMessage]) -> list[int | No
     Raises:
         redis.exceptions.RedisError: if Redis did not accept them.
     """
+    messages = list(messages)
     cluster = is_cluster(client)
-    calls = [[*_calls(message, cluster)] for message in messages]
-    together = [each for one in calls for each in one]
-    answers = iter(call(client, together, transaction=len(together) > 1))
+    together = not any(message.one_by_one for message in messages)
+    calls = [[*_calls(message, cluster or message.one_by_one)] for message in messages]
+    every = [each for one in calls for each in one]
+    answers = iter(call(client, every, transaction=together and len(every) > 1))
     return [_reached([next(answers) for _ in one], cluster) for one in calls]
 
 
@@ -104,7 +110,7 @@ def _reached(answers: list[list[int]], cluster: bool) -> int | None:
     return sum(count for count in counts if count >= 0)
 
 
-def _calls(message: OutgoingMessage, cluster: bool) -> Iterator[Call]:
+def _calls(message: OutgoingMessage, apart: bool) -> Iterator[Call]:
     channels = list(message.channels)
     size, ttl = message.options.size, message.options.ttl
     several = len(channels) > 1
@@ -112,7 +118,7 @@ def _calls(message: OutgoingMessage, cluster: bool) -> Iterator[Call]:
     head = HEAD if several or size or message.payload.startswith(HEAD) else b""
     arguments = [message.payload, new_id(), max(message.expire, 0), size, ttl, max(META_TTL, ttl)]
     arguments += [ONCE if message.key else 0, head, "s" if several else "-", *message.own]
-    for group in [[channel] for channel in channels] if cluster else [channels]:
+    for group in [[channel] for channel in channels] if apart else [channels]:
         keys = [(each, *history_keys(each), once_key(each, message.key)) for each in group]
         yield "publish", list(itertools.chain.from_iterable(keys)), arguments
 

@@ -14,6 +14,7 @@ from wsloop import conf, identity
 from wsloop.facilities import policy, subscriptions
 from wsloop.facilities.hints import hint
 from wsloop.facilities.hooks import Hooks
+from wsloop.facilities.recording import as_bytes
 from wsloop.presence import presence_channel
 from wsloop.protocol import dialects, resume_tokens
 from wsloop.protocol.dialects import Dialect
@@ -64,7 +65,7 @@ def decide(hooks: Hooks, request: HttpRequest, facility: str, dialect: Dialect) 
         options=options,
         channels=tuple(subscriber._subscription.channels),
         watches_presence=subscriptions.PRESENCE in wanted and has_envelopes,
-        publishes=subscriptions.as_bytes(subscriber._publishers),
+        publishes=as_bytes(subscriber._publishers),
         echo=echo and not has_envelopes,  # with envelopes the client tells its own messages from others
         resume=_resume(request, dialect),
         recovers_groups="subscribe-group" in wanted,

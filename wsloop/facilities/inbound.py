@@ -19,6 +19,7 @@ from wsloop.batch_queue import BatchQueue
 from wsloop.db import close_databases
 from wsloop.delivery.broker import Broker
 from wsloop.facilities import subscriptions
+from wsloop.greenlets import logged
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
 from wsloop.sockets.plan import SubscriptionPlan
@@ -38,6 +39,9 @@ class ReadOnlyHandler:
         self.pausing, self.drained, self.closing, self.closed = hub.pausing, hub.drained, hub.closing, hub.closed
 
     def received(self, connection: Connection, payload: bytes, text: bool) -> None:
+        pass
+
+    def ending(self, connection: Connection) -> None:
         pass
 
     def catching_up(self, channels: Collection[bytes]) -> Callable[[], None]:
@@ -93,6 +97,7 @@ class PublishHandler(ReadOnlyHandler):
         channels: Sequence[bytes],
         payload: bytes,
         expire: int,
+        own: bool = True,
     ) -> None:
         connection.hold()  # the socket is not read again until Redis has answered
 
@@ -102,7 +107,7 @@ class PublishHandler(ReadOnlyHandler):
             finally:
                 connection.release()
 
-        origin = None if self._echo else connection
+        origin = connection if own and not self._echo else None
         self._broker.publish(channels, payload, expire, origin=origin, done=done, options=self._options, key=key)
 
 
@@ -112,39 +117,48 @@ class CustomPublishHandler(PublishHandler):
     def __init__(self, hub: Hub, broker: Broker, plan: SubscriptionPlan, subscriber: subscriptions.Subscriber) -> None:
         super().__init__(hub, broker, plan)
         self._subscriber = subscriber
-        self._inbox: BatchQueue[tuple[Connection, bytes, Callable[[bool], None], str]] = BatchQueue(self._handle)
+        self._calls = subscriber.site_calls = BatchQueue(call_all)
 
     def publish(self, connection: Connection, payload: bytes, answer: Callable[[bool], None], key: str = "") -> None:
         connection.hold()  # the socket is not read while its message is handled
-        self._inbox.put((connection, payload, answer, key))
+        self._calls.put(functools.partial(self._handle, connection, payload, answer, key))
 
-    def _handle(self, items: list[tuple[Connection, bytes, Callable[[bool], None], str]]) -> None:
-        for connection, payload, answer, key in items:
-            answers = AckCollector(answer)
-            keys = client_keys(key, connection.visitor)
-            self._subscriber._connection.publish_hook = functools.partial(self._publish_one, connection, answers, keys)
-            try:
-                self._subscriber.publish_message(RedisMessage(payload))
-                answers.complete()
-            except BaseException as exc:  # or the socket would not be read any more
-                if isinstance(exc, KeyboardInterrupt):
-                    raise
-                logger.exception("%s.publish_message failed", type(self._subscriber).__name__)
-                connection.close(CloseCode.INTERNAL_ERROR, "internal error")
-            finally:
-                connection.release()
-        close_databases()
+    def _handle(self, connection: Connection, payload: bytes, answer: Callable[[bool], None], key: str) -> None:
+        answers = AckCollector(answer)
+        keys = client_keys(key, connection.visitor)
+        publish = functools.partial(self._publish_one, connection, answers, keys, payload)
+        self._subscriber._connection.publish_hook = publish
+        try:
+            self._subscriber.publish_message(RedisMessage(payload))
+            answers.complete()
+        except BaseException as exc:  # or the socket would not be read any more
+            if isinstance(exc, KeyboardInterrupt):
+                raise
+            logger.exception("%s.publish_message failed", type(self._subscriber).__name__)
+            connection.close(CloseCode.INTERNAL_ERROR, "internal error")
+        finally:
+            connection.release()
 
     def _publish_one(
         self,
         connection: Connection,
         answers: AckCollector,
         keys: Iterator[str],
+        sent: bytes,
         channels: Sequence[bytes],
         payload: bytes,
         expire: int,
     ) -> None:
-        self._publish(connection, answers.another(), next(keys), channels, payload, expire)
+        # As in ws4redis, what the site has made of a message comes back to its sender: it does not have it.
+        own = payload == sent
+        self._publish(connection, answers.another(), next(keys), channels, payload, expire, own)
+
+
+def call_all(calls: list[Callable[[], None]]) -> None:
+    """Make calls of the site's code, and give back its database connections."""
+    for call in calls:
+        logged(call)
+    close_databases()
 
 
 def client_keys(key: str, visitor: Visitor) -> Iterator[str]:
@@ -182,4 +196,4 @@ class AckCollector:
             self._answer(self._taken)
 
 
-__all__ = ["CustomPublishHandler", "PublishHandler", "ReadOnlyHandler", "client_keys"]
+__all__ = ["CustomPublishHandler", "PublishHandler", "ReadOnlyHandler", "call_all", "client_keys"]

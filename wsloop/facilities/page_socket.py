@@ -80,7 +80,15 @@ class PageHandler(ReadOnlyHandler):
             else:
                 self._waiting += 1
                 self._queue.put((connection, command))
-        if self._waiting > MOST_WAITING and not self._holds:
+        if self._waiting > MOST_WAITING:
+            self._hold(connection)
+
+    def ending(self, connection: Connection) -> None:
+        if self._waiting:
+            self._hold(connection)
+
+    def _hold(self, connection: Connection) -> None:
+        if not self._holds:
             self._holds = True
             connection.hold()
 
@@ -92,10 +100,10 @@ class PageHandler(ReadOnlyHandler):
             for part in [together] if kind is Subscribe else [[each] for each in together]:
                 self._wait_for_turn(connection, len(part), kind)
                 with AT_ONCE.get(kind, contextlib.nullcontext()):
-                    if connection.open:
+                    if connection.taking:
                         self._try(connection, part)
                 self._waiting -= len(part)
-        if self._holds and connection.open:
+        if self._holds and connection.taking:
             self._holds = False
             connection.release()
         if self._seat is not None:

@@ -41,13 +41,15 @@ class Subscription:
         options: of the facility.
         publisher: publishes the messages of the client; None: it may not publish.
         channels: of which the connection is a subscriber for it.
+        facility: its name.
         presence_scope: where it is counted for presence; None: nowhere.
         caught_up: set at the end of its recovery; None: it is up to date.
     """
 
-    __slots__ = ("caught_up", "channels", "options", "presence_scope", "publisher")
+    __slots__ = ("caught_up", "channels", "facility", "options", "presence_scope", "publisher")
 
     def __init__(self, planned: Planned, channels: tuple[bytes, ...], publisher: PublishHandler | None) -> None:
+        self.facility = planned.plan.facility
         self.options = planned.plan.options
         self.publisher = publisher
         self.channels = channels
@@ -138,7 +140,7 @@ class Subscriptions:
             connection.close(SIGNED_OUT, "signed out")
         elif (now.user, now.permissions_hash) != (before.user, before.permissions_hash):
             connection.close(RIGHTS_CHANGED, "your rights have changed")
-        return request if connection.open else None
+        return request if connection.taking else None
 
     def _decide(self, visitor: HttpRequest, command: Subscribe, others: set[str]) -> Planned:
         """Ask the site about one subscription.
@@ -205,7 +207,7 @@ class Subscriptions:
             for each in planned:
                 self._send(connection, dialects.error(code, reason, each.id, facility=each.plan.facility))
             return
-        if not connection.open:
+        if not connection.taking:
             setup.cancel()
             return
         setup.enter(connection)
@@ -259,10 +261,11 @@ class Subscriptions:
         self._send(connection, dialects.unsubscribed(command.facility, command.id))
 
     def _end(self, connection: Connection, ended: Subscription) -> None:
-        if not connection.open:
+        if not connection.taking:
             return  # all of its subscriptions have ended
         self._facilities.hub.exit(connection, ended.channels)
         self._facilities.broker.unsubscribe(ended.channels)
+        self._facilities.releases.left(connection, ended.facility)
         if ended.presence_scope is not None:
             scopes = list(connection.presence_scopes)
             scopes.remove(ended.presence_scope)

@@ -5,7 +5,8 @@ This module must not know HTTP beyond the request, nor connections.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 
 from django.http import HttpRequest
@@ -20,6 +21,7 @@ from wsloop.facilities.enveloped import OTHER_FACILITY, past_frame
 from wsloop.facilities.failures import Refusal, failure
 from wsloop.facilities.hooks import Hooks
 from wsloop.facilities.inbound import client_keys
+from wsloop.facilities.subscriptions import release
 from wsloop.protocol import dialects
 from wsloop.protocol.commands import Call, Command, History, Invalid, Publish
 from wsloop.refusals import Refused
@@ -57,10 +59,11 @@ def carry_out(
         raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason, kind="MAX_MESSAGE_SIZE")
     try:
         if isinstance(command, Publish):
-            return HTTPStatus.OK, _publish(hooks, request, visitor, command)
+            with _decided(hooks, request) as planned:
+                return HTTPStatus.OK, _publish(planned, visitor, command)
         if isinstance(command, History):
-            planned = _decide(hooks, request)
-            return HTTPStatus.OK, past_frame(channels_of(planned.plan), planned.plan.options, command)
+            with _decided(hooks, request) as planned:
+                return HTTPStatus.OK, past_frame(channels_of(planned.plan), planned.plan.options, command)
         if isinstance(command, Call):
             content = calls.call(visit, command)
             return HTTPStatus.OK, dialects.answer(content.pop("status"), command.id, **content)
@@ -71,13 +74,18 @@ def carry_out(
     return STATUS.get(code, HTTPStatus.BAD_REQUEST), dialects.error(code, reason, command.id)
 
 
-def _decide(hooks: Hooks, request: HttpRequest) -> Planned:
+@contextlib.contextmanager
+def _decided(hooks: Hooks, request: HttpRequest) -> Iterator[Planned]:
     with deadline():
-        return decide(hooks, request, routing.facility(request), dialects.V1_DIALECT)
+        planned = decide(hooks, request, routing.facility(request), dialects.V1_DIALECT)
+    try:
+        yield planned
+    finally:
+        release(planned.subscriber)
 
 
-def _publish(hooks: Hooks, request: HttpRequest, visitor: Visitor, command: Publish) -> bytes:
-    plan, subscriber, _ = _decide(hooks, request)
+def _publish(planned: Planned, visitor: Visitor, command: Publish) -> bytes:
+    plan, subscriber, _ = planned
     if command.facility not in (None, plan.facility):
         raise Refusal("frame", OTHER_FACILITY)
     if not plan.publishes and not subscriber.publishes_itself:

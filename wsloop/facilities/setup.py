@@ -14,11 +14,12 @@ from websockets.frames import CloseCode
 
 from wsloop import conf, metrics
 from wsloop.delivery.broker import Broker, Unavailable
-from wsloop.facilities import subscriptions
 from wsloop.facilities.decision import Planned, channels_of
 from wsloop.facilities.enveloped import EnvelopeHandler
 from wsloop.facilities.inbound import CustomPublishHandler, PublishHandler, ReadOnlyHandler
+from wsloop.facilities.recording import RetainedRecorder
 from wsloop.facilities.recovery import Part, Recovery
+from wsloop.facilities.releases import Releases
 from wsloop.greenlets import spawn
 from wsloop.presence import who
 from wsloop.protocol import dialects
@@ -70,6 +71,7 @@ class Facilities:
         self.session_watch = session_watch
         self._read_only = ReadOnlyHandler(hub)
         self._enveloped: dict[conf.Facility, EnvelopeHandler] = {}  # by options: there are few different ones
+        self.releases = Releases()
 
     def publisher(self, planned: Planned) -> PublishHandler | None:
         """Return what publishes the messages of a client for a subscription; None if it may not publish."""
@@ -107,9 +109,10 @@ class SubscriptionSetup:
     def __init__(
         self, facilities: Facilities, dialect: Dialect, planned: Sequence[Planned], ping: int | None = None
     ) -> None:
-        self._hub, self._broker = facilities.hub, facilities.broker
+        self._hub, self._broker, self._releases = facilities.hub, facilities.broker, facilities.releases
         self._dialect = dialect
         self._planned = planned
+        self._to_release = [each.subscriber for each in planned]
         self._ping = ping
         self._channels: tuple[bytes, ...] = ()  # subscribed to, and not the connection's yet
         self._joining: JoinBuffer | None = None
@@ -135,7 +138,7 @@ class SubscriptionSetup:
         # Not earlier: a message before the acknowledgement may be from before a gap, and older than a retained one.
         joining = self._joining = self._recovery.join()
         self._recovery.start()
-        recorder = subscriptions.RetainedRecorder()
+        recorder = RetainedRecorder()
         starting = [each for each, part in zip(self._planned, self._parts, strict=True) if part.wants_retained]
         for each in starting:
             each.subscriber.send_persisted_messages(recorder)
@@ -171,6 +174,9 @@ class SubscriptionSetup:
             self._joining.drop(connection.channels)
         first = self._recovery.first_payloads(self._joining, self._welcomes, self._retained)
         self._channels = ()  # before anything can fail: from here on they are given back when the connection leaves
+        self._to_release = []
+        for each in self._planned:
+            self._releases.keep(connection, each.plan.facility, each.subscriber)
         self.unfinished = self._recovery.remaining
         if len(self._parts) == 1:
             connection.resumes_from(self._parts[0].token)
@@ -187,6 +193,9 @@ class SubscriptionSetup:
             self._hub.cancel(self._joining)
         channels, self._channels = self._channels, ()
         self._broker.unsubscribe(channels)
+        subscribers, self._to_release = self._to_release, []
+        for each in subscribers:
+            self._releases.release(each)
 
 
 class FacilityService:

@@ -9,7 +9,8 @@ sockets.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -19,14 +20,24 @@ from ws4redis.subscriber import RedisSubscriber
 
 from wsloop import conf, kinds, routing
 from wsloop.backend import pool, publishing
+from wsloop.facilities.recording import RecordingClient, RetainedRecorder
 from wsloop.refusals import Refused
-from wsloop.store import SELF, Store
+from wsloop.store import SELF, RedisStore, Store
+
+logger = logging.getLogger("wsloop.handlers")
 
 PRESENCE = "subscribe-presence"  # the policy decides about it as about audiences
 
 
-class Subscriber(Store, RedisSubscriber):  # type: ignore[misc]
-    """ws4redis's subscriber with its broken methods fixed; always a base of the site's own class."""
+# Store comes last: of classes that a site's class shares with its publisher, the methods go before those of Store.
+class Subscriber(RedisSubscriber, Store):  # type: ignore[misc]
+    """ws4redis's subscriber with its broken methods fixed; always a base of the site's own class.
+
+    Attributes:
+        site_calls: the queue of the site's code for an open socket, one call after the other; None: there is none.
+    """
+
+    site_calls: Any = None
 
     def set_pubsub_channels(self, request: HttpRequest, channels: Iterable[str]) -> None:
         """Work out the channels for what the client asked for and the policy allowed, such as ``subscribe-user``."""
@@ -51,12 +62,16 @@ class Subscriber(Store, RedisSubscriber):  # type: ignore[misc]
     @property
     def publishes_itself(self) -> bool:
         """Whether the site's own class decides what becomes of a message."""
-        return type(self).publish_message is not Subscriber.publish_message
+        return type(self).publish_message is not Store.publish_message
 
-    def publish_message(self, message: Any, expire: int | None = None) -> None:
-        """Publish a message of the client; see :meth:`wsloop.store.Store.publish_message`."""
-        payload = publishing.encode(message)
-        self._connection.publish_all(self._publishers, payload, conf.expire() if expire is None else expire)
+    @property
+    def releases_itself(self) -> bool:
+        """Whether the site's own class wants to know when the socket has ended."""
+        return type(self).release is not RedisSubscriber.release
+
+    def _send(self, item: publishing.OutgoingMessage) -> None:
+        for channels in [[channel] for channel in item.channels] if item.one_by_one else [item.channels]:
+            self._connection.publish_all(channels, item.payload, item.expire)
 
     def send_persisted_messages(self, websocket: RetainedRecorder) -> None:
         """Send the retained message of each channel, in one round trip."""
@@ -68,102 +83,21 @@ class Subscriber(Store, RedisSubscriber):  # type: ignore[misc]
                     websocket.send(message, channel=channel)
 
 
-class RetainedRecorder:
-    """Stands in for the WebSocket until it is open: records the messages that a subscriber sends."""
-
-    closed = False
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[bytes | None, bytes]] = []
-
-    def send(self, message: bytes | str, binary: bool | None = None, *, channel: bytes | None = None) -> None:
-        """Record a message; ``channel`` is the one that retained it, if known."""
-        self.sent.append((channel, message.encode() if isinstance(message, str) else bytes(message)))
-
-
-class RecordingPubSub:
-    """Stands in for redis-py's ``PubSub``: records the channels that a subscriber subscribes to.
-
-    Attributes:
-        channels: as in redis-py, a dictionary whose keys are the channels, as bytes.
-    """
-
-    connection = None
-    subscribed = False  # nothing to release: the subscription belongs to the process
-
-    def __init__(self) -> None:
-        self.channels: dict[bytes, None] = {}
-
-    def subscribe(self, *channels: Any, **handlers: Any) -> None:
-        """Record channels, given one by one or in lists."""
-        if handlers:
-            name = conf.name_of("SUBSCRIBER")
-            raise ImproperlyConfigured(f"{name}: handlers for single channels are not supported")
-        for channel in channels:
-            self.channels.update(
-                dict.fromkeys(as_bytes(channel if isinstance(channel, (list, tuple, set)) else [channel]))
-            )
-
-    def unsubscribe(self, *channels: Any) -> None:
-        """Remove channels, or all of them."""
-        for channel in as_bytes(channels) or list(self.channels):
-            self.channels.pop(channel, None)
-
-    def psubscribe(self, *patterns: Any, **handlers: Any) -> None:
-        name = conf.name_of("SUBSCRIBER")
-        raise ImproperlyConfigured(f"{name}: subscribe to channels; patterns are not supported")
-
-    def reset(self) -> None:
-        self.channels.clear()
-
-
-class RecordingClient:
-    """Stands in for the Redis client of one socket's subscriber: the process's client, except for pub/sub.
-
-    Attributes:
-        publish_hook: called with the channels, payload and expiry (seconds) of a message that the subscriber publishes
-            for an open socket; None: the message goes straight to Redis.
-    """
-
-    def __init__(self) -> None:
-        self.publish_hook: Callable[[Sequence[bytes], bytes, int], None] | None = None
-
-    def pubsub(self, **options: Any) -> RecordingPubSub:
-        return RecordingPubSub()
-
-    def publish(self, channel: bytes | str, message: bytes | str) -> None:
-        self.publish_all([channel], publishing.encode(message), expire=0)
-
-    def publish_all(self, channels: Iterable[bytes | str], payload: bytes, expire: int) -> None:
-        """Publish to several channels in one round trip."""
-        publishing.check(expire)
-        if self.publish_hook is None:
-            publishing.publish(pool.client(), [publishing.OutgoingMessage(as_bytes(channels), payload, expire)])
-        else:
-            self.publish_hook(as_bytes(channels), payload, expire)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(pool.client(), name)
-
-
-def as_bytes(names: Iterable[bytes | str]) -> tuple[bytes, ...]:
-    """Return names of channels as Redis reports them."""
-    return tuple(name if isinstance(name, bytes) else str(name).encode() for name in names)
-
-
 @functools.cache
 def subscriber_class(path: str) -> type[Subscriber]:
     """Return the class that the option ``SUBSCRIBER`` names, with the fixed base class added.
 
-    In the method resolution order :class:`Subscriber` comes right before ws4redis's class: the site's own methods come
-    first, and the inherited ones are the fixed ones.
+    In the method resolution order :class:`Subscriber` comes right before ws4redis's ``RedisSubscriber``, and its base
+    :class:`wsloop.store.Store` right before ``RedisStore``: the site's own methods come first, those of other base
+    classes too, and the inherited ones are the fixed ones. (ws4redis's documentation has sites derive such a class from
+    ``RedisStore`` alone.)
 
     Raises:
         ImproperlyConfigured: if there is no such class.
     """
     name = conf.name_of("SUBSCRIBER")
     given = kinds.imported(name, path)
-    if not (isinstance(given, type) and issubclass(given, RedisSubscriber)):
+    if not (isinstance(given, type) and issubclass(given, RedisStore)):
         raise ImproperlyConfigured(f"{name} = {path!r} is not a subclass of ws4redis's RedisSubscriber")
     if given is RedisSubscriber or issubclass(given, Subscriber):
         return Subscriber if given is RedisSubscriber else given
@@ -187,8 +121,23 @@ def work_out(given: type[Subscriber], request: HttpRequest, facility: str, chann
     """
     check_facility(facility, channels)
     subscriber = given(RecordingClient())
-    subscriber.set_pubsub_channels(request, channels)
+    try:
+        subscriber.set_pubsub_channels(request, channels)
+    except BaseException:
+        release(subscriber)
+        raise
     return subscriber
+
+
+def release(subscriber: Subscriber) -> None:
+    """Tell the site's class that there is no socket, or no longer. Blocks as long as the site's code does."""
+    subscriber._connection.publish_hook = None  # of the messages of the socket
+    try:
+        subscriber.release()
+    except BaseException as exc:  # the site's code may let a gevent.Timeout out, or call sys.exit()
+        if isinstance(exc, KeyboardInterrupt):
+            raise
+        logger.exception("%s.release failed", type(subscriber).__name__)
 
 
 def check_facility(facility: str, channels: Iterable[str]) -> None:

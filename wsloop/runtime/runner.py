@@ -1,4 +1,5 @@
-"""Serves a connection with a consumer: the handshake, messages in both directions, and the end.
+"""Serves a connection with a consumer: the handshake, messages in both directions, and the end. A little longer than
+other modules, because the way of one consumer is best read together.
 
 How it works. A :class:`Runner` is the handler of one connection. ``connect()`` of the consumer runs before the 101,
 while the request's greenlet waits in :meth:`Runner.connect`. ``accept()`` ends that wait, and returns when the socket
@@ -122,6 +123,9 @@ class Runner(ConsumerCore):
         self._count_work()
 
     # What happens to the connection, in the event loop.
+
+    def ending(self, connection: Connection) -> None:
+        pass
 
     def received(self, connection: Connection, payload: bytes, text: bool) -> None:
         if self._inbox.messages == MAX_MESSAGES - 1:

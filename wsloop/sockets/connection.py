@@ -158,9 +158,9 @@ class Connection(Output, abc.ABC):
         """Read, write or both; called by the event loop."""
         self._guarded(self._ready, events)
 
-    def _guarded(self, work: Callable[[Any], None], argument: Any) -> None:
+    def _guarded(self, work: Callable[..., None], *arguments: Any) -> None:
         try:
-            work(argument)
+            work(*arguments)
         except Exception:
             # The loop would only print it, and call again at once, because the socket is still readable.
             logger.exception("Closed a connection because of an error of the server")
@@ -205,7 +205,11 @@ class Connection(Output, abc.ABC):
         if rest:
             self._guarded(self._feed, rest)
         if not self._held:
-            self._watch()
+            self._guarded(self._resume)
+
+    def _resume(self) -> None:
+        """Read again."""
+        self._watch()
 
     # The end.
 

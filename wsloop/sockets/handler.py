@@ -19,6 +19,9 @@ class Handler(Protocol):
     def drained(self, connection: Connection) -> None:
         """The kernel was full, and has now taken all output that waited."""
 
+    def ending(self, connection: Connection) -> None:
+        """The client has sent its close frame; hold the connection while messages of it wait to be handled."""
+
     def closing(self, connection: Connection) -> None:
         """The connection takes no more messages and waits for the peer to hang up."""
 
@@ -34,6 +37,8 @@ class EndedHandler:
     def pausing(self, connection: Connection) -> None: ...
 
     def drained(self, connection: Connection) -> None: ...
+
+    def ending(self, connection: Connection) -> None: ...
 
     def closing(self, connection: Connection) -> None: ...
 

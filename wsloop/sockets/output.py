@@ -75,6 +75,11 @@ class Output:
         return self._state <= ENDING
 
     @property
+    def taking(self) -> bool:
+        """Whether messages of the client are handled: it is open, or they came before the client's close frame."""
+        return self._state < CLOSING
+
+    @property
     def lagging(self) -> bool:
         """Whether the client reads too slowly, so that newer messages replace older ones where only these count."""
         return self._latest is not None or self._writing

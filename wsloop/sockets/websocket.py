@@ -3,8 +3,8 @@ socket are best read together.
 
 How it works. What arrived goes through the parser of the ``websockets`` library, and complete messages go to the
 handler. The cost that a client can cause is bounded: input is parsed in small slices, and after each the frames are
-counted; a client that trickles bytes is read again only after a pause, when more has gathered in the kernel. This
-module must not know Redis, nor how the hub works.
+counted; a client that trickles bytes is read again only after a pause, when more has gathered in the kernel. A close
+frame behind messages is answered when these are handled. This module must not know Redis, nor how the hub works.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from websockets.protocol import Protocol as WebSocketProtocol
 from websockets.protocol import State as ParserState
 
 from wsloop import metrics
+from wsloop.greenlets import Greenlet, spawn_later
 from wsloop.protocol import deflate, fragments
 from wsloop.protocol.close_codes import TOO_MANY
 from wsloop.protocol.deflate import Deflate
@@ -34,6 +35,9 @@ from wsloop.sockets.transport import Transport
 SLICE = 2048  # bytes parsed before the frames in them are counted: not more than 341, about a millisecond of work
 COMPRESSED_SLICE = 256  # likewise where they may be compressed: not more than four messages of 64 KiB each
 TRICKLE = 1024  # bytes; a read that brings less, and completes no frame, is fruitless
+# Seconds until a close frame is answered though Redis, or the site's code, has not taken the messages before it:
+# libraries wait 3 s for the answer, or longer.
+LAST_MESSAGES = 2.0
 PATIENCE = 4  # fruitless reads in a row without a pause: many clients send header and payload of a frame apart
 
 
@@ -54,7 +58,7 @@ class WebSocket(Connection):
         extensions: those that the handshake has negotiated; see ``handshake``.
     """
 
-    __slots__ = ("_fragments", "_fruitless", "_protocol")
+    __slots__ = ("_deadline", "_fragments", "_fruitless", "_goodbye", "_protocol")
 
     def __init__(
         self,
@@ -74,6 +78,8 @@ class WebSocket(Connection):
         if extensions:
             self._protocol.extensions = list(extensions)
         self._fruitless = 0  # reads in a row that brought little and completed no frame
+        self._goodbye: list[bytes] | None = None  # the answer to the client's close frame, or its fault
+        self._deadline: Greenlet | None = None  # at which it is sent, though messages before it are still handled
         self._fragments: Fragments | None = None
 
     @property
@@ -138,15 +144,38 @@ class WebSocket(Connection):
                     self._frame(frame)
                 if self._state >= CLOSING:
                     return len(frames)
-            if not self.open:
+            if not self.open and self._goodbye is None:
                 if isinstance(protocol.parser_exc, PayloadTooBig):
                     metrics.reached("MAX_MESSAGE_SIZE")
-                self._leave_open()
-                for answer in answers:
-                    self._answer(answer)
+                self._goodbye = list(answers)
+                if protocol.parser_exc is None:
+                    self._handler.ending(self)
+                if self._held and protocol.parser_exc is None:
+                    # Whoever reads the answer to its close frame knows that its last messages are where they belong.
+                    self._deadline = spawn_later(LAST_MESSAGES, self._stop_waiting)
+                else:
+                    self._part()
         if self._finished():
             self.flush()
         return len(frames)
+
+    def _resume(self) -> None:
+        self._part()
+        super()._resume()
+
+    def _stop_waiting(self) -> None:
+        self._deadline = None
+        self._part()
+
+    def _part(self) -> None:
+        """Answer the client's close frame, or its fault."""
+        if self._goodbye is not None and self._state < CLOSING:
+            answers = self._goodbye
+            self._leave_open()
+            for answer in answers:
+                self._answer(answer)
+            if self._finished():
+                self.flush()
 
     def _frame(self, frame: Frame) -> None:
         """Hand a message to the handler when its last frame is here; the parser has answered control frames."""
@@ -218,7 +247,13 @@ class WebSocket(Connection):
 
     def _leave_open(self) -> None:
         self._fragments = None
+        self._drop_deadline()
         super()._leave_open()
+
+    def _drop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.kill(block=False)
+            self._deadline = None
 
     def _finished(self) -> bool:
         """Follow the parser, and return whether the last frame is queued: the end of the stream follows the output."""
@@ -229,7 +264,8 @@ class WebSocket(Connection):
     def _forget(self) -> None:
         self._protocol.state = ParserState.CLOSED
         self._protocol.parser = None  # type: ignore[assignment]  # it holds the protocol: a cycle less to collect
-        self._fragments = None
+        self._fragments = self._goodbye = None
+        self._drop_deadline()
 
 
 __all__ = ["WebSocket"]
