@@ -17,10 +17,10 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.base_session import AbstractBaseSession
 from django.db.models import Model, prefetch_related_objects
 from django.utils.functional import Promise  # returned by gettext_lazy()
-from ws4redis.redis_store import SELF
 
 from wsloop import conf
 from wsloop.kinds import is_utf8
+from wsloop.stock import SELF
 
 SHOWN = 100  # characters of an argument that an error shows
 

@@ -1,5 +1,6 @@
 """The Django application: add ``"wsloop"`` to ``INSTALLED_APPS``, before ``"django.contrib.staticfiles"``."""
 
+import contextlib
 import logging
 from typing import Any
 
@@ -12,15 +13,13 @@ from wsloop.backend import redis_options
 from wsloop.refusals import refusals, shown
 
 
-def note_groups(request: Any = None, **details: Any) -> None:
+def note_groups(user: Any, request: Any = None, **details: Any) -> None:
     """Note a user's groups in the session at login: sites may read them there, as with ws4redis.
 
     ``channels.auth.login()`` sends the signal without a request, which ws4redis's handler does not expect.
     """
-    from ws4redis.models import store_groups_in_session
-
-    if getattr(request, "session", None) is not None:
-        store_groups_in_session(request=request, **details)
+    if getattr(request, "session", None) is not None and hasattr(user, "groups"):
+        request.session["ws4redis:memberof"] = [group.name for group in user.groups.all()]
 
 
 def tell_of_handshake(environ: Any = None, **details: Any) -> None:
@@ -54,12 +53,13 @@ class WsloopConfig(AppConfig):
         redis_options.adapt_ws4redis()
 
     def ready(self) -> None:
-        # Imported here because modules with models cannot be imported before.
-        from ws4redis.models import store_groups_in_session
-
         from wsloop import checks
 
-        user_logged_in.disconnect(store_groups_in_session)
+        with contextlib.suppress(ImportError):  # it is not installed
+            # Imported here because modules with models cannot be imported before.
+            from ws4redis.models import store_groups_in_session
+
+            user_logged_in.disconnect(store_groups_in_session)
         user_logged_in.connect(note_groups)
 
         checks.register()

@@ -172,6 +172,11 @@ def session_store() -> Any:
     return _setting("SESSION_ENGINE")
 
 
+def session_cookie() -> str:
+    """Return the name of the cookie with the key of a session, ``SESSION_COOKIE_NAME``."""
+    return str(settings.SESSION_COOKIE_NAME)
+
+
 def _forget(**kwargs: Any) -> None:
     option.cache_clear()
     _setting.cache_clear()
@@ -218,6 +223,7 @@ __all__ = [
     "option",
     "prefix",
     "problems",
+    "session_cookie",
     "session_store",
     "subscriber_path",
     "unchecked",

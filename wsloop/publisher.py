@@ -16,7 +16,6 @@ from typing import Any
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
-from ws4redis.publisher import RedisPublisher as StockPublisher
 
 from wsloop import commits, conf
 from wsloop.addressees import as_list, facility_name, mistake
@@ -26,6 +25,11 @@ from wsloop.backend.publishing import OutgoingMessage, last_messages, publish
 from wsloop.protocol import resume_tokens
 from wsloop.refusals import hints
 from wsloop.store import SELF, RedisMessage, Store
+
+try:
+    from ws4redis.publisher import RedisPublisher as StockPublisher
+except ImportError:  # see wsloop.stock
+    StockPublisher = object
 
 ARGUMENTS = ("facility", "broadcast", "users", "groups", "sessions", "request")
 

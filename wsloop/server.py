@@ -10,10 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+import django
 from django.apps import apps
+from django.contrib.auth import get_user
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
-from ws4redis.wsgi_server import WebsocketWSGIServer
+from django.utils.functional import SimpleLazyObject
+
+try:
+    from ws4redis.wsgi_server import WebsocketWSGIServer  # sets Django up
+except ImportError:  # see wsloop.stock
+    django.setup()
+    WebsocketWSGIServer = object
 
 from wsloop import checks, conf, routing, tokens
 from wsloop.backend import pool, redis_options
@@ -29,7 +37,7 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
     """ws4redis's WebSocket server with another loop: the WSGI application for the URLs under ``WSLOOP["URL"]``.
 
     Args:
-        redis_connection: a Redis client for ws4redis's base class; wsloop's own one by default.
+        redis_connection: a Redis client, for code written for ws4redis's class, which had one; wsloop's by default.
         urlpatterns: the paths of consumers, made with ``path()`` and ``re_path()`` and ``as_websocket()``; all other
             paths are facilities, unless there is an ``asgi`` application.
         asgi: an ASGI application that serves all paths without a pattern, for example one that was written for Django
@@ -59,8 +67,10 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         worker.install()
         checks.validate()
         redis_options.adapt_ws4redis()
-        super().__init__(redis_connection or pool.client())
+        # Not the stock initializer: it imports the subscriber class of ws4redis.
+        self._redis_connection = redis_connection or pool.client()
         self.Subscriber = subscriptions.subscriber_class(conf.subscriber_path())
+        self.possible_channels = [*self.Subscriber.subscription_channels, *self.Subscriber.publish_channels]
         self._policy = conf.option("POLICY")
         self._authenticate = conf.option("PROCESS_REQUEST") or self.process_request
         self._routes = routing.Routes(urlpatterns)
@@ -78,9 +88,12 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         """
         if tokens.authenticate(request):
             return
-        super().process_request(request)
-        if request.session is not None:
+        request.session = request.user = None  # type: ignore[assignment]
+        key = request.COOKIES.get(conf.session_cookie())
+        if key is not None:
+            request.session = conf.session_store()(key)
             request.session.cycle_key = lambda: None  # type: ignore[method-assign]
+            request.user = SimpleLazyObject(lambda: get_user(request))  # type: ignore[assignment]
 
     @property
     def websockets(self) -> set[Connection]:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ws4redis.redis_store import SELF, RedisMessage, RedisStore
-
 from wsloop import addressees, conf
 from wsloop.backend.publishing import OutgoingMessage, check, encode, publish
+from wsloop.stock import SELF, RedisMessage, RedisStore
 
 
 class Store(RedisStore):  # type: ignore[misc]

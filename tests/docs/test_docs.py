@@ -609,8 +609,23 @@ urlpatterns = [path("publish/", publish)]
 """
 
 
+NO_WS4REDIS = """
+import sys
+
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("ws4redis", "six"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NotInstalled())
+"""
+
+
 def test_another_site_uses_the_installed_package(tmp_path, redis_server):
-    """Install the package, make a site with what the README's "Use it in your site" shows, serve it by its command."""
+    """Install the package, make a site with what the README's "Use it in your site" shows, serve it by its command.
+
+    Without ws4redis, which the package does not require.
+    """
     package, site = tmp_path / "package", tmp_path / "site"
     source = tmp_path / "source"
     files = ("wsloop", "pyproject.toml", "setup.py", "README.rst", "LICENSE")
@@ -631,6 +646,7 @@ def test_another_site_uses_the_installed_package(tmp_path, redis_server):
     (site / "mysite/settings.py").write_text(SETTINGS + settings)
     (site / "mysite/urls.py").write_text(URLS)
     (site / "mysite/wsgi.py").write_text(wsgi)
+    (site / "sitecustomize.py").write_text(NO_WS4REDIS)
 
     (command,) = [code for code in code_blocks(ROOT / "README.rst", "console") if "--module mysite.wsgi" in code]
     address = f"127.0.0.1:{free_port()}"

@@ -107,7 +107,7 @@ def test_the_wheel_has_the_package_and_nothing_else(wheel, tracked):
 def test_metadata(metadata):
     assert metadata["License-Expression"] == "MIT"
     assert metadata["Author"] == "wsloop contributors"
-    assert metadata.get_all("Provides-Extra") == ["gunicorn", "uwsgi"]
+    assert metadata.get_all("Provides-Extra") == ["gunicorn", "ws4redis", "uwsgi"]
     requirements = metadata.get_all("Requires-Dist")
     assert any(re.fullmatch(r'pyuwsgi\S*; extra == "uwsgi"', each) for each in requirements)
     assert any(re.match(r"websockets<\d+,", each) for each in requirements)

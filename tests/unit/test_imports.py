@@ -49,6 +49,7 @@ BELOW = {
     "fair_scheduler",
     "greenlets",
     "kinds",
+    "stock",
 }
 BELOW |= {"blocked", "deadline", "metrics", "options", "redaction", "refusals", "visit"}
 # But what would bring gevent, or the database, to packages that must not know them.
@@ -122,6 +123,7 @@ MUST_NOT_KNOW = {
     "stages": SOCKETS,
     "signals": SOCKETS | GEVENT | HTTP | {"websockets"},
     "snapshots": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "websockets"},
+    "stock": SOCKETS | GEVENT | HTTP | {"redis", "websockets"},
     "store": SOCKETS | GEVENT | HTTP | {"websockets"},
     "templatetags": SOCKETS | GEVENT | HTTP | {"ws4redis", "websockets"},
     "tokens": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
@@ -145,7 +147,7 @@ EXCEPTIONS = {
     "sockets.takeover": SOCKETS,
     "sockets.gunicorn": SOCKETS,
     "backend.option_values": {"ssl"},  # which versions there are
-    "facilities.subscriptions": {"ws4redis", "http"},
+    "facilities.subscriptions": {"http"},
 }
 ONLY = {
     "uwsgi": {"sockets.uwsgi"},

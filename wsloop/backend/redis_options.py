@@ -153,8 +153,10 @@ def adapt_ws4redis() -> None:
     on ``ssl``: it gets what redis-py takes. A setting that cannot be used raises there, and not here, so that
     ``manage.py check`` can name it with all others.
     """
-    from ws4redis import settings as stock
-
+    try:
+        from ws4redis import settings as stock
+    except ImportError:  # it is not installed
+        return
     for name, alias in conf.ALIASES.items():
         setattr(stock, alias, conf.unchecked(name))
     try:

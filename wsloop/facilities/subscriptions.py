@@ -16,16 +16,17 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
-from ws4redis.subscriber import RedisSubscriber
 
 from wsloop import conf, kinds, routing
 from wsloop.backend import pool, publishing
 from wsloop.facilities.recording import RecordingClient, RetainedRecorder
 from wsloop.refusals import Refused
-from wsloop.store import SELF, RedisStore, Store
+from wsloop.stock import SELF, RedisStore, RedisSubscriber
+from wsloop.store import Store
 
 logger = logging.getLogger("wsloop.handlers")
 
+STOCK = "ws4redis.subscriber.RedisSubscriber"
 PRESENCE = "subscribe-presence"  # the policy decides about it as about audiences
 
 
@@ -96,11 +97,13 @@ def subscriber_class(path: str) -> type[Subscriber]:
         ImproperlyConfigured: if there is no such class.
     """
     name = conf.name_of("SUBSCRIBER")
+    if path == STOCK:  # the default, which may not be installed
+        return Subscriber
     given = kinds.imported(name, path)
     if not (isinstance(given, type) and issubclass(given, RedisStore)):
         raise ImproperlyConfigured(f"{name} = {path!r} is not a subclass of ws4redis's RedisSubscriber")
-    if given is RedisSubscriber or issubclass(given, Subscriber):
-        return Subscriber if given is RedisSubscriber else given
+    if issubclass(given, Subscriber):
+        return given
     return type(given.__name__, (given, Subscriber), {"__module__": given.__module__})
 
 
