@@ -5,10 +5,12 @@ HTTP ?= 127.0.0.1:8000
 # Options for pytest: make test TESTS="tests/unit -x"
 TESTS ?= tests
 FUZZ_SECONDS ?= 60
-# Checkouts of github.com/django/channels and github.com/django/channels_redis for `make peer-tests`; and its options:
+# Checkouts for `make peer-tests`, of github.com/django/channels, github.com/django/channels_redis and
+# github.com/jrief/django-websocket-redis, one or several; and its options:
 # PEER=--write keeps the results in the documentation, PEER="--only hosted -v" runs a part of it and shows what it prints
 CHANNELS ?=
 CHANNELS_REDIS ?=
+WS4REDIS ?=
 PEER ?=
 # Options for the measurements: BENCH=--write keeps the results in the documentation, BENCH=--quick only tries them out
 BENCH ?=
@@ -80,10 +82,10 @@ fuzz: python ## look for input that a connection does not stand, for FUZZ_SECOND
 	@FUZZ_SECONDS='$(FUZZ_SECONDS)' var/venv-fuzz/bin/python -m tests.fuzz
 
 # CI does not run it, because the tests are in the checkouts of others, of which nothing is kept here.
-peer-tests: python ## the tests of Channels, of CHANNELS=/a/checkout CHANNELS_REDIS=/another (docs/reference/channels-tests.rst)
+peer-tests: python ## the tests of Channels and ws4redis, of CHANNELS=/a/checkout CHANNELS_REDIS=… WS4REDIS=… (tests/README.rst)
 	@$(PYTHON) tools/install.py var/venv-peers requirements.txt tests/peers/requirements.txt
 	@var/venv-peers/bin/python -m tests.peers $(if $(CHANNELS),--channels '$(CHANNELS)') \
-		$(if $(CHANNELS_REDIS),--channels-redis '$(CHANNELS_REDIS)') $(PEER)
+		$(if $(CHANNELS_REDIS),--channels-redis '$(CHANNELS_REDIS)') $(if $(WS4REDIS),--ws4redis '$(WS4REDIS)') $(PEER)
 
 bench: install ## what sockets cost and how fast messages go out (docs/reference/performance.rst)
 	@$(VENV)/bin/python -m bench $(BENCH)

@@ -17,9 +17,11 @@ from tests.peers.expected import DIFFERENT, KINDS, MISSING, NOT_APPLICABLE, Entr
 from tests.peers.suites import Suite
 
 PAGE = ROOT / "docs/reference/channels-tests.rst"
+PAGES = {"ws4redis": ROOT / "docs/reference/ws4redis-tests.rst"}  # of other peers
 OUTCOMES = ("passed", *KINDS)
 HEADINGS = {DIFFERENT: "Different on purpose:", MISSING: "Missing:", NOT_APPLICABLE: "Not applicable:"}
 PACKAGES = ("channels", "channels_redis", "asgiref", "Django", "gevent", "pyuwsgi")
+OF_CHANNELS = {"channels", "channels_redis", "asgiref"}
 BEGIN, END = ".. results: begin", ".. results: end"
 
 
@@ -92,7 +94,8 @@ def _circumstances(checkouts: Mapping[str, Path]) -> str:
         for name, checkout in checkouts.items()
         if checkout is not None
     ]
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    packages = [each for each in PACKAGES if "channels" in checkouts or each not in OF_CHANNELS]
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     return _filled(
         f"Run on {datetime.date.today()} on Python {platform.python_version()} with {versions}; tests of "
         f"{' and '.join(tests)}."
@@ -104,9 +107,16 @@ def _git(checkout: Path, *arguments: str) -> str:
     return done.stdout.strip() or "of unknown version"
 
 
+def page_of(suite: Suite) -> Path:
+    """Return the page of the documentation for a suite."""
+    return PAGES.get(suite.peer, PAGE)
+
+
 def write(results: Sequence[Result], checkouts: Mapping[str, Path], page: Path | None = None) -> None:
     """Put the results into a page, by default that of the documentation, between its markers."""
-    page = page or PAGE
+    page = page or page_of(results[0].suite)
+    peers = {result.suite.peer for result in results}
+    checkouts = {name: checkout for name, checkout in checkouts.items() if name in peers}
     before, found, rest = page.read_text().partition(BEGIN)
     _, closed, after = rest.partition(END)
     if not (found and closed):

@@ -19,7 +19,8 @@ from testbed.topologies import SentinelSetup
 INSIDE = Path(__file__).with_name("inside")  # modules that are imported by their names: see there
 CONFIGURATION = ("setup.cfg", "tox.ini", "pytest.ini", "pyproject.toml")
 LONGEST_RUN = 900  # seconds
-PYTEST = ["-q", "--timeout=60", "-p", "no:cacheprovider", "-p", "outcomes", "--continue-on-collection-errors"]
+PYTEST = ["-q", "--rootdir=.", "--timeout=60", "--continue-on-collection-errors"]
+PYTEST += ["-p", "no:cacheprovider", "-p", "outcomes"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,10 @@ class Suite:
         title: for people.
         start: runs pytest with these options in this directory and environment, and returns what it prints.
         plugins: of pytest; those of ours in ``inside/``.
+        folders: of the checkout that are copied.
+        tests: the folder that pytest gets.
+        paths: of these folders, those from which modules are imported, too.
+        hosting: the module of ``inside/`` with the application of the server, in :func:`uwsgi_worker`.
     """
 
     name: str
@@ -39,6 +44,10 @@ class Suite:
     title: str
     start: Callable[[Path, Sequence[str], Mapping[str, str]], str]
     plugins: tuple[str, ...]
+    folders: tuple[str, ...] = ("tests",)
+    tests: str = "tests"
+    paths: tuple[str, ...] = ()
+    hosting: str = "hosting"
 
     def run(self, checkout: Path, not_run: Sequence[str], verbose: bool = False) -> dict[str, str]:
         """Run the tests, and return what became of each: "passed", "not run", or how it failed.
@@ -48,15 +57,21 @@ class Suite:
         """
         with tempfile.TemporaryDirectory(prefix="peer-tests-") as name:
             directory, outcomes = Path(name, "checkout"), Path(name, "outcomes")
-            # A copy, because tests write files, and without the package: it is the installed one that is imported.
-            shutil.copytree(checkout / "tests", directory / "tests")
+            # A copy, because tests write files, and without Channels itself: it is the installed one that is imported.
+            for each in self.folders:
+                shutil.copytree(checkout / each, directory / each)
             for each in CONFIGURATION:
                 if (checkout / each).exists():
                     shutil.copy(checkout / each, directory)
             env = {key: value for key, value in os.environ.items() if not key.startswith(("DJANGO_", "PYTEST_"))}
             env |= {"PEER_OUTCOMES": str(outcomes), "PEER_NOT_RUN": json.dumps(not_run)}
-            env |= {"PYTHONPATH": f"{INSIDE}:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
-            options = [*PYTEST, *(part for plugin in self.plugins for part in ("-p", plugin)), "tests"]
+            paths = [INSIDE, ROOT, *(directory / each for each in self.paths)]
+            env |= {
+                "PYTHONPATH": ":".join(map(str, paths)),
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "PEER_HOSTING": self.hosting,
+            }
+            options = [*PYTEST, *(part for plugin in self.plugins for part in ("-p", plugin)), self.tests]
             printed = self.start(directory, options, env)
             if verbose:
                 print(printed)
@@ -130,6 +145,17 @@ _SUITES = (
         "The tests of channels_redis on this server",
         uwsgi_worker_with_sentinels,
         ("hub_loop", "redis_hosts"),
+    ),
+    Suite(
+        "ws4redis",
+        "ws4redis",
+        "The tests of ws4redis on this server",
+        uwsgi_worker,
+        ("ws4redis_hosting",),
+        folders=("ws4redis", "examples"),
+        tests="examples/chatserver/tests",
+        paths=("", "examples"),
+        hosting="ws4redis_hosting",
     ),
 )
 SUITES = {suite.name: suite for suite in _SUITES}
