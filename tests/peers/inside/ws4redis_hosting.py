@@ -25,6 +25,8 @@ settings.INSTALLED_APPS = ["wsloop", *apps]
 settings.ALLOWED_HOSTS = ["*"]
 settings.USE_TZ = True
 settings.WS4REDIS_CONNECTION = os.environ["PEER_REDIS"]
+# Several tests wait for a message that an earlier one has left, which they do for 10 s only.
+settings.WS4REDIS_EXPIRE = 3600
 settings.SESSION_ENGINE = "django.contrib.sessions.backends.db"
 # A file, which requests in other greenlets see, too.
 settings.DATABASES["default"] |= {"NAME": os.path.abspath("site.sqlite"), "TEST": {"NAME": os.path.abspath("t.sqlite")}}
