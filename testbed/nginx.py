@@ -15,11 +15,14 @@ http {{
     access_log off;
     client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy; uwsgi_temp_path {directory}/uwsgi;
     fastcgi_temp_path {directory}/fastcgi; scgi_temp_path {directory}/scgi;
-    map $http_upgrade $connection_upgrade {{ default upgrade; '' close; }}
-    server {{
-        listen 127.0.0.1:{listen};
-        location / {{ {location} }}
-    }}
+    {servers}
+}}
+"""
+SERVER = """
+map $http_upgrade $connection_upgrade {{ default upgrade; '' close; }}
+server {{
+    listen 127.0.0.1:{listen};
+    location / {{ {location} }}
 }}
 """
 # What a location has that leads to a uWSGI with --http-socket, or with --socket; {socket} is that socket.
@@ -45,9 +48,14 @@ def start_nginx(directory: Path, listen: int | str, location: str) -> Process:
         listen: a port of the loopback, and what else may stand behind it in the directive ``listen``.
         location: the directives of its only location.
     """
+    return start_servers(directory, SERVER.format(listen=listen, location=location))
+
+
+def start_servers(directory: Path, servers: str) -> Process:
+    """Start nginx with these directives of its block ``http``; it keeps its files in ``directory``."""
     configuration = directory / "nginx.conf"
     user = "user root;" if os.geteuid() == 0 else ""
-    configuration.write_text(CONFIGURATION.format(directory=directory, listen=listen, user=user, location=location))
+    configuration.write_text(CONFIGURATION.format(directory=directory, user=user, servers=servers))
     program = shutil.which("nginx") or "/usr/sbin/nginx"
     command = [program, "-c", str(configuration), "-e", str(directory / "nginx.log")]
     return Process(command, directory / "nginx.out")

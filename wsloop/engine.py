@@ -13,7 +13,7 @@ from typing import Any
 import gevent
 from websockets.frames import CloseCode
 
-from wsloop import blocked, checks, layers
+from wsloop import blocked, checks, health, layers
 from wsloop.backend.keys import control_channel, requests_channel
 from wsloop.db import close_databases
 from wsloop.delivery.broker import Broker
@@ -93,6 +93,7 @@ class Engine(BrokerEvents):
 
     def _take_leave(self) -> None:
         """Close all sockets, but not at once: their clients come back, each with a handshake and its recovery."""
+        health.leave()
         connections = list(self.hub.connections)
         steps = math.ceil(min(len(connections) / LEAVING_RATE, LEAVING_TIME) / LEAVING_STEP) or 1
         for number in range(steps):

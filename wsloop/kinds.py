@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import ipaddress
+import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -134,6 +135,14 @@ def paths(name: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)) or not all(isinstance(each, str) and each[:1] == "/" for each in value):
         raise wrong(name, 'a list of paths that begin with a slash, such as "/api/*"', value)
     return tuple(value)
+
+
+def file(name: str, value: Any) -> str:
+    """Return the absolute path of a file, which need not be there, checked."""
+    found = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(found, str) or not os.path.isabs(found) or "\0" in found:
+        raise wrong(name, 'an absolute path of a file, such as "/run/mysite/leaving"', value)
+    return found
 
 
 def rate(name: str, value: Any) -> tuple[float, float]:

@@ -188,6 +188,9 @@ OPTIONS: dict[str, Option] = {
     # After which an event loop that is held up is logged: longer than what usually computes in a view, and as much as
     # people notice. None: never.
     "BLOCKED_AFTER": Option(0.25, or_none(seconds)),
+    # A file with which an operator takes the workers of a machine out of service: while it exists, the view readyz
+    # answers 503. None: there is no such file.
+    "LEAVING_FILE": Option(None, or_none(kinds.file)),
     # Compression.
     # Smallest message that is compressed for clients that negotiated it, in bytes: below, compressing costs more than
     # it saves. None: nothing is compressed in either direction.

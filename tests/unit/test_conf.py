@@ -26,6 +26,7 @@ MAY_BE_NONE = {
     "HEARTBEAT",
     "POLICY",
     "PROCESS_REQUEST",
+    "LEAVING_FILE",
 }
 # As tests/unit/settings.py has them, under the names of ws4redis: tests set WSLOOP as a whole.
 OF_THE_SITE = {"URL", "PREFIX", "HEARTBEAT", "POLICY"}
@@ -86,6 +87,9 @@ def test_others_cannot(with_settings, name):
     [
         ("PING_INTERVAL", 2.5, "a positive whole number"),
         ("PING_TIMEOUT", 0, "a positive whole number"),
+        ("LEAVING_FILE", "leaving", 'an absolute path of a file, such as "/run/mysite/leaving"'),
+        ("LEAVING_FILE", "/run/\0", "an absolute path of a file"),
+        ("LEAVING_FILE", True, "an absolute path of a file"),
         ("MAX_CONNECTIONS", True, "a positive whole number"),
         ("MAX_MESSAGE_SIZE", float("nan"), "a positive whole number"),
         ("HANDSHAKE_TIMEOUT", float("inf"), "a positive number of seconds"),

@@ -57,10 +57,12 @@ ASYNC = {"batch_queue", "blocked", "deadline", "fair_scheduler", "greenlets"}
 NOT_BELOW = {"protocol": ASYNC | {"commits", "db"}, "backend": ASYNC | {"commits", "db"}, "sockets": {"commits", "db"}}
 # Of the modules at the top those that are no bridge from one package to another.
 TOP = {
+    "deploy": {"checks"},
     "checks": {"backend", "facilities"},
     "diagnosis": {"backend", "checks"},
     "handshake": {"protocol"},
     "http_api": {"api", "protocol", "sockets"},
+    "health": {"backend"},
     "identity": {"sockets"},
     "live": {"publisher"},
     "origin": {"handshake"},
@@ -95,6 +97,7 @@ MUST_NOT_KNOW = {
     "checks": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
     "commits": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "websockets"},
     "deadline": SOCKETS | {"redis", "ws4redis", "websockets", "django"},
+    "deploy": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "websockets"},
     "visit": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
     "conf": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
     "consumers": SOCKETS | GEVENT | {"redis", "ws4redis"},
@@ -105,6 +108,7 @@ MUST_NOT_KNOW = {
     "greenlets": SOCKETS | {"redis", "ws4redis", "websockets", "django"},
     "handshake": SOCKETS | GEVENT | {"redis", "ws4redis"},
     "http_api": SOCKETS | GEVENT | {"ws4redis", "websockets"},
+    "health": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
     "identity": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
     "kinds": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
     "layers": SOCKETS - {"asyncio"} | GEVENT | HTTP | {"websockets"},
@@ -151,7 +155,10 @@ EXCEPTIONS = {
 }
 ONLY = {
     "uwsgi": {"sockets.uwsgi"},
-    "django.conf": {"checks.access", "checks.gunicorn", "checks.patching", "checks.uwsgi", "conf", "signals"},
+    "django.conf": {
+        *("checks.access", "checks.gunicorn", "checks.patching", "checks.uwsgi", "conf", "signals"),
+        *("deploy.advice", "deploy.site"),  # more of Django's settings than of wsloop's
+    },
     "websockets.server": {"handshake"},
     "pytest": {"testing.plugin"},
 }
@@ -264,16 +271,8 @@ def test_there_are_no_circles():
 
 IMPORTED_BY_SITES = [
     *("api", "consumers", "exceptions", "layers", "presence", "publisher", "routing", "server", "signals"),
-    *(
-        "http_api.views",
-        "live",
-        "testing",
-        "tokens",
-        "views",
-        "runtime.core",
-        "testing.communicator",
-        "testing.notifications",
-    ),
+    *("health", "http_api.views", "live", "testing", "tokens", "views"),
+    *("runtime.core", "testing.communicator", "testing.notifications"),
 ]
 
 
@@ -352,6 +351,10 @@ TESTED_WITH = {
     "diagnosis.redis_server": "wsdoctor",
     "snapshots": "wsstats",
     "options": "conf",
+    "deploy.advice": "wsloop_init",
+    "deploy.files": "wsloop_init",
+    "deploy.site": "wsloop_init",
+    "deploy.wsgi_module": "wsloop_init",
     "delivery.answers": "broker",
     "delivery.catch_up": "gapless",
     "delivery.channel_state": "gapless",

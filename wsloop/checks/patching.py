@@ -32,7 +32,7 @@ def problems() -> Iterator[Problem]:
         )
         return
     try:
-        early = _imported_before_patching(ast.parse(path.read_text()))
+        early = imported_before_patching(ast.parse(path.read_text()))
     except (OSError, SyntaxError, ValueError) as exc:
         yield Problem(
             f"{path} cannot be read: {exc}",
@@ -65,7 +65,7 @@ def source(name: str) -> Path | None:
     return path if path and path.suffix == ".py" and path.is_file() else None
 
 
-def _imported_before_patching(module: ast.Module) -> str | None:
+def imported_before_patching(module: ast.Module) -> str | None:
     """Return the first module imported before ``patch_all()`` is called.
 
     Returns:

@@ -1,0 +1,4 @@
+# What the site runs on.
+{% for each in requirements %}
+{{ each }}
+{% endfor %}
