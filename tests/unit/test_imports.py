@@ -351,6 +351,7 @@ TESTED_WITH = {
     "diagnosis.redis_server": "wsdoctor",
     "snapshots": "wsstats",
     "options": "conf",
+    "deploy": "wsloop_init",
     "deploy.advice": "wsloop_init",
     "deploy.files": "wsloop_init",
     "deploy.site": "wsloop_init",

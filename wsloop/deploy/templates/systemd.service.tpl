@@ -7,7 +7,7 @@ Wants=network-online.target
 [Service]
 # Started when the server listens: it says so.
 Type=notify
-NotifyAccess=all
+NotifyAccess=main
 User={{ site.name }}
 Group={{ site.name }}
 WorkingDirectory={{ site.place }}
