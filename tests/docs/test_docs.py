@@ -636,6 +636,7 @@ def test_another_site_uses_the_installed_package(tmp_path, redis_server):
     run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(package), str(source)])
 
     assert (package / "wsloop/static/wsloop/wsloop.js").exists()
+    assert (package / "wsloop/deploy/templates/nginx.conf.tpl").exists()
 
     snippets = code_blocks(ROOT / "README.rst", "python")
     (settings,) = [code for code in snippets if "INSTALLED_APPS" in code]

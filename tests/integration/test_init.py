@@ -15,6 +15,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,8 @@ class Newcomer:
                 title = found[1]
             elif not line and sections:
                 sections.setdefault(title, []).append("")
+        if not any(title.startswith("Add to") for title in sections):
+            return sections
         self._add("mysite/settings.py", *_one(sections, "Add to the end of the settings"))
         imports, *paths = _one(sections, "Add to the URLs")
         urls = self.site / "mysite/urls.py"
@@ -190,7 +193,8 @@ def test_what_is_written_serves_a_message_over_tls(newcomer, connect, tmp_path):
         wait_until(lambda: fetch(f"{site}/healthz", trust) == (200, '{"alive": true}'), 60, server.log())
         assert fetch(f"{site}/readyz", trust) == (200, '{"ready": true, "failing": []}')
         assert fetch(f"http://localhost:{http}/admin/?a=1") == (301, "https://localhost/admin/?a=1")
-        assert fetch(f"{site}/static/admin/css/base.css", trust)[0] == 200
+        for front in (site, f"http://127.0.0.1:{newcomer.port}"):  # of nginx, and of uWSGI where there is none
+            assert fetch(f"{front}/static/admin/css/base.css", trust)[0] == 200
         assert fetch(f"{site}/admin/login/", trust)[0] == 200
         _probes_of_kubernetes(newcomer, direct)
 
@@ -242,7 +246,8 @@ def _probes_of_kubernetes(newcomer, direct):
     assert paths == {"/healthz", "/readyz"}
 
 
-PACKAGES = ["django", "wsloop", "pyuwsgi"]
+SERVER = "gunicorn" if find_spec("wsloop.sockets.gunicorn") and find_spec("gunicorn") else "uwsgi"
+PACKAGES = ["django", "wsloop", "gunicorn" if SERVER == "gunicorn" else "pyuwsgi"]
 STUBS = {
     # Packages come from this environment, and no user is made on this machine.
     "python": '[ "$1 $2" = "-m venv" ] && set -- "$@" --without-pip; exec {python} "$@"',
@@ -327,7 +332,26 @@ class Image:
         return [self.here(each) for each in json.loads(re.search(r"\[.*\]$", self.last[name])[0])]
 
 
+def engine():
+    """Whether a container engine is at hand, and not only its client."""
+    docker = shutil.which("docker")
+    return docker and subprocess.run([docker, "info"], capture_output=True, timeout=60).returncode == 0
+
+
+def build_with_engine(newcomer):
+    """Build the image, with wsloop as a wheel, and load the site in a container."""
+    newcomer.run(f"{sys.executable} -m pip wheel --quiet --no-deps --wheel-dir wheels {shlex.quote(str(ROOT))}")
+    newcomer.init("docker", "--server", SERVER, "--force")
+    newcomer.run("docker build --tag wsloop-init-test .")
+    key = "--env DJANGO_SECRET_KEY=only-for-this-test"
+    newcomer.run(f"docker run --rm --read-only {key} wsloop-init-test python -c 'import mysite.wsgi'")
+
+
 def test_the_steps_of_the_container_build_and_run_the_site(newcomer, connect, tmp_path, redis_server):
+    (newcomer.site / "requirements.txt").unlink()  # with another server
+    newcomer.init("server", "docker", "--server", SERVER, "--force")
+    if engine():
+        build_with_engine(newcomer)
     image = Image(newcomer, tmp_path)
     image.build()
     assert [line.partition("~=")[0] for line in image.installed] == ["# What the site runs on.", *PACKAGES]
@@ -356,7 +380,6 @@ def test_the_steps_of_the_container_build_and_run_the_site(newcomer, connect, tm
             return subprocess.run(image.command("HEALTHCHECK"), env=env, stderr=subprocess.DEVNULL).returncode == 0
 
         wait_until(healthy, 60, server.log())
-        assert fetch(f"http://127.0.0.1:{port}/static/admin/css/base.css")[0] == 200
         url = f"ws://127.0.0.1:{port}/ws/hello?subscribe-broadcast"
         client = connect(url, header=["X-Forwarded-Proto: https"], suppress_origin=True)
         assert image.last["STOPSIGNAL"] == "SIGTERM"

@@ -57,7 +57,10 @@ def test_redis_is_not_there_when_the_site_starts(serve, private_redis, facility)
     site = serve(redis=private_redis)
     assert site.request("GET", "/").status == 200
     assert connected(site, facility) is None
+    assert site.request("GET", "/healthz").status == 200
+    assert (site.request("GET", "/readyz").status, site.request("HEAD", "/readyz").status) == (503, 503)
     private_redis.start()
+    wait_until(lambda: site.request("GET", "/readyz").status == 200, 20, "being ready")
     client = wait_until(lambda: connected(site, facility), 20, "sockets")
     site.publish(facility, "hello", broadcast=True)
     assert client.next() == "hello"
@@ -72,6 +75,7 @@ def test_a_redis_that_hangs_is_like_one_that_is_down(serve, private_redis, facil
         with pytest.raises(websocket.WebSocketBadStatusException) as refusal:
             site.connect(f"{facility}/new?subscribe-broadcast", timeout=15)
         assert refusal.value.status_code == 503
+        assert site.request("GET", "/readyz").json() == {"ready": False, "failing": ["redis"]}
         assert site.request("GET", "/").status == 200
         listener.round_trip()
     finally:

@@ -12,8 +12,10 @@ import django
 import pytest
 import yaml
 from django.conf import settings
-from django.core.management import CommandError, call_command
+from django.core.management import BaseCommand, CommandError, call_command, load_command_class
 
+from testbed.processes import ROOT
+from tests.docs.test_docs import rows
 from tests.requires import need
 from wsloop.checks import patching
 from wsloop.deploy import site as site_module
@@ -413,6 +415,7 @@ def test_a_site_that_has_all_settings_is_told_none(directory, with_settings):
         CSRF_COOKIE_SECURE=True,
         WSLOOP={"TRUSTED_PROXIES": ["127.0.0.1"]},
     )
+    with_settings(SECRET_KEY="")  # from the environment, which has none here
     output, _ = init("nginx", "systemd", "docker", interactive=False)
     assert "Add to" not in output  # nor to the URLs, which have healthz and readyz
 
@@ -466,3 +469,12 @@ def test_warnings_about_what_files_cannot_help(directory, with_settings, use_dat
         "Sessions are in the memory of one worker",
     ):
         assert words in output
+
+
+def test_parts_and_options_are_documented():
+    page = ROOT / "docs/reference/wsloop-init.rst"
+    assert [row[0] for row in rows(page, "Part")] == list(PARTS)
+    parser = load_command_class("wsloop", "wsloop_init").create_parser("manage.py", "wsloop_init")
+    theirs = {each for action in BaseCommand().create_parser("", "")._actions for each in action.option_strings}
+    given = {each for action in parser._actions for each in action.option_strings} - theirs
+    assert {row[0] for row in rows(page, "Option")} == given

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from django.apps import apps
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.urls import Resolver404, resolve
 
 from wsloop import conf
 from wsloop.deploy.files import server_package
 from wsloop.deploy.site import BEHIND_TLS, DATA, STATIC, Site, sqlite_files
+from wsloop.options import ALIASES
 
 KEY = "DJANGO_SECRET_KEY"
 
@@ -26,7 +28,7 @@ def missing_settings(site: Site, parts: list[str]) -> list[str]:
     lines = []
     if settings.DEBUG and "DJANGO_DEBUG" not in source:
         lines.append('DEBUG = "DJANGO_DEBUG" in os.environ  # to develop: DJANGO_DEBUG=1 python manage.py runserver')
-    if settings.SECRET_KEY in source:
+    if _is_in(source):
         lines.append(
             f'SECRET_KEY = os.environ.get("{KEY}") or (SECRET_KEY if DEBUG else "")  # without one nothing starts'
         )
@@ -57,16 +59,30 @@ def missing_settings(site: Site, parts: list[str]) -> list[str]:
     return lines
 
 
+def _is_in(source: str) -> bool:
+    """Return whether the secret key is in this text."""
+    try:
+        return settings.SECRET_KEY in source
+    except ImproperlyConfigured:  # it comes from the environment, which has none here
+        return False
+
+
 def _wsloop(source: str, contained: bool) -> Iterator[str]:
     """Yield the lines about Redis and the proxy."""
     redis = 'os.environ.get("REDIS_URL", "redis://localhost:6379/0")'
-    proxies = conf.option("TRUSTED_PROXIES")
-    needs_redis = contained and "REDIS_URL" not in source
-    if needs_redis:
-        yield f"WS4REDIS_CONNECTION = {redis}"
-    if not proxies:
-        given = "WSLOOP |= {" if hasattr(settings, "WSLOOP") else "WSLOOP = {"
-        yield f'{given}"TRUSTED_PROXIES": ["127.0.0.1"]}}  # whose X-Forwarded-For counts; in containers others'
+    options = {}
+    if contained and "REDIS_URL" not in source:
+        if hasattr(settings, ALIASES["REDIS"]):  # two that differ are refused
+            yield f"{ALIASES['REDIS']} = {redis}"
+        else:
+            options["REDIS"] = redis
+    if not conf.option("TRUSTED_PROXIES"):
+        options["TRUSTED_PROXIES"] = '["127.0.0.1"]'
+    if options:
+        yield "WSLOOP |= {" if hasattr(settings, "WSLOOP") else "WSLOOP = {"
+        comments = {"TRUSTED_PROXIES": "  # whose X-Forwarded-For counts: nginx; in containers it has other addresses"}
+        yield from (f'    "{name}": {value},{comments.get(name, "")}' for name, value in options.items())
+        yield "}"
 
 
 def _loose() -> list[Path]:
