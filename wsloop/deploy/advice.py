@@ -102,7 +102,9 @@ def _source(module: str) -> str:
 
 def missing_urls() -> list[str]:
     """Return lines for ``urlpatterns``, as far as the URLs of the probes lead nowhere."""
-    lines = []
+    lines: list[str] = []
+    if not hasattr(settings, "ROOT_URLCONF"):
+        return lines
     for name in ("healthz", "readyz"):
         try:
             resolve(f"/{name}")
@@ -137,15 +139,15 @@ def _packages(path: Path) -> set[str]:
 
 def commands(site: Site, parts: list[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield what to type next: what for, and the command lines."""
-    python = f"{site.programs}/python"
+    programs = site.relative(site.programs)
+    python = f"{programs}/python"
     place = shlex.quote(site.place)
     first = [f"cd {place}"]
     if _loose():
         files = " ".join(shlex.quote(each.name) for each in _loose() if each.exists())
         first.append(f"mkdir -p {DATA}" + (f" && mv {files} {DATA}/" if files else ""))
-    secrets = (
-        f"(umask 077 && {python} -c 'import secrets; print(\"{KEY}=\" + secrets.token_urlsafe(48))' > {site.name}.env)"
-    )
+    make_key = f'import secrets; print("{KEY}=" + secrets.token_urlsafe(48))'
+    secrets = f"test -e {site.name}.env || (umask 077 && {python} -c '{make_key}' > {site.name}.env)"
     first += [secrets, f"set -a && . ./{site.name}.env && set +a"]
     if apps.is_installed("django.contrib.sessions") or settings.DATABASES:
         first.append(f"{python} manage.py migrate")
@@ -155,7 +157,13 @@ def commands(site: Site, parts: list[str]) -> Iterator[tuple[str, list[str]]]:
     yield "Prepare it, with a secret key in a file of its own (keep it out of the repository)", first
     if "server" in parts:
         server = "gunicorn" if site.server == "gunicorn" else "uwsgi uwsgi.ini"
-        yield f"Try the server: http://127.0.0.1:{site.port}/", [f"{site.programs}/{server}"]
+        yield (
+            f"Try the server: http://127.0.0.1:{site.port}/",
+            [
+                f"{programs}/{server}",
+                f"curl http://127.0.0.1:{site.port}/readyz  # in another shell",
+            ],
+        )
     if "systemd" in parts:
         unit = f"{site.name}.service"
         lines = [f"sudo useradd --system --home-dir {place} --shell /usr/sbin/nologin {site.name}"]

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from wsloop.deploy import advice, site
@@ -117,7 +118,7 @@ class Command(BaseCommand):
             self.stdout.write(heading(f"\nAdd to the end of the settings ({found.settings}):\n"))
             self.stdout.write("\n".join(f"    {each}".rstrip() for each in lines))
         if lines := advice.missing_urls():
-            self.stdout.write(heading("\nAdd to the URLs, for the probes of proxies and supervisors:\n"))
+            self.stdout.write(heading(f"\nAdd to the URLs ({settings.ROOT_URLCONF}), for probes:\n"))
             self.stdout.write("    from wsloop import health\n")
             self.stdout.write("\n".join(f"    {each}" for each in lines))
         for sentence in advice.warnings(found, parts):
