@@ -1,7 +1,8 @@
 """``healthz`` and ``readyz``: views that tell a supervisor or a load balancer how this process is.
 
-They need no session, no user and no Host, and no question that they ask holds them up for longer than ``TIMEOUT``. A
-stranger learns which parts fail; why they do is in the log. This module must not know gevent or sockets.
+They need no session, no user and no Host, take GET and HEAD, and are never cached. No question that they ask holds them
+up for longer than 2 s. A stranger learns which parts fail; why they do is in the log. This module must not know gevent
+or sockets.
 """
 
 from __future__ import annotations
@@ -136,7 +137,8 @@ def readyz(request: HttpRequest) -> JsonResponse:
     """Tell whether this process should get requests: 200, or 503 with the names of what fails.
 
     For a readiness probe or a load balancer. The names are "redis", "database" (the default one) and "leaving": the
-    process says goodbye to its sockets, or there is the file ``LEAVING_FILE``. Answers within 2 s.
+    process says goodbye to its sockets, or there is the file ``LEAVING_FILE``. Redis and the database are asked at the
+    same time, at most once a second for all probes of a process, and waited for 2 s at most.
     """
     for each in _checks:
         each.begin()
@@ -155,4 +157,4 @@ def _answer(request: HttpRequest, status: HTTPStatus, content: dict[str, object]
     return response
 
 
-__all__ = ["healthz", "leave", "readyz"]
+__all__ = ["healthz", "readyz"]

@@ -100,10 +100,10 @@ def _source(module: str) -> str:
         return ""
 
 
-def missing_urls() -> list[str]:
+def missing_urls(site: Site) -> list[str]:
     """Return lines for ``urlpatterns``, as far as the URLs of the probes lead nowhere."""
     lines: list[str] = []
-    if not hasattr(settings, "ROOT_URLCONF"):
+    if not site.urls:
         return lines
     for name in ("healthz", "readyz"):
         try:

@@ -38,7 +38,7 @@ class Site(NamedTuple):
         name: of the service, its user, and its objects in Kubernetes.
         directory: where its modules are imported from, here; the files go there.
         place: the same directory on the server.
-        settings: the settings module.
+        settings, urls: the modules of settings and URLs; the latter may be empty.
         wsgi_path: file of the WSGI module, which may be missing.
         module, attribute: name of the WSGI module, and of the application in it.
         server: "uwsgi" or "gunicorn".
@@ -64,6 +64,7 @@ class Site(NamedTuple):
     directory: Path
     place: str
     settings: str
+    urls: str
     wsgi_path: Path
     module: str
     attribute: str
@@ -143,6 +144,7 @@ def read(
         directory=directory,
         place=place,
         settings=module,
+        urls=getattr(settings, "ROOT_URLCONF", ""),
         wsgi_path=wsgi_path,
         module=wsgi_module,
         attribute=attribute,

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from wsloop.deploy import advice, site
@@ -117,8 +116,8 @@ class Command(BaseCommand):
         if lines := advice.missing_settings(found, parts):
             self.stdout.write(heading(f"\nAdd to the end of the settings ({found.settings}):\n"))
             self.stdout.write("\n".join(f"    {each}".rstrip() for each in lines))
-        if lines := advice.missing_urls():
-            self.stdout.write(heading(f"\nAdd to the URLs ({settings.ROOT_URLCONF}), for probes:\n"))
+        if lines := advice.missing_urls(found):
+            self.stdout.write(heading(f"\nAdd to the URLs ({found.urls}), for probes:\n"))
             self.stdout.write("    from wsloop import health\n")
             self.stdout.write("\n".join(f"    {each}" for each in lines))
         for sentence in advice.warnings(found, parts):
