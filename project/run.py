@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -36,9 +37,13 @@ from project import embedded_redis, startup
 # Seconds until the site must answer: a cold start takes two to three on a small machine.
 START_TIMEOUT = 60.0
 # Seconds after which a server that was asked to stop is killed: more than uWSGI gives its workers.
-END_TIMEOUT = 20.0
+END_TIMEOUT = 25.0
 # Exit code of an interrupted start, as in shells.
 INTERRUPTED = 130
+# What uWSGI says of its own end: some lines begin with the day. Not what the site and its requests log meanwhile.
+FAREWELL = re.compile(
+    rb"\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4} - |Gracefully killing worker |gateway |goodbye to |worker \d+ buried "
+)
 
 
 def say(line: str) -> None:
@@ -158,11 +163,11 @@ class Server:
     def _read(self) -> None:
         assert self._process.stdout is not None  # it is a pipe
         for line in self._process.stdout:
-            if self._held_back is None:
+            if self._held_back is not None:
+                self._held_back.append(line)
+            elif not self._ending.requested or not FAREWELL.match(line):
                 sys.stderr.buffer.write(line)
                 sys.stderr.flush()
-            else:
-                self._held_back.append(line)
 
     def url(self) -> str:
         host = "127.0.0.1" if self.host in {"", "0.0.0.0"} else self.host
@@ -204,6 +209,7 @@ class Server:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return self._process.wait(0.5)
+        say(f"uWSGI has not ended in {END_TIMEOUT:g} s, and is killed")
         self._process.kill()
         return self._process.wait()
 

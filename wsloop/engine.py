@@ -19,7 +19,7 @@ from wsloop.db import close_databases
 from wsloop.delivery.broker import Broker
 from wsloop.delivery.events import BrokerEvents
 from wsloop.facilities.setup import Facilities
-from wsloop.greenlets import logged
+from wsloop.greenlets import logged, spawn
 from wsloop.protocol.messages import Message, Position
 from wsloop.runtime.batching import BatchingDelivery
 from wsloop.runtime.groups import LocalConsumers
@@ -35,6 +35,9 @@ from wsloop.visitors.session_watch import SessionWatch
 LEAVING_RATE = 200  # sockets closed per second when a worker ends: a worker does more handshakes than that
 LEAVING_TIME = 4.0  # seconds that it may take, however many there are: half of the time of uWSGI and init systems
 LEAVING_STEP = 0.05  # seconds
+# Seconds before the first one: workers that are told at the same time to end have all stopped accepting by then, so
+# that a client which comes back at once waits for a worker that stays.
+LEAVING_PAUSE = 0.25
 LAST_WORDS = 2.0  # seconds for handlers of consumers, and release() of subscribers, after the sockets have been closed
 
 
@@ -59,10 +62,12 @@ class Engine(BrokerEvents):
         self.facilities = Facilities(self.hub, self.broker, self.presence, self.session_watch)
         if uwsgi.is_running():
             checks.warn_about_uwsgi(uwsgi.uwsgi_option)
+            uwsgi.end_in_time()
         elif gunicorn.is_running():
             checks.warn_about_gunicorn(gunicorn.setting)
         blocked.watch()
         servers.at_exit(lambda: logged(self._take_leave))
+        servers.before_reload(lambda: spawn(self._take_leave))  # requests that still run would keep it from that
 
     # Events of the broker.
 
@@ -94,6 +99,8 @@ class Engine(BrokerEvents):
     def _take_leave(self) -> None:
         """Close all sockets, but not at once: their clients come back, each with a handshake and its recovery."""
         health.leave()
+        if self.hub.connections:
+            gevent.sleep(LEAVING_PAUSE)
         connections = list(self.hub.connections)
         steps = math.ceil(min(len(connections) / LEAVING_RATE, LEAVING_TIME) / LEAVING_STEP) or 1
         for number in range(steps):

@@ -1,14 +1,19 @@
 """Reloads, crashes and years of uptime in short: what ends, what stays behind, and what it takes of Redis."""
 
+import asyncio
+import base64
+import contextlib
 import os
 import signal
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import websocket
 
 from testbed.processes import wait_until
-from testbed.uwsgi import each_with_one, environment_of, in_short, uwsgi_binaries
+from testbed.uwsgi import as_in_uwsgi_ini, each_with_one, in_short
 
 BOTH = "subscribe-broadcast&publish-broadcast"
 
@@ -54,20 +59,132 @@ def test_chain_reload_says_goodbye_with_1012(serve, private_redis, facility, tmp
     wait_until(lambda: redis_clients(private_redis) <= 6, what="the connections of two workers")
 
 
-@pytest.mark.parametrize("binary", uwsgi_binaries(), ids=environment_of)
-@pytest.mark.parametrize(
-    ("front", "goodbye"),
-    [("http-socket", {1012}), ("http", {1012, None})],  # the router may be ended before the workers
-)
-def test_shutdown(serve, private_redis, facility, binary, front, goodbye):
-    site = serve(redis=private_redis, binary=binary, front=front, processes=2)
-    clients = [site.connect(f"{facility}?subscribe-broadcast") for _ in range(20)]
-    site.send_signal(signal.SIGTERM)
-    with ThreadPoolExecutor(len(clients)) as executor:
-        assert set(executor.map(lambda client: client.closing(), clients)) <= goodbye
-    site.wait(20)
+class Impatient:
+    """A client that comes back at once when its socket ends: ``codes`` has what each one ended with, None if it broke.
+
+    ``stays_away``: it does not come back any more.
+    """
+
+    stays_away = False
+
+    def __init__(self, port, path):
+        self.codes, self.is_open = [], False
+        self._port = port
+        key = base64.b64encode(os.urandom(16)).decode()
+        self._head = (
+            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
+        ).encode()
+
+    async def run(self):
+        while not self.stays_away:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            try:
+                writer.write(self._head)
+                answer = await reader.readuntil(b"\r\n\r\n")
+                assert answer.startswith(b"HTTP/1.1 101 "), answer
+                self.is_open = True
+                self.codes.append(await self._ends(reader))
+            finally:
+                self.is_open = False
+                writer.close()
+
+    async def _ends(self, reader):
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                first, length = await reader.readexactly(2)
+                payload = await reader.readexactly(length)
+                if first & 0xF == websocket.ABNF.OPCODE_CLOSE:
+                    return int.from_bytes(payload[:2], "big")
+        return None
+
+
+def disconnect(site, facility, count, stop, reload=None):
+    """Have as many clients connected, ``reload`` all workers under them, and ``stop`` the site: the codes of each."""
+    clients = [Impatient(site.port, f"/ws/{facility}?subscribe-broadcast") for _ in range(count)]
+
+    async def until(tasks, condition):
+        for _ in range(600):
+            for task in tasks:
+                if task.done():
+                    task.result()  # raises what has ended it
+            if condition():
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError([(client.is_open, client.codes) for client in clients])
+
+    async def run():
+        tasks = [asyncio.ensure_future(client.run()) for client in clients]
+        await until(tasks, lambda: all(client.is_open for client in clients))
+        if reload:
+            old = site.workers()
+            reload()
+            await until(tasks, lambda: any(client.codes for client in clients))
+            page = await asyncio.to_thread(site.request, "GET", "/test/whoami/", timeout=60)
+            assert page.json()["pid"] not in old, "an old worker has answered"
+            await until(tasks, lambda: len(site.workers()) == 2 and not {*old} & {*site.workers()})
+            await until(tasks, lambda: all(client.codes and client.is_open for client in clients))
+        for client in clients:
+            client.stays_away = True
+        stop()
+        await asyncio.wait_for(asyncio.gather(*tasks), 60)
+
+    asyncio.run(run())
+    return [client.codes for client in clients]
+
+
+STOPS = as_in_uwsgi_ini("hook-master-start", "hook-as-gateway")
+@pytest.mark.parametrize(("binary", "how"), each_with_one(["touch", "SIGHUP"]), ids=in_short)
+def test_a_reload_disconnects_each_client_once_and_a_stop_behind_the_router_says_goodbye(
+    serve, private_redis, facility, tmp_path, binary, how
+):
+    """Clients that come back at once meet no old worker, and pages are answered by a new one."""
+    touch = tmp_path / "reload"
+    touch.touch()
+    options = ["--lazy-apps", "--touch-workers-reload", touch, *STOPS]
+    site = serve(redis=private_redis, binary=binary, processes=2, options=options)
+
+    def reload():
+        if how == "touch":
+            later = time.time() + 60
+            os.utime(touch, (later, later))
+        else:
+            site.send_signal(signal.SIGHUP)
+
+    # As systemd and a terminal do it: the router and the workers get the signal, too.
+    codes = disconnect(site, facility, 500 if how == "touch" else 100, lambda: os.killpg(site.pid, signal.SIGTERM), reload)
+    assert [each for each in codes if each != [1012, 1012]] == []
+    assert site.wait(20) == 0
     wait_until(lambda: redis_clients(private_redis) == 0, what="no connection to Redis")
     assert channels(private_redis) == []
+
+
+@pytest.mark.parametrize(
+    ("front", "options", "number", "to"),
+    [
+        ("http", STOPS, signal.SIGINT, os.killpg),  # Ctrl-C
+        ("http", STOPS, signal.SIGQUIT, os.kill),
+        ("http-socket", [], signal.SIGTERM, os.kill),
+    ],
+)
+def test_shutdown(serve, facility, front, options, number, to):
+    site = serve(front=front, processes=2, options=options)
+    assert disconnect(site, facility, 50, lambda: to(site.pid, number)) == [[1012]] * 50
+    assert site.wait(20) == 0
+
+
+def test_a_request_that_never_ends_keeps_no_socket_from_its_goodbye_and_no_server_alive(serve, facility):
+    site = serve(front="http-socket", options=["--worker-reload-mercy", 4, *STOPS])
+    client = site.connect(f"{facility}?subscribe-broadcast")
+    with socket.create_connection(("127.0.0.1", site.port)) as endless:
+        head = f"POST /test/publish/ HTTP/1.1\r\nHost: {site.host}\r\nContent-Length: 100\r\n\r\n"
+        endless.sendall(head.encode())  # the view waits for the body
+        site.mark_log()
+        site.send_signal(signal.SIGTERM)
+        assert client.closing(20) == 1012
+        assert "waiting for 1 running requests" in site.log_since_mark()
+        site.wait(30)
+    assert "The worker has not ended in 4 s (worker-reload-mercy)" in site.log_since_mark()
 
 
 def test_shutdown_without_a_master(serve, private_redis, facility):

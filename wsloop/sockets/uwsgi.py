@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Callable
@@ -16,6 +17,8 @@ try:
     import uwsgi
 except ImportError:  # not inside uWSGI
     uwsgi = None
+
+logger = logging.getLogger("wsloop.sockets.uwsgi")
 
 RELOAD_MERCY = "60"  # seconds; uWSGI's default
 
@@ -88,9 +91,35 @@ def before_reload(callback: Callable[[], object]) -> Any:
     Returns:
         the watcher of the signal.
     """
-    mercy = float((uwsgi_option("worker-reload-mercy") or [RELOAD_MERCY])[-1])
+    return _when_told_to_end(_mercy() / 2, callback)
+
+
+def end_in_time() -> Any:
+    """End this worker when the time is over that uWSGI gives it to reload.
+
+    uWSGI's master does so when it reloads workers, but not in ``gracefully_kill_them_all``, which ends the server (see
+    ``uwsgi.ini``): without this a request that never ends would keep the server alive.
+
+    Returns:
+        the watcher of the signal.
+    """
+    mercy = _mercy()
+
+    def end() -> None:
+        logger.error("The worker has not ended in %g s (worker-reload-mercy), and is killed: requests still run", mercy)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return _when_told_to_end(mercy, end)
+
+
+def _mercy() -> float:
+    """Return the seconds after which uWSGI kills a worker that it has told to end."""
+    return float((uwsgi_option("worker-reload-mercy") or [RELOAD_MERCY])[-1])
+
+
+def _when_told_to_end(seconds: float, callback: Callable[[], object]) -> Any:
     loop = gevent.get_hub().loop
-    timer = loop.timer(mercy / 2)
+    timer = loop.timer(seconds)
     watcher = loop.signal(signal.SIGHUP)
     watcher.start(lambda: timer.start(callback))
     return watcher
