@@ -252,9 +252,17 @@ def test_make_run_serves_the_site_and_ctrl_c_ends_all_of_it(checkout):
     assert second.stdout == ""
 
     redis_pid = checkout.redis_pid()
-    running.press_ctrl_c()
-    assert "Stopped" in running.output()
-    assert "Traceback" not in running.output()
+    before = running.output()
+    client = websocket.create_connection(f"ws://{checkout.address}/ws/news", timeout=30, class_=Client)
+    try:
+        running.press_ctrl_c()
+        assert client.closing() == 1012
+    finally:
+        client.shutdown()
+    after = running.output()[len(before) :].splitlines()
+    requests = [line for line in after if " bytes in " in line or "[uwsgi-http " in line]
+    assert [line for line in after if line not in requests] == ["Stopped"]
+    assert running.process.returncode in (0, -signal.SIGINT)  # of make, which a shell calls 130
     assert not checkout.answers()
     assert checkout.redis_pid() is None
     assert not Path(f"/proc/{redis_pid}").exists() or sys.platform != "linux"
@@ -263,7 +271,7 @@ def test_make_run_serves_the_site_and_ctrl_c_ends_all_of_it(checkout):
 @pytest.mark.parametrize("checkout", ["it's my site-"], indirect=True)
 def test_in_a_path_with_a_space_and_an_apostrophe_make_run_reloads_and_ends_with_make(checkout, site_files):
     checkout.copy_accounts(site_files)
-    touch = checkout.var / "reload"
+    touch = checkout.var / "chain-reload"
     touch.touch()
     running = checkout.start("make", "run", f"HTTP={checkout.address}")
     running.wait_for_output("Ctrl-C stops the site.")
@@ -478,21 +486,34 @@ def test_without_a_secret_key_uwsgi_ends_with_one_line(checkout, binary, front):
 
 @binaries
 def test_uwsgi_ini_survives_its_reloads_from_a_virtual_environment(checkout, site_files, binary):
-    """However long they take, the embedded Redis is the same one afterwards."""
+    """However long they take, the embedded Redis is the same one afterwards. The last one loads uWSGI itself again."""
     checkout.copy_accounts(site_files)
     checkout.let_redis_end_at_once()
-    touch = checkout.var / "reload"
-    touch.touch()
-    running = checkout.start(binary, "uwsgi.ini", DEMO="1", HTTP=checkout.address, PROCESSES="2")
+    touched = [checkout.var / name for name in ("chain-reload", "reload", "full-reload")]
+    for each in touched:
+        each.touch()
+    options = ["uwsgi.ini", "--touch-reload", touched[-1]]
+    running = checkout.start(binary, *options, DEMO="1", HTTP=checkout.address, PROCESSES="2")
     wait_until(checkout.answers, 30, "an answer")
     redis_pid = checkout.redis_pid()
-
     later = time.time() + 60
-    os.utime(touch, (later, later))
-    running.wait_for_output("chain reloading complete", 60)
-    assert sends_john_a_message_over_the_socket(checkout)
 
+    def new_workers(count):
+        wait_until(lambda: running.output().count("Respawned uWSGI worker") == count, 60, "new workers")
+        wait_until(checkout.answers, 30, "an answer")
+        assert sends_john_a_message_over_the_socket(checkout)
+        assert checkout.redis_pid() == redis_pid
+
+    os.utime(touched[0], (later, later))
+    running.wait_for_output("chain reloading complete", 60)
+    new_workers(2)
+    os.utime(touched[1], (later, later))
+    new_workers(4)
     running.process.send_signal(signal.SIGHUP)
+    new_workers(6)
+    assert "buried" not in running.output(), "the router has ended"
+
+    os.utime(touched[2], (later, later))
     wait_until(lambda: running.output().count("spawned uWSGI master process") == 2, 60, "the next server")
     wait_until(checkout.answers, 30, "an answer")
     assert sends_john_a_message_over_the_socket(checkout)
@@ -507,7 +528,7 @@ def test_uwsgi_ini_survives_its_reloads_from_a_virtual_environment(checkout, sit
 @each_with_one_of("number", [signal.SIGTERM, signal.SIGHUP])
 def test_uwsgi_ini_does_not_wait_for_a_worker_that_loads(checkout, site_files, binary, number):
     checkout.copy_accounts(site_files)
-    touch = checkout.var / "reload"
+    touch = checkout.var / "chain-reload"
     touch.touch()
     running = checkout.start(binary, "uwsgi.ini", DEMO="1", HTTP=checkout.address)
     wait_until(checkout.answers, 30, "an answer")
@@ -521,7 +542,7 @@ def test_uwsgi_ini_does_not_wait_for_a_worker_that_loads(checkout, site_files, b
     wait_until(loads, 30, "a worker that loads")
     running.process.send_signal(number)
     if number == signal.SIGHUP:
-        wait_until(lambda: running.output().count("spawned uWSGI master process") == 2, 60, "the next server")
+        wait_until(lambda: running.output().count("Respawned uWSGI worker") == 2, 60, "the next worker")
         wait_until(checkout.answers, 30, "an answer")
         running.process.terminate()
     running.process.wait(60)
