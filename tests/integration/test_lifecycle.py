@@ -152,7 +152,8 @@ def test_a_reload_disconnects_each_client_once_and_a_stop_behind_the_router_says
             site.send_signal(signal.SIGHUP)
 
     # As systemd and a terminal do it: the router and the workers get the signal, too.
-    codes = disconnect(site, facility, 500 if how == "touch" else 100, lambda: os.killpg(site.pid, signal.SIGTERM), reload)
+    count = 500 if how == "touch" else 100
+    codes = disconnect(site, facility, count, lambda: os.killpg(site.pid, signal.SIGTERM), reload)
     assert [each for each in codes if each != [1012, 1012]] == []
     assert site.wait(20) == 0
     wait_until(lambda: redis_clients(private_redis) == 0, what="no connection to Redis")

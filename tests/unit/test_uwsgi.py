@@ -111,3 +111,18 @@ def test_a_worker_that_is_told_to_reload_ends_in_time_what_it_would_wait_for(uws
     finally:
         watcher.stop()
         watcher.close()
+
+
+def test_a_worker_that_has_not_ended_in_time_is_killed_as_by_a_reload(uwsgi, monkeypatch, caplog):
+    uwsgi.opt["worker-reload-mercy"] = b"0.02"
+    killed = Event()
+    monkeypatch.setattr(module.os, "kill", lambda pid, number: killed.set())
+    watcher = module.end_in_time()
+    try:
+        assert not killed.wait(0.05)
+        signal.raise_signal(signal.SIGHUP)
+        assert killed.wait(15)
+    finally:
+        watcher.stop()
+        watcher.close()
+    assert "has not ended in 0.02 s (worker-reload-mercy)" in caplog.text
