@@ -32,6 +32,7 @@ from tests.requires import missing, need
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = ("DJANGO_", "DATABASE_URL", "REDIS_URL", "DEMO", "HTTP", "PROCESSES", "UWSGI_", "MAKE", "MFLAGS")
+INI = ROOT / "uwsgi.ini"
 NO_KEY = "The site has no secret key: set DJANGO_SECRET_KEY"
 binaries = pytest.mark.parametrize(
     "binary", [str(Path(binary).absolute()) for binary in uwsgi_binaries()], ids=environment_of
@@ -549,6 +550,11 @@ def test_uwsgi_ini_does_not_wait_for_a_worker_that_loads(checkout, site_files, b
     assert "NO MERCY" not in running.output()
 
 
+STOPS = "\n".join(
+    re.findall(r"^(?:hook-master-start|hook-as-gateway|hook-post-fork) = .*$", INI.read_text(), re.MULTILINE)
+)
+
+
 @binaries
 def test_a_vassal_of_the_emperor_that_loads_changed_code(binary, tmp_path, redis_server, site_files):
     """Both as docs/how-to/run-in-production.rst has them, whose commands are the ones that run here."""
@@ -560,8 +566,8 @@ def test_a_vassal_of_the_emperor_that_loads_changed_code(binary, tmp_path, redis
         options += f"\nhome = {sys.prefix}"
     (tmp_path / "vassals").mkdir()
     (tmp_path / "vassals" / "site.ini").write_text(
-        f"[uwsgi]\nchdir = {tmp_path}\npythonpath = {ROOT}\nmodule = changing\nhttp-socket = 127.0.0.1:{port}\n"
-        f"gevent = 100\nmaster = true\n{options}\n"
+        f"[uwsgi]\nchdir = {tmp_path}\npythonpath = {ROOT}\nmodule = changing\nhttp = 127.0.0.1:{port}\n"
+        f"http-websockets = true\ngevent = 100\nmaster = true\nlazy-apps = true\n{options}\n{STOPS}\n"
     )
     shutil.copy(site_files / "db.sqlite3", tmp_path / "db.sqlite3")
     code = "from wsgi import application as site\n\ndef application(environ, start_response):\n"
@@ -598,7 +604,13 @@ def test_a_vassal_of_the_emperor_that_loads_changed_code(binary, tmp_path, redis
             assert client.closing() == 1012
         finally:
             client.shutdown()
+        client = websocket.create_connection(f"ws://127.0.0.1:{port}/ws/news", timeout=30, class_=Client)
+        try:
+            process.send_signal(signal.SIGTERM)
+            assert client.closing() == 1012
+        finally:
+            client.shutdown()
     finally:
-        clean = process.stop(signal.SIGINT)
+        clean = process.stop(signal.SIGTERM)
         print(process.log())  # shown by pytest if the test failed
     assert clean

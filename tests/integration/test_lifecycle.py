@@ -134,6 +134,8 @@ def disconnect(site, facility, count, stop, reload=None):
 
 
 STOPS = as_in_uwsgi_ini("hook-master-start", "hook-as-gateway")
+
+
 @pytest.mark.parametrize(("binary", "how"), each_with_one(["touch", "SIGHUP"]), ids=in_short)
 def test_a_reload_disconnects_each_client_once_and_a_stop_behind_the_router_says_goodbye(
     serve, private_redis, facility, tmp_path, binary, how
