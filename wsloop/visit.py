@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from django.core.handlers.wsgi import WSGIRequest
+from django.core.handlers.wsgi import WSGIRequest, get_script_name
 
 # Of the handshake alone; and what is different in each request.
 DROPPED = {
@@ -41,7 +41,8 @@ class Visit:
     """A client, as the site's code has seen it at the handshake.
 
     Args:
-        environ: of the handshake, before anything was removed from it (PEP 3333).
+        environ: of the handshake, before anything was removed from it (PEP 3333), but a request was made of it, which
+            leaves ``SCRIPT_NAME`` as text.
     """
 
     __slots__ = ("_names", "_parameters", "_values")
@@ -66,9 +67,11 @@ class Visit:
             query: quoted.
             body: as JSON; None: there is none.
         """
+        kept = dict(zip(self._names, self._values, strict=True))
         content = {} if body is None else {"CONTENT_TYPE": "application/json", "CONTENT_LENGTH": str(len(body))}
         return {
-            **dict(zip(self._names, self._values, strict=True)),
+            **kept,
+            "SCRIPT_NAME": kept.get("SCRIPT_NAME", "").encode().decode("latin-1"),
             "REQUEST_METHOD": method,
             "PATH_INFO": path.encode().decode("latin-1"),  # as in PEP 3333
             "QUERY_STRING": query,
@@ -80,6 +83,15 @@ class Visit:
             "wsgi.run_once": False,
             **content,
         }
+
+    def below_prefix(self, path: str) -> str:
+        """Return the path as the URLconf has it: without the prefix of a site that is below a path (``SCRIPT_NAME``).
+
+        Args:
+            path: of a URL, not quoted; without the prefix it stays as it is.
+        """
+        prefix = get_script_name(self.environ("GET", "/", "")).rstrip("/")
+        return path.removeprefix(prefix) if path.startswith(f"{prefix}/") else path
 
     def handshake(self, path: str, parameters: Mapping[str, str]) -> WSGIRequest:
         """Return a request like a handshake of this client.

@@ -272,7 +272,7 @@ NGINX_LOCATIONS = {
 def documented(front):
     """The block of the page about production that is for this front."""
     word = {"nginx-uwsgi": "uwsgi_pass", "nginx-http": "proxy_pass"}[front]
-    (block,) = [each for each in code_blocks(PRODUCTION, "nginx") if word in each]
+    (block,) = [each for each in code_blocks(PRODUCTION, "nginx") if word in each and each.startswith("location")]
     return re.fullmatch(r"location / \{(.*)\}", block.strip(), re.DOTALL)[1]
 
 

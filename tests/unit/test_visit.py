@@ -63,3 +63,19 @@ def test_clients_of_one_kind_share_what_they_have_in_common():
     assert mine["HTTP_USER_AGENT"] is theirs["HTTP_USER_AGENT"]
     assert mine["HTTP_COOKIE"] != theirs["HTTP_COOKIE"]
     assert sum(map(sys.getsizeof, (one, one._values, one._parameters, mine["HTTP_COOKIE"]))) < 500
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path", "below"),
+    [
+        ("", "/shop/a/", "/shop/a/"),
+        ("/shop", "/shop/a/", "/a/"),
+        ("/shop", "/a/", "/a/"),
+        ("/shop", "/shopping/", "/shopping/"),
+        ("/l\u00e4den", "/l\u00e4den/a/", "/a/"),
+    ],
+)
+def test_paths_of_a_site_below_a_path(prefix, path, below):
+    made = visit(SCRIPT_NAME=prefix.encode().decode("latin-1"))
+    assert made.below_prefix(path) == below
+    assert made.handshake("/a/", {}).path == f"{prefix}/a/"

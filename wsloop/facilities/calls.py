@@ -61,7 +61,7 @@ def call(visit: Visit, command: Call) -> dict[str, Any]:
     """
     quoted, _, query = command.path.partition("?")
     try:
-        path = unquote(quoted, errors="strict")
+        path = visit.below_prefix(unquote(quoted, errors="strict"))
     except UnicodeDecodeError:
         raise Refusal("refused", NOT_ALLOWED) from None
     if not path.isprintable() or not any(fnmatch.fnmatchcase(path, each) for each in conf.option("CALL_PATHS")):
