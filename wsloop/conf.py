@@ -79,6 +79,18 @@ def facility(name: str) -> Facility:
     return PLAIN
 
 
+OTHER = "other"
+
+
+@functools.lru_cache(maxsize=4096)
+def facility_pattern(name: str) -> str:
+    """Return the pattern in ``WSLOOP["FACILITIES"]`` that a facility has its options from, :data:`OTHER` without one.
+
+    There are few patterns, and any number of facilities.
+    """
+    return next((pattern for pattern in option("FACILITIES") if fnmatch.fnmatchcase(name, pattern)), OTHER)
+
+
 # The settings of Django and of Channels.
 
 
@@ -180,6 +192,7 @@ def session_cookie() -> str:
 def _forget(**kwargs: Any) -> None:
     option.cache_clear()
     _setting.cache_clear()
+    facility_pattern.cache_clear()
 
 
 setting_changed.connect(_forget, dispatch_uid="wsloop.conf")
@@ -217,6 +230,7 @@ __all__ = [
     "debug",
     "expire",
     "facility",
+    "facility_pattern",
     "given",
     "heartbeat",
     "name_of",

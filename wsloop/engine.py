@@ -30,6 +30,7 @@ from wsloop.sockets.farewell import Farewells
 from wsloop.sockets.hub import Hub
 from wsloop.visitors.answering import Answering
 from wsloop.visitors.attendance import Presence
+from wsloop.visitors.inspection import Inspection
 from wsloop.visitors.session_watch import SessionWatch
 
 LEAVING_RATE = 200  # sockets closed per second when a worker ends: a worker does more handshakes than that
@@ -53,7 +54,8 @@ class Engine(BrokerEvents):
         self.session_watch = SessionWatch(self.hub)
         self.broker = Broker(self)
         self.broker.attach(control_channel(), self.session_watch.on_notice)
-        self.broker.attach(requests_channel(), Answering(self.hub).on_request)
+        self.inspection = Inspection(self.hub, lambda: self.broker.connected)
+        self.broker.attach(requests_channel(), Answering(self.hub, self.inspection.snapshot).on_request)
         self.local_consumers = LocalConsumers(self.broker)
         self.broker.attach(self.local_consumers.channel, self.local_consumers.on_request)
         self.consumer_runtime = ConsumerRuntime(self.hub, self.local_consumers)
@@ -66,6 +68,7 @@ class Engine(BrokerEvents):
         elif gunicorn.is_running():
             checks.warn_about_gunicorn(gunicorn.setting)
         blocked.watch()
+        self.inspection.start()
         servers.at_exit(lambda: logged(self._take_leave))
         servers.before_reload(lambda: spawn(self._take_leave))  # requests that still run would keep it from that
 

@@ -91,6 +91,16 @@ def text(name: str, value: Any) -> str:
     return value
 
 
+def secret(name: str, value: Any) -> str:
+    """Return a token that a client sends in a header, checked; the error does not show it."""
+    if not isinstance(value, str) or not re.fullmatch(r"[!-~]{16,}", value):
+        raise ImproperlyConfigured(
+            f"{name} must be text of 16 or more letters, digits and signs of ASCII, without blanks; "
+            '`python -c "import secrets; print(secrets.token_urlsafe())"` makes one. It is not shown here.'
+        )
+    return value
+
+
 def is_utf8(value: str) -> bool:
     """Return whether text can be encoded as UTF-8: half of a surrogate pair cannot."""
     try:

@@ -14,6 +14,7 @@ from wsloop.protocol.deflate import Deflate
 from wsloop.protocol.dialects import CONSUMER, DIALECTS
 from wsloop.protocol.events import EVENT_DIALECTS
 from wsloop.sockets.admission import Seat
+from wsloop.sockets.census import shared_labels
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.event_stream import EventStream
 from wsloop.sockets.handler import Handler
@@ -88,6 +89,7 @@ class Opening:
         connection = None
         try:
             connection = self._connection(taken)
+            connection.labels = shared_labels(connection.dialect.name, *plan.place)
             process.hub.open(connection, self._seat)
             self._service.opened(connection)
             if plan.presence_scope is not None and connection.open:

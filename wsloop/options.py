@@ -200,6 +200,9 @@ OPTIONS: dict[str, Option] = {
     "ALLOWED_ORIGINS": Option((), kinds.origins),
     # Keys of the server API over HTTP, by the names of the programs that have them: none, so that it is off.
     "API_KEYS": Option({}, _api_keys),
+    # The operator.
+    # With which a Prometheus server reads wsloop.views.metrics, as "Authorization: Bearer …". None: staff alone may.
+    "METRICS_TOKEN": Option(None, or_none(kinds.secret)),
     # Options of facilities: patterns of their names, as in shells, to dictionaries; the first that matches counts.
     "FACILITIES": Option({}, _facilities),
 }

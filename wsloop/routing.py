@@ -50,6 +50,7 @@ class Match(NamedTuple):
         application: an ASGI application, ``await application(scope, receive, send)``; None if a consumer serves it.
         remaining: the part of the path behind the pattern, for an application that routes by it, as ``URLRouter`` does.
         initargs: positional arguments of ``__init__``.
+        route: the pattern as the site has written it.
     """
 
     consumer_class: type[Consumer] | None
@@ -59,6 +60,7 @@ class Match(NamedTuple):
     application: Callable[[dict[str, Any], Any, Any], Awaitable[Any]] | None = None
     remaining: str = ""
     initargs: tuple[Any, ...] = ()
+    route: str = ""
 
     def make(self) -> Consumer:
         """Return a new consumer."""
@@ -138,7 +140,7 @@ class Routes:
         assert match is not None
         if match.application is not None:
             match = match._replace(remaining=_remaining(self._patterns, path.removeprefix("/")) or "")
-        return match._replace(args=found.args, kwargs=found.kwargs)
+        return match._replace(args=found.args, kwargs=found.kwargs, route=found.route)
 
     def similar(self, path: str) -> str | None:
         """Return the pattern that a path resembles which matches none: without its last slash, for example."""

@@ -14,6 +14,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
+from time import monotonic
 from typing import Any
 from urllib.parse import unquote
 
@@ -36,16 +37,18 @@ from wsloop.protocol import deflate
 from wsloop.protocol.commands import parse
 from wsloop.protocol.dialects import BARE, CONSUMER, DIALECTS, Dialect
 from wsloop.refusals import try_again
-from wsloop.rejection import READABLE, reject, request_line
+from wsloop.rejection import READABLE, refusal, reject, request_line
 from wsloop.runtime.applications import Hosted
 from wsloop.runtime.setup import ConsumerService
-from wsloop.sockets import servers
+from wsloop.sockets import census, servers
 from wsloop.sockets.limits import Bounds
 from wsloop.sockets.plan import Plan
 from wsloop.sockets.takeover import SWITCHING, Gone, Headers
 from wsloop.visit import Visit
 
 logger = logging.getLogger("wsloop.server")
+
+APPLICATION = "(asgi)"  # stands for the facility of a socket that the site's one application serves
 
 
 def serve(hooks: Hooks, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -58,6 +61,7 @@ def serve(hooks: Hooks, environ: dict[str, Any], start_response: Callable[..., A
     Returns:
         the body of the response; of an open socket nothing.
     """
+    began = monotonic()
     try:
         if tokens.PARAMETER in unquote(environ.get("QUERY_STRING", "")).lower():
             server_environ, environ = environ, dict(environ)
@@ -68,12 +72,16 @@ def serve(hooks: Hooks, environ: dict[str, Any], start_response: Callable[..., A
         with deadline():
             opening = _set_up(hooks, environ)
         opening.open(start_response)
+        metrics.handshake("opened", monotonic() - began)
         return []
     except Gone as exc:
+        metrics.handshake("left", monotonic() - began)
         logger.debug("The client hung up before the 101: %s", exc.__cause__)
         return []
     except Exception as exc:
-        return reject(exc, hooks.subprotocols, environ, start_response)
+        refused = refusal(exc)
+        metrics.handshake(str(refused.status.value), monotonic() - began)
+        return reject(refused, hooks.subprotocols, environ, start_response)
     finally:
         close_databases()
 
@@ -122,6 +130,7 @@ def _set_up(hooks: Hooks, environ: dict[str, Any]) -> Opening:
             visitor=seat.visitor,
             generation=generation,
             presence_scope=identity.presence_scope(request, facility) if coded and options.presence else None,
+            place=(match.route if match is not None else APPLICATION, "none"),
         )
         service: Service
         if application is not None:
@@ -134,7 +143,8 @@ def _set_up(hooks: Hooks, environ: dict[str, Any]) -> Opening:
             service = ConsumerService(process.consumer_runtime, process.broker, plan, match.make(), scope)
         else:
             planned = decide(hooks, request, facility, dialect)
-            plan = plan._replace(presence_scope=planned.plan.presence_scope)
+            place = census.place(facility, planned.plan.channels)
+            plan = plan._replace(presence_scope=planned.plan.presence_scope, place=place)
             handler = None if visit is None else PageHandler(process.facilities, hooks, visit, planned)
             service = FacilityService(process.facilities, dialect, planned, handler, first)
         opening = Opening(process, takeover, seat, plan, service)

@@ -1,23 +1,26 @@
-"""``token``: what a single-page application needs for its first socket and its first form, as JSON.
+"""``token``: what a single-page application needs for its first socket and its first form, as JSON; ``metrics``: what a
+Prometheus server reads.
 
-It asks the site's policy as the handshake of a socket does. This module must not know gevent or sockets.
+The first asks the site's policy as the handshake of a socket does. This module must not know gevent or sockets.
 """
 
 from __future__ import annotations
 
+import hmac
 import logging
+import re
 from http import HTTPStatus
 
 from django.core.exceptions import PermissionDenied
 from django.core.handlers.wsgi import WSGIRequest
-from django.http import HttpRequest, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.middleware.csrf import get_token
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_safe
 from redis.exceptions import RedisError
 
-from wsloop import addressees, conf, publisher
+from wsloop import addressees, conf, exposition, publisher, snapshots
 from wsloop.facilities import policy, subscriptions
 from wsloop.origin import check_origin
 from wsloop.refusals import NOT_ALLOWED, Refused, refusals, shown
@@ -60,6 +63,38 @@ def token(request: HttpRequest) -> JsonResponse:
         except PermissionDenied:
             return JsonResponse({"error": NOT_ALLOWED}, status=HTTPStatus.FORBIDDEN)
     return JsonResponse(answer)
+
+
+@require_safe
+@never_cache
+def metrics(request: HttpRequest) -> HttpResponse:
+    """Show the metrics of all workers of this machine to Prometheus, in the format that it asks for.
+
+    For staff who have signed in, and with the header ``Authorization: Bearer …`` for whoever knows
+    ``WSLOOP["METRICS_TOKEN"]``.
+
+    Returns:
+        the metrics, see ``docs/reference/metrics.rst``; 503 if Redis does not answer.
+
+    Raises:
+        Http404: for everybody else: nobody learns that there is something.
+    """
+    user = getattr(request, "user", None)
+    if not (_has_token(request) or (getattr(user, "is_active", False) and getattr(user, "is_staff", False))):
+        raise Http404
+    try:
+        workers, missing = snapshots.here()
+    except (RedisError, OSError) as exc:
+        logger.warning("Answered without metrics: %s", exc)
+        return HttpResponse("Redis does not answer.\n", "text/plain", HTTPStatus.SERVICE_UNAVAILABLE)
+    body, content_type = exposition.text(workers, missing, request.headers.get("Accept", ""))
+    return HttpResponse(body, content_type)
+
+
+def _has_token(request: HttpRequest) -> bool:
+    token = conf.option("METRICS_TOKEN")
+    given = re.fullmatch("bearer +([!-~]+) *", request.headers.get("Authorization", ""), re.IGNORECASE)
+    return token is not None and given is not None and hmac.compare_digest(given[1], token)
 
 
 def _positions(request: HttpRequest) -> dict[str, object]:

@@ -369,13 +369,54 @@ def test_bounds_are_documented_with_what_a_client_gets():
     assert {name for name, what in beyond.items() if what == "delays"} == {"COMMAND_RATE"}
     numbers = {int(row[0]) for name in ("Status", "Code") for row in rows(ROOT / "docs/reference/websockets.rst", name)}
     assert {int(number) for number in beyond.values() if number not in ("none", "error", "delays")} <= numbers
-    uncounted = {"ALLOWED_ORIGINS", "CALL_PATHS", "CLIENTS_MAY_PUBLISH"}
+    uncounted = {"ALLOWED_ORIGINS", "CALL_PATHS", "CLIENTS_MAY_PUBLISH", "METRICS_TOKEN"}
     silent = {"CLOSE_TIMEOUT"}  # the line is cut: there is nobody to tell
     assert {name for name, number in beyond.items() if number != "none"} - uncounted == counters() - silent
 
 
 def test_counters_are_documented():
     assert {row[0] for row in rows(ROOT / "docs/reference/metrics.rst", "setting")} == counters()
+
+
+def test_metrics_are_documented_with_their_labels():
+    from wsloop.exposition import FAMILIES
+
+    kinds = {family: "histogram" if family.bounds else "gauge" if family.gauge else "counter" for family in FAMILIES}
+    expected = {
+        f"wsloop_{family.name}{'_total' if kind == 'counter' else ''}": [kind, ", ".join(family.labels)]
+        for family, kind in kinds.items()
+    }
+    expected |= {"wsloop_workers": ["gauge", ""], "wsloop_workers_silent": ["gauge", ""]}
+    table = list(rows(ROOT / "docs/reference/metrics.rst", "Metric"))
+    assert {row[0]: [row[1], row[2].replace("\n", " ")] for row in table} == expected
+
+
+def test_the_dashboard_asks_for_metrics_and_labels_that_exist():
+    from wsloop.exposition import FAMILIES
+
+    endings = {True: ("_bucket", "_count", "_sum"), False: ("",)}
+    labels = {
+        f"wsloop_{family.name}{'' if family.bounds or family.gauge else '_total'}{ending}": {*family.labels, "worker"}
+        for family in FAMILIES
+        for ending in endings[bool(family.bounds)]
+    }
+    labels |= {"wsloop_workers": set(), "wsloop_workers_silent": set()}
+    dashboard = json.loads((ROOT / "docs/reference/grafana.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    asked = set()
+    for query in queries:
+        (name,) = set(re.findall(r"wsloop_\w+", query))
+        asked.add(name)
+        grouped = set(re.findall(r"\w+", " ".join(re.findall(r"by \(([^)]*)\)", query))))
+        assert grouped <= labels[name] | {"instance", "le"}, query
+        assert query.count("(") == query.count(")")
+    families = {re.sub("_(bucket|count|sum)$", "", name) for name in asked}
+    unused = {name for name in labels if re.sub("_(bucket|count|sum)$", "", name) not in families}
+    assert unused == {"wsloop_blocked_total"}, (
+        "numbers that the dashboard does not show"
+    )  # of that it shows the seconds
+    places = [tuple(panel["gridPos"].values()) for panel in dashboard["panels"]]
+    assert len(set(places)) == len(places)
 
 
 def test_aliases_are_documented():
@@ -552,40 +593,6 @@ def test_what_is_in_redis_is_documented(serve, private_redis, facility, shell, t
 
 
 JOHNS_KEY = "from django.contrib.auth.models import User; print(User.objects.get(username='john').pk)"
-
-METRICS_URLS = """
-from django.urls import path
-from tests.integration.sites import urls
-
-urlpatterns = [path("metrics/", metrics), *urls.urlpatterns]
-"""
-
-
-def test_counters_are_shown_as_documented(serve, tmp_path):
-    """The view of the page, on a site with two workers: it shows staff the sum of both."""
-    page = ROOT / "docs/reference/metrics.rst"
-    (view,) = [code for code in code_blocks(page, "python") if "def metrics" in code]
-    (ini,) = code_blocks(page, "ini")
-    directory = tmp_path / "metrics"
-    (tmp_path / "metrics.ini").write_text(f"[uwsgi]\n{ini}\n")
-    (tmp_path / "metrics_urls.py").write_text(view + METRICS_URLS)
-    directory.mkdir()
-    (directory / "counter_1.db").touch()  # what a server has left that has ended
-    site = serve(
-        processes=2,
-        options=["--ini", tmp_path / "metrics.ini"],
-        settings={"ROOT_URLCONF": "metrics_urls", "WSLOOP": {"MAX_FACILITY_SIZE": 10}},
-        env={"PYTHONPATH": str(tmp_path), "PROMETHEUS_MULTIPROC_DIR": str(directory)},
-    )
-    assert not (directory / "counter_1.db").exists()
-    for pid in site.workers():
-        with site.only(pid), pytest.raises(websocket.WebSocketBadStatusException):
-            site.connect("longer-than-10-bytes")
-    assert site.request("GET", "/metrics/").status == 302
-    assert site.request("GET", "/metrics/", cookies=site.login("john")).status == 302
-    answer = site.request("GET", "/metrics/", cookies=site.login("admin"))
-    assert 'wsloop_bounds_reached_total{setting="MAX_FACILITY_SIZE"} 2.0' in answer.text.splitlines()
-
 
 SETTINGS = """
 import os

@@ -294,6 +294,7 @@ def fresh(monkeypatch):
             connection.abort()
         made.broker.stop()
         made.presence._timer.stop()
+        made.inspection.stop()
     engine.engine.cache_clear()
     layers.LAYER.local, layers.LAYER.remote = None, layers.RedisDelivery()
 

@@ -164,6 +164,8 @@ def nothing_is_left():
         and not any(map(len, made.hub._subscribers.values()))
         and not made.hub._draining
         and not len(made.hub)
+        and not made.hub.census.sockets
+        and not made.hub.census.subscriptions
         and not len(made.hub.admission)
         and not made.broker._own_channel._origins
         and not made.broker._table._waiting

@@ -27,6 +27,7 @@ MAY_BE_NONE = {
     "POLICY",
     "PROCESS_REQUEST",
     "LEAVING_FILE",
+    "METRICS_TOKEN",
 }
 # As tests/unit/settings.py has them, under the names of ws4redis: tests set WSLOOP as a whole.
 OF_THE_SITE = {"URL", "PREFIX", "HEARTBEAT", "POLICY"}

@@ -68,9 +68,10 @@ TOP = {
     "origin": {"handshake"},
     "pywsgi": {"sockets"},
     "templatetags": {"publisher"},
-    "snapshots": {"backend"},
     "tokens": {"routing"},
-    "views": {"facilities", "origin", "publisher"},
+    "exposition": {"metrics"},
+    "snapshots": {"backend"},
+    "views": {"exposition", "facilities", "origin", "publisher", "snapshots"},
 }
 # What sites import, and the pieces of it that packages build on.
 SHARED = {"api", "consumers", "layers", "mailbox", "presence", "publisher", "routing", "signals", "store"}
@@ -105,6 +106,7 @@ MUST_NOT_KNOW = {
     "batch_queue": SOCKETS | {"redis", "django", "websockets"},
     "diagnosis": GEVENT | {"asyncio", "ws4redis"},
     "exceptions": SOCKETS | HTTP | {"gevent", "redis", "ws4redis", "django", "websockets"},
+    "exposition": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "websockets", "django"},
     "greenlets": SOCKETS | {"redis", "ws4redis", "websockets", "django"},
     "handshake": SOCKETS | GEVENT | {"redis", "ws4redis"},
     "http_api": SOCKETS | GEVENT | {"ws4redis", "websockets"},
@@ -115,6 +117,7 @@ MUST_NOT_KNOW = {
     "live": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "websockets"},
     "presence": SOCKETS | GEVENT | HTTP | {"ws4redis", "websockets"},
     "publisher": SOCKETS | GEVENT | HTTP | {"websockets"},
+    "metrics": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "websockets", "prometheus_client"},
     "redaction": SOCKETS | GEVENT | HTTP | {"redis", "ws4redis", "django", "websockets"},
     "refusals": SOCKETS | GEVENT | {"redis", "ws4redis", "django", "websockets"},
     "routing": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
@@ -159,6 +162,7 @@ ONLY = {
         *("checks.access", "checks.gunicorn", "checks.patching", "checks.uwsgi", "conf", "signals"),
         *("deploy.advice", "deploy.site"),  # more of Django's settings than of wsloop's
     },
+    "prometheus_client": {"exposition"},
     "websockets.server": {"handshake"},
     "pytest": {"testing.plugin"},
 }
@@ -271,8 +275,8 @@ def test_there_are_no_circles():
 
 IMPORTED_BY_SITES = [
     *("api", "consumers", "exceptions", "layers", "presence", "publisher", "routing", "server", "signals"),
-    *("health", "http_api.views", "live", "testing", "tokens", "views"),
-    *("runtime.core", "testing.communicator", "testing.notifications"),
+    *("exposition", "health", "http_api.views", "live", "testing", "tokens", "views"),
+    *("runtime.core", "snapshots", "testing.communicator", "testing.notifications"),
 ]
 
 
@@ -314,6 +318,7 @@ def test_what_is_long_says_why_in_its_first_paragraph():
 # Pieces of a whole whose tests are those of the whole.
 TESTED_WITH = {
     "aio.worker": "aio_worker",
+    "sockets.census": "hub",
     "sockets.index": "hub",
     "sockets.joining": "hub",
     "sockets.admission": "hub",

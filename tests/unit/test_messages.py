@@ -7,21 +7,23 @@ from wsloop.protocol.messages import HEAD, Audience, Message, Position, audience
 PAYLOADS = [b"", b"hello", b"\n", b"\0", b"\xff\x00", b"two\nlines\n", HEAD, HEAD + b"1 a b -\nother", b"x" * 100_000]
 
 
-def wrap(payload, offset=b"17", own=b"kP3xQ0aZ-_09", previous=b"-", several=b"-"):
+def wrap(payload, offset=b"17", own=b"kP3xQ0aZ-_09", previous=b"-", several=b"-", time=b""):
     """A header as publish.lua writes it."""
-    return HEAD + b"%b %b %b %b\n" % (offset, own, previous, several) + payload
+    return HEAD + b"%b %b %b %b%b\n" % (offset, own, previous, several, time) + payload
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_a_header_is_taken_off_and_nothing_else(payload):
     assert unwrap(wrap(payload)) == Message(payload, "kP3xQ0aZ-_09", 17, "-", False)
     assert unwrap(wrap(payload, b"0", b"a", b"b", b"s")) == Message(payload, "a", 0, "b", True)
+    timed = wrap(payload, time=b" 1700000000123456")
+    assert unwrap(timed) == Message(payload, "kP3xQ0aZ-_09", 17, "-", False, 1700000000123456)
 
 
 @pytest.mark.parametrize("payload", [each for each in PAYLOADS if not each.startswith(HEAD)])
 def test_without_a_header_all_of_it_is_the_message(payload):
     message = unwrap(payload)
-    assert message == (payload, "", 0, "", False)
+    assert message == (payload, "", 0, "", False, 0)
     assert message.position == (0, "")
 
 
@@ -41,6 +43,10 @@ def test_without_a_header_all_of_it_is_the_message(payload):
         HEAD + b"17 \xc3\xbc b -\nx",
         HEAD + b"17 a" + b"a" * 32 + b" b -\nx",
         HEAD + b"17 a b -\r\nx",
+        HEAD + b"17 a b - 1x\nx",
+        HEAD + b"17 a b - -1\nx",
+        HEAD + b"17 a b - 1 2\nx",
+        HEAD + b"17 a b - 123456789012345678\nx",
         HEAD[1:] + b"17 a b -\nx",
         b" " + wrap(b"x"),
         wrap(b"x").replace(b"w1", b"w2"),

@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import itertools
+import time
 import types
 import uuid
 
@@ -310,7 +311,8 @@ def test_a_message_to_several_channels_says_that_it_is_one_and_is_kept_bare(redi
     assert (one, two) == (b"one", b"two")
     message = unwrap(first)
     assert unwrap(second) == message
-    assert message == (b"hello", message.id, 0, "-", True)
+    assert message == (b"hello", message.id, 0, "-", True, message.time)
+    assert message.time == pytest.approx(time.time() * 1e6, abs=60e6)  # by the clock of Redis
     assert unwrap(others[0][1]).id == unwrap(others[1][1]).id != message.id
     assert redis.mget("one", "two") == [b"hello"] * 2
 
@@ -319,7 +321,7 @@ def test_a_message_to_several_channels_says_that_it_is_one_and_is_kept_bare(redi
 def test_a_payload_that_looks_like_a_header_arrives_as_it_is(published, payload):
     publish(OutgoingMessage([b"one"], payload, 0))
     message = unwrap(published()[0][1])
-    assert message == (payload, message.id, 0, "-", False)
+    assert message == (payload, message.id, 0, "-", False, message.time)
 
 
 def test_each_message_of_a_history_has_a_number_and_names_the_one_before(redis, published):

@@ -1,4 +1,6 @@
-"""The view ``token``, for single-page applications: nothing that a socket of the same visitor would not get."""
+"""The view ``token``, for single-page applications, gives nothing that a socket of the same visitor would not get; and
+the view ``metrics``.
+"""
 
 import json
 
@@ -6,12 +8,13 @@ import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.sessions.backends.signed_cookies import SessionStore
 from django.core.exceptions import PermissionDenied
-from django.http import HttpResponse
+from django.http import Http404, HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 from django.test import RequestFactory
 from ws4redis.subscriber import RedisSubscriber
 
-from wsloop import views
+from wsloop import engine, views
+from wsloop.backend import pool
 from wsloop.protocol import resume_tokens
 from wsloop.publisher import RedisPublisher
 
@@ -186,3 +189,66 @@ def test_an_error_of_the_policy_is_the_sites(facility, with_settings):
     with_settings(WS4REDIS_ALLOWED_CHANNELS=lambda request, channels: "all")
     with pytest.raises(TypeError, match="must return a list"):
         ask(f"facility={facility}&audience=user")
+
+
+# The view ``metrics``.
+
+TOKEN = "0123456789abcdef-token"
+
+
+def scrape(user=None, **headers):
+    request = RequestFactory().get("/metrics/", **headers)
+    if user is not None:
+        request.user = user
+    return views.metrics(request)
+
+
+def test_staff_and_the_token_see_the_metrics_of_all_workers(with_settings, front):
+    engine.engine().broker.ready()
+    front.connect("news?subscribe-broadcast")
+    with_settings(WSLOOP={"METRICS_TOKEN": TOKEN})
+    for answer in (scrape(User(is_staff=True)), scrape(HTTP_AUTHORIZATION=f"Bearer {TOKEN}")):
+        assert answer.status_code == 200
+        assert answer["Content-Type"].startswith("text/plain")
+        assert "no-store" in answer["Cache-Control"]
+        lines = answer.content.decode().splitlines()
+        assert "wsloop_workers 1.0" in lines
+        assert any(line.startswith('wsloop_sockets{audience="broadcast",dialect="ws4redis"') for line in lines)
+    accept = "application/openmetrics-text;version=1.0.0"
+    assert scrape(User(is_staff=True), HTTP_ACCEPT=accept)["Content-Type"].startswith("application/openmetrics-text")
+
+
+@pytest.mark.parametrize(
+    ("user", "authorization"),
+    [
+        (None, ""),
+        (AnonymousUser(), ""),
+        (User(username="john"), ""),
+        (User(is_staff=True, is_active=False), ""),
+        (None, f"Bearer {TOKEN}x"),
+        (None, f"Bearer {TOKEN[:-1]}"),
+        (None, f"Basic {TOKEN}"),
+        (None, TOKEN),
+        (None, "Bearer "),
+        (None, "Bearer \u00fc"),
+    ],
+)
+def test_nobody_else_sees_that_there_are_any(with_settings, user, authorization):
+    with_settings(WSLOOP={"METRICS_TOKEN": TOKEN})
+    with pytest.raises(Http404):
+        scrape(user, HTTP_AUTHORIZATION=authorization)
+
+
+@pytest.mark.parametrize("authorization", ["Bearer None", "Bearer", f"Bearer {TOKEN}"])
+def test_without_a_token_in_the_settings_none_opens_it(authorization):
+    with pytest.raises(Http404):
+        scrape(HTTP_AUTHORIZATION=authorization)
+
+
+def test_metrics_without_redis_are_a_503(with_settings, caplog):
+    pool.forget()
+    with_settings(WS4REDIS_CONNECTION={"unix_socket_path": "/nowhere"})
+    answer = scrape(User(is_staff=True))
+    assert (answer.status_code, answer.content) == (503, b"Redis does not answer.\n")
+    assert "Answered without metrics" in caplog.text
+    pool.forget()

@@ -129,6 +129,11 @@ class Broker:
                 if self._gapless.behind(positions):  # the missing messages are being read
                     gevent.sleep(CATCHING_UP)
 
+    @property
+    def connected(self) -> bool:
+        """Whether the subscription is established."""
+        return self._connection is not None
+
     def listen(self) -> None:
         """Start the subscription, which is established as soon as Redis can be reached. Never blocks."""
         if self._reader is None or self._reader.dead:

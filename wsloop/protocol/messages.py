@@ -22,7 +22,7 @@ from typing import NamedTuple
 from wsloop import conf
 
 HEAD = b"\0w1 "  # no text begins with it, nor do images and the like
-HEADER = re.compile(rb"\0w1 ([0-9]{1,16}) ([A-Za-z0-9_-]{1,32}) ([A-Za-z0-9_-]{1,32}) ([s-])\n")
+HEADER = re.compile(rb"\0w1 ([0-9]{1,16}) ([A-Za-z0-9_-]{1,32}) ([A-Za-z0-9_-]{1,32}) ([s-])(?: ([0-9]{1,17}))?\n")
 
 
 class Position(NamedTuple):
@@ -41,6 +41,7 @@ class Message(NamedTuple):
         offset: its number in the channel's history, from 1 on; 0: it is in none.
         previous: id of the message before it there.
         multi_audience: it was published to several channels at once.
+        time: when Redis published it, in microseconds since the epoch, by the clock of Redis; 0: that is not known.
     """
 
     payload: bytes
@@ -48,6 +49,7 @@ class Message(NamedTuple):
     offset: int = 0
     previous: str = ""
     multi_audience: bool = False
+    time: int = 0
 
     @property
     def position(self) -> Position:
@@ -68,8 +70,9 @@ def unwrap(data: bytes) -> Message:
     if data.startswith(HEAD):
         header = HEADER.match(data)
         if header is not None:
-            offset, own, previous, several = header.groups()
-            return Message(data[header.end() :], own.decode(), int(offset), previous.decode(), several == b"s")
+            offset, own, previous, several, time = header.groups()
+            place = own.decode(), int(offset), previous.decode()
+            return Message(data[header.end() :], *place, several == b"s", int(time or 0))
     return Message(data)
 
 

@@ -16,10 +16,12 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from wsloop import metrics
 from wsloop.protocol.close_codes import TOO_SLOW
 from wsloop.protocol.dialects import Dialect
 from wsloop.protocol.frames import encode
 from wsloop.protocol.messages import Position
+from wsloop.sockets.census import NOWHERE
 from wsloop.sockets.handler import ENDED, Handler
 from wsloop.sockets.limits import Bounds, Meter
 from wsloop.sockets.output import CLOSED, CLOSING, FINISHING, OPEN, OVERFLOWED, Output
@@ -44,6 +46,7 @@ class Connection(Output, abc.ABC):
         close_reason: the reason beside that code; empty without one.
         dialect: of the frames.
         presence_scopes: where it is counted for presence: facilities, each with the name of the user.
+        labels: for the hub: by which it is counted.
         channels: for the hub: those that this connection is subscribed to; once for each subscription with the channel.
         visitor: for the hub: the person behind it.
         meter: counts what the client sends.
@@ -58,6 +61,7 @@ class Connection(Output, abc.ABC):
         "alive",
         "channels",
         "dialect",
+        "labels",
         "meter",
         "presence_scopes",
         "visitor",
@@ -76,6 +80,7 @@ class Connection(Output, abc.ABC):
         self._rest = b""  # of a read: the data after the frame because of which the connection is held
         self.meter = Meter()
         self.channels: tuple[bytes, ...] = ()
+        self.labels = NOWHERE
         self.dialect = dialect
         self.presence_scopes: tuple[Any, ...] = ()
         self.visitor: Any = None
@@ -122,7 +127,9 @@ class Connection(Output, abc.ABC):
 
     def reply(self, payload: bytes, text: bool) -> None:
         """Send a message from within the handler's ``received``; all replies to one read leave together."""
-        self.enqueue(self.frame(payload, text))
+        frame = self.frame(payload, text)
+        metrics.TRAFFIC.sent(1, len(frame))
+        self.enqueue(frame)
 
     def flush(self) -> None:
         """Hand the waiting frames to the kernel, as much as it takes."""
@@ -178,6 +185,7 @@ class Connection(Output, abc.ABC):
         if events & READ and self._state is not CLOSED:
             data = self._transport.receive()
             if data:
+                metrics.TRAFFIC.bytes_in += len(data)
                 self._feed(data)
             elif data is not None:
                 self.abort()

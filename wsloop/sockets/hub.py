@@ -13,6 +13,7 @@ Nothing here blocks, but for two methods that say so. This module must not know 
 from __future__ import annotations
 
 import collections
+import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
@@ -21,11 +22,13 @@ from gevent.event import Event
 
 from wsloop import conf, metrics
 from wsloop.greenlets import log
+from wsloop.metrics import TRAFFIC
 from wsloop.protocol.close_codes import TOO_SLOW
 from wsloop.protocol.dialects import DIALECTS, Dialect
 from wsloop.protocol.events import EVENT_DIALECTS
 from wsloop.protocol.messages import Message, Position
 from wsloop.sockets.admission import Admission, Seat
+from wsloop.sockets.census import Census
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.heartbeat import Heartbeat
 from wsloop.sockets.index import Index
@@ -35,7 +38,7 @@ MOST_MULTI_AUDIENCE = 20_000  # channels remembered for messages to several of t
 
 
 class Hub:
-    """The connections of this process.
+    """The connections of this process. A long class: see the module.
 
     Args:
         left: called with a connection that takes no more messages.
@@ -43,7 +46,9 @@ class Hub:
 
     Attributes:
         admission: how many there are, and whose.
+        census: how many there are of which kind.
         heartbeat: pings and ends them in time.
+        clock_offset: seconds by which the clock of Redis is ahead of that of this process.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Hub:
     ) -> None:
         self._left = left
         self.admission = Admission()
+        self.census = Census()
         self.heartbeat = Heartbeat(self._send, expired)
         self.pausing = self.heartbeat.pausing
         self._subscribers: dict[Dialect, Index[bytes]] = {
@@ -65,6 +71,8 @@ class Hub:
         self._draining: dict[Connection, Event] = {}
         self._joining: set[JoinBuffer] = set()
         self._dirty: list[Connection] = []
+        self._published: list[int] = []  # when the messages of this turn were, as far as that is known
+        self.clock_offset = 0.0
         self._compress_from = conf.compress_from()
         self._loop: Any = gevent.get_hub().loop
 
@@ -97,6 +105,7 @@ class Hub:
     def open(self, connection: Connection, seat: Seat) -> None:
         """Take charge of a connection, which has no channels yet, and begin to read it. Nothing yields."""
         self.admission.occupy(seat, connection)
+        self.census.opened(connection.labels)
         self.heartbeat.add(connection)
         connection.start()
 
@@ -105,6 +114,7 @@ class Hub:
         self._joining.discard(joining)
         connection.channels += joining.channels
         self._latest_only.update(joining.latest_only)
+        self.census.subscribed(connection.dialect.name, joining.channels)
         for channel in joining.channels:
             self._subscribers[connection.dialect].add(channel, connection)
         self.send(connection, first)
@@ -118,6 +128,7 @@ class Hub:
         for channel in channels:
             remaining.remove(channel)
         connection.channels = tuple(remaining)
+        self.census.unsubscribed(connection.dialect.name, channels)
         self._forget(connection, set(channels).difference(remaining))
 
     def closing(self, connection: Connection) -> None:
@@ -131,9 +142,12 @@ class Hub:
         if was_open:
             self._leave(connection)
         if known:
+            metrics.closed(connection.close_code)
             self.admission.vacate(connection)
 
     def _leave(self, connection: Connection) -> None:
+        self.census.left(connection.labels)
+        self.census.unsubscribed(connection.dialect.name, connection.channels)
         self._forget(connection, dict.fromkeys(connection.channels))
         self.drained(connection)
         self._left(connection)
@@ -164,7 +178,7 @@ class Hub:
             self._multi_audience_size += channel not in before
             while self._multi_audience_size > MOST_MULTI_AUDIENCE and len(self._multi_audience) > 1:
                 self._multi_audience_size -= len(self._multi_audience.popitem(last=False)[1])
-        first = not self._dirty
+        first, count = not self._dirty, 0
         latest = channel if channel in self._latest_only else None
         for dialect, index in self._subscribers.items():
             subscribers = index[channel]
@@ -182,10 +196,17 @@ class Hub:
                 subscribers = [each for each in subscribers if each is not origin]
                 if dialect.has_envelopes:
                     self._enqueue(dialect, latest, dialect.message(channel, message, own=True), [origin])
+                    count += 1
             self._enqueue(dialect, latest, dialect.message(channel, message), subscribers)
+            count += len(subscribers)
         before.add(channel)
         if first and self._dirty:
             self._loop.run_callback(self._flush)
+        if count:
+            TRAFFIC.messages_out += count
+            self.census.delivered(channel, count)
+            if message.time and self._dirty:
+                self._published.append(message.time)
 
     def count_subscribers(self, channels: Iterable[bytes]) -> int:
         """Return how many connections are subscribers of one or several of these channels."""
@@ -211,12 +232,14 @@ class Hub:
         compressible = len(payload) >= self._compress_from
         frames = {0: frame}
         dirty = self._dirty
+        TRAFFIC.bytes_out += 0 if compressible else len(frame) * len(connections)
         for connection in connections:
             if compressible:
                 bits = connection.window_bits
                 if bits not in frames:
                     frames[bits] = dialect.encode(payload, bits)
                 frame = frames[bits]
+                TRAFFIC.bytes_out += len(frame)
             if connection.enqueue(frame, latest):
                 dirty.append(connection)
 
@@ -227,6 +250,7 @@ class Hub:
 
     def enqueue(self, connection: Connection, frame: bytes) -> None:
         """Queue a frame for one connection; it leaves together with all other output of this turn of the loop."""
+        TRAFFIC.sent(1, len(frame))
         if connection.enqueue(frame):
             if not self._dirty:
                 self._loop.run_callback(self._flush)
@@ -234,15 +258,22 @@ class Hub:
 
     def send(self, connection: Connection, payloads: Iterable[bytes]) -> None:
         """Send payloads to one connection at once."""
-        frames = b"".join(connection.frame(payload) for payload in payloads)
+        encoded = [connection.frame(payload) for payload in payloads]
+        frames = b"".join(encoded)
+        TRAFFIC.sent(len(encoded), len(frames))
         # As one frame: several retained messages do not make a client a slow one.
         if frames and connection.enqueue(frames):
             connection.flush()
 
     def _flush(self) -> None:
         dirty, self._dirty = self._dirty, []
+        published, self._published = self._published, []
         for connection in dirty:
             self._flush_one(connection)
+        if published:
+            now = time.time() + self.clock_offset
+            for each in published:
+                metrics.DELIVERY.observe(max(0.0, now - each / 1e6))
 
     def _flush_one(self, connection: Connection) -> None:
         """Flush a connection, or end it if that fails, so that the others still get their messages."""

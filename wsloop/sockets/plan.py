@@ -50,6 +50,7 @@ class Plan(NamedTuple):
         visitor: the person behind it.
         generation: of :meth:`wsloop.visitors.session_watch.SessionWatch.generation`, before the visitor was looked up.
         presence_scope: the facility and the user's name, None for nobody; None where presence is not counted.
+        place: by which the socket is counted: the pattern of its facility or its route, and its audiences.
     """
 
     status: str
@@ -60,6 +61,7 @@ class Plan(NamedTuple):
     visitor: Visitor
     generation: int
     presence_scope: tuple[str, str | None] | None = None
+    place: tuple[str, str] = ("", "")
 
     def answering(self, subprotocol: str | None, headers: tuple[tuple[str, str], ...] = ()) -> Plan:
         """Return the plan with a subprotocol in the 101, unless it is None, and with more headers."""

@@ -5,6 +5,7 @@ Each module of a server has these functions. This module must not know more of a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -45,6 +46,11 @@ def claim(environ: dict[str, Any]) -> Takeover:
         )
     takeover: Takeover = server.claim(environ)
     return takeover
+
+
+def worker_number() -> int:
+    """Return a number of this worker: the server's, which its successor gets, too, or its process id."""
+    return uwsgi.worker_number() if uwsgi.is_running() else os.getpid()
 
 
 def at_exit(callback: Callable[[], object], last: bool = False) -> None:

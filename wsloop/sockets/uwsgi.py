@@ -38,6 +38,11 @@ def prepare(patched: bool) -> None:
         raise Unsupported(UNPATCHED)
 
 
+def worker_number() -> int:
+    """Return the number of this worker, from 1 on, which its successor gets, too."""
+    return int(uwsgi.worker_id())
+
+
 class UwsgiTakeover(Takeover):
     """Behind its http router, on an http-socket, or behind nginx."""
 

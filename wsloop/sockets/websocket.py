@@ -202,6 +202,7 @@ class WebSocket(Connection):
         else:
             if message is not None:
                 self._fragments = None
+                metrics.TRAFFIC.messages_in += 1
                 self._handler.received(self, message, text)
 
     def fail(self, code: int, reason: str) -> None:

@@ -25,6 +25,7 @@ from wsloop.protocol.close_codes import MOST_REASON
 from wsloop.protocol.messages import audience
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
+from wsloop.visitors.inspection import describe_all
 
 logger = logging.getLogger("wsloop.answering")
 
@@ -42,15 +43,18 @@ class Answering:
 
     Args:
         hub: whose connections they are.
+        snapshot: returns the numbers of the process.
     """
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, snapshot: Callable[[], dict[str, Any]] = dict) -> None:
         self._hub = hub
         self._requests: BatchQueue[Request] = BatchQueue(self._handle)
         self._carry_out: dict[str, Callable[[Request], Outcome]] = {
             "disconnect": self._disconnect,
             "count": self._count,
             "listeners": self._listeners,
+            "snapshot": lambda request: (snapshot(), []),
+            "sockets": lambda request: (describe_all(self._find(request)), []),
         }
 
     def on_request(self, payload: bytes) -> None:

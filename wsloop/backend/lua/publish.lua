@@ -24,6 +24,7 @@ local message, id = ARGV[1], ARGV[2]
 local expire, size, ttl, kept, once = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], ARGV[6], tonumber(ARGV[7])
 local head, several, own = ARGV[8], ARGV[9], ARGV[10]
 local now = redis.call('TIME')
+local time = now[1] .. string.format('%06d', now[2])
 local reached = {}
 
 if own ~= '' then
@@ -42,7 +43,6 @@ for i = 1, #KEYS, 4 do
       end
       offset, previous = tonumber(top[1] or 0) + 1, top[2] or '-'
       local entry = string.format('%.0f-0', offset)
-      local time = now[1] .. string.format('%06d', now[2])
       redis.call('XADD', history, 'MAXLEN', size, entry, 'i', id, 'p', previous, 's', several, 't', time,
         'd', message)
       redis.call('HSET', meta, 'offset', string.format('%.0f', offset), 'id', id)
@@ -57,7 +57,7 @@ for i = 1, #KEYS, 4 do
     end
     local published = message
     if head ~= '' then
-      published = head .. string.format('%.0f %s %s %s', offset, id, previous, several) .. '\n' .. message
+      published = head .. string.format('%.0f %s %s %s %s', offset, id, previous, several, time) .. '\n' .. message
     end
     table.insert(reached, redis.call('PUBLISH', channel, published))
   end
