@@ -12,4 +12,5 @@ urlpatterns = [
     path("healthz", health.healthz),
     path("readyz", health.readyz),
     path("metrics/", views.metrics),
+    path("ops/", include("wsloop.ops.urls")),
 ]

@@ -15,6 +15,7 @@ from django.apps import apps
 from django.contrib.auth import get_user
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
+from django.urls import path
 from django.utils.functional import SimpleLazyObject
 
 try:
@@ -58,6 +59,7 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         from wsloop import engine, stages
         from wsloop.aio import worker
         from wsloop.facilities import calls
+        from wsloop.ops import consumer
         from wsloop.sockets import servers, takeover
 
         try:
@@ -73,7 +75,8 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         self.possible_channels = [*self.Subscriber.subscription_channels, *self.Subscriber.publish_channels]
         self._policy = conf.option("POLICY")
         self._authenticate = conf.option("PROCESS_REQUEST") or self.process_request
-        self._routes = routing.Routes(urlpatterns)
+        of_staff = path(f"{conf.websocket_url()[1:]}{consumer.PATH}", consumer.OpsConsumer.as_websocket())
+        self._routes = routing.Routes([*urlpatterns, of_staff])
         self._application = asgi
         self._stages, self._engine = stages, engine.engine
         self._hooks: Hooks | None = None
