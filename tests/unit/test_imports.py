@@ -63,6 +63,7 @@ TOP = {
     "handshake": {"protocol"},
     "http_api": {"api", "protocol", "sockets"},
     "health": {"backend"},
+    "ops": {"api", "backend", "consumers", "protocol", "snapshots"},
     "identity": {"sockets"},
     "live": {"publisher"},
     "origin": {"handshake"},
@@ -111,6 +112,7 @@ MUST_NOT_KNOW = {
     "handshake": SOCKETS | GEVENT | {"redis", "ws4redis"},
     "http_api": SOCKETS | GEVENT | {"ws4redis", "websockets"},
     "health": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
+    "ops": SOCKETS | GEVENT | {"ws4redis", "websockets"},
     "identity": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
     "kinds": SOCKETS | GEVENT | {"redis", "ws4redis", "websockets"},
     "layers": SOCKETS - {"asyncio"} | GEVENT | HTTP | {"websockets"},
@@ -275,7 +277,7 @@ def test_there_are_no_circles():
 
 IMPORTED_BY_SITES = [
     *("api", "consumers", "exceptions", "layers", "presence", "publisher", "routing", "server", "signals"),
-    *("exposition", "health", "http_api.views", "live", "testing", "tokens", "views"),
+    *("exposition", "health", "http_api.views", "live", "ops.views", "testing", "tokens", "views"),
     *("runtime.core", "snapshots", "testing.communicator", "testing.notifications"),
 ]
 
@@ -343,6 +345,11 @@ TESTED_WITH = {
     "checks.patching": "checks",
     "checks.problem": "checks",
     "checks.uwsgi": "checks",
+    "ops.access": "ops",
+    "ops.consumer": "ops",
+    "ops.feed": "ops",
+    "ops.urls": "ops",
+    "ops.views": "ops",
     "http_api.schema": "http_api",
     "http_api.urls": "http_api",
     "http_api.views": "http_api",

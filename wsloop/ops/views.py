@@ -103,6 +103,8 @@ def message(request: HttpRequest) -> dict[str, Any]:
     """Publish a ``text`` to the user ``name``, on a ``facility``."""
     found, text = _user(request.POST.get("name", "")), request.POST.get("text", "")
     name = request.POST.get("facility", "").strip()
+    if not name:
+        raise _Wrong("a facility is needed")
     if not text.strip():
         raise _Wrong("the message is empty")
     if len(text) > MOST_MESSAGE:
