@@ -67,6 +67,7 @@ GROUPS = (
             Page("send", "Send", "choose audience, recipient and text"),
             Page("inbox", "Inbox", "watch everything that reaches you"),
             Page("inspector", "Inspector", "open any socket and see each frame", staff_only=True),
+            Page("wsloop-ops:page", "Operations", "sockets, throughput and users, live", staff_only=True),
             Page("admin:index", "Admin", "Django's own, for users and groups", staff_only=True),
         ),
     ),
