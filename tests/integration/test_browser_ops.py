@@ -86,7 +86,7 @@ def test_staff_see_a_user_write_to_him_and_disconnect_him(browser, other, sample
     browser.press("[data-disconnect] .danger")
     browser.until(lambda: browser.text("[data-done]").startswith("Disconnected john: "), "it is done")
     other.until(lambda: other.lines()[0].get_attribute("data-state") == "offline", "the end")
-    browser.until(lambda: "4010" in {row[0] for row in cells(browser, "closes")}, "the close code")
+    browser.until(lambda: "4500" in {row[0] for row in cells(browser, "closes")}, "the close code")
 
 
 def test_it_can_be_read_on_every_screen_and_used_by_keyboard(browser):

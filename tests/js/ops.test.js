@@ -53,7 +53,10 @@ describe("the numbers of /ops/", () => {
   });
 
   test("the busiest facilities come first; of a new one the rate is not known yet", () => {
-    const before = snapshot(worker({ busiest: [["news", 10, 1000]] }), worker({ worker: 2, busiest: [["news", 10, 10]] }));
+    const before = snapshot(
+      worker({ busiest: [["news", 10, 1000]] }),
+      worker({ worker: 2, busiest: [["news", 10, 10]] }),
+    );
     const rows = [
       ["old", 900, 90_000],
       ["news", 20, 2000],
@@ -87,7 +90,8 @@ describe("the numbers of /ops/", () => {
   });
 
   test("sizes, numbers and times are short", () => {
-    assert.deepEqual([0, 512, 1536, 65_536, 5 * 2 ** 30].map(numbers.size), ["0 B", "512 B", "1.5 KiB", "64 KiB", "5.0 GiB"]);
+    const sizes = [0, 512, 1536, 65_536, 5 * 2 ** 30].map(numbers.size);
+    assert.deepEqual(sizes, ["0 B", "512 B", "1.5 KiB", "64 KiB", "5.0 GiB"]);
     assert.deepEqual([0, 0.44, 7, 12.6, 1234567].map(numbers.number), ["0", "0.4", "7", "13", "1,234,567"]);
     const times = [0.00042, 0.0031, 0.25, 3.21, 64, 600, 7300, 200_000].map(numbers.time);
     assert.deepEqual(times, ["0.42 ms", "3.1 ms", "250 ms", "3.2 s", "64 s", "10 min", "2 h", "2 days"]);

@@ -4,6 +4,7 @@ import pytest
 from prometheus_client import REGISTRY, generate_latest
 
 from wsloop import metrics
+from wsloop.protocol.close_codes import CLOSE_CODES
 
 
 def count(name, **labels):
@@ -51,6 +52,10 @@ def test_close_codes_that_a_client_has_made_up_are_counted_together():
         metrics.closed(code)
     assert (count("closes_total", code="4008"), count("closes_total", code="other")) == (before[0] + 1, before[1] + 100)
     assert count("closes_total", code="3000") == 0
+
+
+def test_all_codes_of_this_server_are_counted_by_themselves():
+    assert set(CLOSE_CODES) <= metrics.CODES
 
 
 def test_handshakes_are_counted_by_outcome_and_duration():

@@ -220,7 +220,7 @@ def test_a_user_is_disconnected_and_that_is_logged(front, anna, signed_in, facil
     peer = sign_in(front, signed_in, f"{facility}?subscribe-user")
     other = front.connect(f"{facility}?subscribe-broadcast")
     assert answer(views.disconnect, anna, "post", name="john") == {"sockets": 1}
-    assert Close.parse(peer.frame().data) == Close(4010, "disconnected by the site's staff")
+    assert Close.parse(peer.frame().data) == Close(4500, "disconnected by the site's staff")
     RedisPublisher(facility=facility, broadcast=True).publish_message("for all")
     assert other.message() == "for all"
     assert "'anna' disconnected 'john': 1 sockets" in caplog.text
