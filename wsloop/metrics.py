@@ -21,7 +21,7 @@ DELIVERY_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 DELAY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 # Close codes that are counted by themselves: those of RFC 6455 and of this project. A client may send any other.
-CODES = frozenset({*range(1000, 1016), 4001, 4003, 4008, 4029, 4500})
+CODES = frozenset({*range(1000, 1016), 4001, 4003, 4008, 4029, 4030, 4500})
 
 
 class Histogram:

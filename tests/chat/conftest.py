@@ -16,6 +16,7 @@ import django
 
 django.setup()
 
+from django.conf import settings  # noqa: E402
 from django.contrib.auth import get_user_model  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 from django.db import connection, transaction  # noqa: E402
@@ -81,7 +82,7 @@ def mary(database):
 def connected_to(url):
     """Let wsloop use another Redis meanwhile, with a client of its own."""
     pool.forget()
-    with override_settings(WS4REDIS_CONNECTION=url):
+    with override_settings(WSLOOP={**settings.WSLOOP, "REDIS": url}):
         yield
         pool.client().close()
     pool.forget()

@@ -428,6 +428,7 @@ OLD_NAMES = re.compile(r"WS4REDIS_[A-Z]+|WEBSOCKET_URL")
 MAY_HAVE_OLD_NAMES = {
     "docs/reference/settings.rst": "the table of aliases",
     "docs/how-to/move-from-ws4redis.rst": "sites that have them",
+    "docs/reference/ws4redis-tests.rst": "the tests of ws4redis set them",
     "templates/chat/home.html": "a variable of ws4redis's context processor",
     "project/settings.py": "the same",
     "wsloop/options.py": "the aliases",

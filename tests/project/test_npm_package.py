@@ -148,7 +148,7 @@ def test_the_version_is_that_of_the_python_package():
 
 
 def test_npm_packs_the_modules_and_their_types_and_nothing_else(package):
-    modules = {f"wsloop/static/wsloop/{path.name}" for path in MODULES.iterdir()}
+    modules = {f"wsloop/static/wsloop/{path.name}" for path in MODULES.iterdir() if path.is_file()}
     assert package[1] == {"LICENSE", "README.rst", "package.json", *modules}
     assert {f"wsloop/static/wsloop/wsloop{end}" for end in (".js", ".d.ts")} <= modules
 

@@ -131,7 +131,8 @@ def test_not_ready_while_the_worker_says_goodbye(shared_redis, monkeypatch):
     hub = types.SimpleNamespace(connections=[], close_all=lambda *reason: None)
     runtime = types.SimpleNamespace(wait=lambda seconds: seen.append(readyz()))
     seen = []
-    engine.Engine._take_leave(types.SimpleNamespace(hub=hub, consumer_runtime=runtime))
+    facilities = types.SimpleNamespace(releases=types.SimpleNamespace(wait=lambda seconds: None))
+    engine.Engine._take_leave(types.SimpleNamespace(hub=hub, consumer_runtime=runtime, facilities=facilities))
     assert seen == [failing("leaving")]
     assert Client().get("/healthz").status_code == 200
 

@@ -1548,7 +1548,8 @@ def test_sockets_are_not_all_closed_at_once(front, shared_redis, facility, monke
     exits[0]()
     steps = round(min(12 / rate, time) / 0.01)
     assert not hub.connections
-    assert [seconds for seconds, _ in left] == [0.01] * (steps - 1)
+    assert [seconds for seconds, _ in left] == [engine.LEAVING_PAUSE] + [0.01] * (steps - 1)
+    assert left.pop(0)[1] == 12
     open_ = [12, *(count for _, count in left), 0]
     assert {before - after for before, after in itertools.pairwise(open_)} <= {12 // steps, -(-12 // steps)}
 
@@ -1557,6 +1558,7 @@ def test_a_socket_that_opens_meanwhile_is_told_too(front, shared_redis, facility
     exits = []
     monkeypatch.setattr(servers, "at_exit", exits.append)
     monkeypatch.setattr(engine, "LEAVING_RATE", 10)
+    monkeypatch.setattr(engine, "LEAVING_PAUSE", 0)
     for _ in range(3):
         front.connect(f"{facility}?subscribe-broadcast")
     leaving = gevent.spawn(exits[0])

@@ -13,7 +13,7 @@ from wsloop.ops.access import is_included, is_staff
 from wsloop.ops.feed import FEED
 
 EVERY = 2.0  # seconds
-PATH = "wsloop/ops/"  # below WEBSOCKET_URL
+PATH = "wsloop/ops/"  # below WSLOOP["URL"]
 
 
 class OpsConsumer(JsonWebsocketConsumer):
