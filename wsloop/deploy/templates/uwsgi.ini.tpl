@@ -24,14 +24,15 @@ processes = 2
 endif =
 ; Requests that one worker answers at the same time. WebSockets do not count: they leave uWSGI after the handshake.
 gevent = 100
-; Each worker loads the site itself: needed to load new code worker by worker (chain reload), and no event loop is forked.
+; Each worker loads the site itself: needed to load new code with new workers, and no event loop is forked.
 lazy-apps = true
 single-interpreter = true
 enable-threads = true
 
-; `systemctl reload`: workers are replaced one by one, the port stays open. systemd says which directory is for this.
+; `systemctl reload`: all workers end at the same time, and new ones load the new code. The port stays open, so pages wait
+; meanwhile, and a client is disconnected once. systemd says which directory is for this.
 if-env = RUNTIME_DIRECTORY
-touch-chain-reload = $(RUNTIME_DIRECTORY)/reload
+touch-workers-reload = $(RUNTIME_DIRECTORY)/reload
 endif =
 ; Seconds that a worker which is being replaced may take to finish its requests and to say goodbye to its sockets.
 worker-reload-mercy = {{ site.mercy }}
