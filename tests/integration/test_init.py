@@ -15,7 +15,6 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -246,8 +245,7 @@ def _probes_of_kubernetes(newcomer, direct):
     assert paths == {"/healthz", "/readyz"}
 
 
-SERVER = "gunicorn" if find_spec("wsloop.sockets.gunicorn") and find_spec("gunicorn") else "uwsgi"
-PACKAGES = ["django", "wsloop", "gunicorn" if SERVER == "gunicorn" else "pyuwsgi"]
+PACKAGES = ["django", "wsloop", "gunicorn"]  # uWSGI is what the unit of systemd runs
 STUBS = {
     # Packages come from this environment, and no user is made on this machine.
     "python": '[ "$1 $2" = "-m venv" ] && set -- "$@" --without-pip; exec {python} "$@"',
@@ -341,7 +339,7 @@ def engine():
 def build_with_engine(newcomer):
     """Build the image, with wsloop as a wheel, and load the site in a container."""
     newcomer.run(f"{sys.executable} -m pip wheel --quiet --no-deps --wheel-dir wheels {shlex.quote(str(ROOT))}")
-    newcomer.init("docker", "--server", SERVER, "--force")
+    newcomer.init("docker", "--server", "gunicorn", "--force")
     newcomer.run("docker build --tag wsloop-init-test .")
     key = "--env DJANGO_SECRET_KEY=only-for-this-test"
     newcomer.run(f"docker run --rm --read-only {key} wsloop-init-test python -c 'import mysite.wsgi'")
@@ -349,7 +347,7 @@ def build_with_engine(newcomer):
 
 def test_the_steps_of_the_container_build_and_run_the_site(newcomer, connect, tmp_path, redis_server):
     (newcomer.site / "requirements.txt").unlink()  # with another server
-    newcomer.init("server", "docker", "--server", SERVER, "--force")
+    newcomer.init("server", "docker", "--server", "gunicorn", "--force")
     if engine():
         build_with_engine(newcomer)
     image = Image(newcomer, tmp_path)
