@@ -260,8 +260,8 @@ def main() -> None:
         server = Server(address, ending)
         up = server.answers()
     if up:
-        server.show_output()
         announce(server)
+        server.show_output()  # afterwards: the log has a line of the request that has found out
         code = server.wait()
     elif ending.requested:
         server.kill()  # no client waits for an answer yet

@@ -21,10 +21,10 @@ def numbers(site, name, **labels):
     return found
 
 
-def test_workers_are_counted_while_they_live(serve, facility):
+def test_workers_are_counted_while_they_live(serve, private_redis, facility):
     """Each has series of its own; after a worker that was killed its successor begins anew, and nothing is left."""
     options = {"FACILITIES": {"test-*": {"size": 10}}, "METRICS_TOKEN": TOKEN, "MAX_FACILITY_SIZE": 40}
-    site = serve(front="http", processes=2, settings={"WSLOOP": options})
+    site = serve(redis=private_redis, front="http", processes=2, settings={"WSLOOP": options})
     assert site.request("GET", "/metrics/").status == 404
     assert site.request("GET", "/metrics/", cookies=site.login("john")).status == 404
     assert "wsloop_workers 0.0" in site.request("GET", "/metrics/", cookies=site.login("admin")).text
