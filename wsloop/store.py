@@ -60,6 +60,9 @@ class Store(RedisStore):  # type: ignore[misc]
             transaction: whether it is published on all channels or none. Otherwise a channel on which Redis does not
                 accept it, because an ACL forbids it for example, does not keep it from the others.
 
+        Returns:
+            see there.
+
         Raises:
             redis.exceptions.RedisError: if Redis did not accept it, or not on all channels.
         """
