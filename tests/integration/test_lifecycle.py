@@ -182,6 +182,7 @@ def test_a_request_that_never_ends_keeps_no_socket_from_its_goodbye_and_no_serve
     with socket.create_connection(("127.0.0.1", site.port)) as endless:
         head = f"POST /test/publish/ HTTP/1.1\r\nHost: {site.host}\r\nContent-Length: 100\r\n\r\n"
         endless.sendall(head.encode())  # the view waits for the body
+        site.request("GET", "/test/whoami/")  # accepted after it
         site.mark_log()
         site.send_signal(signal.SIGTERM)
         assert client.closing(20) == 1012

@@ -168,8 +168,20 @@ def test_redis_that_is_away_is_down(front, own_redis):
     assert made.inspection.gauges()["redis_up"] == 1
     own_redis.kill()
     wait_until(lambda: made.inspection.gauges()["redis_up"] == 0, what="the worker noticing")
-    made.inspection._probe([])
+    made.inspection._probe()
     assert "redis_seconds" not in made.inspection.gauges()
+
+
+def test_a_look_at_redis_under_way_ends_with_the_inspection(front, own_redis):
+    made = engine.engine()
+    made.broker.ready()
+    wait_until(lambda: made.inspection._probing.dead, what="the first one")
+    own_redis.pause()
+    made.inspection._begin_probe()
+    gevent.sleep(0.05)
+    assert not made.inspection._probing.dead
+    made.inspection.stop()
+    assert made.inspection._probing.dead
 
 
 @pytest.mark.parametrize("payload", [b"", b"[]", b"{}", b'{"id": "a"}', b'{"id": "a b", "do": "snapshot"}', b"\xff"])

@@ -21,8 +21,7 @@ from redis.exceptions import RedisError
 
 from wsloop import metrics
 from wsloop.backend import pool, scripts
-from wsloop.batch_queue import BatchQueue
-from wsloop.greenlets import logged
+from wsloop.greenlets import logged, spawn
 from wsloop.protocol.messages import audience
 from wsloop.sockets import servers
 from wsloop.sockets.connection import Connection
@@ -50,7 +49,7 @@ class Inspection:
         self._subscribed = subscribed
         self._started = time.time()
         self._redis_seconds: float | None = None
-        self._probes: BatchQueue[None] = BatchQueue(self._probe)
+        self._probing: Any = None  # the greenlet of a look at Redis
         self._ticks = 0
         self._ticked_at = 0.0
         self._timer: Any = gevent.get_hub().loop.timer(TICK, TICK, ref=False)
@@ -60,11 +59,13 @@ class Inspection:
         metrics.set_gauges(self.gauges)
         self._ticked_at = time.monotonic()
         self._timer.start(logged, self._tick)
-        self._probes.put(None)
+        self._begin_probe()
 
     def stop(self) -> None:
-        """End what :meth:`start` has begun. May be called again."""
+        """End what :meth:`start` has begun, a look at Redis under way, too. May be called again."""
         self._timer.stop()
+        if self._probing is not None:
+            self._probing.kill()
         metrics.set_gauges(dict)
 
     def _tick(self) -> None:
@@ -73,9 +74,13 @@ class Inspection:
         self._ticked_at = now
         self._ticks += 1
         if self._ticks % PROBE == 0:
-            self._probes.put(None)
+            self._begin_probe()
 
-    def _probe(self, _: list[None]) -> None:
+    def _begin_probe(self) -> None:
+        if self._probing is None or self._probing.dead:
+            self._probing = spawn(self._probe)
+
+    def _probe(self) -> None:
         """Measure a round trip to Redis, and by how much its clock is ahead."""
         client: Any = pool.client()
         cluster = scripts.is_cluster(client)
@@ -112,7 +117,7 @@ class Inspection:
 
     def snapshot(self) -> dict[str, Any]:
         """Answer the request "snapshot": all numbers, and which worker they are of."""
-        self._probe([])
+        self._probe()
         slowest = heapq.nlargest(SLOWEST, self._hub.connections, key=lambda each: each.queued_bytes)
         return metrics.snapshot() | {
             "machine": MACHINE,
