@@ -53,7 +53,7 @@ class WsloopConfig(AppConfig):
         redis_options.adapt_ws4redis()
 
     def ready(self) -> None:
-        from wsloop import checks, exposition
+        from wsloop import checks
 
         with contextlib.suppress(ImportError):  # it is not installed
             # Imported here because modules with models cannot be imported before.
@@ -64,7 +64,6 @@ class WsloopConfig(AppConfig):
 
         checks.register()
         request_started.connect(tell_of_handshake, dispatch_uid="wsloop")
-        exposition.register()
         if apps.is_installed("django.contrib.auth"):
             from wsloop import signals
 

@@ -56,7 +56,7 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
     subprotocols: tuple[str, ...] = tuple(DIALECTS)
 
     def __init__(self, redis_connection: Any = None, urlpatterns: Iterable[Any] = (), *, asgi: Any = None) -> None:
-        from wsloop import engine, stages
+        from wsloop import engine, exposition, stages
         from wsloop.aio import worker
         from wsloop.facilities import calls
         from wsloop.ops import consumer
@@ -67,6 +67,7 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         except takeover.Unsupported as exc:
             raise ImproperlyConfigured(str(exc)) from exc
         worker.install()
+        exposition.register()
         checks.validate()
         redis_options.adapt_ws4redis()
         # Not the stock initializer: it imports the subscriber class of ws4redis.
