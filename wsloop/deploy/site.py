@@ -20,6 +20,7 @@ from wsloop import conf
 
 STATIC, DATA = "staticfiles", "data"  # directories that the site gets, where the settings have none
 BEHIND_TLS = ("HTTP_X_FORWARDED_PROTO", "https")
+HOMES = {"home", "root"}  # directories at the top that systemd's ProtectHome hides
 EXAMPLE = "www.example.com"  # where neither the settings nor the operator name a host
 # Characters that nginx, systemd, a shell and YAML all take as they are.
 PLAIN_PATH = re.compile(r"/[\w./+@-]*", re.ASCII)
@@ -164,7 +165,7 @@ def read(
         packages=_packages(),
         leaving_file=conf.option("LEAVING_FILE") or "",
         behind_tls=_behind_tls(),
-        home=any(each.startswith(("/home/", "/root/")) for each in (place, programs, *here)),
+        home=any(HOMES & {*Path(each).parts[1:2]} for each in (place, programs, *here)),
     )
 
 
