@@ -119,6 +119,17 @@ class Process:
         """Wait for the process to end by itself, for at most ``timeout`` seconds, and return its exit status."""
         return self._popen.wait(timeout)
 
+    def listens(self, port: int) -> bool:
+        """Return whether somebody listens on a port of the loopback.
+
+        Raises:
+            AssertionError: if the process has ended, with what it has written.
+        """
+        assert self.returncode is None, self.log()
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+        return False
+
     def log(self) -> str:
         """Return all that the process has written."""
         return self.log_path.read_text(errors="replace")

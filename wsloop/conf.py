@@ -73,13 +73,17 @@ def compress_from() -> float:
 
 def facility(name: str) -> Facility:
     """Return the options of a facility, from the first pattern in ``WSLOOP["FACILITIES"]`` that matches its name."""
-    for pattern, options in option("FACILITIES").items():
-        if fnmatch.fnmatchcase(name, pattern):
-            return options  # type: ignore[no-any-return]
-    return PLAIN
+    return _matching(name)[1]
 
 
 OTHER = "other"
+
+
+def _matching(name: str) -> tuple[str, Facility]:
+    for pattern, options in option("FACILITIES").items():
+        if fnmatch.fnmatchcase(name, pattern):
+            return pattern, options
+    return OTHER, PLAIN
 
 
 @functools.lru_cache(maxsize=4096)
@@ -88,7 +92,7 @@ def facility_pattern(name: str) -> str:
 
     There are few patterns, and any number of facilities.
     """
-    return next((pattern for pattern in option("FACILITIES") if fnmatch.fnmatchcase(name, pattern)), OTHER)
+    return _matching(name)[0]
 
 
 # The settings of Django and of Channels.

@@ -29,6 +29,11 @@ def redact(text: str) -> str:
     return SECRETS.sub(lambda found: f"{found[1] or found[2] or ''}{REDACTED}", text)
 
 
+def one_line(text: str) -> str:
+    """Return ``text`` with escapes in place of what is not printed: no line ends, nothing that a terminal obeys."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
 def printable(text: str) -> str:
     """Return ``text``, from WSGI, with all but visible ASCII percent-encoded: one line without control characters."""
     return re.sub(r"[^!-~]", lambda found: quote(found[0], safe="", encoding="latin-1", errors="replace"), text)

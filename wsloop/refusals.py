@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from wsloop.redaction import redact
+from wsloop.redaction import one_line, redact
 
 logger = logging.getLogger("wsloop.handshake")
 
@@ -143,9 +143,15 @@ refusals = RefusalLog()
 hints = RefusalLog("perhaps a mistake", 1, logging.getLogger("wsloop.hints"))
 
 
+def sentence(error: Exception) -> str:
+    """Return the text of an error as a sentence."""
+    text = str(error).rstrip(".")
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def shown(value: str) -> str:
     """Return a client's text for a log: one line, without secrets, bounded."""
-    text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in redact(value))
+    text = one_line(redact(value))
     return f"{text[:SHOWN]}…" if len(text) > SHOWN else text
 
 

@@ -36,19 +36,18 @@ NOT_ACCEPTABLE = "The request is not acceptable; perhaps it has too many paramet
 
 
 def reject(
-    error: Exception, subprotocols: Sequence[str], environ: dict[str, Any], start_response: Callable[..., Any]
+    refused: Refused, subprotocols: Sequence[str], environ: dict[str, Any], start_response: Callable[..., Any]
 ) -> Iterable[bytes]:
     """Answer a request whose handshake has failed, and log why.
 
     Args:
-        error: what was raised.
+        refused: see :func:`refusal`.
         subprotocols: those that the server accepts, the preferred one first.
         environ, start_response: as of WSGI (PEP 3333).
 
     Returns:
         the body of the response.
     """
-    refused = refusal(error)
     if refused.kind != FAILURE:
         refusals.refused(refused, request_line(environ))
     body = _say_farewell(refused, subprotocols, environ, start_response) if refused.told else None

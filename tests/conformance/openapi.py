@@ -40,25 +40,17 @@ from hypothesis import HealthCheck, Phase, given  # noqa: E402
 from hypothesis import settings as how  # noqa: E402
 from schemathesis import GenerationMode  # noqa: E402
 from schemathesis.checks import not_a_server_error  # noqa: E402
-from schemathesis.specs.openapi.checks import (  # noqa: E402
-    content_type_conformance,
-    ignored_auth,
-    negative_data_rejection,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-    unsupported_method,
-)
+from schemathesis.specs.openapi import checks  # noqa: E402
 
 CHECKS = [
     not_a_server_error,
-    content_type_conformance,
-    ignored_auth,
-    negative_data_rejection,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-    unsupported_method,
+    checks.content_type_conformance,
+    checks.ignored_auth,
+    checks.negative_data_rejection,
+    checks.response_headers_conformance,
+    checks.response_schema_conformance,
+    checks.status_code_conformance,
+    checks.unsupported_method,
 ]
 
 call_command("migrate", verbosity=0)

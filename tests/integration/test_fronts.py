@@ -1,10 +1,8 @@
 """The core of the contract with every uWSGI and behind every front: what a router or a proxy could break."""
 
-import contextlib
 import http.client
 import json
 import re
-import socket
 import threading
 
 import pytest
@@ -299,7 +297,7 @@ def test_pages_are_let_in_behind_the_documented_nginx_and_others_say_what_to_set
     try:
         for port, (location, status, line, host) in zip(ports, locations, strict=True):
             page = f"http://127.0.0.1:{port}"
-            wait_until(lambda port=port: listens(port, nginx), what="nginx listening")
+            wait_until(lambda port=port: nginx.listens(port), what="nginx listening")
             any_site.mark_log()
             url = f"ws://127.0.0.1:{port}/ws/{facility}?subscribe-broadcast"
             try:
@@ -321,9 +319,3 @@ def test_pages_are_let_in_behind_the_documented_nginx_and_others_say_what_to_set
             assert f'"{page}"' in log or status == 400
     finally:
         nginx.stop()
-
-
-def listens(port, nginx):
-    assert nginx.returncode is None, nginx.log()
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True

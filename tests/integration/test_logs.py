@@ -71,12 +71,8 @@ def raw(site, request, answered=True):
         return None
 
 
-# uWSGI's log
-
-
-@on_a_front
-def test_lines_cannot_be_forged_with_the_log_format_of_uwsgi_ini(serve, binary, front):
-    site = serve(binary=binary, front=front, options=log_options())
+def forge_lines(site):
+    """Send requests that try to forge lines of a log, and one at the end; return what the log has of them."""
     host = f"Host: {site.host}\r\nConnection: close\r\n\r\n".encode()
     site.mark_log()
     for line in (
@@ -89,7 +85,15 @@ def test_lines_cannot_be_forged_with_the_log_format_of_uwsgi_ini(serve, binary, 
         raw(site, line + b"\r\n" + host)
     site.request("GET", "/the-end")
     wait_until(lambda: "/the-end" in site.log_since_mark(), what="the last line")
-    log = site.log_since_mark()
+    return site.log_since_mark()
+
+
+# uWSGI's log
+
+
+@on_a_front
+def test_lines_cannot_be_forged_with_the_log_format_of_uwsgi_ini(serve, binary, front):
+    log = forge_lines(serve(binary=binary, front=front, options=log_options()))
     lines = log.splitlines()
     assert not [line for line in lines if line.startswith("10.0.0.1")]
     assert not [line for line in lines if " bytes in " in line and not re.fullmatch(LINE, line)]

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +35,7 @@ from tests.integration.test_consumers import (
 )
 from tests.integration.test_delivery import test_every_socket_hears_the_heartbeat_every_four_seconds
 from tests.integration.test_fronts import Stream
-from tests.integration.test_logs import raw, token_of_john
+from tests.integration.test_logs import forge_lines, token_of_john
 from tests.integration.test_recovery import (
     test_a_slow_client_is_closed_and_resumes,
     test_who_comes_back_gets_what_was_missed_and_then_what_comes,
@@ -131,19 +130,7 @@ def test_a_token_in_the_query_is_in_no_log(site, facility):
 
 def check_that_lines_cannot_be_forged(site):
     """With the log format of gunicorn.conf.py, which gunicorn reads because it runs where that file is."""
-    host = f"Host: {site.host}\r\nConnection: close\r\n\r\n".encode()
-    site.mark_log()
-    for line in (
-        b"GET /forged%0a10.0.0.1%20admin%1b[31m?token=SECRET HTTP/1.1",
-        b"GET /forged\n10.0.0.1\x1b[31m HTTP/1.1",
-        b"GE\n10.0.0.1 /forged HTTP/1.1",
-        b"GET /%66orged?token=SECRET#x HTTP/1.1",
-        b"GET /ws/forged%0a10.0.0.1?token=SECRET HTTP/1.1",
-    ):
-        raw(site, line + b"\r\n" + host)
-    site.request("GET", "/the-end")
-    wait_until(lambda: "/the-end" in site.log_since_mark(), what="the last line")
-    log = site.log_since_mark()
+    log = forge_lines(site)
     assert not [line for line in log.splitlines() if line.startswith("10.0.0.1")]
     assert re.search(
         r"^127\.0\.0\.1 \[.*\] GET /forged%0a10\.0\.0\.1%20admin%1b\[31m 404 \d+ bytes in \d+ ms$", log, re.M
@@ -197,7 +184,7 @@ def test_gevents_own_server_as_it_is_documented_says_goodbye(redis_server, site_
     env = site_environment(tmp_path, site_files, redis_server.url, "tests.integration.sites.settings")
     env |= {"SITE_TOKEN": "-", "SITE_SETTINGS": "{}", "PYTHONPATH": str(ROOT)}
     with Process([sys.executable, str(tmp_path / "serve.py")], tmp_path / "log", env) as process:
-        wait_until(lambda: listens(process, port), 60, "the server listening")
+        wait_until(lambda: process.listens(port), 60, "the server listening")
         url = f"ws://127.0.0.1:{port}/ws/{facility}?subscribe-broadcast"
         options = {"timeout": 60, "suppress_origin": True, "class_": Client}
         clients = [websocket.create_connection(url, **options) for _ in range(20)]
@@ -304,7 +291,7 @@ def test_what_cannot_be_taken_over_says_what_to_do(redis_server, site_files, fac
             ("sync", "gunicorn's worker class sync cannot serve WebSockets: run gunicorn with -k gevent"),
         ):
             process, port = started[kind]
-            wait_until(lambda process=process, port=port: listens(process, port), 60, f"{kind} listening")
+            wait_until(lambda process=process, port=port: process.listens(port), 60, f"{kind} listening")
             status, body = refused(port, f"/ws/{facility}?subscribe-broadcast", kind == "tls")
             assert status == 501, body + process.log()
             assert words in body
@@ -313,7 +300,7 @@ def test_what_cannot_be_taken_over_says_what_to_do(redis_server, site_files, fac
 
 def says_goodbye(process, port, facility):
     """A site that is loaded before the workers, and patches itself, serves as others do."""
-    wait_until(lambda: listens(process, port), 60, "gunicorn listening")
+    wait_until(lambda: process.listens(port), 60, "gunicorn listening")
     client = websocket.create_connection(
         f"ws://127.0.0.1:{port}/ws/{facility}?{BOTH}", timeout=60, suppress_origin=True, class_=Client
     )
@@ -325,9 +312,3 @@ def says_goodbye(process, port, facility):
         assert client.closing(60) == 1012
     finally:
         client.shutdown()
-
-
-def listens(process, port):
-    assert process.returncode is None, process.log()
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True

@@ -161,7 +161,7 @@ EXCEPTIONS = {
 ONLY = {
     "uwsgi": {"sockets.uwsgi"},
     "django.conf": {
-        *("checks.access", "checks.gunicorn", "checks.patching", "checks.uwsgi", "conf", "signals"),
+        *("checks.access", "checks.gunicorn", "checks.patching", "checks.problem", "checks.uwsgi", "conf", "signals"),
         *("deploy.advice", "deploy.site"),  # more of Django's settings than of wsloop's
     },
     "prometheus_client": {"exposition"},

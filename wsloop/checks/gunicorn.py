@@ -6,16 +6,13 @@ This module must not know gunicorn itself: a function returns its settings.
 from __future__ import annotations
 
 import ast
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 
-from wsloop.checks.problem import Problem
-
-logger = logging.getLogger("wsloop.checks")
+from wsloop.checks.problem import Problem, warn
 
 FAREWELL = 7.0  # seconds that a worker needs for its sockets, consumers and tasks when it ends
 WORKER = "gevent"
@@ -68,7 +65,7 @@ def problems(setting: Setting) -> Iterator[Problem]:
     if setting("worker_class") not in (None, WORKER, UNKNOWN):
         yield Problem(
             f'without worker_class = "{WORKER}" no WebSocket can be opened: each is refused, or the start ends.',
-            f'Set worker_class = "{WORKER}".',
+            f'Write worker_class = "{WORKER}".',
             "W015",
         )
     if setting("certfile") or setting("keyfile"):
@@ -101,7 +98,5 @@ def warn_about_gunicorn(setting: Setting) -> None:
     Args:
         setting: returns the value of a setting.
     """
-    for problem in problems(setting):
-        # What cannot be opened is logged with each refusal.
-        if problem.number not in ("W015", "W016") and f"wsloop.{problem.number}" not in settings.SILENCED_SYSTEM_CHECKS:
-            logger.warning("gunicorn: %s %s (wsloop.%s)", problem.message, problem.hint, problem.number)
+    # What cannot be opened is logged with each refusal.
+    warn("gunicorn", (each for each in problems(setting) if each.number not in ("W015", "W016")))

@@ -5,7 +5,6 @@ This module must not know uWSGI itself: a function returns its options.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +12,7 @@ from pathlib import Path
 from django.conf import settings
 
 from wsloop import conf
-from wsloop.checks.problem import Problem
-
-logger = logging.getLogger("wsloop.checks")
+from wsloop.checks.problem import Problem, warn
 
 # Options of uWSGI that end workers while the site is in use, with the sockets they hold.
 ENDING = (
@@ -124,6 +121,4 @@ def warn_about_uwsgi(option: Options) -> None:
     Args:
         option: returns the values that an option was given; empty if it was not given.
     """
-    for problem in problems(option):
-        if f"wsloop.{problem.number}" not in settings.SILENCED_SYSTEM_CHECKS:
-            logger.warning("uWSGI: %s %s (wsloop.%s)", problem.message, problem.hint, problem.number)
+    warn("uWSGI", problems(option))

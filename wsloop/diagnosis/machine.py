@@ -15,13 +15,12 @@ from typing import Any
 from django.core import checks
 
 from wsloop import conf
-from wsloop.checks import uwsgi
+from wsloop.checks import gunicorn, uwsgi
 from wsloop.diagnosis.finding import NOTE, OK, WRONG, Finding
 
 SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 UWSGI_LISTEN, GUNICORN_BACKLOG = 100, 2048  # their defaults
 LEAST_LISTEN = 1024  # connections that wait to be accepted: after a restart all clients come back within seconds
-GOODBYES = 7  # seconds that a worker needs to close its sockets, see docs/how-to/run-in-production.rst
 
 
 def findings(config: Path | None = None, pid: int | None = None) -> Iterator[Finding]:
@@ -44,7 +43,7 @@ def findings(config: Path | None = None, pid: int | None = None) -> Iterator[Fin
         yield Finding(OK, "Settings", "manage.py check --deploy finds nothing of wsloop's")
     listen = None
     if config is not None and config.suffix == ".py":
-        options = _gunicorn(config)
+        options = runpy.run_path(str(config))
         yield from _gunicorn_findings(config.name, options)
         listen = int(options.get("backlog", GUNICORN_BACKLOG))
     else:
@@ -60,28 +59,14 @@ def findings(config: Path | None = None, pid: int | None = None) -> Iterator[Fin
         yield _backlog(listen)
 
 
-def _gunicorn(path: Path) -> dict[str, Any]:
-    return runpy.run_path(str(path))
-
-
 def _gunicorn_findings(name: str, options: dict[str, Any]) -> Iterator[Finding]:
-    worker = options.get("worker_class", "sync")
-    if "gevent" not in str(worker):
-        text = f"{name}: worker_class is {worker!r}, so no WebSocket can be opened"
-        yield Finding(WRONG, "gunicorn", text, 'Write worker_class = "gevent".')
-    else:
+    worker = options.get("worker_class", "sync")  # gunicorn's default
+    runs_gevent = gunicorn.WORKER in str(worker)  # or the path of its class
+    options = {**options, "worker_class": gunicorn.WORKER if runs_gevent else worker}
+    for problem in gunicorn.problems(options.get):
+        yield Finding(WRONG, "gunicorn", f"{name}: {problem.message}", problem.hint)
+    if runs_gevent:
         yield Finding(OK, "gunicorn", "its workers run on gevent")
-    if options.get("max_requests"):
-        yield Finding(
-            WRONG,
-            "gunicorn",
-            f"{name}: max_requests ends workers while they hold sockets, which do not count as requests",
-            "Remove it, and find out what grows.",
-        )
-    graceful = options.get("graceful_timeout", 30)
-    if graceful <= GOODBYES:
-        text = f"{name}: graceful_timeout = {graceful} ends a worker before it has closed its sockets"
-        yield Finding(WRONG, "gunicorn", text, f"Set it to more than {GOODBYES} s and the time of the slowest request.")
 
 
 def _descriptors(pid: int | None) -> Finding:

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 from django.http import HttpRequest
 
 from wsloop import addressees, routing
+from wsloop.protocol.commands import AUDIENCES
 from wsloop.refusals import hints, shown
 
-AUDIENCES = ("broadcast", "user", "group", "session")
 NAMES = (*(f"{verb}-{each}" for verb in ("subscribe", "publish") for each in AUDIENCES), "subscribe-presence")
 
 

@@ -23,7 +23,8 @@ from redis.exceptions import RedisError
 from wsloop import api, conf
 from wsloop.http_api import schema
 from wsloop.protocol import strict_json
-from wsloop.refusals import RETRY_AFTER, refusals
+from wsloop.protocol.messages import as_json
+from wsloop.refusals import RETRY_AFTER, refusals, sentence
 from wsloop.sockets.limits import SHARED, Bucket
 
 logger = logging.getLogger("wsloop.http_api")
@@ -66,15 +67,12 @@ def _publish(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _history(body: dict[str, Any]) -> dict[str, Any]:
-    messages = []
-    for entry in api.history(**body):
-        message: dict[str, Any] = {"offset": entry.message.offset, "time": entry.time}
-        try:
-            message["data"] = entry.message.payload.decode()
-        except UnicodeDecodeError:
-            message["base64"] = base64.b64encode(entry.message.payload).decode()
-        messages.append(message)
-    return {"messages": messages}
+    entries = api.history(**body)
+    return {
+        "messages": [
+            {"offset": each.message.offset, "time": each.time, **as_json(each.message.payload)} for each in entries
+        ]
+    }
 
 
 def _presence(body: dict[str, Any]) -> dict[str, Any]:
@@ -121,9 +119,9 @@ def operation(request: HttpRequest, name: str) -> HttpResponse:
     except Problem as exc:
         return exc.response
     except ObjectDoesNotExist as exc:
-        return Problem(HTTPStatus.NOT_FOUND, "unknown_user", f"{_sentence(exc)}.").response
+        return Problem(HTTPStatus.NOT_FOUND, "unknown_user", sentence(exc)).response
     except (TypeError, ValueError) as exc:
-        return Problem(HTTPStatus.BAD_REQUEST, "invalid", f"{_sentence(exc)}.").response
+        return Problem(HTTPStatus.BAD_REQUEST, "invalid", sentence(exc)).response
     except (RedisError, OSError) as exc:
         logger.warning("Could not carry out %s: %s", name, exc)
         text = "Redis cannot be reached at the moment. Try again in a few seconds, a message with the same key."
@@ -203,11 +201,6 @@ def _body(request: HttpRequest) -> Any:
         return strict_json.decode(request.read(size))
     except strict_json.NotJson as exc:
         raise ValueError(f"the body must be JSON: {exc}") from None
-
-
-def _sentence(error: Exception) -> str:
-    text = str(error).rstrip(".")
-    return f"{text[:1].upper()}{text[1:]}"
 
 
 __all__ = ["OPERATIONS", "description", "operation"]

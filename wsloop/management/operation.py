@@ -80,9 +80,4 @@ def audiences(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def printable(text: str) -> str:
-    """Return a text on one line, without what a terminal would take for commands."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
-
-
-__all__ = ["OperatorCommand", "acting", "add_audiences", "audiences", "printable"]
+__all__ = ["OperatorCommand", "acting", "add_audiences", "audiences"]

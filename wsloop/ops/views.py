@@ -24,6 +24,7 @@ from wsloop.ops.access import is_staff
 from wsloop.ops.consumer import PATH
 from wsloop.ops.feed import names
 from wsloop.protocol.close_codes import CLOSE_CODES
+from wsloop.refusals import sentence
 
 logger = logging.getLogger("wsloop.ops")
 
@@ -49,9 +50,9 @@ def _for_staff(view: Callable[[HttpRequest], dict[str, Any]]) -> View:
         try:
             return JsonResponse(view(request))
         except get_user_model().DoesNotExist as exc:
-            return JsonResponse({"error": f"{str(exc)[:1].upper()}{str(exc)[1:]}."}, status=HTTPStatus.NOT_FOUND)
+            return JsonResponse({"error": sentence(exc)}, status=HTTPStatus.NOT_FOUND)
         except (_Wrong, TypeError, ValueError) as exc:
-            return JsonResponse({"error": f"{str(exc)[:1].upper()}{str(exc)[1:]}."}, status=HTTPStatus.BAD_REQUEST)
+            return JsonResponse({"error": sentence(exc)}, status=HTTPStatus.BAD_REQUEST)
         except (RedisError, OSError) as exc:
             logger.warning("Could not answer the page of staff: %s", exc)
             return JsonResponse({"error": "Redis does not answer."}, status=HTTPStatus.SERVICE_UNAVAILABLE)

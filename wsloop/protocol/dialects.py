@@ -7,14 +7,13 @@ know Redis, sockets or gevent.
 
 from __future__ import annotations
 
-import base64
 import random
 from collections.abc import Collection, Iterable
 from typing import Any
 
 from wsloop.protocol import frames, resume_tokens, strict_json
 from wsloop.protocol.close_codes import is_final
-from wsloop.protocol.messages import Audience, Message, Position, audience
+from wsloop.protocol.messages import Audience, Message, Position, as_json, audience
 
 LOST = "Messages were lost. Load the state anew."
 SPREAD = 3000  # milliseconds within which clients reconnect after a goodbye frame
@@ -210,11 +209,7 @@ def _address(channel: bytes, whom: Audience) -> dict[str, Any]:
 
 def _content(channel: bytes, message: Message) -> dict[str, Any]:
     """Return a message as it is in a frame."""
-    content = _address(channel, audience(channel))
-    try:
-        content["data"] = message.payload.decode()
-    except UnicodeDecodeError:
-        content["base64"] = base64.b64encode(message.payload).decode()
+    content = _address(channel, audience(channel)) | as_json(message.payload)
     if message.offset:
         content["position"] = resume_tokens.position(channel, message.position)
     return content

@@ -14,6 +14,7 @@ This module must not know Redis, sockets or HTTP.
 
 from __future__ import annotations
 
+import base64
 import functools
 import re
 import secrets
@@ -91,6 +92,14 @@ class Audience(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}" if self.name else self.kind
+
+
+def as_json(payload: bytes) -> dict[str, str]:
+    """Return a payload as JSON can carry it: as ``data`` if it is text, else as ``base64``."""
+    try:
+        return {"data": payload.decode()}
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(payload).decode()}
 
 
 @functools.lru_cache(maxsize=4096)

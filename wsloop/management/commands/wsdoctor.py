@@ -16,7 +16,8 @@ from wsloop import conf
 from wsloop.checks import wrong_settings
 from wsloop.diagnosis import machine, public_url, redis_server
 from wsloop.diagnosis.finding import NOTE, OK, WRONG, Finding
-from wsloop.management.operation import OperatorCommand, printable
+from wsloop.management.operation import OperatorCommand
+from wsloop.redaction import one_line
 
 LONGEST_HOLD = 600.0  # seconds
 LINES = 15  # seconds between two lines of progress where no line can be written again
@@ -78,9 +79,9 @@ class Command(OperatorCommand):
 
     def _show(self, finding: Finding) -> None:
         style = {OK: self.style.SUCCESS, NOTE: self.style.WARNING, WRONG: self.style.ERROR}[finding.level]
-        self.say(f"{style(finding.level.ljust(6))}{finding.about}: {printable(finding.text)}")
+        self.say(f"{style(finding.level.ljust(6))}{finding.about}: {one_line(finding.text)}")
         if finding.advice:
-            self.say(f"      {printable(finding.advice)}")
+            self.say(f"      {one_line(finding.advice)}")
 
 
 class Progress:
@@ -105,6 +106,6 @@ class Progress:
 
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
-    if not colon or not name.strip() or not printable(text) == text:
+    if not colon or not name.strip() or not one_line(text) == text:
         raise CommandError('--header must be a name and a value: "Cookie: sessionid=…"')
     return name.strip(), value.strip()

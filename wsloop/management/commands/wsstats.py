@@ -7,7 +7,8 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from wsloop.management.operation import OperatorCommand, printable
+from wsloop.management.operation import OperatorCommand
+from wsloop.redaction import one_line
 from wsloop.snapshots import Snapshots, snapshots
 
 INTERVAL, SHORTEST = 2.0, 0.2  # seconds between two looks
@@ -68,7 +69,7 @@ class Command(OperatorCommand):
         else:
             lines = ["No worker has answered: none runs, or none has had a socket yet."]
         for facility, messages, deliveries in _busiest(now):
-            lines.append(f"{printable(facility) or '(no name)'}: {messages} messages, {deliveries} deliveries")
+            lines.append(f"{one_line(facility) or '(no name)'}: {messages} messages, {deliveries} deliveries")
         if now.missing:
             lines.append(self.style.WARNING(f"Workers that did not answer: {now.missing}"))
         return "\n".join(lines) + ("\n" if before is not None else "")
@@ -81,7 +82,7 @@ def _row(worker: Worker, before: Worker | None) -> list[Any]:
         seconds = max(worker["time"] - before["time"], 0.001)
         messages = [(worker.get(name, 0) - before.get(name, 0)) / seconds for name in ("messages_in", "messages_out")]
     return [
-        printable(worker["machine"]),
+        one_line(worker["machine"]),
         str(worker["worker"]),
         _sum(worker, "sockets"),
         _sum(worker, "subscriptions"),

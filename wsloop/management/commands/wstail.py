@@ -6,7 +6,6 @@ waits for its return.
 
 from __future__ import annotations
 
-import base64
 import re
 import time
 from collections.abc import Iterator
@@ -18,8 +17,9 @@ from redis.exceptions import RedisError
 
 from wsloop import addressees, conf
 from wsloop.backend import pool
-from wsloop.management.operation import OperatorCommand, add_audiences, audiences, printable
-from wsloop.protocol.messages import Message, audience, unwrap
+from wsloop.management.operation import OperatorCommand, add_audiences, audiences
+from wsloop.protocol.messages import Message, as_json, audience, unwrap
+from wsloop.redaction import one_line
 
 PROBE = 15.0  # seconds of silence after which the connection is tried
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between attempts to connect
@@ -54,8 +54,8 @@ class Command(OperatorCommand):
         found = _content(channel, message)
         whom = f"{found['audience']}:{found['name']}" if found["name"] else found["audience"]
         offset = f" #{found['offset']}" if found["offset"] else ""
-        text = printable(found["data"]) if "data" in found else f"(base64) {found['base64']}"
-        head = f"{time.strftime('%H:%M:%S')} {printable(found['facility'])} {printable(whom)}{offset}"
+        text = one_line(found["data"]) if "data" in found else f"(base64) {found['base64']}"
+        head = f"{time.strftime('%H:%M:%S')} {one_line(found['facility'])} {one_line(whom)}{offset}"
         return f"{self.style.HTTP_INFO(head)} {text}"
 
 
@@ -135,12 +135,8 @@ def _content(channel: bytes, message: Message) -> dict[str, Any]:
         # All but the facility; the key of a session is a secret.
         name = channel.decode(errors="replace").removeprefix(conf.prefix()).split(":", 1)[1]
         name = name.removesuffix(f":{whom.facility}")
-    found: dict[str, Any] = {"facility": whom.facility, "audience": whom.kind, "name": name, "offset": message.offset}
-    try:
-        found["data"] = message.payload.decode()
-    except UnicodeDecodeError:
-        found["base64"] = base64.b64encode(message.payload).decode()
-    return found
+    about = {"facility": whom.facility, "audience": whom.kind, "name": name, "offset": message.offset}
+    return {**about, **as_json(message.payload)}
 
 
 __all__ = ["Command"]
