@@ -6,7 +6,6 @@ import pytest
 
 from testbed.nginx import start_nginx
 from testbed.processes import free_port, wait_until
-from tests.integration.test_fronts import listens
 from tests.requires import need
 
 # The section that ws4redis documents for its WebSockets: it sets no Host.
@@ -36,7 +35,7 @@ def without_host(site, tmp_path):
     port = free_port()
     nginx = start_nginx(tmp_path, port, WS4REDIS.format(host=site.host))
     try:
-        wait_until(lambda: listens(port, nginx), what="nginx listening")
+        wait_until(lambda: nginx.listens(port), what="nginx listening")
         yield f"127.0.0.1:{port}"
     finally:
         nginx.stop()
