@@ -33,7 +33,7 @@ from prometheus_client import REGISTRY  # noqa: E402
 from tests.unit.front import Front, PairTakeover  # noqa: E402
 from tests.unit.gate import Gate  # noqa: E402
 from tests.unit.peer import Peer, Recorder  # noqa: E402
-from wsloop import blocked, conf, engine, layers, refusals  # noqa: E402
+from wsloop import blocked, conf, engine, exposition, layers, refusals  # noqa: E402
 from wsloop.backend import pool  # noqa: E402
 from wsloop.protocol.dialects import BARE  # noqa: E402
 from wsloop.protocol.messages import unwrap  # noqa: E402
@@ -43,6 +43,8 @@ from wsloop.sockets.websocket import WebSocket  # noqa: E402
 from wsloop.testing import memory  # noqa: E402
 
 BOUND = 60  # seconds; every wait of a test is for an event, and this is when it is given up
+
+exposition.register()  # as a server does: tests of what is counted ask Prometheus's registry
 
 
 def pytest_make_parametrize_id(val, argname):
