@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from testbed.postgres import PostgresServer
 from testbed.processes import ROOT
 from testbed.redis_servers import RedisServer
 from testbed.site_files import make_site_files
 from testbed.sites import Sites
 from tests import clock
 from tests.integration.harness import PublishingSite, StockPublisher
-from tests.requires import missing, need
+from tests.requires import missing, need, need_postgres
 from tools import lint_javascript
 
 clock.travel()  # here, before modules of tests are imported: they may look at it as well
@@ -164,6 +165,14 @@ def start_redis():
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """The PostgreSQL server that tests share; they keep apart by the names of their databases."""
+    need_postgres()
+    with PostgresServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from testbed.postgres import PostgresServer
 from testbed.processes import ROOT, free_port, wait_until
 from testbed.site_files import site_environment
-from tests.requires import need, need_postgres
+from tests.requires import need
 
 MODULE = "tests.integration.sites.async_settings"
 MERCY = 3  # seconds
@@ -94,13 +93,6 @@ class Async:
 def on_sqlite(shared_serve, other):
     need("nginx")
     return Async(shared_serve, other)
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    need_postgres()
-    with PostgresServer() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

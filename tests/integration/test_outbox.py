@@ -35,10 +35,11 @@ with transaction.atomic():
 class Outbox:
     """A database with the outbox, and the commands that publish it; no server."""
 
-    def __init__(self, directory, site_files, redis_url):
+    def __init__(self, directory, site_files, redis_url, settings=None):
         shutil.copy(site_files / "db.sqlite3", directory / "db.sqlite3")
         self._directory = directory
         self._env = site_environment(directory, site_files, redis_url, PublishingSite.settings_module)
+        self._env["SITE_SETTINGS"] = json.dumps(settings or {})
         self.running = []
 
     def write(self, facility, texts):
