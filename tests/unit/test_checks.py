@@ -14,7 +14,8 @@ from testbed.processes import ROOT
 from wsloop import checks
 
 PATCHED = "from gevent import monkey\n\nmonkey.patch_all()\n\nimport os\n"
-GOOD_INI = "[uwsgi]\nhttp = :8000\nhttp-websockets = true\ngevent = 100\n"
+HOOK = "unix_signal:15 gracefully_kill_them_all"
+GOOD_INI = f"[uwsgi]\nhttp = :8000\nhttp-websockets = true\ngevent = 100\nhook-master-start = {HOOK}\n"
 
 
 def listen_only(request, channels):
@@ -323,6 +324,7 @@ def test_without_the_setting_it_is_the_module_next_to_manage_py(site, with_setti
         (f"{GOOD_INI}max-requests = 1000", "W011", "max-requests ends"),
         (f"{GOOD_INI}reload-on-rss = 500\ncheaper = 1", "W011", "reload-on-rss, cheaper ends"),
         (f"{GOOD_INI}idle = 60", "W011", "idle ends"),
+        (GOOD_INI.replace(HOOK, "unix_signal:1 uwsgi_reload_workers"), "W018", "a stop ends the router"),
     ],
 )
 def test_options_of_uwsgi_that_hurt(site, ini, number, words):
@@ -350,6 +352,12 @@ def test_options_of_uwsgi_that_do_not(site, ini):
     assert found() == []
 
 
+def test_who_tries_a_router_out_needs_no_hooks(site, with_settings):
+    with_settings(DEBUG=True)
+    (site / "uwsgi.ini").write_text(GOOD_INI.replace(HOOK, ""))
+    assert found() == []
+
+
 def test_the_default_timeout_of_the_router(site, with_settings):
     with_settings(WSLOOP={"PING_INTERVAL": 56})
     assert "http-timeout (60 s)" in the_one("W010")
@@ -367,6 +375,7 @@ def test_without_the_file_nothing_is_said_and_base_dir_has_it_too(site, with_set
 
 def test_the_running_uwsgi(site, with_settings, caplog):
     options = {"gevent": ["100"], "http": [":8000"], "http-websockets": ["True"], "harakiri": ["30"]}
+    options["hook-master-start"] = [HOOK]
     with caplog.at_level(logging.WARNING, "wsloop.checks"):
         checks.warn_about_uwsgi(lambda name: options.get(name, []))
     (record,) = caplog.records

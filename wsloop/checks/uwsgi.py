@@ -91,6 +91,14 @@ def problems(option: Options) -> Iterator[Problem]:
         )
     if option("http") or option("https"):
         yield from _timeout_problems(option)
+        # Who tries a server out by hand needs no goodbyes.
+        if not settings.DEBUG and not any("gracefully_kill_them_all" in each for each in option("hook-master-start")):
+            yield Problem(
+                "a stop ends the router before the workers: no socket gets a close frame, and all clients reconnect at "
+                "once.",
+                "Add the hooks that `manage.py wsloop_init` writes; see docs/how-to/run-in-production.rst.",
+                "W018",
+            )
     ending = [name for name in ENDING if option(name)]
     if ending:
         yield Problem(
