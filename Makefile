@@ -17,7 +17,7 @@ BENCH ?=
 
 VENV := .venv
 
-.PHONY: help run dev install install-tools other-uwsgi test check lint docs format matrix conformance fuzz peer-tests soak bench \
+.PHONY: help run dev install install-tools other-uwsgi test check lint docs screenshots format matrix conformance fuzz peer-tests soak bench \
 	bench-async bench-pages bench-leaks bench-attacks bench-drops python
 
 help: ## this list
@@ -52,6 +52,9 @@ lint: install-tools ## ruff and mypy; eslint and tsc, where Node is installed
 docs: install-tools ## the site of the documentation, with search, in var/docs: begin with var/docs/index.html
 	@$(VENV)/bin/sphinx-build -q -W --keep-going -d var/doctrees docs var/docs
 	@echo "var/docs/index.html"
+
+screenshots: install-tools ## the pictures of the documentation, docs/images, by a site and a Chromium of their own
+	@$(VENV)/bin/python docs/screenshots.py
 
 format: install-tools ## what ruff mends by itself
 	$(VENV)/bin/ruff check --fix .
