@@ -1,7 +1,7 @@
 """Take the screenshots of the documentation, ``docs/images``: ``make screenshots``.
 
-A sample site of its own is started, and Chromium looks at it as a member of the staff, in light and dark. Each picture is
-of a page that is in use: messages have arrived, people are in the room.
+A sample site of its own is started, and Chromium looks at it as a member of the staff, in light and dark. Each picture
+is of a page that is in use: messages have arrived, people are in the room.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 from selenium import webdriver
-from selenium.webdriver.common.by import By
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
