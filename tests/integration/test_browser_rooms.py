@@ -15,7 +15,6 @@ from selenium.webdriver.common.by import By
 
 from testbed.processes import wait_until
 from tests.integration.test_browser import (
-    CONTRAST,
     DESKTOP,
     PHONE,
     browser,
@@ -322,7 +321,7 @@ def test_a_text_that_is_too_long(browser, room):
     say(browser)
     assert browser.text("[data-errors]") == "A message may have 2000 characters; this one has 2001."
     assert browser.has_focus("[name=message][aria-invalid=true][aria-describedby~=id_message_error]")
-    assert browser.driver.execute_script(CONTRAST) == []
+    assert browser.hard_to_read() == []
     browser.find("[name=message]").send_keys(Keys.BACKSPACE)
     say(browser)
     shows(browser, "🙂" * 2000)
@@ -373,7 +372,7 @@ def test_who_is_here_is_shown_as_old_while_the_line_is_broken(serve, browser, ro
     stopped(site)
     browser.until(lambda: "As of the last connection" in browser.text("[data-people]"), "the page says so")
     assert people(browser) == ["john (you)"]
-    assert browser.driver.execute_script(CONTRAST) == []
+    assert browser.hard_to_read() == []
     site.start()
     comes_back(browser)
     browser.until(lambda: "As of" not in browser.text("[data-people]"), "it is known again")
@@ -519,7 +518,7 @@ def test_the_list_stays_where_somebody_reads_and_offers_the_way_to_what_is_new(b
     browser.until(lambda: browser.text("[data-to-newest]") == "2 new messages", "the button counts")
     assert browser.driver.execute_script(top) == pytest.approx(before, abs=1)
     assert after_divider(browser) == "new one"
-    assert browser.driver.execute_script(CONTRAST) == []
+    assert browser.hard_to_read() == []
     browser.press("[data-to-newest]")
     browser.until(lambda: not browser.find("[data-to-newest]").is_displayed(), "the button has gone")
     assert browser.driver.execute_script(FROM_BOTTOM) == 0
@@ -549,7 +548,7 @@ def unread_beyond_the_page(browser, site, room):
 
 def test_what_was_missed_is_offered_and_counts_as_read_when_it_was_seen(browser, sample, room):
     unread_beyond_the_page(browser, sample, room)
-    assert browser.driver.execute_script(CONTRAST) == []
+    assert browser.hard_to_read() == []
     post(sample, sample.login("mary"), room, "one more")
     browser.until(lambda: texts(browser)[-1] == "one more", "it comes")
     assert browser.driver.execute_script(FROM_BOTTOM) == 0
@@ -760,7 +759,7 @@ def test_redis_is_down_for_a_while(private_redis, serve, browser, other, room):
     private_redis.kill()
     browser.open(f"/rooms/{room}/")
     assert "Live updates are not available at the moment." in browser.text(".talk-box")
-    assert browser.driver.execute_script(CONTRAST) == []
+    assert browser.hard_to_read() == []
     private_redis.start()
     browser.until(lambda: not browser.find("[data-no-live]").is_displayed(), "they are available again")
     browser.console()
@@ -778,7 +777,7 @@ def test_who_signs_out_in_another_window_can_write_no_more(browser, room):
     say(browser, " or copy me")
     assert browser.find("[name=message]").get_property("value") == "do not lose me"
     assert texts(browser) == []
-    assert browser.driver.execute_script(CONTRAST) == []
+    assert browser.hard_to_read() == []
 
 
 def test_what_was_not_sent_is_there_when_its_author_comes_back_and_only_then(browser, room):
@@ -820,17 +819,15 @@ def test_a_room_is_opened_by_its_name(browser):
     browser.until(lambda: browser.driver.current_url.endswith("/rooms/tea-kitchen/"), "the room")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_pages_on_a_phone_and_a_desktop(browser, sample, room, scheme):
+def test_the_pages_on_a_phone_and_a_desktop(browser, sample, room):
     fill(sample, room, 60)
-    browser.media(scheme)
     browser.sign_in("john")
     for width in (PHONE, 390, DESKTOP):
         browser.width(width)
         for path in ("/rooms/", f"/rooms/{room}/", "/rooms/empty-room/", "/rooms/no room/"):
             browser.open(path)
             assert browser.driver.execute_script("return document.documentElement.scrollWidth") <= width, path
-            assert browser.driver.execute_script(CONTRAST) == [], path
+            assert browser.hard_to_read() == [], path
         browser.open(f"/rooms/{room}/")
         in_line(browser)
         bottom = browser.find(".composer button").rect
