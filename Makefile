@@ -18,7 +18,7 @@ BENCH ?=
 VENV := .venv
 
 .PHONY: help run dev install install-tools other-uwsgi test check lint docs screenshots format matrix conformance fuzz peer-tests soak bench \
-	bench-async bench-pages bench-leaks bench-attacks bench-drops python
+	bench-async bench-pages bench-leaks bench-attacks bench-drops bench-fanout python
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target words; do \
@@ -110,6 +110,9 @@ bench-attacks: install ## what hostile clients can do, beside a neighbour (docs/
 # Needs websocket-client, which the tests bring, and for the peers Node with npm.
 bench-drops: install-tools ## networks that drop again and again: what arrives, beside others (docs/reference/drops.rst)
 	@$(VENV)/bin/python -m bench --drops $(BENCH)
+
+bench-fanout: install ## what a message costs the hub, and how much of it is counting (docs/reference/metrics.rst)
+	@$(VENV)/bin/python -m bench.fanout
 
 # SOAK_SECONDS and SOAK_SEED say how long, and repeat what an earlier run has done. Then slow clients in full number.
 soak: install-tools ## ten minutes in which everything breaks at random, and nothing may be missing (docs/reference/soak.rst)

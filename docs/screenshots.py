@@ -52,8 +52,32 @@ def inspector(browser: webdriver.Chrome) -> None:
     time.sleep(2)
 
 
+# Visitors who talk to the echo, and others who listen: of some the page of staff is to show something.
+VISITORS = """
+const url = (path) => `${location.origin.replace("http", "ws")}/ws/${path}`;
+for (let number = 0; number < 60; number += 1) {
+  const socket = new WebSocket(url("echo/"));
+  socket.onopen = () => setInterval(() => socket.send("hello ".repeat(20)), 300 + 40 * Math.random() * number);
+  new WebSocket(url(`${["orders", "news", "scores"][number % 3]}?subscribe-broadcast`));
+}
+"""
+
+
+def ops(browser: webdriver.Chrome) -> None:
+    browser.execute_script(VISITORS)
+    field = browser.find_element(By.CSS_SELECTOR, "[data-find=user] [name=name]")
+    field.send_keys("admin")
+    press(browser, "[data-find=user] button")
+    time.sleep(45)  # its plots begin when it is opened
+
+
 # Each page: its name, its path, and what is done there first.
-PAGES = [("first", "/", first), ("room", "/rooms/lobby/", room), ("inspector", "/inspector/", inspector)]
+PAGES = [
+    ("first", "/", first),
+    ("room", "/rooms/lobby/", room),
+    ("inspector", "/inspector/", inspector),
+    ("ops", "/ops/", ops),
+]
 
 
 def chromium(directory: Path) -> str:
