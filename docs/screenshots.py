@@ -11,6 +11,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -36,18 +37,18 @@ def press(browser: webdriver.Chrome, selector: str, times: int = 1) -> None:
         time.sleep(0.4)
 
 
-def first(browser: webdriver.Chrome) -> None:
+def first(browser: webdriver.Chrome, site: Site) -> None:
     press(browser, "[data-series]")
     time.sleep(8)
 
 
-def room(browser: webdriver.Chrome) -> None:
+def room(browser: webdriver.Chrome, site: Site) -> None:
     for text in ("Good morning!", "The new release is out, has anybody tried it?", "Yes: no message was lost."):
         browser.find_element(By.CSS_SELECTOR, "main form textarea, main form input[type=text]").send_keys(text, "\n")
         time.sleep(0.5)
 
 
-def inspector(browser: webdriver.Chrome) -> None:
+def inspector(browser: webdriver.Chrome, site: Site) -> None:
     press(browser, "main form button")
     time.sleep(2)
 
@@ -63,12 +64,29 @@ for (let number = 0; number < 60; number += 1) {
 """
 
 
-def ops(browser: webdriver.Chrome) -> None:
+# Messages for those who listen, some a second.
+PUBLISHER = """
+import random, time
+from redis.exceptions import RedisError
+from wsloop.publisher import RedisPublisher
+end = time.monotonic() + 60
+while time.monotonic() < end:
+    facility = random.choice(["orders", "orders", "news", "scores"])
+    try:
+        RedisPublisher(facility=facility, broadcast=True).publish_message({"number": random.randrange(1000)})
+    except RedisError:  # the site has ended
+        break
+    time.sleep(random.random() / 5)
+"""
+
+
+def ops(browser: webdriver.Chrome, site: Site) -> None:
     browser.execute_script(VISITORS)
+    threading.Thread(target=site.manage, args=("shell", "-v0", "-c", PUBLISHER), daemon=True).start()
     field = browser.find_element(By.CSS_SELECTOR, "[data-find=user] [name=name]")
     field.send_keys("admin")
     press(browser, "[data-find=user] button")
-    time.sleep(45)  # its plots begin when it is opened
+    time.sleep(50)  # its plots begin when it is opened
 
 
 # Each page: its name, its path, and what is done there first.
@@ -100,19 +118,19 @@ def open_browser(directory: Path) -> webdriver.Chrome:
     return webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
 
 
-def take(browser: webdriver.Chrome, url: str) -> None:
+def take(browser: webdriver.Chrome, site: Site) -> None:
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
         {"width": SIZE[0], "height": SIZE[1], "deviceScaleFactor": 1, "mobile": False},
     )
-    browser.get(f"{url}/accounts/login/")
+    browser.get(f"{site.url}/accounts/login/")
     browser.find_element(By.NAME, "username").send_keys("admin")
     browser.find_element(By.NAME, "password").send_keys("admin", "\n")
     time.sleep(SETTLE)
     for name, path, act in PAGES:
-        browser.get(url + path)
+        browser.get(site.url + path)
         time.sleep(SETTLE)
-        act(browser)
+        act(browser, site)
         browser.execute_script("scrollTo(0, 0)")
         for scheme in ("light", "dark"):
             media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
@@ -133,7 +151,7 @@ def main() -> None:
         try:
             browser = open_browser(profile)
             try:
-                take(browser, site.url)
+                take(browser, site)
             finally:
                 browser.quit()
         finally:
