@@ -52,8 +52,8 @@ def say(line: str) -> None:
 
 def split_address(address: str) -> tuple[str, int]:
     """Return host (empty: all) and port of ``HTTP``, such as ``127.0.0.1:8000``, ``[::1]:8000`` or ``:8000``."""
-    host, _, port = address.rpartition(":")
-    if not port.isdigit() or not 0 < int(port) < 65536:
+    host, colon, port = address.rpartition(":")
+    if not (colon and port.isdigit() and 0 < int(port) < 65536):
         sys.exit(f"HTTP must be an address and a port, such as 127.0.0.1:8000, not {address!r}.")
     return host.strip("[]"), int(port)
 

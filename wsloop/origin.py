@@ -72,7 +72,7 @@ def check_origin(request: HttpRequest) -> None:
             f"If it is the same site, the proxy must hand on the Host header; {line}. "
             "Other sites are let in by ALLOWED_ORIGINS."
         )
-        advice = _advice(request, origin, line)
+        advice = _advice(request, origin, host, line)
     detail = f'the page is of "{shown(origin)}", the request for the host "{shown(host)}" ({header}); {advice}'
     raise Refused(HTTPStatus.FORBIDDEN, reason, kind="Origin", detail=detail, told=ORIGIN_REFUSED)
 
@@ -95,7 +95,7 @@ def _host(request: HttpRequest) -> tuple[str, str, str]:
     return header, meta[variable], line
 
 
-def _advice(request: HttpRequest, origin: str, line: str) -> str:
+def _advice(request: HttpRequest, origin: str, host: str, line: str) -> str:
     """Return the advice about a page whose origin is not the request's host."""
     forwarded = request.META.get("HTTP_X_FORWARDED_HOST", "")
     if not origin:
@@ -107,6 +107,8 @@ def _advice(request: HttpRequest, origin: str, line: str) -> str:
             f"X-Forwarded-Host names the page's host: set USE_X_FORWARDED_HOST = True if your proxy writes that "
             f"header whatever the client sends, or let it hand on the Host as well; {line}"
         )
+    if _is_loopback_of(origin, host):
+        return "open the page by the name that the socket has; with DEBUG both names of this machine are one site"
     return (
         f"if that is this site, a proxy has replaced the host or dropped its port: {line}, with Vite leave out "
         "changeOrigin; if it is another site that may open sockets here, name it in ALLOWED_ORIGINS of WSLOOP"

@@ -99,14 +99,15 @@ class RefusalLog:
 
     Args:
         word: with which each line begins.
-        most: lines of one kind in ``LOG_INTERVAL``.
+        repeats: whether a line that says the same as the last one of its kind is written, too.
         to: the logger.
     """
 
-    def __init__(self, word: str = "refused", most: int = LOGGED, to: logging.Logger = logger) -> None:
+    def __init__(self, word: str = "refused", repeats: bool = True, to: logging.Logger = logger) -> None:
         self._word = word
-        self._most = most
+        self._repeats = repeats
         self._logger = to
+        self._last: dict[str, str] = {}  # line of each kind in the current interval
         self._kinds: dict[str, tuple[float, int]] = {}  # start and number of lines of the current interval
 
     def log(self, level: int, kind: str, message: str, *arguments: Any) -> None:
@@ -120,11 +121,17 @@ class RefusalLog:
         now = time.monotonic()
         began, count = self._kinds.get(kind, (now, 0))
         if now - began >= LOG_INTERVAL:
-            if count > self._most:
-                self._logger.log(level, f"{self._word}: %s: %d more in %.0f s", kind, count - self._most, now - began)
+            if count > LOGGED:
+                self._logger.log(level, f"{self._word}: %s: %d more in %.0f s", kind, count - LOGGED, now - began)
             began, count = now, 0
+            self._last.pop(kind, None)
+        if not self._repeats:
+            line = message % arguments if arguments else message
+            if self._last.get(kind) == line:
+                return
+            self._last[kind] = line
         self._kinds[kind] = began, count + 1
-        if count < self._most:
+        if count < LOGGED:
             self._logger.log(level, f"{self._word}: %s: {message}", kind, *arguments)
 
     def refused(self, refused: Refused, what: str, level: int = logging.WARNING) -> None:
@@ -140,7 +147,7 @@ class RefusalLog:
 
 refusals = RefusalLog()
 # What is not refused, but has no effect.
-hints = RefusalLog("perhaps a mistake", 1, logging.getLogger("wsloop.hints"))
+hints = RefusalLog("perhaps a mistake", False, logging.getLogger("wsloop.hints"))
 
 
 def sentence(error: Exception) -> str:

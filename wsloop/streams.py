@@ -66,25 +66,36 @@ def head(request: HttpRequest) -> tuple[tuple[str, str], ...]:
     )
 
 
-def body(request: HttpRequest) -> bytes:
-    """Return the body of a posted request.
+def body(request: HttpRequest, setting: str = "MAX_MESSAGE_SIZE", times: int = MOST_BODY) -> bytes:
+    """Return the body of a posted request, which must be JSON. Blocks until it is here.
+
+    Args:
+        request: with the body.
+        setting: the option, in bytes, that bounds it.
+        times: how often.
 
     Raises:
-        Refused: 413 or 415.
+        Refused: 400 if it is not complete, 411, 413 or 415.
     """
     if request.content_type != JSON:  # no page of another site can post that without asking first (CORS)
         raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"The Content-Type must be {JSON}.")
-    most = MOST_BODY * conf.option("MAX_MESSAGE_SIZE")
+    if "HTTP_TRANSFER_ENCODING" in request.META:  # servers hand such a body on in different ways, or not at all
+        raise Refused(HTTPStatus.LENGTH_REQUIRED, "Send the body with a Content-Length, not in chunks.")
+    most = times * conf.option(setting)
     try:
         size = int(request.META.get("CONTENT_LENGTH") or 0)
     except ValueError:
         size = 0
     if size > most:
-        metrics.reached("MAX_MESSAGE_SIZE")
-        raise Refused(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is longer than {most} bytes.", kind="MAX_MESSAGE_SIZE"
-        )
-    return request.read(size)
+        metrics.reached(setting)
+        raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is longer than {most} bytes.", kind=setting)
+    try:
+        data = request.read(size)
+    except OSError:
+        data = b""
+    if len(data) < size:
+        raise Refused(HTTPStatus.BAD_REQUEST, f"The body has ended before its {size} bytes were here.")
+    return data
 
 
 __all__ = ["body", "head", "is_command", "negotiate", "wants_events"]

@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -224,6 +225,18 @@ def checkout(request):
 # Make
 
 
+def status_of_a_post_in_one_write(checkout, size):
+    """Without the token of a form Django refuses it; a connection that breaks without an answer is None."""
+    head = f"POST /accounts/login/ HTTP/1.1\r\nHost: {checkout.address}\r\nContent-Length: {size}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", checkout.port), timeout=30) as connection:
+        try:
+            connection.sendall(head.encode() + b"x" * size)
+            words = connection.recv(100).split()
+        except ConnectionError:
+            words = []
+    return int(words[1]) if words else None
+
+
 def test_make_run_serves_the_site_and_ctrl_c_ends_all_of_it(checkout):
     running = checkout.start("make", "run", f"HTTP={checkout.address}")
     running.wait_for_output("Ctrl-C stops the site.")
@@ -243,6 +256,8 @@ def test_make_run_serves_the_site_and_ctrl_c_ends_all_of_it(checkout):
     headers, _ = Browser(checkout).get(stylesheet)
     assert "immutable" in headers["Cache-Control"]
     assert "commands?" not in running.output()  # the query strings of requests are not logged
+    for size in (66_000, 500_000):  # more than uWSGI's router may read with the headers
+        assert status_of_a_post_in_one_write(checkout, size) == 403
 
     # a second one at the same address, while the first runs
     second = checkout.run("make", "run", f"HTTP={checkout.address}")
@@ -320,6 +335,14 @@ def test_ctrl_c_while_uwsgi_tries_the_site_out_ends_that_too(checkout, site_file
     assert running.process.returncode == 130
     wait_until(lambda: not alive(int(tried.read_text())), 5, "the end of what uWSGI had started")
 
+    # And so does SIGTERM, as a container or systemd sends it to a server that still starts.
+    tried.unlink()
+    running = checkout.start(ONE, "uwsgi.ini", HTTP=checkout.address, DEMO="1")
+    wait_until(tried.exists, 30, "uWSGI trying the site out")
+    os.killpg(running.process.pid, signal.SIGTERM)
+    running.process.wait(10)
+    wait_until(lambda: not alive(int(tried.read_text())), 5, "the end of what uWSGI had started")
+
 
 def alive(pid):
     try:
@@ -395,7 +418,7 @@ def test_make_run_without_the_database_of_database_url(checkout):
     assert "Traceback" not in answer.stderr
 
 
-@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:", "127.0.0.1:99999"])
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:", "9301", "127.0.0.1:99999"])
 def test_make_run_at_no_address(checkout, address):
     answer = checkout.run("make", "run", f"HTTP={address}")
     assert (

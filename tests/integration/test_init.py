@@ -206,8 +206,10 @@ def test_what_is_written_serves_a_message_over_tls(newcomer, connect, tmp_path):
         with pytest.raises(websocket.WebSocketBadStatusException) as refused:
             connect(url, origin="https://other.example", **tls)
         assert refused.value.status_code == 403
-        log = (tmp_path / "mysite.log").read_text()
-        assert '"GET /ws/hello" 403' in log and "subscribe" not in log
+        log = tmp_path / "mysite.log"
+        wait_until(lambda: '"GET /ws/hello" 403' in log.read_text(), what="the line of nginx")
+        assert "subscribe" not in log.read_text()
+        assert re.search(r"\d WARNING wsloop\.handshake: refused: Origin: ", server.log()), server.log()
 
         (reload,) = unit["ExecReload"]
         assert reload == "/usr/bin/touch /run/mysite/reload"

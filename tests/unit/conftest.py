@@ -77,6 +77,7 @@ def unlogged(monkeypatch):
     """What other tests have had refused keeps no line out of the log of this one."""
     for each in (refusals.refusals, refusals.hints):
         monkeypatch.setattr(each, "_kinds", {})
+        monkeypatch.setattr(each, "_last", {})
 
 
 @pytest.fixture

@@ -324,7 +324,7 @@ def test_without_the_setting_it_is_the_module_next_to_manage_py(site, with_setti
         (f"{GOOD_INI}max-requests = 1000", "W011", "max-requests ends"),
         (f"{GOOD_INI}reload-on-rss = 500\ncheaper = 1", "W011", "reload-on-rss, cheaper ends"),
         (f"{GOOD_INI}idle = 60", "W011", "idle ends"),
-        (GOOD_INI.replace(HOOK, "unix_signal:1 uwsgi_reload_workers"), "W018", "a stop ends the router"),
+        (GOOD_INI.replace(HOOK, "unix_signal:1 abs"), "W018", "a stop ends the router"),
     ],
 )
 def test_options_of_uwsgi_that_hurt(site, ini, number, words):
@@ -340,6 +340,7 @@ def test_options_of_uwsgi_that_hurt(site, ini, number, words):
         "[uwsgi]\nhttp-socket = :8000\ngevent = 100",
         "[uwsgi]\nhttp-socket = :8000\nloop = gevent\nasync = 100",
         f"{GOOD_INI}http-timeout = 35",
+        GOOD_INI.replace(HOOK, "unix_signal:1 uwsgi_reload_workers"),
         f"{GOOD_INI}http-timeout = 20\nhttp-timeout = 120",
         f"{GOOD_INI}http-timeout = $(TIMEOUT)",
         f"; harakiri = 1\n# harakiri = 1\n{GOOD_INI}harakiri = false",

@@ -7,6 +7,8 @@ import gevent
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
+from django.core.handlers.wsgi import WSGIRequest
+from django.http import UnreadablePostError
 from ws4redis.subscriber import RedisSubscriber
 
 from testbed.processes import wait_until
@@ -401,10 +403,20 @@ def test_a_frame_for_another_facility_than_that_of_the_url(post, facility):
         ({"HTTP_ORIGIN": "https://evil.example"}, 403),
         ({"CONTENT_LENGTH": str(10**9)}, 413),
         ({"CONTENT_LENGTH": "x"}, 400),
+        ({"HTTP_TRANSFER_ENCODING": "chunked"}, 411),
     ],
 )
 def test_posts_that_are_refused(post, headers, status):
     assert post("a?publish-broadcast", {"type": "publish", "data": "x"}, **headers)[0] == status
+
+
+def test_who_leaves_within_its_body_is_refused(post, monkeypatch):
+    def broken(request, size):
+        raise UnreadablePostError("the connection is broken")
+
+    for read in (broken, lambda request, size: b"{"):
+        monkeypatch.setattr(WSGIRequest, "read", read)
+        assert post("a?publish-broadcast", {"type": "publish", "data": "x"})[0] == 400
 
 
 def test_who_posts_too_much_is_told(post, stream, facility, with_settings, signed_in):

@@ -7,6 +7,8 @@ import logging
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
+from django.core.handlers.wsgi import WSGIRequest
+from django.http import UnreadablePostError
 from django.test import Client
 from django.urls import include, path
 
@@ -199,6 +201,27 @@ def test_other_errors(site, database, facility, with_settings):
     with_settings(WSLOOP={**site, "MAX_QUEUED_BYTES": 1000})
     assert error(ask("publish", b" " * 2001)) == (413, "too_large", "The body is longer than 2000 bytes.")
     assert ask("publish", {}, CONTENT_LENGTH="many")[0] == 400
+    assert error(ask("publish", {}, HTTP_TRANSFER_ENCODING="chunked"))[:2] == (411, "length")
+
+
+def test_a_client_that_leaves_within_its_body_is_no_failure_of_redis(site, monkeypatch):
+    def broken(request, size):
+        raise UnreadablePostError("the connection is broken")
+
+    for read in (broken, lambda request, size: b"{"):
+        monkeypatch.setattr(WSGIRequest, "read", read)
+        assert error(ask("publish", {"data": "x"}))[:2] == (400, "incomplete")
+
+
+def test_answers_to_head_have_no_body_and_django_logs_no_refusal(site, caplog):
+    client = Client()
+    for name, token, status in (("openapi.json", TOKEN, 200), ("openapi.json", "wrong", 401), ("publish", TOKEN, 405)):
+        answer = client.head(f"/api/{name}", headers={"authorization": f"Bearer {token}"})
+        assert (answer.status_code, answer.content) == (status, b"")
+    for _ in range(20):
+        ask("publish", {}, token="wrong")
+    assert "django.request" not in {record.name for record in caplog.records}
+    assert 0 < len(caplog.records) <= 10
 
 
 def test_without_redis(site, own_redis, facility, caplog):

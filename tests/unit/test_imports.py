@@ -61,7 +61,7 @@ TOP = {
     "checks": {"backend", "facilities"},
     "diagnosis": {"backend", "checks"},
     "handshake": {"protocol"},
-    "http_api": {"api", "protocol", "sockets"},
+    "http_api": {"api", "protocol", "sockets", "streams"},
     "health": {"backend"},
     "ops": {"api", "backend", "consumers", "protocol", "snapshots"},
     "identity": {"sockets"},

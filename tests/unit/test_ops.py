@@ -10,11 +10,11 @@ from django.core.exceptions import PermissionDenied
 from django.middleware.csrf import get_token
 from django.test import RequestFactory
 from django.urls import include, path
-from websockets.frames import Close
+from websockets.frames import Close, Opcode
 
 from testbed.processes import wait_until
 from wsloop import engine
-from wsloop.ops import feed, views
+from wsloop.ops import consumer, feed, views
 from wsloop.publisher import RedisPublisher
 
 VIEWS = [views.user, views.facility, views.message, views.disconnect]
@@ -111,6 +111,19 @@ def test_the_socket_brings_the_numbers_of_all_workers_to_staff(front, database, 
 def test_it_is_for_nobody_else(front, signed_in):
     assert front.call("wsloop/ops/").status == 403
     assert front.call("wsloop/ops/", HTTP_COOKIE=signed_in.cookie).status == 403
+
+
+@pytest.mark.parametrize("change", [{"is_staff": False}, {"is_active": False}])
+def test_who_is_no_longer_of_the_staff_loses_it_though_no_signal_tells(front, database, signed_in, monkeypatch, change):
+    monkeypatch.setattr(consumer, "EVERY", 0.01)
+    monkeypatch.setattr(consumer, "AGAIN", 0.05)
+    User.objects.update(is_staff=True)
+    peer = sign_in(front, signed_in, "wsloop/ops/")
+    assert "workers" in json.loads(peer.message())
+    User.objects.update(**change)
+    while (frame := peer.frame()).opcode is Opcode.TEXT:
+        pass
+    assert Close.parse(frame.data).code == 4003
 
 
 def test_without_the_page_there_is_no_socket(front, database, signed_in, with_settings):

@@ -330,7 +330,7 @@ def test_there_are_not_many_at_once(front, shared_redis, monkeypatch, caplog):
 @pytest.mark.parametrize(
     ("options", "address", "statuses"),
     [
-        ({"MAX_CONNECTIONS": 2}, "127.0.0.1", [101, 101, 503]),
+        ({"MAX_CONNECTIONS": 8}, "127.0.0.1", [101, 101, 403]),  # a quarter of what others leave
         ({"MAX_CONNECTIONS_PER_ADDRESS": 2}, "8.8.8.8", [101, 101, 403]),
         ({"MAX_CONNECTIONS_PER_ADDRESS": 2}, "127.0.0.1", [101, 101, 101]),  # of a proxy: counted for nobody
     ],
@@ -338,6 +338,16 @@ def test_there_are_not_many_at_once(front, shared_redis, monkeypatch, caplog):
 def test_each_counts_as_a_socket(front, shared_redis, with_settings, options, address, statuses):
     with_settings(WSLOOP=options)
     assert [refused(front, REMOTE_ADDR=address).status for _ in range(3)] == statuses
+
+
+def test_whoever_is_refused_takes_no_place_of_who_is_not(front, shared_redis, with_settings):
+    """But for a quarter of them."""
+    with_settings(WSLOOP={"MAX_CONNECTIONS": 8})
+    statuses = []
+    for _ in range(6):
+        statuses.append(refused(front).status)
+        front.connect("orders?subscribe-broadcast")
+    assert statuses == [101, 101, 403, 403, 403, 403]
 
 
 def test_sockets_of_the_address_are_counted_with_them(front, shared_redis, with_settings):

@@ -129,6 +129,7 @@ class Site:
             client.shutdown()
         if hasattr(self, "process"):
             self.process.stop(signal.SIGINT, timeout=5)
+            assert "KeyboardInterrupt" not in self.process.log(), "Ctrl-C is quiet"
 
 
 @pytest.fixture

@@ -404,12 +404,14 @@ def test_a_site_that_has_all_settings_is_told_none(directory, with_settings):
         "SESSION_COOKIE_SECURE",
         "TRUSTED_PROXIES",
         "REDIS_URL",
+        "LOGGING",
     ):
         assert (name in output.partition("Add to the end")[2].partition("Prepare it")[0]) == (name != "STATIC_ROOT"), (
             name
         )
     (directory / "mysite/settings.py").write_text("# REDIS_URL\n")
     with_settings(
+        LOGGING={"version": 1},
         SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https"),
         SESSION_COOKIE_SECURE=True,
         CSRF_COOKIE_SECURE=True,
@@ -439,6 +441,7 @@ def test_the_settings_that_are_told_can_be_read(directory, with_settings, use_da
     assert after["SECRET_KEY"] == "a key" and after["DEBUG"] is False
     assert after["WSLOOP"]["TRUSTED_PROXIES"] == ["127.0.0.1"] and after["WSLOOP"]["URL"] == "/ws/"
     assert after["STATIC_ROOT"] == directory / "staticfiles"
+    assert after["LOGGING"]["root"] == {"handlers": ["console"], "level": "INFO"}
     assert after["DATABASES"]["default"]["NAME"] == directory / "data/db.sqlite3"
     monkeypatch.delenv("DJANGO_SECRET_KEY")
     exec(code, after)

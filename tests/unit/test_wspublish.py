@@ -56,10 +56,13 @@ def test_publish(front, shared_redis, facility, stdin):
         (["news", "text"], "Say to whom: --broadcast, --user NAME"),
         (["/news", "text", "--broadcast"], "without a slash before it"),
         (["news", "text", "--broadcast", "--expire", "-1000000000000"], "expire must be"),
+        (["news", "text", "--broadcast", "--expire", "-1"], "expire must be"),
+        (["news", "--broadcast"], "standard input is empty"),
         (["a:b", "text", "--user", "john"], "has a colon"),
     ],
 )
-def test_publishing_what_cannot_be(shared_redis, arguments, text):
+def test_publishing_what_cannot_be(shared_redis, monkeypatch, arguments, text):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
     with pytest.raises(CommandError, match=text):
         run("wspublish", *arguments)
 

@@ -92,7 +92,9 @@ def problems(option: Options) -> Iterator[Problem]:
     if option("http") or option("https"):
         yield from _timeout_problems(option)
         # Who tries a server out by hand needs no goodbyes.
-        if not settings.DEBUG and not any("gracefully_kill_them_all" in each for each in option("hook-master-start")):
+        # A running uWSGI tells of an option that is given several times only the last.
+        hooks = [each.partition(" ")[2] for each in option("hook-master-start")]
+        if not settings.DEBUG and not {"gracefully_kill_them_all", "uwsgi_reload_workers"} & set(hooks):
             yield Problem(
                 "a stop ends the router before the workers: no socket gets a close frame, and all clients reconnect at "
                 "once.",

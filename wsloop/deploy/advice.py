@@ -20,6 +20,14 @@ from wsloop.deploy.site import BEHIND_TLS, DATA, STATIC, Site, sqlite_files
 from wsloop.options import ALIASES
 
 KEY = "DJANGO_SECRET_KEY"
+# Without DEBUG Django only mails errors, to ADMINS.
+LOGGING = """LOGGING = {  # errors, and what wsloop refuses, into the log of the server
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": "INFO"},
+}"""
 
 
 def missing_settings(site: Site, parts: list[str]) -> list[str]:
@@ -51,6 +59,8 @@ def missing_settings(site: Site, parts: list[str]) -> list[str]:
         )
     if not (settings.SESSION_COOKIE_SECURE and settings.CSRF_COOKIE_SECURE):
         lines.append("SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG")
+    if not settings.LOGGING:
+        lines += LOGGING.splitlines()
     lines += _wsloop(source, {"docker", "kubernetes"} & set(parts) != set())
     if any("os.environ" in each for each in lines) and "import os\n" not in source:
         lines = ["import os", "", *lines]

@@ -7,6 +7,7 @@ ask for its visitor, and no CSRF token is needed. Session keys and messages are 
 from __future__ import annotations
 
 import base64
+import functools
 import hmac
 import logging
 from collections.abc import Callable
@@ -20,20 +21,27 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from redis.exceptions import RedisError
 
-from wsloop import api, conf
+from wsloop import api, conf, streams
 from wsloop.http_api import schema
 from wsloop.protocol import strict_json
 from wsloop.protocol.messages import as_json
-from wsloop.refusals import RETRY_AFTER, refusals, sentence
+from wsloop.refusals import RETRY_AFTER, Refused, refusals, sentence
 from wsloop.sockets.limits import SHARED, Bucket
 
 logger = logging.getLogger("wsloop.http_api")
 
-JSON = "application/json"
 SCHEME = "bearer "
 # Of a request, beside what may wait for a socket: a message that is larger could not be delivered. Base64 and escapes
 # need more than the message itself.
 MOST_BODY = 2  # times MAX_QUEUED_BYTES
+
+# Of bodies that are not read.
+CODES = {
+    HTTPStatus.BAD_REQUEST: "incomplete",
+    HTTPStatus.LENGTH_REQUIRED: "length",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too_large",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "content_type",
+}
 
 _buckets: dict[str, Bucket] = {}  # by the name of the key
 
@@ -102,8 +110,26 @@ OPERATIONS: dict[str, tuple[str, Callable[[dict[str, Any]], dict[str, Any]]]] = 
 }
 
 
+def _complete(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """Keep the body of an answer to HEAD, which uWSGI would send, and Django's own line about each refusal, from it.
+
+    What is worth a line of the log, wsloop writes within its bounds.
+    """
+
+    @functools.wraps(view)
+    def complete(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        response = view(request, *args, **kwargs)
+        if request.method == "HEAD":
+            response.content = b""
+        response._has_been_logged = True  # type: ignore[attr-defined]
+        return response
+
+    return complete
+
+
 @csrf_exempt
 @never_cache
+@_complete
 def operation(request: HttpRequest, name: str) -> HttpResponse:
     """Carry out an operation of the server API. Its description, ``openapi.json``, has requests and answers."""
     try:
@@ -133,6 +159,7 @@ def operation(request: HttpRequest, name: str) -> HttpResponse:
 
 @csrf_exempt
 @never_cache
+@_complete
 def description(request: HttpRequest) -> HttpResponse:
     """Return the description of the server API (OpenAPI 3.1)."""
     try:
@@ -141,7 +168,7 @@ def description(request: HttpRequest) -> HttpResponse:
             raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, "method", "Use GET.", Allow="GET, HEAD")
     except Problem as exc:
         return exc.response
-    return HttpResponse(schema.text(), content_type=JSON)
+    return HttpResponse(schema.text(), content_type=streams.JSON)
 
 
 def _authenticate(request: HttpRequest) -> str:
@@ -185,20 +212,13 @@ def _body(request: HttpRequest) -> Any:
     """Return the body of a request, decoded.
 
     Raises:
-        Problem: 413 or 415.
+        Problem: see :func:`wsloop.streams.body`.
         ValueError: if it is not JSON.
     """
-    if request.content_type != JSON:
-        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "content_type", f"The Content-Type must be {JSON}.")
-    most = MOST_BODY * conf.option("MAX_QUEUED_BYTES")
     try:
-        size = int(request.META.get("CONTENT_LENGTH") or 0)
-    except ValueError:
-        size = 0
-    if size > most:
-        raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", f"The body is longer than {most} bytes.")
-    try:
-        return strict_json.decode(request.read(size))
+        return strict_json.decode(streams.body(request, "MAX_QUEUED_BYTES", MOST_BODY))
+    except Refused as exc:
+        raise Problem(exc.status, CODES[exc.status], exc.reason) from None
     except strict_json.NotJson as exc:
         raise ValueError(f"the body must be JSON: {exc}") from None
 

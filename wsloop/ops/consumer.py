@@ -1,6 +1,7 @@
 """The socket of the page: pushes the numbers, every two seconds, for as long as its user is of the staff.
 
-A user who is that no longer loses the socket as any other (:mod:`wsloop.visitors.session_watch`).
+A user who is that no longer loses the socket as any other (:mod:`wsloop.visitors.session_watch`), or within
+:data:`AGAIN` seconds if no signal has told of the change.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ import time
 
 from wsloop.consumers import JsonWebsocketConsumer
 from wsloop.db import close_databases
-from wsloop.ops.access import is_included, is_staff
+from wsloop.ops.access import is_included, is_staff, is_still_staff
 from wsloop.ops.feed import FEED
+from wsloop.protocol.close_codes import RIGHTS_CHANGED
 
 EVERY = 2.0  # seconds
+AGAIN = 10.0  # seconds, after which the database is asked again who the user is
 PATH = "wsloop/ops/"  # below WSLOOP["URL"]
 
 
@@ -26,7 +29,13 @@ class OpsConsumer(JsonWebsocketConsumer):
             self.close()
             return
         self.accept()
+        asked = time.monotonic()
         while True:
+            if time.monotonic() - asked >= AGAIN:
+                if not is_still_staff(self.user):
+                    break
+                asked = time.monotonic()
             self.send_json(FEED.read())
             close_databases()
             time.sleep(EVERY)
+        self.close(RIGHTS_CHANGED, "no longer of the staff")

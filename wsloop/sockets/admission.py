@@ -87,13 +87,18 @@ class Admission:
         """Return the number of connections and seats."""
         return self._connections + len(self.seats)
 
+    @property
+    def room(self) -> float:
+        """The number of seats that are left; infinite if the process has no limit."""
+        return _most_connections() - len(self)
+
     def take(self) -> Seat:
         """Return a seat for one more socket.
 
         Raises:
             Full: if there are as many as the process may have.
         """
-        if len(self) >= _most_connections():
+        if self.room <= 0:
             raise Full("MAX_CONNECTIONS")
         return self.keep(NOBODY)
 

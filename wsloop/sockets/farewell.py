@@ -2,8 +2,9 @@
 
 How it works. Each is sent a goodbye and a close frame, in one write, and has :data:`SECONDS` to answer them; what it
 sends otherwise is thrown away. It never gets to the hub, and no code of the site runs for it. It counts as any other
-socket of its address and of the process does, and of all of them there are at most :data:`MOST`: beyond any of these
-bounds a refusal is a plain response. This module must not know HTTP, nor why a socket is refused.
+socket of its address and of the process does. Of all of them there are at most :data:`MOST`, and a quarter of the seats
+that others leave, for who is refused must not take the place of who is not. Beyond any of these bounds a refusal is a
+plain response. This module must not know HTTP, nor why a socket is refused.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Farewells(EndedHandler):
         Args:
             address: for which it counts, or None.
         """
-        if len(self._seats) >= MOST:
+        if len(self._seats) >= min(MOST, (self._admission.room + len(self._seats)) / 4):
             return None
         seat = None
         try:

@@ -36,6 +36,8 @@ touch-workers-reload = $(RUNTIME_DIRECTORY)/reload
 endif =
 ; Seconds that a worker which is being replaced may take to finish its requests and to say goodbye to its sockets.
 worker-reload-mercy = {{ site.mercy }}
+; SIGTERM ends a server that still starts: uWSGI would ignore it until its master is up.
+hook-asap = unix_signal:15 _exit
 ; A worker that is told to end (SIGINT) or to reload (SIGHUP) while it still loads the site just ends.
 hook-post-fork = unix_signal:1 _exit
 hook-post-fork = unix_signal:2 _exit

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import gevent
 from django.apps import apps
 from django.core.management.base import CommandError
 from django.core.management.commands.runserver import Command as RunserverCommand
@@ -66,6 +67,8 @@ class Server:
         self._application = application
 
     def serve_forever(self) -> None:
+        hub = gevent.get_hub()
+        hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)  # else gevent would write it before Django's command ends
         WSGIServer(self._listener, self._application, handler_class=Handler).serve_forever()
 
 

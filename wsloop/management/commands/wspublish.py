@@ -26,7 +26,15 @@ class Command(OperatorCommand):
         whom = audiences(options)
         if not any(whom.values()):
             raise CommandError("Say to whom: --broadcast, --user NAME, --group NAME or --session KEY.")
-        payload = sys.stdin.buffer.read() if message == "-" else message.encode(errors="surrogateescape")
+        if options["expire"] is not None and options["expire"] < 0:
+            raise CommandError("--expire must be a number of seconds, or 0.")
+        payload = message.encode(errors="surrogateescape")
+        if message == "-":
+            if sys.stdin.isatty():
+                self.stderr.write("The message, to the end of the input (Ctrl-D):")
+            payload = sys.stdin.buffer.read()
+            if not payload:
+                raise CommandError("The standard input is empty: there is no message.")
         count = api.listeners(facility=facility, **whom)
         api.publish(payload, facility=facility, expire=options["expire"], key=options["key"], **whom)
         if options["json"]:
