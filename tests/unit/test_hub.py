@@ -27,6 +27,7 @@ from wsloop.sockets.hub import Hub
 from wsloop.sockets.index import Index
 from wsloop.sockets.joining import InitialFrames, JoinBuffer
 from wsloop.sockets.limits import Bounds
+from wsloop.sockets.output import settle
 from wsloop.sockets.visitor import NOBODY, Visitor
 from wsloop.sockets.websocket import WebSocket
 
@@ -133,6 +134,109 @@ def test_everything_of_one_turn_leaves_in_one_write(hub, member):
     assert peer.socket.recv(65536) == b"".join(encode(b"%d" % number, True) for number in range(100))
     hub.deliver(NEWS, Message(b"next turn"))
     assert peer.socket.recv(65536) == encode(b"next turn", True)
+
+
+# Consecutive messages of a channel are held back until the turn ends, or something else comes.
+
+
+def test_messages_of_a_channel_are_one_piece_of_output_shared_by_all(hub, member):
+    (one, at_one), (other, at_other) = member(NEWS), member(NEWS)
+    for number in range(5):
+        hub.deliver(NEWS, Message(b"%d" % number))
+    assert one.clear  # nothing is queued yet
+    settle()
+    assert one._queue == [b"".join(encode(b"%d" % number, True) for number in range(5))]
+    assert one._queue[0] is other._queue[0]
+    assert at_one.messages(5) == at_other.messages(5) == list("01234")
+
+
+def test_only_so_much_is_held_back(hub, member):
+    connection, peer = member(NEWS)
+    for _ in range(3):
+        hub.deliver(NEWS, Message(b"x" * 50_000))
+    assert not connection.clear
+    assert [len(message) for message in peer.messages(3)] == [50_000] * 3
+
+
+def test_what_is_sent_to_one_of_them_meanwhile_keeps_its_place(hub, member):
+    connection, peer = member(NEWS)
+    hub.deliver(NEWS, Message(b"first"))
+    hub.enqueue(connection, encode(b"put down", True))
+    hub.deliver(NEWS, Message(b"second"))
+    connection.reply(b"a reply", True)
+    hub.deliver(NEWS, Message(b"third"))
+    hub.send(connection, [b"sent"])
+    hub.deliver(NEWS, Message(b"fourth"))
+    hub.deliver(NEWS, Message(b"own"), connection)
+    hub.deliver(NEWS, Message(b"fifth"))
+    expected = ["first", "put down", "second", "a reply", "third", "sent", "fourth", "fifth"]
+    assert peer.messages(len(expected)) == expected
+
+
+def test_a_pong_keeps_its_place(hub, member):
+    connection, peer = member(NEWS)
+    peer.send(masked(Opcode.PING, b"?"))
+    hub.deliver(NEWS, Message(b"before"))
+    connection.ready(1)
+    hub.deliver(NEWS, Message(b"after"))
+    assert [(frame.opcode, frame.data) for frame in (peer.frame(), peer.frame(), peer.frame())] == [
+        (Opcode.TEXT, b"before"),
+        (Opcode.PONG, b"?"),
+        (Opcode.TEXT, b"after"),
+    ]
+
+
+def test_who_waits_for_a_client_to_be_clear_waits_for_it(hub, member):
+    connection, peer = member(NEWS)
+    hub.deliver(NEWS, Message(b"x" * 100_000))
+    hub.deliver(NEWS, Message(b"x" * 900_000))  # more than the kernel takes
+    assert not hub.clearing(connection).is_set()
+    assert [len(message) for message in peer.messages(2)] == [100_000, 900_000]
+    assert connection.queued_bytes == 0
+
+
+def test_who_comes_meanwhile_gets_only_what_follows(hub, member):
+    _, early = member(NEWS)
+    hub.deliver(NEWS, Message(b"before"))
+    _, late = member(NEWS)
+    hub.deliver(NEWS, Message(b"after"))
+    assert early.messages(2) == ["before", "after"]
+    assert late.message() == "after"
+
+
+def test_the_first_subscriber_may_come_after_messages_for_nobody(hub, member):
+    hub.deliver(NEWS, Message(b"for nobody"))
+    _, peer = member(NEWS)
+    hub.deliver(NEWS, Message(b"for one"))
+    assert peer.message() == "for one"
+
+
+@pytest.mark.parametrize("end", ["close", "fail"])
+def test_who_is_closed_meanwhile_gets_what_came_before(hub, member, end):
+    (connection, peer), (_, other) = member(NEWS), member(NEWS)
+    hub.deliver(NEWS, Message(b"before"))
+    getattr(connection, end)(4000, "enough")
+    hub.deliver(NEWS, Message(b"after"))
+    assert peer.message() == "before"
+    assert peer.frame().opcode is Opcode.CLOSE
+    assert other.messages(2) == ["before", "after"]
+
+
+def test_who_leaves_the_channel_or_breaks_meanwhile_does_not_disturb_the_others(hub, member):
+    (leaving, at_leaving), (broken, _), (_, other) = member(NEWS), member(NEWS), member(NEWS)
+    hub.deliver(NEWS, Message(b"before"))
+    hub.exit(leaving, [NEWS])
+    hub.deliver(NEWS, Message(b"between"))
+    broken.abort()
+    hub.deliver(NEWS, Message(b"after"))
+    hub.deliver(SPORT, Message(b"for nobody"))
+    hub.lost(NEWS, Position(1, "x"))
+    assert at_leaving.message() == "before"
+    assert other.messages(3) == ["before", "between", "after"]
+    turn()
+    at_leaving.socket.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        at_leaving.socket.recv(100)
 
 
 def test_a_frame_is_encoded_once_for_all_members(hub, member, monkeypatch):

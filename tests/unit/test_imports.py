@@ -323,6 +323,7 @@ TESTED_WITH = {
     "sockets.census": "hub",
     "sockets.index": "hub",
     "sockets.joining": "hub",
+    "sockets.run": "hub",
     "sockets.admission": "hub",
     "sockets.heartbeat": "hub",
     "sockets.visitor": "hub",

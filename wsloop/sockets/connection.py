@@ -24,7 +24,7 @@ from wsloop.protocol.messages import Position
 from wsloop.sockets.census import NOWHERE
 from wsloop.sockets.handler import ENDED, Handler
 from wsloop.sockets.limits import Bounds, Meter
-from wsloop.sockets.output import CLOSED, CLOSING, FINISHING, OPEN, OVERFLOWED, Output
+from wsloop.sockets.output import CLOSED, CLOSING, FINISHING, OPEN, OVERFLOWED, Output, settle
 from wsloop.sockets.transport import READ, WRITE, Transport
 
 logger = logging.getLogger("wsloop.connection")
@@ -236,6 +236,7 @@ class Connection(Output, abc.ABC):
 
     def _say_goodbye(self, code: int, reason: str) -> None:
         """Queue what the dialect says before the end, behind the output that waits."""
+        settle()
         self._queue_latest()
         goodbye = self.dialect.goodbye(code, reason) if self.accepting else None
         if goodbye is not None:
@@ -245,6 +246,7 @@ class Connection(Output, abc.ABC):
                 self.enqueue(frame)
 
     def _leave_open(self) -> None:
+        settle()
         self._state = CLOSING
         self._latest = None
         self._handler.closing(self)

@@ -5,7 +5,9 @@ How it works. A socket that is being set up *joins*: messages on its channels ar
 Then :meth:`Hub.enter` makes it a subscriber, together with the buffered messages, in one step of the event loop, so
 that no message is lost, doubled or overtaken in between. :meth:`Hub.deliver` encodes a message into one frame and gives
 the same bytes to every subscriber; connections with new output are flushed together when the event loop gets its turn,
-so that everything that one turn brings to a socket leaves in one write.
+so that everything that one turn brings to a socket leaves in one write. Consecutive messages of a channel are held back
+and joined once for all subscribers (:mod:`wsloop.sockets.run`), until the turn ends or anything else touches the output
+or the subscribers of a connection.
 
 Nothing here blocks, but for two methods that say so. This module must not know Redis or HTTP.
 """
@@ -33,6 +35,8 @@ from wsloop.sockets.connection import Connection
 from wsloop.sockets.heartbeat import Heartbeat
 from wsloop.sockets.index import Index
 from wsloop.sockets.joining import JoinBuffer
+from wsloop.sockets.output import UNSETTLED, settle
+from wsloop.sockets.run import Run
 
 MOST_MULTI_AUDIENCE = 20_000  # channels remembered for messages to several of them, until all have come
 
@@ -71,6 +75,7 @@ class Hub:
         self._draining: dict[Connection, Event] = {}
         self._joining: set[JoinBuffer] = set()
         self._dirty: list[Connection] = []
+        self._run = Run()
         self._published: list[int] = []  # when the messages of this turn were, as far as that is known
         self.clock_offset = 0.0
         self._compress_from = conf.compress_from()
@@ -111,6 +116,7 @@ class Hub:
 
     def enter(self, joining: JoinBuffer, connection: Connection, first: Iterable[bytes]) -> None:
         """Make an open connection a subscriber of the channels, after writing ``first`` to it. Nothing yields."""
+        settle()
         self._joining.discard(joining)
         connection.channels += joining.channels
         self._latest_only.update(joining.latest_only)
@@ -153,6 +159,7 @@ class Hub:
         self._left(connection)
 
     def _forget(self, connection: Connection, channels: Iterable[bytes]) -> None:
+        settle()
         for channel in channels:
             self._subscribers[connection.dialect].remove(channel, connection)
             if channel in self._latest_only and not any(index[channel] for index in self._subscribers.values()):
@@ -178,6 +185,11 @@ class Hub:
             self._multi_audience_size += channel not in before
             while self._multi_audience_size > MOST_MULTI_AUDIENCE and len(self._multi_audience) > 1:
                 self._multi_audience_size -= len(self._multi_audience.popitem(last=False)[1])
+        plain = origin is None and not message.multi_audience and channel not in self._latest_only
+        if plain and len(message.payload) < self._compress_from:
+            self._hold_back(channel, message)
+            return
+        settle()
         first, count = not self._dirty, 0
         latest = channel if channel in self._latest_only else None
         for dialect, index in self._subscribers.items():
@@ -207,6 +219,44 @@ class Hub:
             self.census.delivered(channel, count)
             if message.time and self._dirty:
                 self._published.append(message.time)
+
+    def _hold_back(self, channel: bytes, message: Message) -> None:
+        """Deliver a message together with those of the same channel that follow it at once, as one piece of output."""
+        run = self._run
+        if run.channel != channel or run.is_long:
+            settle()
+            run.begin(channel, [(dialect, index[channel]) for dialect, index in self._subscribers.items()])
+            if not run.parts:
+                run.channel = None
+                return
+            UNSETTLED.append(self._settle)
+            if not self._dirty:
+                self._loop.run_callback(self._flush)
+        count = 0
+        for dialect, subscribers, frames in run.parts:
+            payload = dialect.message(channel, message)
+            if payload is not None:
+                frame = dialect.encode(payload)
+                frames.append(frame)
+                run.size += len(frame)
+                count += len(subscribers)
+                TRAFFIC.bytes_out += len(frame) * len(subscribers)
+        if count:
+            TRAFFIC.messages_out += count
+            self.census.delivered(channel, count)
+            if message.time:
+                run.published.append(message.time)
+
+    def _settle(self) -> None:
+        """Queue the messages that are held back."""
+        parts, published, dirty = self._run.parts, self._run.published, self._dirty
+        self._run.begin(None, ())
+        for _, subscribers, frames in parts:
+            output = frames[0] if len(frames) == 1 else b"".join(frames)
+            if output:
+                dirty += [each for each in subscribers if each.enqueue(output)]
+        if dirty:
+            self._published += published
 
     def count_subscribers(self, channels: Iterable[bytes]) -> int:
         """Return how many connections are subscribers of one or several of these channels."""
@@ -266,6 +316,7 @@ class Hub:
             connection.flush()
 
     def _flush(self) -> None:
+        settle()
         dirty, self._dirty = self._dirty, []
         published, self._published = self._published, []
         for connection in dirty:
@@ -292,6 +343,7 @@ class Hub:
 
     def clearing(self, connection: Connection) -> Event:
         """Flush, and return what is set when the kernel has taken all output of a connection, or it has ended."""
+        settle()
         connection.flush()
         if connection.open and not connection.clear:
             return self._draining.setdefault(connection, Event())
@@ -308,6 +360,7 @@ class Hub:
 
         Subscribers that get the latest message only are not waited for.
         """
+        settle()
         subscribers = {
             each
             for channel in set(channels) - self._latest_only

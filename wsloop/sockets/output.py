@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import logging
+from collections.abc import Callable
 
 from wsloop import metrics
 from wsloop.sockets.limits import Bounds
@@ -15,6 +16,16 @@ from wsloop.sockets.limits import Bounds
 JOIN = 256 * 1024  # bytes joined into one write; copying more than the kernel takes at once would be in vain
 
 logger = logging.getLogger("wsloop.connection")
+
+
+# Of hubs that hold messages back, to queue consecutive ones as one: they are older than whatever is queued meanwhile.
+UNSETTLED: list[Callable[[], None]] = []
+
+
+def settle() -> None:
+    """Have all messages queued that hubs hold back; before anything else that touches the output of a connection."""
+    while UNSETTLED:
+        UNSETTLED.pop()()
 
 
 class State(enum.IntEnum):
@@ -107,6 +118,8 @@ class Output:
             channel: on which the message came, if only the latest of its messages counts; None: the frame is never
                 replaced.
         """
+        if UNSETTLED:
+            settle()
         if self._state > ENDING:
             return False
         queue = self._queue
@@ -181,4 +194,7 @@ class Output:
         logger.info("Closed a slow client: %d bytes waited to be sent", self.bounds.max_queued_bytes)
 
 
-__all__ = ["CLOSED", "CLOSING", "ENDING", "ENDING_OVERFLOWED", "FINISHING", "OPEN", "OVERFLOWED", "Output", "State"]
+__all__ = [
+    *("CLOSED", "CLOSING", "ENDING", "ENDING_OVERFLOWED", "FINISHING", "OPEN", "OVERFLOWED"),
+    *("UNSETTLED", "Output", "State", "settle"),
+]

@@ -29,7 +29,7 @@ from wsloop.protocol.fragments import Fragments
 from wsloop.protocol.frames import PONG_BYTE
 from wsloop.sockets.connection import Connection, Handler, logger
 from wsloop.sockets.limits import Bounds, load
-from wsloop.sockets.output import CLOSING, ENDING, ENDING_OVERFLOWED, FINISHING, OPEN
+from wsloop.sockets.output import CLOSING, ENDING, ENDING_OVERFLOWED, FINISHING, OPEN, settle
 from wsloop.sockets.transport import Transport
 
 SLICE = 2048  # bytes parsed before the frames in them are counted: not more than 341, about a millisecond of work
@@ -222,6 +222,7 @@ class WebSocket(Connection):
         """Queue an answer of the parser: a pong or a close frame."""
         if data is SEND_EOF:
             return  # flush() sends it behind the last frame
+        settle()
         if self._queue is None:
             self._queue = []
         elif self._writing and len(self._queue) > 1 and self._queue[-1][:1] == data[:1] == PONG_BYTE:
