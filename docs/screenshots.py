@@ -7,7 +7,6 @@ is of a page that is in use: messages have arrived, people are in the room.
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from selenium.webdriver.common.by import By
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from testbed.chromium import headless_shell  # noqa: E402
 from testbed.redis_servers import RedisServer  # noqa: E402
 from testbed.site_files import make_site_files  # noqa: E402
 from testbed.sites import Site  # noqa: E402
@@ -99,14 +99,9 @@ PAGES = [
 
 
 def chromium(directory: Path) -> str:
-    """Return the program to start, a headless shell if there is one."""
-    shell = shutil.which("chromium-headless-shell")
-    if shell is None:
-        return shutil.which("chromium") or shutil.which("google-chrome") or sys.exit("Install chromium and its driver")
-    script = directory / "chromium"
-    script.write_text(f'#!/bin/sh\nexec {shlex.quote(shell)} "$@" about:blank\n')
-    script.chmod(0o755)
-    return str(script)
+    """Return the program to start."""
+    named = map(shutil.which, ("chromium", "google-chrome"))
+    return headless_shell(directory) or next(filter(None, named), None) or sys.exit("Install chromium and its driver")
 
 
 def open_browser(directory: Path) -> webdriver.Chrome:

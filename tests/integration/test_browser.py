@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import shlex
-import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +19,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from testbed.chromium import headless_shell
 from testbed.sites import DEMO_ACCOUNTS
 from tests.requires import need
 
@@ -43,17 +42,12 @@ CONTRAST = (Path(__file__).parent / "contrast.js").read_text()
 
 
 def chromium(directory, whole=False):
-    """The program to start: the headless shell if there is one, which has the same engine and takes half of the time.
+    """The program to start: the headless shell if there is one.
 
     ``whole``: the one with windows, which keeps pages that were left and shows them again.
     """
-    if whole or (shell := shutil.which("chromium-headless-shell")) is None:
-        return need("chromium", "chromium-browser", "google-chrome")
-    script = directory / "chromium"
-    # Without an address Debian's shell opens no window, and chromedriver waits for one.
-    script.write_text(f'#!/bin/sh\nexec {shlex.quote(shell)} "$@" about:blank\n')
-    script.chmod(0o755)
-    return str(script)
+    shell = None if whole else headless_shell(directory)
+    return shell or need("chromium", "chromium-browser", "google-chrome")
 
 
 class Browser:

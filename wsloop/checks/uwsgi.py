@@ -98,7 +98,7 @@ def problems(option: Options) -> Iterator[Problem]:
             yield Problem(
                 "a stop ends the router before the workers: no socket gets a close frame, and all clients reconnect at "
                 "once.",
-                "Add the hooks that `manage.py wsloop_init` writes; see docs/how-to/run-in-production.rst.",
+                "Add the `hook-…` lines of docs/how-to/run-in-production.rst, or put nginx before an http-socket.",
                 "W018",
             )
     ending = [name for name in ENDING if option(name)]

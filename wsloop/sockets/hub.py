@@ -227,7 +227,6 @@ class Hub:
             settle()
             run.begin(channel, [(dialect, index[channel]) for dialect, index in self._subscribers.items()])
             if not run.parts:
-                run.channel = None
                 return
             UNSETTLED.append(self._settle)
             if not self._dirty:

@@ -20,7 +20,7 @@ class Run:
     """Consecutive messages of one channel that are held back within a turn of the event loop.
 
     Attributes:
-        channel: theirs; None: there are none.
+        channel: theirs; None: there are none, or nobody gets them.
         parts: of each dialect with subscribers: it, the subscribers, and the frames.
         size: bytes of the frames.
         published: when, as far as that is known.
@@ -36,8 +36,8 @@ class Run:
 
     def begin(self, channel: bytes | None, subscribers: Iterable[tuple[Dialect, Collection[Connection]]]) -> None:
         """Begin to hold messages back for connections, which must not change until the run is settled."""
-        self.channel = channel
         self.parts = [(dialect, connections, []) for dialect, connections in subscribers if connections]
+        self.channel = channel if self.parts else None
         self.size = 0
         self.published: list[int] = []
 
