@@ -83,7 +83,8 @@ def post(site, path, cookies, **fields):
     )
     assert answer.status == 302, f"{path}: {answer.status}\n{answer.text}"
     jar |= cookies_of(answer)
-    site.session_keys.add(jar["sessionid"])
+    if jar["sessionid"] != '""':  # which deletes the cookie, and is in many a line of a log
+        site.session_keys.add(jar["sessionid"])
     return "; ".join(f"{name}={value}" for name, value in jar.items())
 
 
