@@ -172,6 +172,8 @@ def channels(
 def mistake(channels: Sequence[str], request: Any, facility: Any, users: Any, groups: Any, sessions: Any) -> str:
     """Return a text if a message is for nobody, though the view seems to name somebody; else an empty text.
 
+    A facility without a name exists, but its sockets are rare, and a variable that is empty is not.
+
     Args:
         channels: of the message.
         request, facility, users, groups, sessions: see :func:`channels`.
@@ -187,6 +189,8 @@ def mistake(channels: Sequence[str], request: Any, facility: Any, users: Any, gr
             is_session = own is own_session and request is not None
             why = "there is no session, or it was not saved yet" if is_session else absent
             return f"{argument}=[SELF] of a message to {shown(facility)} is nobody, because {why}"
+    if channels and facility == "":
+        return f"a message to the facility '' reaches sockets at {conf.websocket_url()} itself only"
     if channels:
         return ""
     return f"a message to {shown(facility)} has no audience, so nobody gets it: broadcast=True, or users=…, is missing"

@@ -8,6 +8,7 @@ sockets or gevent.
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import functools
 import importlib
@@ -21,6 +22,9 @@ from django.core.signals import setting_changed
 
 from wsloop import kinds
 from wsloop.options import ALIASES, DEFAULTS, OPTIONS, PLAIN, Facility, Option
+
+# Of difflib: WSLOPP is so near to WSLOOP, and SLOP is not; a site's own WEBSOCKET_URI is not near to WEBSOCKET_URL.
+ALIKE, NEARLY_EQUAL = 0.82, 0.93
 
 _known = kinds.dictionary(dict.fromkeys(OPTIONS, kinds.anything))
 
@@ -221,6 +225,16 @@ def problems() -> Iterator[str]:
             )
 
 
+def mistyped() -> Iterator[tuple[str, str]]:
+    """Yield settings of the site that nothing reads, each with the name that was meant, perhaps."""
+    for name in dir(settings):
+        if name.isupper() and name not in ("WSLOOP", *ALIASES.values()):
+            near = difflib.get_close_matches(name, ["WSLOOP"], 1, ALIKE)
+            near = near or difflib.get_close_matches(name, ALIASES.values(), 1, NEARLY_EQUAL)
+            if near:
+                yield name, near[0]
+
+
 __all__ = [
     "ALIASES",
     "DEFAULTS",
@@ -237,6 +251,7 @@ __all__ = [
     "facility_pattern",
     "given",
     "heartbeat",
+    "mistyped",
     "name_of",
     "option",
     "prefix",

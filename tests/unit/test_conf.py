@@ -479,6 +479,26 @@ def test_settings_that_contradict_each_other_are_a_warning(with_settings, option
 
 
 @pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("WSLOPP", "WSLOOP"),
+        ("WSLOP", "WSLOOP"),
+        ("WS_LOOP", "WSLOOP"),
+        ("WS4REDIS_EXPIRES", "WS4REDIS_EXPIRE"),
+        ("WS4REDIS_ALLOWED_CHANNEL", "WS4REDIS_ALLOWED_CHANNELS"),
+        ("WSLOOP_ADMINS", ""),  # a site's own
+        ("WEBSOCKET_URI", ""),
+        ("WSGI_APPLICATION", ""),
+        ("SLOP", ""),
+    ],
+)
+def test_a_mistyped_name_is_a_warning(with_settings, name, meant):
+    with_settings(**{name: {"PING_INTERVAL": 7}})
+    told = [f"the setting {name} has no effect: wsloop reads {meant}."] if meant else []
+    assert [each.msg for each in checks.check_settings()] == told
+
+
+@pytest.mark.parametrize(
     ("layer", "found"),
     [
         ({"BACKEND": "channels_redis.core.RedisChannelLayer"}, 1),

@@ -171,3 +171,10 @@ def test_later_mistakes_are_spoken_of_again(developed, monkeypatch, caplog):
     now += refusals.LOG_INTERVAL
     developed("news")
     assert len(hints(caplog)) == 3
+
+
+def test_a_message_to_the_facility_without_a_name(shared_redis, with_settings, caplog):
+    with_settings(DEBUG=True)
+    RedisPublisher(facility="", broadcast=True).publish_message("x")
+    (line,) = hints(caplog)
+    assert "a message to the facility '' reaches sockets at /ws/ itself only" in line

@@ -5,11 +5,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 import types
 
 import gevent
 import pytest
+from django.contrib.auth.models import UserManager
 from django.core.management import CommandError, call_command
+from django.db import OperationalError
 
 from testbed.processes import ROOT, wait_until
 from tests.unit.test_api import DISCONNECTED, closed
@@ -43,10 +46,12 @@ def test_publish(front, shared_redis, facility, stdin):
     assert run("wspublish", facility, "Hello", "--broadcast") == "Published 5 bytes; sockets that listen: 1\n"
     stdin(b"\0\xff, from a pipe")
     answer = run("wspublish", facility, "--broadcast", "--user", "john", "--user", "mary", "--expire", "0", "--json")
-    assert json.loads(answer) == {"listeners": 1, "bytes": 15}
-    for _ in range(2):
-        run("wspublish", facility, "once", "--broadcast", "--key", "k")
-    run("wspublish", facility, "last", "--broadcast")
+    assert json.loads(answer) == {"listeners": 1, "bytes": 15, "repeated": False}
+    once = ["wspublish", facility, "once", "--broadcast", "--key", "k"]
+    assert run(*once) == "Published 4 bytes; sockets that listen: 1\n"
+    assert run(*once) == "Published nothing: a message with the key k was published before\n"
+    assert json.loads(run(*once, "--json"))["repeated"]
+    run("wspublish", facility, "--broadcast", "last")
     assert peer.messages(4) == ["Hello", b"\0\xff, from a pipe", "once", "last"]
 
 
@@ -59,12 +64,33 @@ def test_publish(front, shared_redis, facility, stdin):
         (["news", "text", "--broadcast", "--expire", "-1"], "expire must be"),
         (["news", "--broadcast"], "standard input is empty"),
         (["a:b", "text", "--user", "john"], "has a colon"),
+        (["", "text", "--broadcast"], "The name of the facility is empty"),
+        (["--broadcast"], "required: facility"),
+        (["news", "text", "more", "--broadcast"], "unrecognized arguments: more"),
     ],
 )
 def test_publishing_what_cannot_be(shared_redis, monkeypatch, arguments, text):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
     with pytest.raises(CommandError, match=text):
         run("wspublish", *arguments)
+
+
+def test_names_that_the_database_does_not_have_are_told(signed_in, shared_redis, facility, monkeypatch):
+    def notes(*names):
+        told = io.StringIO()
+        audience = [part for name in names for part in (f"--{name[0]}", name[1])]
+        call_command("wspublish", facility, "text", *audience, stdout=io.StringIO(), stderr=told, no_color=True)
+        return told.getvalue()
+
+    assert notes(("user", "john")) == ""
+    told = notes(("user", "john"), ("user", "jonh"), ("group", "chaters"))
+    assert told == ("Note: there is no user with the name 'jonh'\nNote: there is no group with the name 'chaters'\n")
+
+    def fails(*arguments, **options):
+        raise OperationalError("the database is away")
+
+    monkeypatch.setattr(UserManager, "filter", fails)
+    assert notes(("user", "jonh")) == ""
 
 
 def test_commands_without_redis_say_so(own_redis):
@@ -177,6 +203,7 @@ def test_tail_of_one_audience_as_json(shared_redis, facility, tail):
     api.publish("no pattern", facility=f"{facility}abcx", broadcast=True)
     api.publish("exactly", facility=f"{facility}*?[x]", broadcast=True)
     (line,) = map(json.loads, follower.lines())
+    assert 0 <= time.time() - line.pop("time") / 1e6 < 3600
     assert line == {
         "facility": f"{facility}*?[x]",
         "audience": "broadcast",

@@ -16,6 +16,11 @@ MUCH = 1024**3  # bytes of Redis for the history of one channel
 
 def contradictions() -> Iterator[tuple[str, str]]:
     """Yield pairs of a contradiction and what to do about it. All settings must be valid."""
+    for name, meant in conf.mistyped():
+        yield (
+            f"the setting {name} has no effect: wsloop reads {meant}.",
+            f"Call it {meant} if that was meant; else name wsloop.W014 in SILENCED_SYSTEM_CHECKS.",
+        )
     if conf.option("PING_TIMEOUT") > conf.option("PING_INTERVAL"):
         yield (
             f"PING_TIMEOUT ({conf.option('PING_TIMEOUT')} s) is longer than PING_INTERVAL "

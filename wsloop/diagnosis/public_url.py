@@ -246,7 +246,7 @@ def _hold(line: Line, hold: float, progress: Progress) -> Finding:
             return Finding(
                 WRONG,
                 "Timeouts",
-                f"it was cut after {gone:.0f} s, with {pings} pings; there should be one each {interval} s",
+                f"it was cut after {gone:.0f} s, with {_number(pings)}; there should be one each {interval} s",
                 "Raise the timeout of the proxy for silence (nginx: `proxy_read_timeout` or `uwsgi_read_timeout`; "
                 f"uWSGI: `http-timeout`) to {interval + LATE:g} s or more, or set PING_INTERVAL to less.",
             )
@@ -262,7 +262,11 @@ def _hold(line: Line, hold: float, progress: Progress) -> Finding:
             f"no ping arrived in {hold:.0f} s; the server should send one every {interval} s",
             "A proxy ends WebSockets by itself, or the server has another PING_INTERVAL.",
         )
-    return Finding(OK, "Timeouts", f"a socket stayed open for {hold:.0f} s, with {pings} pings")
+    return Finding(OK, "Timeouts", f"a socket stayed open for {hold:.0f} s, with {_number(pings)}")
+
+
+def _number(pings: int) -> str:
+    return "1 ping" if pings == 1 else f"{pings} pings"
 
 
 __all__ = ["findings"]

@@ -50,7 +50,7 @@ def _server(about: str, server: Any) -> Iterator[Finding]:
         took.append(time.perf_counter() - began)
     yield _version(about, server.info("server"))
     middle, worst = statistics.median(took), max(took)
-    text = f"a round trip takes {1000 * middle:.1f} ms, at worst {1000 * worst:.1f} of {PINGS}"
+    text = f"a round trip takes {1000 * middle:.1f} ms, the slowest of {PINGS} {1000 * worst:.1f} ms"
     if middle > SLOW:
         yield Finding(WRONG, about, text, "Run Redis near the workers: a handshake and each message wait for it.")
     else:

@@ -9,13 +9,17 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured, ObjectDoesNotExist
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ImproperlyConfigured, ObjectDoesNotExist, ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.core.management.color import no_style
+from django.db import Error
 from redis.exceptions import RedisError
+
+from wsloop import addressees, db
 
 INTERRUPTED = 130  # exit status of a program that Ctrl-C has ended: 128 and the number of SIGINT
 
@@ -43,6 +47,27 @@ class OperatorCommand(BaseCommand):
         """Print a line at once."""
         self.stdout.write(text)
         self.stdout.flush()
+
+    def warn_about_names(self, whom: dict[str, Any]) -> None:
+        """Say which users and groups the database does not have: a mistyped name is a valid channel.
+
+        Args:
+            whom: as :func:`audiences` returns it.
+        """
+        model: Any = get_user_model()
+        groups = addressees.groups_field(model)
+        kinds: list[tuple[str, Any, str, list[str]]] = [("user", model, model.USERNAME_FIELD, whom["users"])]
+        if groups is not None:
+            kinds.append(("group", groups.related_model, "name", whom["groups"]))
+        # Redis is all that these commands need.
+        with suppress(Error, ImproperlyConfigured, ValueError, ValidationError):
+            for kind, owner, field, names in kinds:
+                found = owner._default_manager.filter(**{f"{field}__in": names}).values_list(field, flat=True)
+                known = {str(each) for each in found}
+                for name in names:
+                    if name not in known:
+                        self.stderr.write(f"Note: there is no {kind} with the name {addressees.shown(name)}")
+            db.give_back()
 
     def say_json(self, content: Any) -> None:
         """Print a value as one line of JSON."""

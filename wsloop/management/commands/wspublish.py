@@ -8,11 +8,19 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from wsloop import api
+from wsloop.backend import pool
+from wsloop.backend.scripts import is_cluster
 from wsloop.management.operation import OperatorCommand, add_audiences, audiences
 
 
 class Command(OperatorCommand):
     help = "Publishes a message to the WebSockets of a facility."
+
+    def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
+        parser = super().create_parser(*args, **kwargs)
+        # Until Python 3.13 an optional argument must follow the one before it: `orders --user john hello` would fail.
+        parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
+        return parser
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
@@ -26,6 +34,8 @@ class Command(OperatorCommand):
         whom = audiences(options)
         if not any(whom.values()):
             raise CommandError("Say to whom: --broadcast, --user NAME, --group NAME or --session KEY.")
+        if not facility:
+            raise CommandError("The name of the facility is empty.")
         if options["expire"] is not None and options["expire"] < 0:
             raise CommandError("--expire must be a number of seconds, or 0.")
         payload = message.encode(errors="surrogateescape")
@@ -35,9 +45,13 @@ class Command(OperatorCommand):
             payload = sys.stdin.buffer.read()
             if not payload:
                 raise CommandError("The standard input is empty: there is no message.")
+        self.warn_about_names(whom)
         count = api.listeners(facility=facility, **whom)
-        api.publish(payload, facility=facility, expire=options["expire"], key=options["key"], **whom)
+        reached = api.publish(payload, facility=facility, expire=options["expire"], key=options["key"], **whom)
+        repeated = bool(options["key"]) and reached is None and not is_cluster(pool.client())
         if options["json"]:
-            self.say_json({"listeners": count, "bytes": len(payload)})
+            self.say_json({"listeners": count, "bytes": len(payload), "repeated": repeated})
+        elif repeated:
+            self.say(f"Published nothing: a message with the key {options['key']} was published before")
         else:
             self.say(f"Published {len(payload)} bytes; sockets that listen: {count}")

@@ -37,8 +37,10 @@ class Command(OperatorCommand):
     def handle(self, *args: Any, facility: str | None, count: int | None, **options: Any) -> None:
         if count is not None and count < 1:
             raise CommandError(f"--count must be a positive number, not {count}")
+        whom = audiences(options)
+        self.warn_about_names(whom)
         left = float("inf") if count is None else count
-        for channel, message in _messages(_patterns(facility, audiences(options)), self._note):
+        for channel, message in _messages(_patterns(facility, whom), self._note):
             if options["json"]:
                 self.say_json(_content(channel, message))
             else:
@@ -135,7 +137,8 @@ def _content(channel: bytes, message: Message) -> dict[str, Any]:
         # All but the facility; the key of a session is a secret.
         name = channel.decode(errors="replace").removeprefix(conf.prefix()).split(":", 1)[1]
         name = name.removesuffix(f":{whom.facility}")
-    about = {"facility": whom.facility, "audience": whom.kind, "name": name, "offset": message.offset}
+    moment = message.time or int(1e6 * time.time())  # as of a history: microseconds, by the clock of Redis if it tells
+    about = {"facility": whom.facility, "audience": whom.kind, "name": name, "offset": message.offset, "time": moment}
     return {**about, **as_json(message.payload)}
 
 
