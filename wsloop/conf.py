@@ -23,7 +23,7 @@ from django.core.signals import setting_changed
 from wsloop import kinds
 from wsloop.options import ALIASES, DEFAULTS, OPTIONS, PLAIN, Facility, Option
 
-# Of difflib: WSLOPP is so near to WSLOOP, and SLOP is not; a site's own WEBSOCKET_URI is not near to WEBSOCKET_URL.
+# Of difflib: WSLOPP is as near to WSLOOP, and SLOP is not. Long names of a site's own may begin as ws4redis's do.
 ALIKE, NEARLY_EQUAL = 0.82, 0.93
 
 _known = kinds.dictionary(dict.fromkeys(OPTIONS, kinds.anything))

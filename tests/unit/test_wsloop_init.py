@@ -345,6 +345,12 @@ def test_the_image_of_a_site_with_requirements_and_wheels(directory):
     assert "requirements.txt does not name pyuwsgi" in output and "requirements.txt does not name wsloop" in output
 
 
+def test_a_certificate_is_renewed_while_nginx_runs(directory):
+    (root,) = re.findall(r"acme-challenge/ {\s+root (\S+);", texts("nginx")["deploy/nginx.conf"])
+    printed, _ = init("--no-input", "nginx")
+    assert f"certbot certonly --webroot --webroot-path {root} --deploy-hook 'systemctl reload nginx' -d" in printed
+
+
 def test_nginx_waits_longer_than_the_pings(directory, with_settings):
     assert texts("nginx")["deploy/nginx.conf"].count("_timeout 75s;") == 2
     with_settings(WSLOOP={"PING_INTERVAL": 100})

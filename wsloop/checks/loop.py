@@ -29,8 +29,9 @@ def problems() -> Iterator[Problem]:
     yield Problem(
         f"{path} does not name wsloop: the handshakes of sockets below {conf.websocket_url()} reach Django itself, "
         "which knows no such URL.",
-        "Let its application hand these requests to wsloop.server.WebsocketServer(), as the README shows. If another "
-        "module serves the sockets, name wsloop.W020 in SILENCED_SYSTEM_CHECKS.",
+        "Let its application hand these requests to wsloop.server.WebsocketServer(), as the README shows, or let "
+        "WSGI_APPLICATION name a module that does. If another module serves the sockets, name wsloop.W020 in "
+        "SILENCED_SYSTEM_CHECKS.",
         "W020",
     )
 

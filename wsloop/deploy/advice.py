@@ -185,11 +185,13 @@ def commands(site: Site, parts: list[str]) -> Iterator[tuple[str, list[str]]]:
         ]
         yield "Let systemd run it", lines
     if "nginx" in parts:
+        # Through the directory that nginx serves, before and after: certbot renews in the way in which it began.
+        way = "--webroot --webroot-path /var/www/html --deploy-hook 'systemctl reload nginx'"
         names = " ".join(f"-d {each.lstrip('.')}" for each in site.hosts)
         yield (
             "Put nginx in front",
             [
-                f"sudo certbot certonly --standalone {names}",
+                f"sudo certbot certonly {way} {names}",
                 f"sudo install -m 644 deploy/nginx.conf /etc/nginx/conf.d/{site.name}.conf",
                 "sudo nginx -t && sudo systemctl reload nginx",
             ],
@@ -204,13 +206,11 @@ def commands(site: Site, parts: list[str]) -> Iterator[tuple[str, list[str]]]:
                 "kubectl apply --filename deploy/kubernetes.yaml",
             ],
         )
-    publisher = "from wsloop.publisher import RedisPublisher"
-    publish = f"{publisher}; RedisPublisher(facility='hello', broadcast=True).publish_message('It works')"
     yield (
         "See a message arrive: in the console of a browser that shows a page of the site, and then in a shell",
         [
             f'new WebSocket(`${{location.origin.replace("http", "ws")}}{site.url}hello?subscribe-broadcast`)'
             ".onmessage = (event) => console.log(event.data)",
-            f'{python} manage.py shell -c "{publish}"',
+            f"{python} manage.py wspublish hello 'It works' --broadcast",
         ],
     )

@@ -14,7 +14,7 @@ server {
     server_name {{ server_names }};
     access_log /var/log/nginx/{{ site.name }}.log {{ site.variable }};
 
-    # Certificates of Let's Encrypt: certbot --webroot --webroot-path /var/www/html
+    # Certificates of Let's Encrypt come and are renewed through this directory (certbot --webroot).
     location /.well-known/acme-challenge/ {
         root /var/www/html;
     }
