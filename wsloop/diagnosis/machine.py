@@ -82,7 +82,7 @@ def _descriptors(pid: int | None) -> Finding:
     wanted = "any number of them" if most is None else f"{most}, as MAX_CONNECTIONS says"
     needed = "1048576" if most is None else str(-(-most * 4 // 3))
     return Finding(
-        WRONG,
+        NOTE if pid is None else WRONG,  # the server has a limit of its own, of systemd for example
         "Descriptors",
         f"{whose} may have {limit}, so a worker holds {limit * 3 // 4} sockets and not {wanted}",
         f"Start the server with `ulimit -n {needed}`, with systemd LimitNOFILE={needed}.",
