@@ -51,8 +51,9 @@ def test_publish(front, shared_redis, facility, stdin):
     assert run(*once) == "Published 4 bytes; sockets that listen: 1\n"
     assert run(*once) == "Published nothing: a message with the key k was published before\n"
     assert json.loads(run(*once, "--json"))["repeated"]
-    run("wspublish", facility, "--broadcast", "last")
-    assert peer.messages(4) == ["Hello", b"\0\xff, from a pipe", "once", "last"]
+    run("wspublish", facility, "--broadcast", "behind options")
+    run("wspublish", "--broadcast", "--", facility, "-7")
+    assert peer.messages(5) == ["Hello", b"\0\xff, from a pipe", "once", "behind options", "-7"]
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,15 @@ class Command(OperatorCommand):
 
     def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
         parser = super().create_parser(*args, **kwargs)
-        # Until Python 3.13 an optional argument must follow the one before it: `orders --user john hello` would fail.
-        parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
+        plain = parser.parse_args
+
+        def parse_args(args: Any = None, namespace: Any = None) -> Any:
+            # The plain way of Python 3.11, for example, does not know `orders --user john hello`, and the other one no
+            # `--`, behind which a message may begin with a hyphen.
+            parse = plain if "--" in (args or ()) else parser.parse_intermixed_args
+            return parse(args, namespace)
+
+        parser.parse_args = parse_args  # type: ignore[method-assign]
         return parser
 
     def add_arguments(self, parser: CommandParser) -> None:
