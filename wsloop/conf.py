@@ -197,6 +197,11 @@ def session_cookie() -> str:
     return str(settings.SESSION_COOKIE_NAME)
 
 
+def authentication_backends() -> list[str]:
+    """Return the paths of the classes that find users, ``AUTHENTICATION_BACKENDS``."""
+    return list(settings.AUTHENTICATION_BACKENDS)
+
+
 def _forget(**kwargs: Any) -> None:
     option.cache_clear()
     _setting.cache_clear()

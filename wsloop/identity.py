@@ -38,7 +38,8 @@ def visitor(request: HttpRequest, address: str | None = None) -> Visitor:
     key = session.session_key or None if isinstance(session, conf.session_store()) else None
     expires = getattr(request, "token_expires", None)
     if key is not None:
-        expires = next_look(session_ends([key]).get(key, 0))
+        read, end = getattr(session, "wsloop_end", (None, 0.0))  # see visitors.lookup
+        expires = next_look(end if read == key else session_ends([key]).get(key, 0))
     return Visitor(getattr(user, "pk", None), key, address, expires, auth_hash(user), permissions_hash(user))
 
 

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import django
 from django.apps import apps
-from django.contrib.auth import get_user
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from django.urls import path
-from django.utils.functional import SimpleLazyObject
 
 try:
     from ws4redis.wsgi_server import WebsocketWSGIServer  # sets Django up
@@ -61,6 +59,7 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         from wsloop.facilities import calls
         from wsloop.ops import consumer
         from wsloop.sockets import servers, takeover
+        from wsloop.visitors import lookup
 
         try:
             servers.prepare()
@@ -80,24 +79,19 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         self._routes = routing.Routes([*urlpatterns, of_staff])
         self._application = asgi
         self._stages, self._engine = stages, engine.engine
+        self._lookup = lookup.Lookup()
         self._hooks: Hooks | None = None
         if conf.option("CALL_PATHS") and apps.ready:
             calls.handler()  # now, and not when the first client calls: all sockets of the worker would wait
 
     def process_request(self, request: HttpRequest) -> None:
-        """Find the user: by a token (see ``tokens``), or session and user by the cookie, both None without one.
-
-        A session that was signed with one of ``SECRET_KEY_FALLBACKS`` keeps its key: Django would give it another, and
-        there is no response here that could tell the browser, which would then be signed out.
-        """
+        """Find the user: by a token (see ``tokens``), or session and user by the cookie, both None without one."""
         if tokens.authenticate(request):
             return
         request.session = request.user = None  # type: ignore[assignment]
         key = request.COOKIES.get(conf.session_cookie())
         if key is not None:
-            request.session = conf.session_store()(key)
-            request.session.cycle_key = lambda: None  # type: ignore[method-assign]
-            request.user = SimpleLazyObject(lambda: get_user(request))  # type: ignore[assignment]
+            self._lookup.sign_in(request, key)
 
     @property
     def websockets(self) -> set[Connection]:
