@@ -240,8 +240,11 @@ def user_groups(user: Any) -> list[Any] | None:
     """
     if getattr(user, "pk", None) is None or groups_field(user) is None:
         return None
-    prefetch_related_objects([user], "groups")
-    return list(user.groups.all())
+    known = getattr(user, "_prefetched_objects_cache", {}).get("groups")  # Django's own look at it takes longer
+    if known is None:
+        prefetch_related_objects([user], "groups")
+        known = user.groups.all()
+    return list(known)
 
 
 def groups_field(user: Any) -> Any:

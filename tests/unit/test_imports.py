@@ -321,6 +321,7 @@ def test_what_is_long_says_why_in_its_first_paragraph():
 TESTED_WITH = {
     "aio.worker": "aio_worker",
     "sockets.census": "hub",
+    "visitors.rows": "lookup",
     "sockets.index": "hub",
     "sockets.joining": "hub",
     "sockets.run": "hub",

@@ -7,17 +7,18 @@ import gevent
 import pytest
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user
 from django.contrib.auth.backends import AllowAllUsersModelBackend, ModelBackend
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User, UserManager
 from django.contrib.sessions.backends import cached_db, db, signed_cookies
 from django.contrib.sessions.models import Session
 from django.db import DatabaseError, connection, transaction
+from django.db.models import QuerySet
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from gevent.event import Event
 
 from wsloop import addressees, conf, identity
 from wsloop.db import give_back
-from wsloop.visitors import lookup
+from wsloop.visitors import lookup, rows
 from wsloop.visitors.lookup import Lookup
 
 MODEL_BACKEND = "django.contrib.auth.backends.ModelBackend"
@@ -111,6 +112,60 @@ def test_one_query_each_finds_sessions_users_and_groups_of_all(database, queries
     assert [(each.user, each.session) for each in visitors] == [
         (user.pk, key) for user, key in zip(users, keys, strict=True)
     ]
+
+
+def test_groups_are_those_that_django_finds(database):
+    users = [User.objects.create_user(f"user{number}") for number in range(3)]
+    groups = [Group.objects.create(name=name) for name in ("staff", "chatters", "other")]
+    users[0].groups.set(groups)
+    users[1].groups.set(groups[1:2])
+    for request, user in zip(together([session_of(user) for user in users]), users, strict=True):
+        assert set(request.user.groups.all()) == set(user.groups.all())
+        assert set(addressees.own_groups(request)) == {group.name for group in user.groups.all()}
+        assert {group.pk for group in request.user.groups.filter(name="chatters")} <= {groups[1].pk}
+        request.user.groups.clear()  # what the site changes, it sees
+        assert not request.user.groups.exists()
+
+
+def test_the_same_sql_serves_all_later_handshakes_and_other_numbers_of_them(database):
+    users = [User.objects.create_user(f"user{number}") for number in range(5)]
+    for count in (1, 2, 5, 2, 1):
+        some = users[-count:]
+        assert [request.user for request in together([session_of(user) for user in some])] == some
+
+
+class Active(UserManager):
+    def get_queryset(self):
+        return super().get_queryset().filter(is_active=True)
+
+
+class Queries(QuerySet):
+    def filter(self, *args, **kwargs):
+        return super().filter(*args, is_active=True, **kwargs)
+
+
+@pytest.mark.parametrize("manager", [Active(), UserManager.from_queryset(Queries)()])
+def test_a_manager_of_the_sites_own_decides_who_is_found(john, monkeypatch, manager):
+    """What it adds to a query may be another thing each time, so nothing is kept of it."""
+    manager.model, manager.name = User, "objects"
+    assert not rows.is_plain(manager)
+    monkeypatch.setattr(lookup.get_user_model()._meta, "default_manager", manager)
+    key = session_of(john)
+    assert sign_in(key).user == john
+    User.objects.update(is_active=False)
+    assert not sign_in(key).user.is_authenticated
+
+
+def test_another_database_may_write_the_query_in_another_way(john, monkeypatch):
+    monkeypatch.setattr(rows, "_made", {})
+    field = User._meta.get_field("username")
+
+    def prepare(value, connection, prepared=False):
+        return value if prepared else ["an array", value]
+
+    monkeypatch.setattr(field, "get_db_prep_value", prepare)
+    assert rows.read(User.objects, "username", field, ["john"], "default") == [john]
+    assert rows._made == {}
 
 
 def test_the_visitor_is_the_one_that_is_found_without(john, monkeypatch):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 from django.contrib.auth import (
@@ -26,7 +26,8 @@ from django.contrib.auth import (
 from django.contrib.auth.backends import ModelBackend
 from django.contrib.sessions.backends.db import SessionStore
 from django.db import connections as databases
-from django.db.models import prefetch_related_objects
+from django.db import router
+from django.db.models import F, QuerySet
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 from django.utils.functional import SimpleLazyObject
@@ -37,6 +38,7 @@ from wsloop.batch_queue import batches
 from wsloop.db import give_back
 from wsloop.deadline import deadline
 from wsloop.greenlets import spawn
+from wsloop.visitors.rows import is_plain, read
 
 logger = logging.getLogger("wsloop.handshake")
 
@@ -122,13 +124,10 @@ class Lookup:
 
 def fill(batch: Sequence[Waiting]) -> None:
     """Look up the sessions of a batch, and their users. Queries the database."""
-    model = type(batch[0].session).get_model_class()
-    keys = {each.session.session_key for each in batch}
-    found = model.objects.filter(session_key__in=keys, expire_date__gt=timezone.now())
-    rows = {row.session_key: row for row in found}
     named: dict[Any, list[Waiting]] = {}
+    present = _sessions(type(batch[0].session).get_model_class(), {each.session.session_key for each in batch})
     for each in batch:
-        row = rows.get(each.session.session_key)
+        row = present.get(each.session.session_key)
         if row is None:
             each.session._session_key = None  # as Django does; nothing is loaded then
             continue
@@ -136,13 +135,45 @@ def fill(batch: Sequence[Waiting]) -> None:
         each.session.wsloop_end = row.session_key, row.expire_date.timestamp()
         if (pk := _user_key(each.session)) is not None:
             named.setdefault(pk, []).append(each)
-    users = get_user_model()._default_manager.in_bulk(list(named)) if named else {}
-    if users and addressees.groups_field(get_user_model()) is not None:
-        prefetch_related_objects(list(users.values()), "groups")
+    users = _users(get_user_model(), list(named))
     for pk, sockets in named.items():
         for number, each in enumerate(sockets):
             user = users.get(pk)
             each.user = copy.copy(user) if number else user  # the site may change what is its request's own
+
+
+def _sessions(model: Any, keys: Collection[str]) -> dict[str, Any]:
+    """Return the rows of sessions that have not ended, by key."""
+    if not is_plain(model.objects):
+        raise TypeError(f"{model.__name__} has a manager of its own")
+    found = read(model.objects, "session_key", model._meta.get_field("session_key"), keys, router.db_for_read(model))
+    now = timezone.now()
+    return {row.session_key: row for row in found if row.expire_date > now}
+
+
+def _users(model: Any, keys: Collection[Any]) -> dict[Any, Any]:
+    """Return users by primary key, with their groups."""
+    manager = model._default_manager
+    if not is_plain(manager):
+        return {}
+    users = {user.pk: user for user in read(manager, "pk", model._meta.pk, keys, router.db_for_read(model))}
+    field = addressees.groups_field(model)
+    if users and field is not None and is_plain(field.related_model._default_manager):
+        _add_groups(field, users)
+    return users
+
+
+def _add_groups(field: Any, users: dict[Any, Any]) -> None:
+    """Have users know their groups, as ``prefetch_related()`` does."""
+    model, name = field.related_model, field.related_query_name()
+    using = router.db_for_read(model, instance=next(iter(users.values())))
+    of: dict[Any, list[Any]] = {pk: [] for pk in users}
+    for group in read(model._default_manager, name, field.model._meta.pk, of, using, wsloop_user=F(f"{name}__pk")):
+        of[group.wsloop_user].append(group)
+    for pk, user in users.items():
+        known: Any = QuerySet(model, using=using)
+        known._result_cache, known._prefetch_done = of[pk], True
+        user._prefetched_objects_cache = {field.name: known}
 
 
 def _same(row: Any) -> Any:
