@@ -94,6 +94,60 @@ def subscription(redis):
     return next((client for client in redis.client_list(_type="pubsub") if client["name"] == "wsloop"), None)
 
 
+# Retained messages, read together for all that wait.
+
+
+def test_retained_messages_are_those_of_the_moment(broker, redis):
+    redis.mset({A: b"first", B: b""})
+    assert broker.sync([A, B, C, A]) == [b"first", b"", None, b"first"]
+    redis.set(A, b"second")
+    assert broker.sync([A]) == [b"second"]
+    assert broker.sync() == []
+
+
+def test_what_was_published_before_they_were_read_is_delivered(broker, redis):
+    broker.subscribe([A])
+    for number in range(50):
+        redis.publish(A, b"%d" % number)
+        assert broker.sync([B]) == [None]
+        assert broker.delivered.queue.get_nowait()[1] == b"%d" % number
+
+
+def test_those_who_wait_at_the_same_time_share_one_command(broker, redis):
+    broker.sync()
+    redis.config_resetstat()
+    redis.mset({A: b"for all", **{f"unit:user:{number}:a": f"for {number}" for number in range(20)}})
+    jobs = [gevent.spawn(broker.sync, [A, f"unit:user:{number}:a".encode()]) for number in range(20)]
+    gevent.joinall(jobs, timeout=WAIT, raise_error=True)
+    assert [job.value for job in jobs] == [[b"for all", b"for %d" % number] for number in range(20)]
+    calls = redis.info("commandstats")
+    assert calls["cmdstat_mget"]["calls"] == calls["cmdstat_publish"]["calls"] == 1
+
+
+@pytest.mark.parametrize("later", ["the marker", "the retained messages"])
+def test_both_are_waited_for(broker, redis, monkeypatch, later):
+    """They come on two connections, in either order."""
+    broker.sync()
+    redis.set(A, b"retained")
+    read, go_on, waits = publishing.last_messages_and_tell_all, Event(), Event()
+
+    def held(client, channels, channel, payload):
+        found = read(client, channels, channel, b"sync" if later == "the marker" else payload)
+        waits.set()
+        go_on.wait(WAIT)
+        if later == "the marker":
+            broker._own_channel.on_payload(payload)
+        return found
+
+    monkeypatch.setattr(publishing, "last_messages_and_tell_all", held)
+    job = gevent.spawn(broker.sync, [A])
+    assert waits.wait(WAIT)
+    turn(20)
+    assert not job.ready()
+    go_on.set()
+    assert job.get(timeout=WAIT) == [b"retained"]
+
+
 # Subscribing.
 
 

@@ -186,4 +186,25 @@ def last_messages(client: Redis, channels: Sequence[bytes | str]) -> list[bytes 
     return list(client.mget(channels))  # type: ignore[arg-type]
 
 
+def last_messages_and_tell_all(
+    client: Any, channels: Sequence[bytes], channel: bytes, payload: bytes
+) -> list[bytes | None]:
+    """Return the retained messages as :func:`last_messages` does, and then do what :func:`tell_all` does.
+
+    In one round trip, except in a Redis Cluster.
+
+    Raises:
+        redis.exceptions.RedisError: if Redis does not answer.
+    """
+    if is_cluster(client) or not channels:
+        found = last_messages(client, channels) if channels else []
+        tell_all(client, channel, payload)
+        return found
+    with client.pipeline(transaction=False) as pipeline:
+        pipeline.mget(channels)
+        pipeline.publish(channel, payload)
+        found, _ = pipeline.execute()
+        return list(found)
+
+
 __all__ = ["OutgoingMessage", "encode", "publish"]

@@ -148,14 +148,17 @@ class Broker:
         self._start()
         self._table.wait(tuple(self._attached))
 
-    def sync(self) -> None:
+    def sync(self, channels: Sequence[bytes] = ()) -> list[bytes | None]:
         """Return when all that Redis published before the call has been delivered in this process.
+
+        Args:
+            channels: whose retained messages to read; see :meth:`wsloop.delivery.own_channel.OwnChannel.sync`.
 
         Raises:
             Unavailable: if that takes longer than ``REDIS_TIMEOUT`` seconds.
         """
         self.ready()  # the first socket of a worker may have no channel, and have waited for nothing yet
-        self._own_channel.sync()
+        return self._own_channel.sync(channels)
 
     def publish(
         self,

@@ -138,13 +138,7 @@ class SubscriptionSetup:
         # Not earlier: a message before the acknowledgement may be from before a gap, and older than a retained one.
         joining = self._joining = self._recovery.join()
         self._recovery.start()
-        recorder = RetainedRecorder()
-        starting = [each for each, part in zip(self._planned, self._parts, strict=True) if part.wants_retained]
-        for each in starting:
-            each.subscriber.send_persisted_messages(recorder)
-        if starting:
-            self._broker.sync()
-        self._retained = joining.retained(recorder.sent, len(joining.messages))
+        self._retained = joining.retained(self._first(), len(joining.messages))
         if self._dialect.has_envelopes:
             self._welcomes = [*map(self._welcome, self._planned, self._parts)]
         elif any(part.recovered is False for part in self._parts):
@@ -154,6 +148,19 @@ class SubscriptionSetup:
             raise Disturbed("more was published than a new connection can hold")
         if joining.lost:
             raise Disturbed("messages were lost during the handshake")
+
+    def _first(self) -> list[tuple[bytes | None, bytes]]:
+        """Return the retained messages of the channels, when all that was published before has been delivered here."""
+        recorder = RetainedRecorder()
+        channels: list[bytes] = []
+        starting = [each for each, part in zip(self._planned, self._parts, strict=True) if part.wants_retained]
+        for each in starting:
+            if each.subscriber.starts_itself:
+                each.subscriber.send_persisted_messages(recorder)
+            else:  # read together with those of other handshakes
+                channels += each.plan.channels
+        retained = self._broker.sync(channels) if starting else []
+        return recorder.sent + [(name, each) for name, each in zip(channels, retained, strict=True) if each]
 
     def _welcome(self, planned: Planned, part: Part) -> bytes:
         plan = planned.plan

@@ -66,6 +66,11 @@ class Subscriber(RedisSubscriber, Store):  # type: ignore[misc]
         return type(self).publish_message is not Store.publish_message
 
     @property
+    def starts_itself(self) -> bool:
+        """Whether the site's own class decides which messages a socket gets first."""
+        return type(self).send_persisted_messages is not Subscriber.send_persisted_messages
+
+    @property
     def releases_itself(self) -> bool:
         """Whether the site's own class wants to know when the socket has ended."""
         return type(self).release is not RedisSubscriber.release
