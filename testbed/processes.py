@@ -21,13 +21,29 @@ from typing import TypeVar
 from testbed.warm_python import Script, warm_python
 
 ROOT = Path(__file__).resolve().parent.parent
+T = TypeVar("T")
+
+
+def candidates(ports: str) -> Iterator[int]:
+    """Return the ports from one to another, ``10000-32767``, again and again; where it begins is chance.
+
+    Other processes may have the same, where they have no part of their own.
+    """
+    first, last = map(int, ports.split("-"))
+    beginning = first + secrets.randbelow(last - first + 1)
+    return itertools.cycle([*range(beginning, last + 1), *range(first, beginning)])
+
+
 # Below those that the kernel gives to connections. Processes that run tests side by side have a part of them each: a
 # port stays its test's own before its server listens on it, and while that is killed.
-FIRST_PORT, LAST_PORT = map(int, os.environ.get("TEST_PORTS", "10000-32767").split("-"))
-_BEGINNING = FIRST_PORT + secrets.randbelow(LAST_PORT - FIRST_PORT + 1)  # other processes may have no part of their own
-CANDIDATES: Iterator[int] = itertools.cycle([*range(_BEGINNING, LAST_PORT + 1), *range(FIRST_PORT, _BEGINNING)])
+_candidates = candidates(os.environ.get("TEST_PORTS", "10000-32767"))
 
-T = TypeVar("T")
+
+def use_ports(ports: str) -> None:
+    """From now on use these ports only, here and in what is started: ``10000-32767``."""
+    global _candidates
+    os.environ["TEST_PORTS"] = ports
+    _candidates = candidates(ports)
 
 
 def free_port() -> int:
@@ -36,7 +52,7 @@ def free_port() -> int:
     One after the other, so that none is returned twice before the first server of the two listens.
     """
     while True:
-        port = next(CANDIDATES)
+        port = next(_candidates)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

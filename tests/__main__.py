@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.requires import must_have_everything
-from tests.side_by_side import Run, in_words
+from tests.side_by_side import NO_TESTS_COLLECTED, Run, in_words
 
 IN_PATCHED = ("tests/unit", "tests/property")
 PYTHON = [sys.executable, "-X", "faulthandler"]  # pytest's own does not see what hangs when it has ended
@@ -26,7 +26,6 @@ PATCHED = [*PYTHON, "-m", "gevent.monkey", "--module", "pytest"]
 PLAIN = [*PYTHON, "-m", "pytest"]
 AS_WORKER = ["-p", "tests.worker", "-p", "no:cacheprovider"]
 CLOSING_LINE = re.compile(r"(?:=+ )?(\d+ [a-z].*) in [\d.]+s\b")
-NO_TESTS_COLLECTED = 5  # pytest's exit code, which is no failure where the other run had some
 PATCHED_JOBS, PLAIN_JOBS = 2, 5  # on two cores, for tests wait more than half of their time
 LIMIT = 45 * 60  # seconds that a run of CI may take, on a slow day of its machine
 
@@ -95,11 +94,10 @@ def side_by_side(commands, jobs, options):
     """Run as many processes of each command as ``jobs`` says, and return the exit code."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tests-") as shared:
-        each = [(kind, [*command, *AS_WORKER, *options.kept]) for kind, command in enumerate(commands)]
-        first = [command for command, number in zip(each, jobs, strict=True) for _ in range(number)]
+        each = [[*command, *AS_WORKER, *options.kept] for command in commands]
         # Tests in patched processes are through in half of the time.
-        followers = [each[1]] * jobs[0] if len(each) > 1 else []
-        tests = Run(first, followers, {"TEST_SHARED": shared}, LIMIT if must_have_everything() else None)
+        followers = [0, jobs[0]] if len(each) > 1 else [0]
+        tests = Run(each, jobs, followers, {"TEST_SHARED": shared}, LIMIT if must_have_everything() else None)
         try:
             tests.run()
         finally:

@@ -20,6 +20,7 @@ from pathlib import Path
 DURATIONS = Path(__file__).with_name("durations.txt")
 LONG = 5.0  # seconds; what takes longer is in that file
 PORTS = range(10_000, 32_768)  # above, the kernel gives them to connections
+NO_TESTS_COLLECTED = 5  # pytest's exit code, which is no failure where others have had some
 INSIST = 60.0  # seconds that a process has to end its servers, and itself when there is nothing left to run
 
 
@@ -54,27 +55,70 @@ def in_words(counts):
     return ", ".join(f"{counts[word]} {word}" for word in words if counts.get(word)) or "no tests ran"
 
 
-class Process:
-    """A pytest that runs modules for a ``Run``, and the thread that talks to it."""
+class Pytest:
+    """A pytest that collects what there is to run, and then forks into several processes, which all have that already.
 
-    def __init__(self, run, kind, command, env):
-        self._run, self.kind = run, kind
-        self._line, theirs = socket.socketpair()
-        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when it has ended
+    Args:
+        kind: of tests.
+        command: of the process.
+        lines: one for each fork: its end of the socket, and the ports that are its own.
+        env: more environment.
+
+    Attributes:
+        output: file with what it and its forks print.
+    """
+
+    def __init__(self, kind, command, lines, env):
+        self.kind = kind
+        self.output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when it has ended
+        described = [[line.fileno(), ports] for line, ports in lines]
+        self._popen = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=self.output,
+            stderr=subprocess.STDOUT,
+            pass_fds=[descriptor for descriptor, _ in described],
+            env={**os.environ, **env, "TEST_WORKERS": json.dumps(described)},
+            start_new_session=True,  # an interrupt from the terminal comes through interrupt(), and once
+        )
+        for line, _ in lines:
+            line.close()
+
+    def interrupt(self):
+        with contextlib.suppress(ProcessLookupError):
+            self._popen.send_signal(signal.SIGINT)
+
+    def wait(self):
+        """Return how it has ended, when its forks have."""
+        try:
+            return self._popen.wait(INSIST)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            return self._popen.wait()
+
+    def read(self):
+        """Return what it and its forks have printed."""
+        self.output.seek(0)
+        text = self.output.read()
+        self.output.close()
+        return text
+
+
+class Process:
+    """A fork of a ``Pytest``, which runs tests for a ``Run``, and the thread that talks to it.
+
+    Args:
+        follows: whether it begins when a process of another kind has ended.
+    """
+
+    def __init__(self, run, kind, follows):
+        self._run, self.kind, self.follows = run, kind, follows
+        self._line, self.theirs = socket.socketpair()
         self.unit = self.test = None  # what it runs just now
         self.has_collected = False
+        self.pid = None  # once it is there
         self.code = None
         self._overdue = None  # a timer, once there is nothing left for it to run
-        with theirs:
-            self._popen = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=self._output,
-                stderr=subprocess.STDOUT,
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, **env, "TEST_WORKER": str(theirs.fileno())},
-                start_new_session=True,  # an interrupt from the terminal comes through interrupt(), and once
-            )
         self._thread = threading.Thread(target=self._talk)
         self._thread.start()
 
@@ -96,30 +140,34 @@ class Process:
                     unit, self.unit, self.test = self.unit, None, None
                     self._run.ran(unit, **message)
                 elif what == "collected":
+                    self.pid = message.pop("pid")
                     self.has_collected = True
                     self._run.collected(self, **message)
+                elif what == "ended":
+                    self.code = message["code"]
                 else:
                     self._run.report(**message)
-        self.code = self._popen.wait()
         if self._overdue:
             self._overdue.cancel()
-        self._output.seek(0)
-        self._run.ended(self, self._output.read())
-        self._output.close()
+        self._run.ended(self)
+
+    def _signal(self, number):
+        if self.pid and self.code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def interrupt(self):
         """Let it end what it has started, as after Ctrl-C."""
-        with contextlib.suppress(ProcessLookupError):
-            self._popen.send_signal(signal.SIGINT)
+        self._signal(signal.SIGINT)
 
     def _abort(self):
         """End it where it hangs: its faulthandler writes what its threads do. Others may wait for its end."""
-        with contextlib.suppress(ProcessLookupError):
-            self._popen.send_signal(signal.SIGABRT)
+        self._signal(signal.SIGABRT)
 
     def kill(self):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._popen.pid, signal.SIGKILL)
+        if self.pid and self.code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
 
     def join(self, until=None):
         """Wait for its end, or until a time of the monotonic clock; tell whether it has ended."""
@@ -131,14 +179,14 @@ class Run:
     """What several pytests have to run.
 
     Args:
-        commands: kind and command of each process; those of a kind share what they collect. The first of a kind begins
-            alone: pytest has rewritten the modules when the others import them.
-        followers: the same of more processes: each begins when a process of another kind has ended.
+        commands: of a pytest of each kind.
+        jobs: how many processes of each kind run tests.
+        followers: how many more do: each begins when a process of another kind has ended.
         env: more environment.
         limit: seconds after which they are ended, which is a failure.
     """
 
-    def __init__(self, commands, followers, env, limit=None):
+    def __init__(self, commands, jobs, followers, env, limit=None):
         self.counts = Counter()
         self.units = {}  # what came of each
         self.parts = []  # (seconds, phase, test) of every setup, call and teardown
@@ -146,27 +194,23 @@ class Run:
         self.skips = Counter()  # by module and reason
         self.problems = []  # what is wrong with the run itself
         self.processes = []
-        self._first = dict(reversed(commands))
-        self._others = list(commands)
-        for command in self._first.items():
-            self._others.remove(command)
-        self._followers = list(followers)
+        self._commands = commands
+        self._pytests = []
+        self._numbers = list(zip(jobs, followers, strict=True))
         self._env = env
-        self._ports = iter(shares(PORTS, len(commands) + len(followers)))
         self._limit = limit
         self._durations = durations()
         self._changed = threading.Condition()
         self._left = {}  # by kind: units that nobody runs yet; a kind is missing until its first process has collected
         self._unfinished = Counter()  # units of each module
-        self._alive = Counter(kind for kind, _ in (*commands, *followers))
+        self._alive = Counter({kind: sum(numbers) for kind, numbers in enumerate(self._numbers)})
         self._busy = self._alive.total()  # processes that are not waiting for their turn alone
         self._stopped = False
 
     def run(self):
         began = time.monotonic()
         try:
-            for kind, command in self._first.items():
-                self._start(kind, command)
+            self._start()
             until = None if self._limit is None else began + self._limit
             if not all([process.join(until) for process in self.processes]):
                 self.problems.append(f"The tests have taken longer than {self._limit / 60:g} minutes: ended")
@@ -174,19 +218,28 @@ class Run:
         except BaseException:
             self._stop()
             raise
+        finally:
+            self._collect_output()
         if left := [name_of(unit) for units in self._left.values() for unit in units]:
             self.problems.append(f"Nobody has run {', '.join(left)}")
 
-    def _start(self, kind, command):
-        ports = next(self._ports)
-        env = {**self._env, "TEST_PORTS": f"{ports[0]}-{ports[-1]}"}
-        self.processes.append(Process(self, kind, command, env))
+    def _start(self):
+        ports = iter(shares(PORTS, self._alive.total()))
+        for kind, (jobs, followers) in enumerate(self._numbers):
+            processes = [Process(self, kind, number >= jobs) for number in range(jobs + followers)]
+            self.processes += processes
+            own = [next(ports) for _ in processes]
+            lines = [(each.theirs, f"{part[0]}-{part[-1]}") for each, part in zip(processes, own, strict=True)]
+            self._pytests.append(Pytest(kind, self._commands[kind], lines, self._env))
 
     def _stop(self):
         """End all processes with all that they have started."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
+        for pytest in self._pytests:
+            if not all(process.pid for process in self.processes if process.kind == pytest.kind):
+                pytest.interrupt()
         for process in self.processes:
             if process.test:
                 self.problems.append(f"Interrupted: {process.test}")
@@ -197,11 +250,24 @@ class Run:
                 process.kill()
                 process.join()
 
+    def _collect_output(self):
+        """Print the output of a pytest where something is wrong with it or one of its forks, and not with a test."""
+        for pytest in self._pytests:
+            processes = [process for process in self.processes if process.kind == pytest.kind]
+            code, output = pytest.wait(), pytest.read()
+            if self._stopped:
+                continue
+            codes = {code} | {process.code for process in processes if process.has_collected}
+            if wrong := codes - {0, 1, NO_TESTS_COLLECTED}:
+                self.problems += [f"A process of pytest ended with {code}" for code in wrong]
+                print(output, flush=True)
+
     # --- what the processes ask and tell ------------------------------------------------------------------------------
 
     def next(self, process):
         """The unit that this process runs next; None if there is nothing left for it."""
         with self._changed:
+            self._changed.wait_for(lambda: not process.follows or self._stopped)
             if unit := self._take(process.kind, alone=False):
                 return unit
             if self._alive[process.kind] == 1 and self._left[process.kind]:
@@ -231,13 +297,6 @@ class Run:
             self._unfinished.update(module_of(unit) for unit in units)
             self.counts.update(deselected=deselected, skipped=len(skipped))
             self.skips.update((path, reason) for path, reason in skipped)
-            for kind, command in self._take_others(process.kind):
-                self._start(kind, command)
-
-    def _take_others(self, kind):
-        taken = [each for each in self._others if each[0] == kind and not self._stopped]
-        self._others = [each for each in self._others if each not in taken]
-        return taken
 
     def report(self, test, category, text, phase=None, seconds=0.0):
         with self._changed:
@@ -263,30 +322,16 @@ class Run:
                 counts = sum((result["counts"] for result in results), Counter())
                 print(f"{seconds:7.1f} s ({cpu:5.1f} of a core)  {name_of(module)}: {in_words(counts)}", flush=True)
 
-    def ended(self, process, output):
+    def ended(self, process):
         with self._changed:
             self._busy -= 1
             if process.unit or not process.has_collected:
                 self._alive[process.kind] -= 1
-            missing = len(self._take_others(process.kind))  # it has not collected, and neither would they
-            self._alive[process.kind] -= missing
-            self._busy -= missing
-            if follower := next((each for each in self._followers if each[0] != process.kind), None):
-                self._followers.remove(follower)
-                kind, command = follower
-                if self._left.get(kind, True) and not self._stopped:
-                    self._start(kind, command)
-                else:
-                    self._alive[kind] -= 1
-                    self._busy -= 1
+            if follower := next((each for each in self.processes if each.follows and each.kind != process.kind), None):
+                follower.follows = False
             self._changed.notify_all()
-            if self._stopped:
-                return
-            if process.unit:
+            if process.unit and not self._stopped:
                 self.problems.append(f"A process ended with {process.code} in {process.test or name_of(process.unit)}")
-            if process.code not in (0, 1) and not (process.has_collected and process.code == 5):
-                self.problems.append(f"A process of pytest ended with {process.code}")
-                print(output, flush=True)
 
     # --- what there is to say at the end ------------------------------------------------------------------------------
 

@@ -1,26 +1,30 @@
-"""A pytest plugin: this pytest runs the tests that it is told to, unit by unit, and tells what came of them.
+"""A pytest plugin: forks of this pytest run the tests that they are told to, unit by unit, and tell what came of them.
 
-``python -m tests`` has several such processes side by side. What they say to it and it to them are lines of JSON on the
-socket ``TEST_WORKER``. A process collects all it might have to run and goes on until there is nothing left, so what is
-there for the whole session, the shared servers above all, is started once in each.
+``python -m tests`` has several such processes side by side. The pytest collects all that they might have to run, which
+takes seconds, and forks for each of the sockets in ``TEST_WORKERS``. What a fork and ``python -m tests`` say to each
+other there are lines of JSON. A fork goes on until there is nothing left, so what is there for the whole session, the
+shared servers above all, is started once in each.
 
 A unit is what has to stay together: the tests of a module that need a fixture which is there for all of the module, or
 else a single one.
 """
 
+import contextlib
 import json
 import os
+import sys
 import time
 from collections import Counter
 
 import pytest
 
+from testbed import processes
 from testbed.processes import Process
 from testbed.warm_python import Script
 
 
 def pytest_configure(config):
-    config.pluginmanager.register(Worker(int(os.environ.pop("TEST_WORKER"))))
+    config.pluginmanager.register(Worker(json.loads(os.environ.pop("TEST_WORKERS"))))
 
 
 class NothingOfThis:
@@ -31,6 +35,12 @@ class NothingOfThis:
 
     def listchain(self):
         return [self._session]
+
+
+def call_of_the_system(name):
+    """A function of ``os`` itself: that of gevent would want its event loop, which is not to be forked."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey.get_original("os", name) if monkey else getattr(os, name)
 
 
 def cpu_time():
@@ -54,9 +64,11 @@ def units_of(items):
 
 
 class Worker:
-    def __init__(self, descriptor):
-        self._line = descriptor
-        os.set_inheritable(descriptor, False)
+    def __init__(self, lines):
+        self._lines = lines  # descriptor and ports of each fork
+        self._line = None  # descriptor of this one
+        for descriptor, _ in lines:
+            os.set_inheritable(descriptor, False)
         self._deselected = 0
         self._skipped = []  # whole modules: (path, reason)
         self._counts = Counter()
@@ -86,12 +98,43 @@ class Worker:
         if report.skipped:
             self._skipped.append((report.nodeid, report.longrepr[2] if report.longrepr else ""))
 
+    def _fork(self):
+        """Return whether this is one of the forks; if not, they have all ended."""
+        capture = self._config.pluginmanager.getplugin("capturemanager")
+        capture.stop_global_capturing()  # into files that the forks would share
+        forked = {}
+        for descriptor, ports in self._lines:
+            if pid := call_of_the_system("fork")():
+                forked[pid] = descriptor
+                continue
+            os.setsid()
+            for other, _ in self._lines:
+                if other != descriptor:
+                    os.close(other)
+            self._line = descriptor
+            processes.use_ports(ports)
+            if gevent := sys.modules.get("gevent"):
+                gevent.reinit()
+            capture.start_global_capturing()
+            capture.suspend_global_capture()
+            return True
+        while forked:
+            pid, status = os.wait()
+            if descriptor := forked.pop(pid, None):
+                with open(descriptor, "w") as line, contextlib.suppress(BrokenPipeError):
+                    line.write(json.dumps({"what": "ended", "code": os.waitstatus_to_exitcode(status)}) + "\n")
+                    line.flush()
+        return False
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session):
         if session.testsfailed or session.config.option.collectonly:
             return None  # pytest's own says what could not be collected
+        if not self._fork():
+            return True
         units = units_of(session.items)
-        self._tell(what="collected", units=list(units), deselected=self._deselected, skipped=self._skipped)
+        found = {"units": list(units), "deselected": self._deselected, "skipped": self._skipped}
+        self._tell(what="collected", pid=os.getpid(), **found)
         while unit := self._ask():
             self._run(units[tuple(unit)], NothingOfThis(session))
         return True

@@ -166,8 +166,15 @@ def received(shared_redis, receive):
     return receive(shared_redis)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_database(tmp_path_factory):
+    """Processes that run tests side by side have imported the settings together."""
+    database_connection.close()
+    database_connection.settings_dict["NAME"] = str(tmp_path_factory.mktemp("database") / "db.sqlite3")
+
+
 @pytest.fixture(scope="session")
-def _migrated():
+def _migrated(_own_database):
     call_command("migrate", verbosity=0)
     database_connection.close()
 
