@@ -201,7 +201,7 @@ class Run:
         self._limit = limit
         self._durations = durations()
         self._changed = threading.Condition()
-        self._left = {}  # by kind: units that nobody runs yet; a kind is missing until its first process has collected
+        self._left = {}  # by kind: units that nobody runs yet, the next one last; none until its tests are collected
         self._unfinished = Counter()  # units of each module
         self._alive = Counter({kind: sum(numbers) for kind, numbers in enumerate(self._numbers)})
         self._busy = self._alive.total()  # processes that are not waiting for their turn alone
@@ -282,26 +282,24 @@ class Run:
             return None
 
     def _take(self, kind, alone):
-        units = [unit for unit in self._left[kind] if unit[1] == alone]
-        if not units or self._stopped:
+        left = self._left[kind]
+        if self._stopped or not left or left[-1][1] != alone:
             return None
-        unit = max(units, key=lambda unit: self._durations.get(test_of(unit), 0.0))
-        self._left[kind].remove(unit)
-        return unit
+        return left.pop()
 
     def collected(self, process, units, deselected, skipped):
         with self._changed:
             if process.kind in self._left:
                 return  # all of a kind collect the same
-            self._left[process.kind] = [tuple(unit) for unit in units]
+            units = [tuple(unit) for unit in units]
+            units.sort(key=lambda unit: (unit[1], -self._durations.get(test_of(unit), 0.0)))
+            self._left[process.kind] = units[::-1]
             self._unfinished.update(module_of(unit) for unit in units)
             self.counts.update(deselected=deselected, skipped=len(skipped))
             self.skips.update((path, reason) for path, reason in skipped)
 
-    def report(self, test, category, text, phase=None, seconds=0.0):
+    def report(self, test, category, text):
         with self._changed:
-            if phase:
-                self.parts.append((seconds, phase, test))
             if category in ("failed", "error"):
                 self.failures.append((category, test, text))
                 print(f"{f' {category}: {test} ':_^120}\n{text}\n{'_' * 120}", flush=True)
@@ -310,8 +308,9 @@ class Run:
             elif category == "warnings":
                 print(f"Warning of {test}: {text}", flush=True)
 
-    def ran(self, unit, counts, seconds, cpu, servers):
+    def ran(self, unit, counts, seconds, cpu, servers, parts):
         with self._changed:
+            self.parts += parts
             self.counts.update(counts)
             self.units[unit] = {"counts": Counter(counts), "seconds": seconds, "cpu": cpu, "servers": Counter(servers)}
             module = module_of(unit)

@@ -72,6 +72,7 @@ class Worker:
         self._deselected = 0
         self._skipped = []  # whole modules: (path, reason)
         self._counts = Counter()
+        self._parts = []  # (seconds, phase, test) of every setup, call and teardown of a unit
 
     # The plain calls of the system: gevent has nothing else to run meanwhile, and no test may stand in the way.
 
@@ -141,7 +142,7 @@ class Worker:
 
     def _run(self, items, last):
         began, cpu, servers = time.monotonic(), cpu_time(), Counter(Process.started)
-        self._counts = Counter()
+        self._counts, self._parts = Counter(), []
         for item, following in zip(items, [*items[1:], last], strict=True):
             self._tell(what="begins", test=item.nodeid)
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
@@ -151,20 +152,23 @@ class Worker:
             seconds=time.monotonic() - began,
             cpu=cpu_time() - cpu,
             servers=Process.started - servers,
+            parts=self._parts,
         )
 
     def pytest_runtest_logreport(self, report):
         category, _, _ = self._config.hook.pytest_report_teststatus(report=report, config=self._config)
         if category:
             self._counts[category] += 1
+        self._parts.append((report.duration, report.when, report.nodeid))
+        if category in ("", "passed"):
+            return  # thousands, which need no message each
         text = ""
         if report.failed:
             sections = [f"{f' {title} ':-^80}\n{content.rstrip()}" for title, content in report.sections]
             text = "\n".join([report.longreprtext.rstrip(), *sections])
         elif report.skipped and isinstance(report.longrepr, tuple):
             text = report.longrepr[2]
-        part = {"phase": report.when, "seconds": report.duration}
-        self._tell(what="report", test=report.nodeid, category=category, text=text, **part)
+        self._tell(what="report", test=report.nodeid, category=category, text=text)
 
     def pytest_warning_recorded(self, warning_message, nodeid):
         self._counts["warnings"] += 1
