@@ -476,7 +476,7 @@ def test_a_handshake_that_takes_too_long_can_be_given_up(serve, inspector):
     assert ["closed before the connection is established" in line for line in browser.console()] == [True]
 
 
-def test_what_waits_to_be_sent_is_shown(serve, inspector):
+def test_what_waits_to_be_sent_is_shown(serve, inspector, tmp_path):
     # Compressed it would be so small that the kernel takes it at once.
     options = {"RATE_LIMIT": None, "MAX_MESSAGE_SIZE": 1 << 25, "COMPRESS_FROM": None}
     site = serve(processes=1, settings={"WSLOOP": options})
@@ -484,9 +484,10 @@ def test_what_waits_to_be_sent_is_shown(serve, inspector):
     sign_in(browser, site, "admin")
     inspector.connect(LISTEN)
     with standing_still(site):
-        # More than the kernel takes on the way to the router and on to the worker: some 10 MiB each.
-        inspector.script("document.querySelector('[name=message]').value = 'x'.repeat(3 * 2 ** 23)")
-        browser.press("[data-send-button]")
+        # More than the kernel takes on the way to the router and on to the worker: some 10 MiB each. A file, because
+        # Chromium takes ten seconds to lay out so long a text.
+        (tmp_path / "long").write_bytes(bytes(3 * 2**23))
+        inspector.send_file(tmp_path / "long")
         browser.until(lambda: int(inspector.fact("buffered").split()[0]) > 1 << 20, "bytes that wait")
     browser.until(lambda: inspector.fact("buffered") == "0 bytes", "all has been taken")
     assert inspector.state() == "OPEN"
