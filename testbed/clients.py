@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
@@ -72,16 +73,25 @@ class Client(websocket.WebSocket):
                 assert data == HEARTBEAT.encode(), f"{data!r} came before the pong"
 
     def closing(self, timeout: float = 15.0) -> int | None:
-        """Read on until the server ends the connection: the code of its close frame, or None if there was none."""
+        """Read on until the server ends the connection: the code of its close frame, or None if there was none.
+
+        Frames are read as they come: ``recv_data`` would answer a ping or the close frame of a server that is gone by
+        now, fail with that, and never say that the close frame is there.
+        """
         deadline = time.monotonic() + timeout
         while True:
             self.settimeout(max(deadline - time.monotonic(), 0.001))
             try:
-                opcode, data = self.recv_data()
+                frame = self.recv_frame()
             except (websocket.WebSocketConnectionClosedException, ConnectionResetError, BrokenPipeError):
                 return None
-            if opcode == websocket.ABNF.OPCODE_CLOSE:
-                return close_code(data)
+            with contextlib.suppress(OSError, websocket.WebSocketException):
+                if frame.opcode == websocket.ABNF.OPCODE_PING:
+                    self.pong(frame.data)
+                elif frame.opcode == websocket.ABNF.OPCODE_CLOSE:
+                    self.send_close()
+            if frame.opcode == websocket.ABNF.OPCODE_CLOSE:
+                return close_code(frame.data)
 
 
 def close_code(payload: bytes) -> int:
