@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from wsloop import conf, metrics
@@ -58,6 +59,17 @@ class Mailbox:
         else:
             self._put(event, len(payload))
         return True
+
+    def put_all(self, channel: bytes, events: Iterable[Any], size: int) -> None:
+        """Put several events in, as far as there is room; see :meth:`put`.
+
+        Args:
+            channel: through which they came.
+            events: each with its ``payload``.
+            size: bytes of all of them.
+        """
+        for event in events:
+            self.put(channel, event.payload)
 
     def resumed(self) -> None:
         """Events may have been lost, but none that is published from now on will be. Never blocks."""

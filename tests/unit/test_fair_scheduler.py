@@ -7,14 +7,14 @@ import pytest
 
 from testbed.processes import wait_until
 from wsloop import fair_scheduler as module
-from wsloop.fair_scheduler import FairScheduler
+from wsloop.fair_scheduler import FairScheduler, Flows
 
 
 @pytest.fixture
 def turns():
     turns = FairScheduler()
     yield turns
-    wait_until(lambda: not turns._queue and not turns._timer.active, what="the end of all turns")
+    wait_until(lambda: not turns._flows and not turns._timer.active, what="the end of all turns")
 
 
 @pytest.fixture
@@ -101,3 +101,39 @@ def test_one_that_is_killed_in_the_line_disturbs_nobody(turns):
     greenlets[1].kill()
     gevent.joinall(greenlets, timeout=20, raise_error=True)
     assert seen == ["a", "c"]
+
+
+# Flows.
+
+
+def test_flows_take_turns_and_each_keeps_its_order():
+    flows = Flows()
+    for number in range(4):
+        flows.put(f"group {number}", b"group")
+    flows.put("client", None)
+    flows.put("other 0", b"other")
+    flows.put("other 1", b"other")
+    assert flows
+    taken = [flows.take() for _ in range(7)]
+    assert taken == ["group 0", "client", "other 0", "group 1", "other 1", "group 2", "group 3"]
+    assert not flows
+    with pytest.raises(StopIteration):
+        flows.take()
+
+
+def test_nobody_waits_for_all_of_another_flow(turns):
+    """A group of a thousand, each with two turns, and one client."""
+    seen = []
+
+    def member(number):
+        seen.append(number)
+        turns.yield_turn("group")
+        seen.append(number)
+
+    for number in range(1000):
+        turns.enqueue(gevent.Greenlet(member, number).switch, "group")
+    turns.enqueue(lambda: seen.append("client"))
+    wait_until(lambda: len(seen) == 2001, what="all of them")
+    assert seen.index("client") == 1
+    seen.remove("client")
+    assert seen == [*range(1000)] * 2

@@ -38,6 +38,11 @@ class Inbox:
         self.events.append((channel, payload))
         return True
 
+    def put_all(self, channel, events, size):
+        assert size == sum(map(len, events))
+        for each in events:
+            self.put(channel, each.payload)
+
     def resumed(self):
         self.resumes += 1
 
@@ -292,6 +297,76 @@ def test_one_member_that_ends_while_an_event_is_handed_out_does_not_disturb_the_
 
 def test_what_is_said_on_a_channel_without_members_is_nothing(worker):
     worker().members.deliver(b"unit:wsloop:group:nobody", b"x")
+
+
+def held_back(worker, facility, count=3):
+    """Deliver events of a group of two, as within one turn of the loop, and return the members."""
+    members = [worker.consumer(facility), worker.consumer(facility)]
+    for each in members:
+        each.batches = []
+        each.put_all = lambda channel, events, size, own=each.batches: own.append([decode(e.payload) for e in events])
+    for number in range(count):
+        worker.members.deliver(group_channel(facility), encode(event(number)))
+    assert [each.batches for each in members] == [[], []]
+    return members
+
+
+def test_consecutive_events_of_a_group_are_put_in_together_at_the_end_of_the_turn(worker, shared_redis, facility):
+    members = held_back(worker(), facility)
+    turn()
+    assert [each.batches for each in members] == [[[event(0), event(1), event(2)]]] * 2
+
+
+def test_events_of_two_groups_are_put_in_in_the_order_in_which_they_came(worker, shared_redis, facility):
+    here = worker()
+    member = here.consumer(facility, f"{facility}-other")
+    for number, group in enumerate("aabba"):
+        here.members.deliver(group_channel(facility + "-other" * (group == "b")), encode(event(number)))
+    turn()
+    assert member.numbers() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("what", ["send", "request", "leave", "discard", "add"])
+def test_whatever_else_happens_comes_behind_them(worker, shared_redis, facility, what):
+    here = worker()
+    one, two = held_back(here, facility)
+    if what == "send":
+        here.layer.send(two.channel_name, event(3))
+    elif what == "request":
+        here.members.on_request(msgpack.packb(["send", two.channel_name, encode(event(3))]))
+    elif what == "leave":
+        here.members.leave(two.channel_name)
+    elif what == "discard":
+        here.layer.group_discard(facility, two.channel_name)
+    else:
+        newer = here.consumer(facility)
+        turn()
+        assert newer.events == []
+    assert [each.batches for each in (one, two)] == [[[event(0), event(1), event(2)]]] * 2
+    assert [decode(payload) for _, payload in two.events] == ([event(3)] if what in ("send", "request") else [])
+    turn()
+    assert len(one.batches) == 1
+
+
+def test_members_are_told_of_a_loss_behind_the_events_before_it(worker, shared_redis, facility):
+    here = worker()
+    one, _ = held_back(here, facility)
+    one.resumed = lambda: one.batches.append("resumed")
+    here.members._resume()
+    assert one.batches == [[event(0), event(1), event(2)], "resumed"]
+
+
+def test_one_that_fails_to_take_events_does_not_disturb_the_others(worker, shared_redis, facility, caplog):
+    here = worker()
+    one, two = held_back(here, facility)
+
+    def fail(*_):
+        raise ZeroDivisionError
+
+    one.put_all = fail
+    turn()
+    assert two.batches
+    assert "failed: an error of the server" in caplog.text
 
 
 # One consumer.

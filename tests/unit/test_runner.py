@@ -1191,7 +1191,7 @@ def test_one_that_waits_for_redis_when_its_time_is_over_leaves_nothing(world, ga
 
 def test_a_greenlet_that_is_killed_between_two_handlers_is_replaced(world, monkeypatch):
     """By a ``gevent.Timeout`` that a handler has forgotten, for example."""
-    monkeypatch.setattr(world.consumers.scheduler, "yield_turn", Event().wait)
+    monkeypatch.setattr(world.consumers.scheduler, "yield_turn", lambda flow: Event().wait())
     monkeypatch.setattr(gevent.get_hub(), "print_exception", lambda *_: None)
     consumer = Recorded()
     opened = world.open(consumer)
@@ -1203,6 +1203,37 @@ def test_a_greenlet_that_is_killed_between_two_handlers_is_replaced(world, monke
     wait_until(lambda: consumer.got("happened") == list(range(module.TURN + 1)), what="the rest")
     opened.peer.close()
     assert consumer.ended() == 1006
+
+
+# The turns of many.
+
+
+def members_and_neighbour(world, consumer_class, count):
+    """Open consumers that get 20 events each, and one whose client sends two messages; return who handled what."""
+    seen = []
+    group = b"unit:wsloop:group:many"
+    events = [layers.encode({"type": "happened", "number": number}) for number in range(20)]
+    members = [
+        world.open(consumer_class(happened=lambda own, number, name=name: seen.append((name, number))))
+        for name in range(count)
+    ]
+    neighbour = world.open(consumer_class(receive=lambda own, text: seen.append(text)))
+    for each in members:
+        world.members.subscribe(each.runner, group)
+    for payload in events:
+        world.members.deliver(group, payload)
+    neighbour.peer.send(text("first", "second"))
+    wait_until(lambda: len(seen) == 20 * count + 2, what="all events and both messages")
+    for name in range(count):
+        assert [each[1] for each in seen if each[0] == name] == [*range(20)], "in order"
+    for each in (*members, neighbour):
+        each.connection.abort()
+    return seen
+
+
+def test_a_neighbour_does_not_wait_for_a_group(world, shared_redis):
+    seen = members_and_neighbour(world, Recorded, 300)
+    assert seen.index("first") < seen.index("second") < 6000 / 4
 
 
 # The inbox: messages of the client.

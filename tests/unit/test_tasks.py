@@ -23,7 +23,7 @@ from websockets.frames import Close, Opcode
 
 from testbed.processes import wait_until
 from tests.unit.peer import WAIT, close_frame, masked, turn
-from tests.unit.test_runner import LONG, WAYS, World, closing, raising, text
+from tests.unit.test_runner import LONG, WAYS, World, closing, members_and_neighbour, raising, text
 from wsloop import layers
 from wsloop.aio import worker
 from wsloop.aio.worker import worker_loop
@@ -920,3 +920,11 @@ def test_a_loop_that_sends_to_a_client_that_reads_fast_gives_others_their_turn(w
     opened.peer.text("go")
     assert len(reader.get(timeout=WAIT)) == number
     assert most <= 2 * TURN
+
+
+# The turns of many.
+
+
+def test_a_neighbour_does_not_wait_for_a_group(world, shared_redis):
+    seen = members_and_neighbour(world, Recorded, 100)
+    assert seen.index("first") < seen.index("second") < 2000 / 4

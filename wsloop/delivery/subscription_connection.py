@@ -20,11 +20,12 @@ from wsloop import conf
 from wsloop.backend import pool
 from wsloop.batch_queue import BatchQueue
 from wsloop.delivery.channel_table import ChannelTable
-from wsloop.fair_scheduler import BREATH, SLICE
+from wsloop.fair_scheduler import BREATH
 
 logger = logging.getLogger("wsloop.broker")
 
 PROBE_INTERVAL = 5.0  # seconds between two PINGs
+SLICE = 0.005  # seconds for which responses are read before other greenlets and sockets get their turn
 UNANSWERED = 3  # PINGs without any response after which the connection counts as broken
 BATCH = 500  # responses read before other greenlets and sockets get their turn
 BATCH_BYTES = 256 * 1024  # likewise, at most: a quarter of the output that may wait for one socket

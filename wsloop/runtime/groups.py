@@ -2,8 +2,9 @@
 
 How it works. A group is a Redis channel, to which the broker subscribes for the first of its consumers in this worker.
 An event that arrives on it is put into the inbox of each of them; an event on the worker's own channel into the inbox
-of the consumer that it names. Redis stores nothing of this but a note, for some seconds, that a consumer has no room,
-so that further senders get an error.
+of the consumer that it names. Events of a group that arrive one right after the other are put in together, when the
+turn of the event loop ends, or before anything else touches the inboxes or the members. Redis stores nothing of this
+but a note, for some seconds, that a consumer has no room, so that further senders get an error.
 
 This module must not know WebSockets.
 """
@@ -12,8 +13,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Collection
-from typing import Protocol
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol
 
 import gevent
 import msgpack
@@ -25,6 +26,8 @@ from wsloop.aio.loop import thread_id
 from wsloop.backend import pool
 from wsloop.batch_queue import BatchQueue
 from wsloop.delivery.broker import Broker, Unavailable
+from wsloop.greenlets import logged
+from wsloop.runtime.inbox import Published
 
 logger = logging.getLogger("wsloop.members")
 
@@ -45,6 +48,9 @@ class LocalConsumer(Protocol):
 
     def put(self, channel: bytes, payload: bytes) -> bool:
         """Put an event from a Redis channel into the inbox, and return whether there was room. Never blocks."""
+
+    def put_all(self, channel: bytes, events: Sequence[Published], size: int) -> None:
+        """Put several events, of ``size`` bytes in all, into the inbox, as far as there is room. Never blocks."""
 
     def resumed(self) -> None:
         """Events may have been lost, but none that is published from now on will be. Never blocks."""
@@ -71,6 +77,10 @@ class LocalConsumers:
         self._subscribed: dict[bytes, dict[LocalConsumer, None]] = {}
         self._full: set[str] = set()
         self._resuming = False
+        self._held_channel: bytes | None = None  # of the events that are held back, see _settle()
+        self._held: list[Published] = []
+        self._held_size = 0
+        self._loop: Any = gevent.get_hub().loop
         self._notes: BatchQueue[tuple[str, bool]] = BatchQueue(self._write_notes)
 
     def __len__(self) -> int:
@@ -100,6 +110,7 @@ class LocalConsumers:
         """Remove the consumer with this channel from its groups, and forget it."""
         consumer = self._consumers.pop(channel, None)
         if consumer is not None:
+            self._settle()
             for subscription in list(consumer.subscriptions):
                 self.unsubscribe(consumer, subscription)
         self.has_room(channel)
@@ -110,6 +121,7 @@ class LocalConsumers:
 
     def put(self, channel: str, payload: bytes) -> bool:
         """Hand an event to the consumer with this channel, and return whether it had room."""
+        self._settle()
         consumer = self._consumers.get(channel)
         return consumer is None or consumer.put(self.channel, payload)
 
@@ -140,6 +152,7 @@ class LocalConsumers:
         if channel in consumer.subscriptions or not self.has(consumer.channel_name):  # changed while this blocked
             self._broker.unsubscribe([channel])
             return
+        self._settle()
         # A new set each time: most consumers have none, and an empty one has 216 bytes.
         consumer.subscriptions = {*consumer.subscriptions, channel}
         self._subscribed.setdefault(channel, {})[consumer] = None
@@ -147,6 +160,7 @@ class LocalConsumers:
     def unsubscribe(self, consumer: LocalConsumer, channel: bytes) -> None:
         """Undo :meth:`subscribe`. Never blocks."""
         if channel in consumer.subscriptions:
+            self._settle()
             consumer.subscriptions = {*consumer.subscriptions} - {channel}
             consumers = self._subscribed[channel]
             del consumers[consumer]
@@ -157,9 +171,23 @@ class LocalConsumers:
     # What Redis brings.
 
     def deliver(self, channel: bytes, payload: bytes) -> None:
-        """Hand a message from a Redis channel to its consumers. Never blocks."""
+        """Hand a message from a Redis channel to its consumers, at the end of this turn of the loop. Never blocks."""
+        if channel in self._subscribed:
+            if channel != self._held_channel:
+                self._settle()
+                self._held_channel = channel
+                self._loop.run_callback(self._settle)
+            self._held.append(Published(payload))
+            self._held_size += len(payload)
+
+    def _settle(self) -> None:
+        """Hand out the events that are held back."""
+        if self._held_channel is None:
+            return
+        channel, events, size = self._held_channel, self._held, self._held_size
+        self._held_channel, self._held, self._held_size = None, [], 0
         for consumer in list(self._subscribed.get(channel, ())):
-            consumer.put(channel, payload)
+            logged(consumer.put_all, channel, events, size)
 
     def on_request(self, payload: bytes) -> None:
         """Act on a message from this worker's channel. Never blocks."""
@@ -222,6 +250,7 @@ class LocalConsumers:
                     break
         finally:
             self._resuming = False
+        self._settle()
         for consumer in list(self._consumers.values()):
             consumer.resumed()
 

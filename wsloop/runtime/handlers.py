@@ -23,7 +23,7 @@ from wsloop.fair_scheduler import BREATH
 from wsloop.greenlets import Greenlet
 from wsloop.protocol.consumer_events import Event, Headers
 from wsloop.runtime.inbox import DISCONNECT
-from wsloop.runtime.runner import TURN, Runner
+from wsloop.runtime.runner import MORE, TURN, Runner
 from wsloop.runtime.worker import ConsumerRuntime
 from wsloop.sockets.connection import Connection
 
@@ -37,32 +37,39 @@ class GreenletRunner(Runner):
         greenlet: runs the handlers; None while there is nothing to do.
     """
 
-    __slots__ = ("_sent", "_started_at", "greenlet")
+    __slots__ = ("_sent", "_started_at", "_waits", "greenlet")
 
     ended_by = GreenletExit
 
     def __init__(self, runtime: ConsumerRuntime, *arguments: Any) -> None:
         self._sent = 0  # messages by the running handler
         self._started_at = 0.0  # when a handler was last started immediately, see _start()
+        self._waits = False  # for the first turn of a greenlet
         self.greenlet: Greenlet | None = None
         super().__init__(runtime, *arguments)
 
     def _wake(self) -> None:
-        if self.greenlet is None:
+        if not self._waits and self.greenlet is None:
             self._start()
 
     def _start(self) -> None:
         self._runtime.running.add(self)
+        if self._flow is None:
+            hub = gevent.get_hub()
+            now = hub.loop.now()  # the same during one round of the loop
+            if gevent.getcurrent() is hub and now != self._started_at:
+                # Immediately, up to where it blocks: its answer goes out even if the client's next message is invalid.
+                self._started_at = now
+                self._begin()
+                return
+        self._waits = True
+        self._runtime.scheduler.enqueue(self._begin, self._flow)
+
+    def _begin(self) -> None:
+        self._waits = False
         self.greenlet = Greenlet(self._run)
         self.greenlet.runner = self  # type: ignore[attr-defined]
-        hub = gevent.get_hub()
-        now = hub.loop.now()  # the same during one round of the loop
-        if gevent.getcurrent() is hub and now != self._started_at:
-            # Immediately, up to where it blocks: its answer goes out even if the client's next message is invalid.
-            self._started_at = now
-            self.greenlet.switch()
-        else:
-            self._runtime.scheduler.enqueue(self.greenlet.switch)
+        self.greenlet.switch()
 
     def _run(self) -> None:
         try:
@@ -74,9 +81,9 @@ class GreenletRunner(Runner):
                 self._after_event()
                 done += 1
                 if not done % TURN:
-                    self._runtime.scheduler.yield_turn()
+                    self._runtime.scheduler.yield_turn(self._flow or MORE)
         finally:
-            self.greenlet = None
+            self.greenlet = self._flow = None
             self._runtime.running.discard(self)
             if self._inbox.entries:  # it was killed between two handlers
                 self._start()
@@ -120,7 +127,7 @@ class GreenletRunner(Runner):
         self._runtime.hub.enqueue(connection, frame)
         self._sent += 1
         if not self._sent % TURN:  # the client may read as fast as the handler sends
-            self._runtime.scheduler.yield_turn()
+            self._runtime.scheduler.yield_turn(self._flow or MORE)
 
     def _wait_for_reader(self, connection: Connection) -> None:
         """Return when the client has read its output, or has not read anything for PING_TIMEOUT seconds."""

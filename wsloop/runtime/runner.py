@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import abc
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from time import monotonic
 from typing import Any
 
@@ -28,7 +28,17 @@ from wsloop.greenlets import logged
 from wsloop.protocol.close_codes import ABNORMAL, TOO_SLOW
 from wsloop.protocol.consumer_events import Event, Headers, handler_name
 from wsloop.runtime.core import OVER, ConsumerCore
-from wsloop.runtime.inbox import BYTES, CONNECT, DISCONNECT, EVENT, MAX_MESSAGES, PRESENCE_CHANGED, RESUMED, TEXT
+from wsloop.runtime.inbox import (
+    BYTES,
+    CONNECT,
+    DISCONNECT,
+    EVENT,
+    MAX_MESSAGES,
+    PRESENCE_CHANGED,
+    RESUMED,
+    TEXT,
+    Published,
+)
 from wsloop.runtime.state import LEFT
 from wsloop.runtime.worker import ConsumerRuntime
 from wsloop.sockets.admission import Seat
@@ -37,6 +47,9 @@ from wsloop.sockets.visitor import NOBODY, Visitor
 
 logger = logging.getLogger("wsloop.runner")
 
+# The flow of handlers that go on after their first turn, which is in None. Those of an event of the channel layer are
+# in that of the Redis channel on which it came.
+MORE = "more"
 TURN = 8  # messages that a handler sends, or events handled, before others get their turn
 HANDLER_CHECK_INTERVAL = 0.25  # seconds between two checks of a handler that goes on without its client
 
@@ -59,6 +72,7 @@ class Runner(ConsumerCore):
     __slots__ = (
         "_connection",
         "_decision",
+        "_flow",
         "_opening",
         "_presence",
         "_runtime",
@@ -79,6 +93,7 @@ class Runner(ConsumerCore):
         self._runtime = runtime
         self._presence = presence if hasattr(consumer, handler_name({"type": PRESENCE_CHANGED})) else None
         self._visitor = visitor
+        self._flow: bytes | None = None  # see MORE; of what came last
         self._timer: Any = None  # checks a handler that goes on without its client
         self._seat: Seat | None = None  # while handlers run although the socket has ended
         self._connection: Connection | None = None  # while it is open
@@ -128,6 +143,7 @@ class Runner(ConsumerCore):
         pass
 
     def received(self, connection: Connection, payload: bytes, text: bool) -> None:
+        self._flow = None
         if self._inbox.messages == MAX_MESSAGES - 1:
             connection.hold()
             self._runtime.add_full(self)
@@ -154,6 +170,7 @@ class Runner(ConsumerCore):
             self._hung_up()
 
     def _leave(self, code: int) -> None:
+        self._flow = None
         opening, self._opening = self._opening, None
         if opening is not None:
             opening.set_exception(Disconnected())
@@ -170,10 +187,24 @@ class Runner(ConsumerCore):
     def put(self, channel: bytes, payload: bytes) -> bool:
         """See :class:`wsloop.runtime.groups.LocalConsumer`."""
         kind = PRESENCE_CHANGED if channel == self._presence else EVENT
+        self._flow = channel
         taken = self._put_published(kind, payload, self._runtime.capacity, self._runtime.max_bytes)
         if not taken:
             metrics.lost("channel")
         return taken
+
+    def put_all(self, channel: bytes, events: Sequence[Published], size: int) -> None:
+        """See :class:`wsloop.runtime.groups.LocalConsumer`."""
+        runtime = self._runtime
+        if channel == self._presence or not self._inbox.has_room(
+            size, runtime.capacity, runtime.max_bytes, len(events)
+        ):
+            for event in events:  # as many as there is room for
+                self.put(channel, event.payload)
+        elif self._state is not LEFT:
+            self._flow = channel
+            self._inbox.put_all(events, size)
+            self._wake()
 
     def resumed(self) -> None:
         """See :class:`wsloop.runtime.groups.LocalConsumer`."""

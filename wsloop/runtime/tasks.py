@@ -64,9 +64,15 @@ class TaskRunner(CoroutineCore, Runner):
 
     def _wake(self) -> None:
         if self.task is None and not self._starting:
-            self._starting = True
             self._runtime.running.add(self)
+            self._start_soon()
+
+    def _start_soon(self) -> None:
+        self._starting = True
+        if self._flow is None:
             worker_loop().call_soon_threadsafe(self._start)
+        else:
+            self._runtime.starts.put(self._start, self._flow)
 
     def _start(self) -> None:
         """Start a task for the next event; in the event loop, while none runs."""
@@ -78,6 +84,7 @@ class TaskRunner(CoroutineCore, Runner):
                 contextvars.Context().run(self._handle_soon, event)
                 return
             self._after_event()
+        self._flow = None
         self._runtime.running.discard(self)
 
     def _handle_soon(self, event: Event) -> None:
@@ -107,7 +114,11 @@ class TaskRunner(CoroutineCore, Runner):
             self._stop_checking()
             line.close()
             self._after_event()
-            self._start()
+            if self._flow is not None and self._inbox.entries:  # others have their turn
+                self.task = None
+                self._start_soon()
+            else:
+                self._start()
 
     def _handler_sleeps(self) -> bool:
         return self.task is not None and sleeps(self.task)

@@ -6,13 +6,15 @@ This module must not know how a consumer is run.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, Protocol
 
 import gevent
 
 from wsloop import conf
-from wsloop.fair_scheduler import FairScheduler
+from wsloop.aio.worker import worker_loop
+from wsloop.fair_scheduler import FairScheduler, Flows
 from wsloop.greenlets import logged
 from wsloop.runtime.groups import LocalConsumers
 from wsloop.sockets.hub import Hub
@@ -21,6 +23,33 @@ logger = logging.getLogger("wsloop.runner")
 
 PEER_CHECK_INTERVAL = 1.0  # seconds
 JOIN_INTERVAL = 0.01  # seconds
+
+
+STARTS = 16  # tasks started in one round of the event loop of coroutines
+
+
+class Starts:
+    """Starts tasks of many consumers, a few in each round of their event loop, so that others' have their turn."""
+
+    def __init__(self) -> None:
+        self._flows = Flows()
+        self._waits = False
+
+    def put(self, start: Callable[[], None], flow: bytes) -> None:
+        """Call ``start`` in the event loop when its turn comes, in the order of its flow. Never blocks."""
+        self._flows.put(start, flow)
+        if not self._waits:
+            self._waits = True
+            worker_loop().call_soon_threadsafe(self._next)
+
+    def _next(self) -> None:
+        for _ in range(STARTS):
+            if not self._flows:
+                break
+            self._flows.take()()
+        self._waits = bool(self._flows)
+        if self._waits:
+            worker_loop().call_soon(self._next)
 
 
 class Running(Protocol):
@@ -46,6 +75,7 @@ class ConsumerRuntime:
 
     Attributes:
         scheduler: shares each round of the event loop among the handlers.
+        starts: does so for coroutines, if they handle events that many consumers get.
         capacity: number of events that may wait for one consumer.
         max_bytes: bytes of events that may wait for one consumer.
         running: the consumers that have a greenlet.
@@ -56,6 +86,7 @@ class ConsumerRuntime:
         self.hub = hub
         self.local_consumers = local_consumers
         self.scheduler = FairScheduler()
+        self.starts = Starts()
         self.capacity: int = conf.option("CHANNEL_CAPACITY")
         self.max_bytes: int = conf.option("MAX_QUEUED_BYTES")
         self.running: set[Running] = set()
