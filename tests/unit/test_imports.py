@@ -408,6 +408,7 @@ TESTED_WITH = {
     "stages": "server",
     "sockets.plan": "server",
     "facilities.setup": "server",
+    "facilities.shared_reading": "recovery",
     "facilities.policy": "subscriptions",
     "sockets.farewell": "rejection",
     "facilities.decision": "server",

@@ -2,14 +2,17 @@
 
 import collections
 import json
+import types
 
 import gevent
 import pytest
 from gevent.event import Event
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeout
 from websockets.frames import Close
 
 from testbed.processes import wait_until
-from tests.unit.peer import close_frame, turn
+from tests.unit.peer import WAIT, close_frame, turn
 from wsloop import conf
 from wsloop.backend import history, keys, pool, publishing
 from wsloop.backend.publishing import OutgoingMessage
@@ -17,6 +20,7 @@ from wsloop.delivery.broker import Unavailable
 from wsloop.facilities import setup
 from wsloop.facilities.inbound import ReadOnlyHandler
 from wsloop.facilities.recovery import Part, Recovery
+from wsloop.facilities.shared_reading import SharedReading
 from wsloop.protocol import dialects, resume_tokens
 from wsloop.protocol.dialects import BARE, V1_DIALECT
 from wsloop.protocol.messages import Message, Position
@@ -508,3 +512,67 @@ def test_what_is_not_in_a_history_comes_as_it_arrives(process, come):
     process.send("1")
     client = come(token, meanwhile=lambda: process.hub.deliver(A, Message(b"of another program")))
     assert client.texts("of another program") == ["welcome", "1", "of another program"]
+
+
+# Many at once.
+
+
+@pytest.fixture
+def readings(monkeypatch):
+    """The questions that Redis is asked; ``readings.gate`` lets it answer, and ``readings.error`` is raised instead."""
+    readings = types.SimpleNamespace(asked=[], gate=Event(), error=None)
+
+    def read(client, questions):
+        readings.asked.append(questions)
+        readings.gate.wait()
+        if readings.error is not None:
+            raise readings.error
+        return [questions]
+
+    monkeypatch.setattr(history, "read", read)
+    return readings
+
+
+ONE, TWO = [(A, Position(1, "a"))], [(A, Position(2, "b"))]
+
+
+def test_those_that_ask_the_same_at_the_same_time_share_the_answer(readings):
+    shared = SharedReading()
+    first = [gevent.spawn(shared.read, None, ONE) for _ in range(20)]
+    other = gevent.spawn(shared.read, None, TWO)
+    turn()
+    assert readings.asked == [tuple(ONE)], "one reading after the other"
+    late = [gevent.spawn(shared.read, None, ONE) for _ in range(5)]  # need what was published meanwhile, too
+    turn()
+    readings.gate.set()
+    gevent.joinall([*first, other, *late], timeout=WAIT, raise_error=True)
+    assert readings.asked == [tuple(ONE), tuple(TWO), tuple(ONE)]
+    assert {id(each.value) for each in first} != {id(each.value) for each in late}
+    assert other.value == [tuple(TWO)]
+
+
+@pytest.mark.parametrize(("error", "asked"), [(RedisTimeout("too late"), 1), (ResponseError("of one question"), 2)])
+def test_an_error_reaches_all_who_have_asked(readings, error, asked):
+    """If Redis cannot be reached, nobody waits for that a second time."""
+    shared, readings.error = SharedReading(), error
+    readings.gate.set()
+    asking = [gevent.spawn(shared.read, None, questions) for questions in (ONE, ONE, TWO)]
+    gevent.joinall(asking, timeout=WAIT)
+    assert [str(each.exception) for each in asking] == [str(error)] * 3
+    assert len({id(each.exception) for each in asking}) == 3
+    assert len(readings.asked) == asked
+    readings.error = None
+    assert shared.read(None, ONE) == [tuple(ONE)]
+
+
+def test_many_clients_that_come_back_at_once_read_the_history_once(process, come, monkeypatch):
+    token = process.token()
+    process.send("1", "2", "3")
+    calls = []
+    read = history.read
+    monkeypatch.setattr(history, "read", lambda client, questions: calls.append(questions) or read(client, questions))
+    coming = [gevent.spawn(come, token) for _ in range(20)]
+    gevent.joinall(coming, timeout=WAIT, raise_error=True)
+    for each in coming:
+        assert each.value.texts("3")[-3:] == ["1", "2", "3"]
+    assert len(calls) == 1

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import collections
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from redis import Redis
 
 from wsloop.backend import history
 from wsloop.protocol.messages import Message, Position
+
+Reading = Callable[[Redis, Sequence[tuple[bytes, Position | None]]], list[history.Page]]
 
 
 class HistoryMerge:
@@ -27,6 +29,7 @@ class HistoryMerge:
     Args:
         client: of Redis.
         since: the position before the first message, by channel.
+        read: as :func:`wsloop.backend.history.read`; None: that itself.
 
     Attributes:
         since: the position of the last message returned, by channel.
@@ -34,8 +37,9 @@ class HistoryMerge:
         lost: channels with missing messages, and the positions from which they continue; the caller removes them.
     """
 
-    def __init__(self, client: Redis, since: Mapping[bytes, Position]) -> None:
+    def __init__(self, client: Redis, since: Mapping[bytes, Position], read: Reading | None = None) -> None:
         self._client = client
+        self._history = read or history.read
         self._pages: dict[bytes, collections.deque[history.Entry]] = {channel: collections.deque() for channel in since}
         self._times: dict[bytes, int] = dict.fromkeys(since, 0)
         self._next: list[tuple[int, bytes]] = []  # a heap: the time of the first message of each channel with a page
@@ -62,10 +66,10 @@ class HistoryMerge:
         Raises:
             redis.exceptions.RedisError: if Redis does not answer.
         """
-        wanted = set(self._unread if channels is None else channels)
+        wanted = sorted(set(self._unread if channels is None else channels))
         if not wanted:
             return
-        pages = history.read(self._client, [(channel, self.since[channel]) for channel in wanted])
+        pages = self._history(self._client, [(channel, self.since[channel]) for channel in wanted])
         self._next = [each for each in self._next if each[1] not in wanted]
         heapq.heapify(self._next)
         for channel, page in zip(wanted, pages, strict=True):

@@ -15,12 +15,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import gevent
-from gevent.lock import BoundedSemaphore
 
 from wsloop import conf, metrics
 from wsloop.backend import history, pool
 from wsloop.delivery.broker import Broker, Unavailable
 from wsloop.delivery.merge import HistoryMerge
+from wsloop.facilities.shared_reading import SharedReading
 from wsloop.protocol import resume_tokens
 from wsloop.protocol.dialects import Dialect
 from wsloop.protocol.messages import Message, Position
@@ -28,8 +28,7 @@ from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
 from wsloop.sockets.joining import InitialFrames, JoinBuffer
 
-# One of the process's two connections is left to handshakes and all else, however many long recoveries there are.
-READING = BoundedSemaphore(1)
+READING = SharedReading()
 
 
 class Part:
@@ -138,7 +137,7 @@ class Recovery:
         since = {channel: at for start in starts.values() for channel, at in start.items()}
         if not since:
             return
-        merge = HistoryMerge(pool.client(), since)
+        merge = HistoryMerge(pool.client(), since, READING.read)
         merge.read()
         for part, start in starts.items():
             if not merge.lost.keys().isdisjoint(start):
@@ -203,8 +202,7 @@ class Recovery:
         # Live messages are buffered only for a page that may be the last one.
         joining = self.join() if merge.complete else None
         try:
-            with READING:
-                merge.read(merge.since if joining else None)
+            merge.read(merge.since if joining else None)
             gevent.sleep(0)  # greenlets that wait for the connection get it before the next page
             frames = InitialFrames(self._dialect, self._known)
             for channel, position in merge.lost.items():  # trimmed meanwhile: the client is too slow for this history

@@ -7,6 +7,7 @@ know Redis, sockets or gevent.
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -113,6 +114,12 @@ class ConsumerDialect(Dialect):
 
     name = "consumer"  # never offered to a client
     heartbeat = False
+
+
+@functools.lru_cache(maxsize=1024)
+def missed(dialect: Dialect, channel: bytes, message: Message) -> bytes:
+    """Return :meth:`Dialect.message` for a message that many clients have missed; of a small one."""
+    return dialect.message(channel, message)
 
 
 BARE = Dialect()
@@ -242,6 +249,7 @@ __all__ = [
     "answer",
     "error",
     "history",
+    "missed",
     "unsubscribed",
     "welcome",
 ]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from wsloop.protocol.dialects import Dialect
+from wsloop.protocol.dialects import Dialect, missed
 from wsloop.protocol.messages import Message
+
+SHARED = 2048  # bytes of a message that is encoded once for all who have missed it: a thousand of them are remembered
 
 
 class JoinBuffer:
@@ -90,4 +92,7 @@ class InitialFrames:
             return
         if message.id:
             self._known.add(message.id)
-        self.add_text(self._dialect.message(channel, message, kept=retained))
+        if retained or len(message.payload) > SHARED:
+            self.add_text(self._dialect.message(channel, message, kept=retained))
+        else:
+            self.add_text(missed(self._dialect, channel, message))
