@@ -11,6 +11,25 @@ from typing import Any
 from asgiref.sync import SyncToAsync, sync_to_async
 from django.db import Error
 from django.db import connections as databases
+from django.db.backends.signals import connection_created
+
+
+class _Opened:
+    """How many database connections this process has opened."""
+
+    count = 0
+
+
+def _opened(**_: Any) -> None:
+    _Opened.count += 1
+
+
+connection_created.connect(_opened, dispatch_uid="wsloop.db")
+
+
+def opened() -> int:
+    """Return a number that is another one after a database connection was opened anywhere in this process."""
+    return _Opened.count
 
 
 def close_databases() -> None:
@@ -58,4 +77,5 @@ __all__ = [
     "close_databases",
     "database_sync_to_async",
     "give_back",
+    "opened",
 ]
