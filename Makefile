@@ -18,7 +18,7 @@ BENCH ?=
 VENV := .venv
 
 .PHONY: help run dev install install-tools other-uwsgi test check lint docs screenshots format matrix conformance fuzz peer-tests soak bench \
-	bench-async bench-pages bench-leaks bench-attacks bench-drops bench-fanout python
+	bench-async bench-pages bench-events bench-leaks bench-attacks bench-drops bench-fanout python
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target words; do \
@@ -98,6 +98,9 @@ bench-async: install ## the part of it with asynchronous code, beside uvicorn an
 
 bench-pages: install ## what the socket of a whole page costs, beside a socket for each of its facilities
 	@$(VENV)/bin/python -m bench --pages $(or $(PAGES),1000) --rounds $(or $(ROUNDS),3) $(BENCH)
+
+bench-events: install ## a neighbour's echo beside a group of consumers; what histories and recoveries cost
+	@$(VENV)/bin/python -m bench --events --rounds $(or $(ROUNDS),5) $(BENCH)
 
 bench-leaks: install ## what 50,000 connects and disconnects leave behind: six minutes
 	@$(VENV)/bin/python -m bench --leaks $(BENCH)

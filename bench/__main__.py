@@ -3,9 +3,9 @@
 ``--leaks`` measures connects and disconnects instead, and fails if they leave anything behind. ``--attacks`` measures
 what hostile clients do to a worker and its other clients, and fails if a worker of the engine ends. ``--drops``
 measures what clients have in the end whose network drops again and again, and fails if those of wsloop.v1 have not
-everything. ``--async`` measures only the part of asynchronous code, ``--pages`` the socket of a page. ``--quick`` tries
-everything out on a small scale, without peers but for ``--drops`` and ``--async``; its figures mean nothing. Progress
-goes to standard error, results to standard output.
+everything. ``--async`` measures only the part of asynchronous code, ``--pages`` the socket of a page, ``--events``
+groups of consumers and histories. ``--quick`` tries everything out on a small scale, without peers but for ``--drops``
+and ``--async``; its figures mean nothing. Progress goes to standard error, results to standard output.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 
 import msgpack
 
-from bench import asynchronous, idle, pages, report, siege
+from bench import asynchronous, events, idle, pages, report, siege
 from bench.clients import Redis, Sockets, Stalled, batches, messages, request
 from bench.deliveries import BURST, SIZE, deliveries
 from bench.servers import (
@@ -327,6 +327,7 @@ def main() -> None:
     parser.add_argument("--drops", action="store_true", help="clients whose network drops, instead of all else")
     parser.add_argument("--async", action="store_true", dest="asynchronous", help="only that of asynchronous code")
     parser.add_argument("--pages", type=int, metavar="N", help="the sockets of N pages, instead of all else")
+    parser.add_argument("--events", action="store_true", help="groups of consumers, and histories, instead of all else")
     parser.add_argument("--rounds", type=int, metavar="N", help="of the sockets of pages, of which the median counts")
     parser.add_argument(
         "--only", default="", help="of the attacks those with one of these in their names, separated by commas"
@@ -369,6 +370,10 @@ def main() -> None:
                 size = pages.QUICK if options.quick else pages.Plan(options.pages, rounds=rounds).fitting(limit)
                 keys = signed_in(directory, redis.port, size.pages)
                 texts = {"pages": report.pages_section(pages.measure_all(redis, directory, keys, size, say), size)}
+            elif options.events:
+                much = events.QUICK if options.quick else events.Plan(rounds=options.rounds or events.Plan.rounds)
+                found = events.measure_all(redis, directory, much, say, options.only)
+                texts = {"events": report.events_section(found, much)}
             else:
                 coroutines = asynchronous.QUICK if options.quick else asynchronous.Plan()
                 alone, texts = options.asynchronous, {}

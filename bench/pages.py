@@ -188,6 +188,18 @@ class Pages(Sockets):
             for connection, *_ in waiting.values():
                 connection.close()
 
+    def command(self, connections: Sequence[Client]) -> None:
+        """Send the commands of clients whose connections are open, all at once, and return when each is complete."""
+        self.expect()
+        waiting = dict(zip(self._sockets, connections, strict=True))
+        for descriptor, client in waiting.items():
+            self._sockets[descriptor].send(client.then)
+        while waiting:
+            for descriptor in self._ready():
+                self._take(descriptor)
+                if descriptor in waiting and waiting[descriptor].complete(b"".join(self._chunks[descriptor])):
+                    del waiting[descriptor]
+
     def _without_ping(self, descriptor: int, data: bytes) -> bytes:
         return super()._without_ping(descriptor, data).replace(TEXT_PING, b"")
 

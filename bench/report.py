@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import asynchronous, pages
+from bench import asynchronous, events, pages
 from bench.siege import Outcome
 from testbed.attacks import Attack
 
@@ -219,6 +219,51 @@ def pages_section(results: pages.Results, plan: pages.Plan) -> str:
     head = ["what", "one socket", "single sockets", "ratio"]
     command = f"make bench-pages PAGES={plan.pages} ROUNDS={plan.rounds}"
     return "\n\n".join([circumstances(command), textwrap.fill(scenario, 120), table(head, rows)])
+
+
+def events_section(results: events.Results, plan: events.Plan) -> str:
+    """Return the tables of ``make bench-events``."""
+    parts = [circumstances(f"make bench-events ROUNDS={plan.rounds}")]
+    rows = []
+    for (members, count, kind), each in results.echoes.items():
+        aim = events.AIMS.get(count)
+        cells = [f"{ms:.1f}" for ms in (each.quiet, each.p50, each.p99)]
+        met = "" if aim is None else "yes" if each.p50 < aim else "no"
+        rows.append(
+            [f"{count:,} {members}", kind, *cells, aim or "", met, f"{1e6 * each.cpu / count / plan.events:.1f}"]
+        )
+    if rows:
+        parts.append(
+            f"The echo of a neighbour while {plan.events} events, published at once, are handled by each member of a "
+            f"group, and CPU of the worker for each of them. Medians of {plan.rounds} bursts:"
+        )
+        head = ["members", "neighbour", "alone, ms", "p50, ms", "p99, ms", "aim", "met", "CPU, µs"]
+        parts.append(table(head, rows))
+    if results.histories:
+        parts.append(
+            f"{plan.messages} messages to {plan.listeners:,} sockets, from publishing to the last delivery, and CPU of "
+            "the publisher, Redis and the worker, as ratios to the first row:"
+        )
+        parts.append(_costs(results.histories, "what the facility has"))
+    if results.recoveries:
+        parts.append(
+            f"{plan.clients:,} clients of ``wsloop.v1`` that come back at once, each of which has missed {plan.missed} "
+            "messages. Seconds until the last one has everything, and of the worker's CPU:"
+        )
+        parts.append(_costs(results.recoveries, "what"))
+    return "\n\n".join(textwrap.fill(part, 120) if "\n" not in part else part for part in parts)
+
+
+def _costs(costs: Mapping[str, events.Cost], words: str) -> str:
+    """Return a table of costs, each beside the first one."""
+    first = next(iter(costs.values()))
+    rows = []
+    for name, cost in costs.items():
+        cells = []
+        for one, base in zip(cost, first, strict=True):
+            cells += [f"{one:.2f}", f"{one / base:.2f}" if base else ""]
+        rows.append([name, *cells])
+    return table([words, "time, s", "ratio", "CPU, s", "ratio"], rows)
 
 
 def _aims(hosts: Mapping[str, Mapping[str, float]]) -> list[list[str]]:

@@ -22,6 +22,9 @@ if os.environ.get("BENCH_PAGES"):
     # On a busy machine, too, what is measured is time, and nobody is given up.
     for _name in ("REDIS_TIMEOUT", "HANDSHAKE_TIMEOUT", "HANDLER_TIMEOUT", "PING_INTERVAL", "PING_TIMEOUT"):
         WSLOOP[_name] = 600
+if os.environ.get("BENCH_EVENTS"):  # neighbours publish to a facility, and need no session for it
+    WSLOOP["POLICY"] = lambda request, channels: channels
+    WSLOOP["FACILITIES"] = {"kept*": {"size": 200}}
 
 # Of the peers that are Django Channels. channels_redis waits for messages for 5 s at a time, and redis-py 8 by default
 # no longer for an answer, so that the consumers of a quiet server would end with a TimeoutError.

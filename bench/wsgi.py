@@ -3,7 +3,8 @@
 ``/bench/collect``: what the worker's memory is compared by must not be garbage; it answers how many tasks, greenlets
 and consumers there are. ``/ws/application``: an ASGI application without Channels. ``/ws/consumer``: a consumer in one
 group, as that of the peer ``channels_app``. ``/bench/publish/FACILITIES/MESSAGES``: messages for pages.
-``/ws/async/…``: the echo and the chat rooms of that peer, as consumers of wsloop. ``/ws/sync/…``: the same in plain
+``/ws/async/…``: the echo and the chat rooms of that peer, as consumers of wsloop, and the consumer in one group as
+coroutines. ``/ws/sync/…``: the same in plain
 code. ``/ws/asgi/…``, with ``BENCH_ASGI=1`` and where Channels is installed: the peer itself.
 """
 
@@ -37,6 +38,18 @@ class Consumer(WebsocketConsumer):
         self.send(text_data=event["text"])
 
 
+class AsyncConsumer(AsyncWebsocketConsumer):
+    groups = ["bench-async"]
+
+    async def bench_message(self, event):
+        await self.send(text_data=event["text"])
+
+
+class AsyncPlain(AsyncWebsocketConsumer):
+    async def receive(self, text_data=None, bytes_data=None):
+        await self.send(text_data=text_data)
+
+
 class Echo(JsonWebsocketConsumer):
     def receive_json(self, content, **kwargs):
         self.send_json(content)
@@ -62,6 +75,8 @@ AsyncEcho, AsyncRoom = derive(AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer
 consumers = WebsocketServer(
     urlpatterns=[
         path("ws/consumer", Consumer.as_websocket()),
+        path("ws/async/consumer", AsyncConsumer.as_websocket()),
+        path("ws/async/plain", AsyncPlain.as_websocket()),
         path("ws/async/echo", AsyncEcho.as_websocket()),
         path("ws/async/rooms/<slug:room>", AsyncRoom.as_websocket()),
         path("ws/sync/echo", Echo.as_websocket()),
