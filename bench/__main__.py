@@ -291,6 +291,10 @@ def measure_all(
     handshakes = [request(FOUR_AUDIENCES, key, compression=True) for key in keys]
     results.compressed = list(idle_sockets(redis, directory, handshakes, sizes, scale, heartbeat=True))
 
+    say("the same, of wsloop.v1")
+    handshakes = [request(FOUR_AUDIENCES, key, headers=[pages.PROTOCOL]) for key in keys]
+    results.enveloped = list(idle_sockets(redis, directory, handshakes, sizes, scale, heartbeat=True))
+
     say("the same, of a consumer in a group")
     handshakes = [request(CONSUMER, key) for key in keys]
     sizes = [size for size in scale.signed_in if size not in too_many]

@@ -51,8 +51,9 @@ class Results:
     """All but the leaks.
 
     Attributes:
-        signed_in, compressed, consumers, bare: rows of idle sockets: number of ``sockets``, ``Rss`` and ``Pss`` of the
-            worker (KiB), and of some ``per_socket`` (KiB), connections to ``redis``, ``cpu`` (per cent of a core).
+        signed_in, compressed, enveloped, consumers, bare: rows of idle sockets: number of ``sockets``, ``Rss`` and
+            ``Pss`` of the worker (KiB), and of some ``per_socket`` (KiB), connections to ``redis``, ``cpu`` (per cent
+            of a core).
         deliveries: ``burst`` and ``paced`` deliveries a second for each server, or why there are none.
         peers: names and versions of the peers.
     """
@@ -60,6 +61,7 @@ class Results:
     signed_in: list[dict[str, float]] = dataclasses.field(default_factory=list)
     bare: list[dict[str, float]] = dataclasses.field(default_factory=list)
     compressed: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    enveloped: list[dict[str, float]] = dataclasses.field(default_factory=list)
     consumers: list[dict[str, float]] = dataclasses.field(default_factory=list)
     deliveries: dict[str, dict[str, float] | str] = dataclasses.field(default_factory=dict)
     peers: str = ""
@@ -69,6 +71,7 @@ class Results:
         return {
             "signed in, four audiences": self.signed_in,
             "the same, compressed": self.compressed,
+            "the same, wsloop.v1": self.enveloped,
             "signed in, consumer": self.consumers,
             "anonymous, broadcast": self.bare,
         }
