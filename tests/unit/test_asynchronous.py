@@ -22,6 +22,7 @@ from wsloop.consumers import (
 )
 from wsloop.exceptions import AcceptConnection, DenyConnection, StopConsumer
 from wsloop.layers import encode
+from wsloop.runtime.inbox import Published
 from wsloop.testing.memory import forget, own
 
 
@@ -445,6 +446,10 @@ def test_events_that_it_cannot_handle_are_discarded_and_those_beyond_its_room_ar
         assert [await text_of(socket), await text_of(socket)] == [1, 1]
         assert member.put(payload), "there is room again"
         assert await text_of(socket) == 1
+        events = [Published(encode({"type": "said", "text": number})) for number in (3, 4, 5)]
+        member.put_all(b"channel", events, sum(map(len, events)))  # as far as there is room
+        assert [await text_of(socket), await text_of(socket)] == [3, 4]
+        assert await socket.receive_nothing()
         await socket.send_input({"type": "websocket.disconnect", "code": 1001})
         await socket.wait(timeout=WAIT)
 

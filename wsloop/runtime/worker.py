@@ -23,8 +23,6 @@ logger = logging.getLogger("wsloop.runner")
 
 PEER_CHECK_INTERVAL = 1.0  # seconds
 JOIN_INTERVAL = 0.01  # seconds
-
-
 STARTS = 16  # tasks started in one round of the event loop of coroutines
 
 
@@ -46,7 +44,7 @@ class Starts:
         for _ in range(STARTS):
             if not self._flows:
                 break
-            self._flows.take()()
+            logged(self._flows.take())
         self._waits = bool(self._flows)
         if self._waits:
             worker_loop().call_soon(self._next)
