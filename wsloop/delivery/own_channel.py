@@ -82,7 +82,7 @@ class OwnChannel:
         """
         marker = Marker(b"%d" % next(self._numbers), channels)
         waiter: AsyncResult[None] = AsyncResult()
-        # Messages of different nodes of a cluster have no common order: each node sends a marker behind its own. And the
+        # Messages of different nodes of a cluster have no common order: each node sends a marker behind its own. The
         # answer about the retained messages comes on another connection.
         self._syncs[marker.number] = [waiter] * (publishing.masters(pool.client()) + 1)
         try:
