@@ -235,7 +235,7 @@ def test_a_greenlet_that_is_ended_while_it_waits_leaves_the_others_alone(error):
 
     async def work():
         try:
-            await asyncio.sleep(0.03)
+            await asyncio.sleep(0.5)
             ended.append("returned")
         except asyncio.CancelledError:
             ended.append("cancelled")
