@@ -18,7 +18,7 @@ BENCH ?=
 VENV := .venv
 
 .PHONY: help run dev install install-tools other-uwsgi test check lint docs screenshots format matrix conformance fuzz peer-tests soak bench \
-	bench-async bench-pages bench-events bench-leaks bench-attacks bench-drops bench-fanout python
+	bench-async bench-pages bench-events bench-leaks bench-attacks bench-drops bench-fanout bench-costs simulate python
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target words; do \
@@ -116,6 +116,13 @@ bench-drops: install-tools ## networks that drop again and again: what arrives, 
 
 bench-fanout: install ## what a message costs the hub, and how much of it is counting (docs/reference/metrics.rst)
 	@$(VENV)/bin/python -m bench.fanout
+
+# PART=redis, workers or check is one part of it.
+bench-costs: install ## what one delivery, socket and publish cost, for the model of large sites: ten minutes
+	@$(VENV)/bin/python -m bench.costs $(PART)
+
+simulate: install ## that model: up to a million sockets (docs/explanation/scale.rst); BENCH=--write keeps the tables
+	@$(VENV)/bin/python -m bench.simulation $(BENCH)
 
 # SOAK_SECONDS and SOAK_SEED say how long, and repeat what an earlier run has done. Then slow clients in full number.
 soak: install-tools ## ten minutes in which everything breaks at random, and nothing may be missing (docs/reference/soak.rst)
