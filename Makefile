@@ -18,7 +18,8 @@ BENCH ?=
 VENV := .venv
 
 .PHONY: help run dev install install-tools other-uwsgi test check lint docs screenshots format matrix conformance fuzz peer-tests soak bench \
-	bench-async bench-pages bench-events bench-leaks bench-attacks bench-drops bench-fanout bench-costs simulate python
+	bench-deliveries bench-tables bench-async bench-pages bench-events bench-leaks bench-attacks bench-drops bench-fanout bench-costs \
+	simulate python
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target words; do \
@@ -92,6 +93,13 @@ peer-tests: python ## the tests of Channels and ws4redis, of CHANNELS=/a/checkou
 
 bench: install ## what sockets cost and how fast messages go out (docs/reference/performance.rst)
 	@$(VENV)/bin/python -m bench $(BENCH)
+
+# PART is one of burst, listeners, users, doors and growth, or several with commas between them.
+bench-deliveries: install ## the part of it about messages on their way out, or one of its parts: PART=burst, of a minute
+	@$(VENV)/bin/python -m bench --deliveries $(or $(PART),all) $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH)
+
+bench-tables: install ## the tables and plots of deliveries once more, from the records in docs/reference/measured
+	@$(VENV)/bin/python -m bench --tables
 
 bench-async: install ## the part of it with asynchronous code, beside uvicorn and daphne
 	@$(VENV)/bin/python -m bench --async $(BENCH)

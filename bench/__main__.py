@@ -3,9 +3,10 @@
 ``--leaks`` measures connects and disconnects instead, and fails if they leave anything behind. ``--attacks`` measures
 what hostile clients do to a worker and its other clients, and fails if a worker of the engine ends. ``--drops``
 measures what clients have in the end whose network drops again and again, and fails if those of wsloop.v1 have not
-everything. ``--async`` measures only the part of asynchronous code, ``--pages`` the socket of a page, ``--events``
-groups of consumers and histories. ``--quick`` tries everything out on a small scale, without peers but for ``--drops``
-and ``--async``; its figures mean nothing. Progress goes to standard error, results to standard output.
+everything. ``--deliveries`` measures only messages on their way out, ``--async`` only asynchronous code, ``--pages``
+the socket of a page, ``--events`` groups of consumers and histories. ``--quick`` tries everything out on a small scale,
+without peers but for ``--drops`` and ``--async``; its figures mean nothing. Progress goes to standard error, results to
+standard output.
 """
 
 from __future__ import annotations
@@ -22,20 +23,19 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import msgpack
-
-from bench import asynchronous, events, idle, pages, report, siege
-from bench.clients import Redis, Sockets, Stalled, batches, messages, request
-from bench.deliveries import BURST, SIZE, deliveries
+from bench import asynchronous, delivery_parts, events, growth, idle, pages, record_tables, report, siege
+from bench.clients import Sockets, batches, request
+from bench.lineup import Ground
+from bench.record import Record
 from bench.servers import (
     BareWorker,
     MeasuredRedis,
+    NodePeers,
     Peers,
     Server,
     Worker,
     bare_uwsgi,
     signed_in,
-    site_environment,
 )
 from testbed.attacks import ATTACKS, Attack, Target
 from testbed.processes import free_port
@@ -44,9 +44,11 @@ from testbed.uwsgi import as_in_uwsgi_ini
 FOUR_AUDIENCES = "/ws/bench?subscribe-broadcast&subscribe-user&subscribe-group&subscribe-session"
 BROADCAST = "/ws/bench?subscribe-broadcast"
 CHANNEL = "ws:broadcast:bench"
+BARE = "anonymous, broadcast"  # without a heartbeat
 # What leaks are looked for in: a facility, and asynchronous sockets, a consumer in a group and an ASGI application.
 LEAK_PATHS = FOUR_AUDIENCES, "/ws/async/rooms/leaks", "/ws/application"
-CONSUMER, GROUP = "/ws/consumer", "ws:wsloop:group:bench"
+CONSUMER = "/ws/consumer"
+DELIVERIES = *delivery_parts.NAMES, "growth"
 WAYS = ("close", "reset", "half")
 ENDED_WITHIN = 20.0  # seconds: the engine gives clients 10 to answer a close frame
 
@@ -58,8 +60,6 @@ class Scale:
     Attributes:
         signed_in, bare: numbers of idle sockets at which memory is looked at.
         cpu_at: those of them at which CPU is measured, for ``idle_time`` seconds.
-        listeners: sockets that messages are delivered to.
-        rounds: bursts, of which the median counts.
         connects, step: connects and disconnects in all, and after how many of them leaks are looked for.
     """
 
@@ -67,13 +67,11 @@ class Scale:
     bare: tuple[int, ...] = (1000, 5000, 15000)
     cpu_at: tuple[int, ...] = (5000, 15000)
     idle_time: float = 60.0  # in this time the engine pings a client that says nothing at least once
-    listeners: int = 1000
-    rounds: int = 7
     connects: int = 50_000
     step: int = 10_000
 
 
-QUICK = Scale((100, 200), (100, 200), cpu_at=(200,), idle_time=5.0, listeners=50, rounds=1, connects=1000, step=500)
+QUICK = Scale((100, 200), (100, 200), cpu_at=(200,), idle_time=5.0, connects=1000, step=500)
 
 
 def say(line: str) -> None:
@@ -92,85 +90,25 @@ def raise_limit(wanted: int) -> int:
     return hard
 
 
-# Idle sockets.
-
-
-def idle_sockets(
-    redis: MeasuredRedis,
-    directory: Path,
-    handshakes: Sequence[bytes],
-    sizes: Sequence[int],
-    scale: Scale,
-    heartbeat: bool,
-) -> Iterator[dict[str, float]]:
-    """Open sockets on one worker, up to each of ``sizes``, and return one row for each."""
-    with Worker(directory, redis.port, heartbeat) as worker:
-        yield from idle.rows(worker, redis, handshakes, sizes, say, scale.cpu_at, scale.idle_time)
-
-
 # Deliveries.
 
 
-def through_redis(
-    server: Server, path: str, redis: MeasuredRedis, channel: str, payloads: Sequence[bytes], scale: Scale
-) -> dict[str, float]:
-    """Measure a server that hands on what is published in ``channel`` to the WebSockets of ``path``."""
-    sockets = Sockets(server.address)
-    sockets.open(request(path) for _ in range(scale.listeners))
-    publisher = Redis(redis.port)
-    commands = [publisher.command(channel.encode(), payload) for payload in payloads]
-
-    def publish(numbers: Sequence[int]) -> None:
-        publisher.publish([commands[number] for number in numbers])
-
-    result = deliveries(sockets, scale.rounds, publish, publisher.drain)
-    publisher.close()
-    sockets.close()
-    return result
-
-
-def plain_loop(directory: Path, word: str, scale: Scale) -> dict[str, float]:
-    """Measure one process that only writes, ``each`` message for itself or ``joined``."""
-    port = free_port()
-    command = [sys.executable, "-m", "bench.peers.plain_loop", str(port)]
-    with Server(command, directory / f"{port}.log", port=port) as server:
-        server.tell(f"accept {scale.listeners}")
-        sockets = Sockets(server.address)
-        sockets.open(request("/") for _ in range(scale.listeners))
-        figures = deliveries(
-            sockets, scale.rounds, lambda numbers: server.tell(f"{word} {numbers[0]} {numbers[-1] + 1}")
-        )
-        sockets.close()
-    return figures
-
-
-def peers(
-    environment: Peers, redis: MeasuredRedis, directory: Path, scale: Scale
-) -> Iterator[tuple[str, dict[str, float] | str]]:
-    """Measure the peers, each in one process; instead of figures, why one cannot be."""
-    payloads = messages(BURST, SIZE)
-    env = site_environment(directory, redis.port, heartbeat=False)
-    packed = environment.run("-m", "bench.peers.channels_app", str(BURST), env=env).split()
-    for name, arguments, channel, published in (
-        ("picows, uvloop", "bench/peers/picows_server.py {port} {redis} {channel}", CHANNEL, payloads),
-        ("websockets, uvloop", "bench/peers/websockets_server.py {port} {redis} {channel} uvloop", CHANNEL, payloads),
-        ("websockets, asyncio", "bench/peers/websockets_server.py {port} {redis} {channel} asyncio", CHANNEL, payloads),
-        (
-            "Channels, uvicorn, pub/sub layer",
-            # Its pings, every 20 s by default, would come between the bytes that are compared.
-            "-m uvicorn bench.peers.channels_app:application --port {port} --log-level warning --ws-ping-interval 3600",
-            "asgi__group__bench",
-            [bytes.fromhex(each) for each in packed],
-        ),
-    ):
-        port = free_port()
-        words = arguments.format(port=port, redis=redis.port, channel=channel).split()
-        say(f"deliveries: {name}")
-        try:
-            with Server([str(environment.python), *words], directory / f"{port}.log", env, port) as server:
-                yield name, through_redis(server, "/ws/bench", redis, channel, published, scale)
-        except (RuntimeError, OSError, Stalled) as exc:
-            yield name, f"not measured, {exc}"
+def deliveries(
+    redis: MeasuredRedis, directory: Path, chosen: Sequence[str], quick: bool, rounds: int | None
+) -> Iterator[Record]:
+    """Measure the chosen parts about messages on their way out; without peers if it is to be quick."""
+    plan = delivery_parts.QUICK if quick else delivery_parts.Plan()
+    growing = growth.QUICK if quick else growth.Plan()
+    if rounds:
+        plan, growing = dataclasses.replace(plan, rounds=rounds), dataclasses.replace(growing, rounds=rounds)
+    keys = signed_in(directory, redis.port, plan.users if "users" in chosen else 1)
+    ground = Ground(redis, directory, keys, *(() if quick else (Peers(), NodePeers())))
+    for name in chosen:
+        if name == "growth":
+            say("deliveries: growth")
+            yield growth.measure(ground, growing, say)
+        else:
+            yield delivery_parts.Parts(ground, plan, say).measure(name)
 
 
 # Leaks.
@@ -269,57 +207,43 @@ def peers_environment() -> tuple[Peers | None, dict[str, str]]:
     return environment, {}
 
 
-def measure_all(
-    redis: MeasuredRedis, directory: Path, keys: Sequence[str], scale: Scale, limit: int, environment: Peers | None
-) -> report.Results:
-    """Measure idle sockets and deliveries.
+def measure_idle(redis: MeasuredRedis, directory: Path, keys: Sequence[str], scale: Scale, limit: int) -> Record:
+    """Measure idle sockets.
 
     Args:
         keys: of sessions, as many as ``scale.signed_in`` has sockets.
-        environment: of the peers; None: without them.
+        limit: descriptors of a process.
     """
-    results = report.Results()
+    record = Record("idle", "make bench", dataclasses.asdict(scale))
     too_many = [size for size in {*scale.signed_in, *scale.bare} if size + 100 > limit]
     if too_many:
         say(f"no more than {limit} descriptors are allowed here (ulimit -n): left out are {too_many} sockets")
-    say("idle sockets, signed in, four audiences, with heartbeat")
-    handshakes = [request(FOUR_AUDIENCES, key) for key in keys]
-    sizes = [size for size in scale.signed_in if size not in too_many]
-    results.signed_in = list(idle_sockets(redis, directory, handshakes, sizes, scale, heartbeat=True))
+    kinds = {
+        "signed in, four audiences": [request(FOUR_AUDIENCES, key) for key in keys],
+        "the same, compressed": [request(FOUR_AUDIENCES, key, compression=True) for key in keys],
+        "the same, wsloop.v1": [request(FOUR_AUDIENCES, key, headers=[pages.PROTOCOL]) for key in keys],
+        "signed in, consumer": [request(CONSUMER, key) for key in keys],
+        BARE: [request(BROADCAST) for _ in range(max(scale.bare))],
+    }
+    for kind, handshakes in kinds.items():
+        say(f"idle sockets: {kind}")
+        sizes = [size for size in (scale.bare if kind == BARE else scale.signed_in) if size not in too_many]
+        with Worker(directory, redis.port, heartbeat=kind != BARE) as worker:
+            for row in idle.rows(worker, redis, handshakes, sizes, say, scale.cpu_at, scale.idle_time):
+                record.rows.append({"kind": kind, **row})
+    return record
 
-    say("the same, with compression agreed on")
-    handshakes = [request(FOUR_AUDIENCES, key, compression=True) for key in keys]
-    results.compressed = list(idle_sockets(redis, directory, handshakes, sizes, scale, heartbeat=True))
 
-    say("the same, of wsloop.v1")
-    handshakes = [request(FOUR_AUDIENCES, key, headers=[pages.PROTOCOL]) for key in keys]
-    results.enveloped = list(idle_sockets(redis, directory, handshakes, sizes, scale, heartbeat=True))
+def parts(words: str) -> list[str]:
+    """Return the names of parts of the deliveries; all of them for ``all``.
 
-    say("the same, of a consumer in a group")
-    handshakes = [request(CONSUMER, key) for key in keys]
-    sizes = [size for size in scale.signed_in if size not in too_many]
-    results.consumers = list(idle_sockets(redis, directory, handshakes, sizes, scale, heartbeat=True))
-
-    say("idle sockets, anonymous, broadcast only, without heartbeat")
-    handshakes = [request(BROADCAST) for _ in range(max(scale.bare))]
-    sizes = [size for size in scale.bare if size not in too_many]
-    results.bare = list(idle_sockets(redis, directory, handshakes, sizes, scale, heartbeat=False))
-
-    say("deliveries: wsloop")
-    with Worker(directory, redis.port) as worker:
-        payloads = messages(BURST, SIZE)
-        results.deliveries["wsloop"] = through_redis(worker, BROADCAST, redis, CHANNEL, payloads, scale)
-        say("deliveries: wsloop, a consumer in a group")
-        payloads = [msgpack.packb({"type": "bench.message", "text": each.decode()}) for each in payloads]
-        results.deliveries["wsloop, consumers"] = through_redis(worker, CONSUMER, redis, GROUP, payloads, scale)
-    say("deliveries: plain loops")
-    results.deliveries[report.BASE] = plain_loop(directory, "each", scale)
-    # Paced there is nothing to join.
-    results.deliveries[report.JOINED] = {"burst": plain_loop(directory, "joined", scale)["burst"]}
-    if environment:
-        results.peers = environment.versions()
-        results.deliveries |= dict(peers(environment, redis, directory, scale))
-    return results
+    Raises:
+        argparse.ArgumentTypeError: if there is no such part.
+    """
+    names = list(DELIVERIES) if words == "all" else words.split(",")
+    if unknown := [name for name in names if name not in DELIVERIES]:
+        raise argparse.ArgumentTypeError(f"no part is called {unknown[0]!r}")
+    return names
 
 
 def main() -> None:
@@ -332,11 +256,20 @@ def main() -> None:
     parser.add_argument("--async", action="store_true", dest="asynchronous", help="only that of asynchronous code")
     parser.add_argument("--pages", type=int, metavar="N", help="the sockets of N pages, instead of all else")
     parser.add_argument("--events", action="store_true", help="groups of consumers, and histories, instead of all else")
-    parser.add_argument("--rounds", type=int, metavar="N", help="of the sockets of pages, of which the median counts")
+    parser.add_argument(
+        "--deliveries", type=parts, metavar="PART,…", help=f"only these parts ({', '.join(DELIVERIES)}), or all of them"
+    )
+    parser.add_argument("--tables", action="store_true", help="make tables and plots again of what has been measured")
+    parser.add_argument("--rounds", type=int, metavar="N", help="of pages and of deliveries, whose median counts")
     parser.add_argument(
         "--only", default="", help="of the attacks those with one of these in their names, separated by commas"
     )
     options = parser.parse_args()
+    if options.tables:
+        for name in record_tables.SHOWN:
+            if kept := Record.kept(name):
+                record_tables.write(kept)
+        return
     if options.only and options.write:
         parser.error("a part of the table is not kept")
     if options.quick and options.write:
@@ -350,9 +283,13 @@ def main() -> None:
     limit = raise_limit(max(20_000, (options.pages or 0) * pages.MOST_SUBSCRIPTIONS * 4 // 3 + 1000))
     directory = Path(tempfile.mkdtemp(prefix="bench-"))
     failed = []
+    texts: dict[str, str] = {}
+    records: list[Record] = []
     try:
         with MeasuredRedis() as redis:
-            if options.leaks:
+            if options.deliveries:
+                records = list(deliveries(redis, directory, options.deliveries, options.quick, options.rounds))
+            elif options.leaks:
                 rows = list(leaks(redis, directory, scale))
                 texts, failed = {"leaks": report.leaks_section(rows)}, leaked(rows)
             elif options.attacks:
@@ -380,30 +317,30 @@ def main() -> None:
                 texts = {"events": report.events_section(found, much)}
             else:
                 coroutines = asynchronous.QUICK if options.quick else asynchronous.Plan()
-                alone, texts = options.asynchronous, {}
+                alone = options.asynchronous
                 environment, missing = (None, {}) if options.quick and not alone else peers_environment()
                 count = coroutines.idle if alone else max(coroutines.idle, *scale.signed_in)
                 say(f"making {count} users, each with a session")
                 keys = signed_in(directory, redis.port, count)
                 if not alone:
-                    results = measure_all(redis, directory, keys, scale, limit, environment)
-                    results.deliveries |= missing
-                    texts["results"] = report.results_section(results)
+                    records = [measure_idle(redis, directory, keys, scale, limit)]
+                    records += list(deliveries(redis, directory, DELIVERIES, options.quick, options.rounds))
                 measured = asynchronous.measure_all(environment, redis, directory, keys, coroutines, say)
                 measured.missing |= missing
                 command = "make bench-async" if alone else "make bench"
                 texts["async"] = report.async_section(measured, coroutines, command)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    print(*texts.values(), sep="\n\n")
+    print(*texts.values(), *map(record_tables.section, records), sep="\n\n")
     if options.write:
+        for record in records:
+            record.keep()
+            record_tables.write(record)
         elsewhere = {"attacks": report.ATTACKS_PAGE, "drops": report.DROPS_PAGE}
         for section, text in texts.items():
             report.write(section, text, elsewhere.get(section, report.PAGE))
         if "attacks" in texts:
             report.write_attacks_plot(siege_rows)
-        elif "results" in texts:
-            report.write_plot(results)
     say(f"done in {time.monotonic() - began:.0f} s")
     if failed and options.attacks:
         sys.exit(f"The worker did not survive: {', '.join(failed)}")

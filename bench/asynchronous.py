@@ -210,11 +210,11 @@ class Hosts:
         self.missing: dict[str, str] = {}
 
     def worker(self) -> Server:
-        return Worker(self._directory, self._redis.port, env={"BENCH_UNLIMITED": "1"})
+        return Worker(self._directory, self._redis.port, env={"BENCH_UNLIMITED": "1", "BENCH_QUIET": "1"})
 
     def asgi(self) -> Server:
         assert self._environment
-        env = {"BENCH_UNLIMITED": "1", "BENCH_ASGI": "1"}
+        env = {"BENCH_UNLIMITED": "1", "BENCH_ASGI": "1", "BENCH_QUIET": "1"}
         return Worker(self._directory, self._redis.port, python=self._environment.python, env=env)
 
     def peer(self, arguments: str) -> Server:

@@ -1,8 +1,8 @@
 """Many WebSockets in one process, as lean as Python has them: plain sockets and one epoll.
 
-Responsible for opening them, for taking what arrives fast enough not to be what is measured, and for checking it.
-Frames are not parsed while the clock runs: every server sends the same frames, so their bytes are counted, kept, and
-compared afterwards, for every socket.
+Responsible for opening them, for telling when bytes have arrived, cheaply enough not to be what is measured, and for
+checking them. While the clock runs nothing is received: it is known how many bytes must come, and the kernel tells once
+for each socket that it has them. Afterwards they are compared, for every socket.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from testbed.attacks import frame as client_frame
 
 RECEIVE_SIZE = 65536  # bytes
+AT_A_TIME = 256  # events of one poll: so exact are the times at which sockets have their messages
 TIMEOUT = 60.0  # seconds without any progress
 SOCKETS_PER_ADDRESS = 10_000  # client ports of one address: fewer than the 28,232 that Linux gives by default
 PING, PONG = b"\x89\x00", b"\x8a\x80\x00\x00\x00\x00"  # without payload; the client's is masked, with zeros
@@ -80,8 +81,8 @@ class Sockets:
         self._window = window
         self._epoll = select.epoll()
         self._sockets: dict[int, socket.socket] = {}
-        self._received: dict[int, int] = {}
-        self._chunks: dict[int, list[bytes]] = {}
+        self._chunks: dict[int, list[bytes]] = {}  # what came while sockets were opened
+        self._edge: set[int] = set()  # those that the kernel tells of only once
         self._expected = 0
 
     def __len__(self) -> int:
@@ -93,17 +94,20 @@ class Sockets:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def open(self, requests: Iterable[bytes]) -> None:
-        """Open a WebSocket with each handshake."""
+    def open(self, requests: Iterable[bytes], then: bytes = b"", welcome: bytes = b"") -> None:
+        """Open a WebSocket with each handshake; send ``then`` on it, and wait until ``welcome`` has come."""
         waiting: dict[int, tuple[socket.socket, bytes]] = {}
+        order = list(self._sockets)
         todo = iter(requests)
         try:
             while True:
                 while len(waiting) < self._window and (handshake := next(todo, None)) is not None:
                     connection = self.connect(handshake)
                     waiting[connection.fileno()] = connection, b""
+                    order.append(connection.fileno())
                     self._epoll.register(connection, select.EPOLLIN)
                 if not waiting:
+                    self._sockets = {descriptor: self._sockets[descriptor] for descriptor in order}
                     return
                 for descriptor in self._ready():
                     if descriptor not in waiting:
@@ -114,14 +118,15 @@ class Sockets:
                     head, end, rest = (answer + data).partition(b"\r\n\r\n")
                     if not data or (end and b" 101 " not in head[:20]):
                         raise Stalled(f"refused: {(answer + data).decode(errors='replace')!r}")
-                    if not end:
-                        waiting[descriptor] = connection, head
+                    if then and end and b"\r\n\r\n" not in answer:
+                        connection.sendall(then)
+                    if not end or welcome not in rest:
+                        waiting[descriptor] = connection, answer + data
                         continue
                     del waiting[descriptor]
                     self._sockets[descriptor] = connection
                     if PING in rest:
                         rest = self._without_ping(descriptor, rest)
-                    self._received[descriptor] = len(rest)
                     self._chunks[descriptor] = [rest]
         finally:
             for connection, _ in waiting.values():
@@ -152,50 +157,70 @@ class Sockets:
             raise Stalled(f"the server has closed a socket; its last bytes were {self._chunks[descriptor][-1]!r}")
         if PING in data:
             data = self._without_ping(descriptor, data)
-        self._received[descriptor] += len(data)
         self._chunks[descriptor].append(data)
         return data
 
     # What arrives.
 
-    def expect(self) -> None:
-        """Begin anew: from now on count and keep what arrives."""
-        self._expected = 0
-        self._received = dict.fromkeys(self._sockets, 0)
-        self._chunks = {descriptor: [] for descriptor in self._sockets}
+    def expect(self, size: int) -> None:
+        """Have ``arrived`` wait until each socket has ``size`` bytes more than it had to have before.
 
-    def collect(self, size: int) -> None:
-        """Return as soon as every socket has got ``size`` bytes more."""
-        self._expected = expected = self._expected + size
-        received, chunks, poll = self._received, self._chunks, self._epoll.poll
-        receive = {descriptor: each.recv for descriptor, each in self._sockets.items()}
-        missing = sum(1 for each in received.values() if each < expected)
+        What has come is left in the kernel until ``check``, so it should not be more than some dozen KiB.
+        """
+        self._expected += size
+        for descriptor, connection in self._sockets.items():
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, self._expected)
+            if descriptor not in self._edge:
+                self._epoll.modify(descriptor, select.EPOLLIN | select.EPOLLET)
+                self._edge.add(descriptor)
+
+    def arrived(self) -> list[tuple[float, int]]:
+        """Return as soon as each socket has all that it is expected to have.
+
+        Returns:
+            moments, of ``time.perf_counter()``, and how many sockets had it at each, of which it was not known before.
+        """
+        missing, poll, arrivals = set(self._sockets), self._epoll.poll, []
         while missing:
-            events = poll(TIMEOUT, 4096)
+            events = poll(TIMEOUT, AT_A_TIME)
             if not events:
-                raise Stalled(f"{missing} sockets have got nothing for {TIMEOUT:g} s")
-            for descriptor, _ in events:
-                data = receive[descriptor](RECEIVE_SIZE)
-                if not data:
-                    raise Stalled("the server has closed a socket")
-                if PING in data:
-                    data = self._without_ping(descriptor, data)
-                chunks[descriptor].append(data)
-                before = received[descriptor]
-                received[descriptor] = after = before + len(data)
-                if before < expected <= after:
-                    missing -= 1
+                raise Stalled(f"{len(missing)} sockets have not got everything for {TIMEOUT:g} s")
+            before = len(missing)
+            missing.difference_update([descriptor for descriptor, _ in events])
+            arrivals.append((time.perf_counter(), before - len(missing)))
+        return arrivals
+
+    def check(self, expected: Iterable[bytes]) -> None:
+        """Receive what has come, and compare it, in the order in which the sockets were opened.
+
+        Raises:
+            Stalled: if a socket has got anything else.
+        """
+        wrong = 0
+        for descriptor, wanted in zip(self._sockets, expected, strict=False):
+            wrong += self._received(descriptor, len(wanted)) != wanted
+        self._expected = 0
+        if wrong:
+            raise Stalled(f"{wrong} of {len(self)} sockets have got other bytes than were published")
+
+    def _received(self, descriptor: int, size: int) -> bytes:
+        """Return so many of the next bytes of a socket, without pings, which were counted when they arrived."""
+        connection, data = self._sockets[descriptor], b""
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        connection.settimeout(TIMEOUT)
+        while len(data) < size:
+            more = connection.recv(RECEIVE_SIZE)
+            if not more:
+                raise Stalled("the server has closed a socket")
+            data = self._without_ping(descriptor, data + more)
+        connection.setblocking(False)
+        return data
 
     def _without_ping(self, descriptor: int, data: bytes) -> bytes:
         """Answer a ping, and return what came with it. (The messages that are measured never contain its bytes.)"""
-        self._sockets[descriptor].send(PONG)
+        if PING in data:
+            self._sockets[descriptor].send(PONG)
         return data.replace(PING, b"")
-
-    def check(self, expected: bytes) -> None:
-        """Compare all that every socket has got since ``expect`` with ``expected``."""
-        wrong = sum(1 for chunks in self._chunks.values() if b"".join(chunks) != expected)
-        if wrong:
-            raise Stalled(f"{wrong} of {len(self)} sockets have got other bytes than were published")
 
     def echo(self, texts: Sequence[bytes], seconds: float) -> list[int]:
         """Have each socket send its text, and again when that has come back; return how often it has, for each.
@@ -290,6 +315,7 @@ class Sockets:
                     connection.close()
                     waiting.discard(descriptor)
         self._sockets.clear()
+        self._edge.clear()
 
     def abandon(self, requests: Iterable[bytes]) -> None:
         """Send handshakes and end the connections at once, before the server can answer."""

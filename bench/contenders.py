@@ -20,7 +20,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from bench.clients import Redis, messages
-from bench.servers import NodePeers, Peers, Server, site_environment
+from bench.servers import NodePeers, Peers, Server, bench_message, site_environment
 from testbed import returning_client
 from testbed.clients import HEARTBEAT
 from testbed.ledger import Ledger
@@ -255,8 +255,7 @@ class Servers:
         if peers.missing:
             raise RuntimeError(peers.missing)
         env = site_environment(self._directory, self._redis.port, heartbeat=False)
-        printed = peers.run("-m", "bench.peers.channels_app", str(self._count), env=env)
-        packed = [bytes.fromhex(line) for line in printed.split()]
+        packed = list(map(bench_message, messages(self._count)))
         numbers = {text.decode(): number for number, text in enumerate(messages(self._count))}
         port = free_port()
         command = [str(peers.python), "-m", "uvicorn", "bench.peers.channels_app:application", "--port", str(port)]
@@ -269,7 +268,7 @@ class Servers:
 
         with Server([*command, "--workers", "2", "--log-level", "warning"], log, env, port):
             yield Running(
-                port, lambda ports: plain(ports, "/ws/bench", numbers.get), lambda rate: Steady(publish, rate)
+                port, lambda ports: plain(ports, "/ws/bench?bench", numbers.get), lambda rate: Steady(publish, rate)
             )
         publisher.close()
 

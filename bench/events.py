@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import re
 import statistics
@@ -155,14 +156,14 @@ class Measurement:
             time.sleep(QUIET)
             for _ in range(1 + self._plan.rounds):
                 worker.rest()
-                sockets.expect()
+                sockets.expect(len(frames))
                 began, before = time.monotonic(), worker.cpu_time()
                 publisher.publish(commands)
-                sockets.collect(len(frames))
+                sockets.arrived()
                 during.append((began, time.monotonic()))
                 cpu.append(worker.cpu_time() - before)
                 publisher.drain()
-                sockets.check(frames)
+                sockets.check(itertools.repeat(frames))
             time.sleep(TAIL)
             results = end()
         publisher.close()
@@ -191,15 +192,15 @@ class Measurement:
                 for kind in list(KINDS)[:: 1 if number % 2 else -1]:
                     facility, expire = KINDS[kind]
                     sockets = facilities[facility]
-                    sockets.expect()
+                    sockets.expect(len(expected))
                     processes = [worker.cpu_time, lambda: cpu_time(self._redis.pid), lambda: cpu_time(program.pid)]
                     before, began = [each() for each in processes], time.perf_counter()
                     tell(program, f"{facility} {expire} {len(payloads)}")
-                    sockets.collect(len(expected))
+                    sockets.arrived()
                     seconds = time.perf_counter() - began
                     heard(program)
                     worker.rest()
-                    sockets.check(expected)
+                    sockets.check(itertools.repeat(expected))
                     cpu = [each() - at for each, at in zip(processes, before, strict=True)]
                     if number:
                         yield kind, Cost(seconds, sum(cpu))

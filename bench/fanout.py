@@ -52,9 +52,10 @@ class Fanout:
             self.hub.enter(self.hub.join([CHANNEL]), connection, [])
             self._clients.append(client)
 
-    def deliver(self, message: object) -> None:
-        """Hand a message to all connections, and their output to the kernel, as a turn of the loop does."""
-        self.hub.deliver(CHANNEL, message)  # type: ignore[arg-type]
+    def deliver(self, *messages: object) -> None:
+        """Hand messages to all connections, and their output to the kernel, as a turn of the loop does."""
+        for message in messages:
+            self.hub.deliver(CHANNEL, message)  # type: ignore[arg-type]
         self.hub._flush()
 
     def drain(self) -> None:
@@ -89,14 +90,19 @@ def counting() -> float:
     return min(timeit.repeat(count, number=20_000, repeat=7)) / 20_000
 
 
-def rows(sockets: tuple[int, ...] = SOCKETS, rounds: int = ROUNDS) -> Iterator[tuple[int, float, float]]:
-    """Measure, and yield for each number of sockets: it, the CPU seconds of a message, and the share of counting."""
+def set_up() -> None:
+    """Have Django ready for the engine."""
     import django
     from django.conf import settings
 
     if not settings.configured:
         settings.configure(SECRET_KEY="not used", INSTALLED_APPS=["wsloop"], WSLOOP={})
         django.setup()
+
+
+def rows(sockets: tuple[int, ...] = SOCKETS, rounds: int = ROUNDS) -> Iterator[tuple[int, float, float]]:
+    """Measure, and yield for each number of sockets: it, the CPU seconds of a message, and the share of counting."""
+    set_up()
     from wsloop.protocol.messages import Message
 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

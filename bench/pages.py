@@ -151,14 +151,17 @@ class Pages(Sockets):
     def subscribe(self, connections: Iterable[Client]) -> None:
         """Open connections, as many at a time as the window has, and return when each is complete."""
         waiting: dict[int, tuple[socket.socket, Client, bytes, bytes]] = {}
+        order = list(self._sockets)
         todo = iter(connections)
         try:
             while True:
                 for client in itertools.islice(todo, self._window - len(waiting)):
                     connection = self.connect(client.handshake)
                     waiting[connection.fileno()] = connection, client, b"", b""
+                    order.append(connection.fileno())
                     self._epoll.register(connection, select.EPOLLIN)
                 if not waiting:
+                    self._sockets = {descriptor: self._sockets[descriptor] for descriptor in order}
                     return
                 for descriptor in self._ready():
                     if descriptor not in waiting:
@@ -182,7 +185,6 @@ class Pages(Sockets):
                     if client.complete(received):
                         del waiting[descriptor]
                         self._sockets[descriptor] = connection
-                        self._received[descriptor] = len(received)
                         self._chunks[descriptor] = [received]
         finally:
             for connection, *_ in waiting.values():
@@ -190,7 +192,7 @@ class Pages(Sockets):
 
     def command(self, connections: Sequence[Client]) -> None:
         """Send the commands of clients whose connections are open, all at once, and return when each is complete."""
-        self.expect()
+        self._chunks = {descriptor: [] for descriptor in self._sockets}
         waiting = dict(zip(self._sockets, connections, strict=True))
         for descriptor, client in waiting.items():
             self._sockets[descriptor].send(client.then)
@@ -204,7 +206,7 @@ class Pages(Sockets):
         return super()._without_ping(descriptor, data).replace(TEXT_PING, b"")
 
     def received(self) -> Iterator[bytes]:
-        """Return all bytes that each connection has received, in the order in which they became complete."""
+        """Return all bytes that each connection has received, in the order in which they were opened."""
         return (b"".join(self._chunks[descriptor]) for descriptor in self._sockets)
 
 
@@ -237,7 +239,7 @@ class Measurement:
         self._say = say
 
     def worker(self) -> Worker:
-        return Worker(self._directory, self._redis.port, env={"BENCH_PAGES": "1"})
+        return Worker(self._directory, self._redis.port, env={"BENCH_PAGES": "1", "BENCH_QUIET": "1"})
 
     def memory(self, kind: str, sizes: Sequence[int]) -> Iterator[float]:
         """Return KiB that an idle page costs a worker that serves nothing else, for each number of subscriptions.

@@ -5,23 +5,14 @@ Knows nothing about how anything is measured.
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
-import html
-import importlib.metadata
 import math
-import os
-import platform
-import re
 import statistics
-import subprocess
-import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from bench import asynchronous, events, pages
+from bench import asynchronous, events, pages, plots, record
 from bench.siege import Outcome
 from testbed.attacks import Attack
 
@@ -29,11 +20,10 @@ if TYPE_CHECKING:
     from bench.drops import Account, Plan
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-PAGE, PLOT = DOCS / "reference/performance.rst", DOCS / "reference/performance.svg"
+PAGE = DOCS / "reference/performance.rst"
 ATTACKS_PAGE = DOCS / "explanation/what-a-client-can-do.rst"
 DROPS_PAGE = DOCS / "reference/drops.rst"
 ATTACKS_PLOT = ATTACKS_PAGE.with_suffix(".svg")
-BASE = "plain loop of send(), one a message"  # what the others are compared with
 # What asynchronous code is to reach: of which host, which figure of it, and which ratios to uvicorn with asyncio.
 AIMS = (
     ("memory of an idle socket of Channels on wsloop", asynchronous.ASGI, "socket", "at most", 0.5),
@@ -43,38 +33,6 @@ AIMS = (
 )
 SERVERS = {"wsloop": "wsloop", "bare": "uWSGI's own API"}
 PATIENCE = 5000  # ms after which a newcomer has gone
-JOINED = "plain loop of send(), joined"
-
-
-@dataclasses.dataclass
-class Results:
-    """All but the leaks.
-
-    Attributes:
-        signed_in, compressed, enveloped, consumers, bare: rows of idle sockets: number of ``sockets``, ``Rss`` and
-            ``Pss`` of the worker (KiB), and of some ``per_socket`` (KiB), connections to ``redis``, ``cpu`` (per cent
-            of a core).
-        deliveries: ``burst`` and ``paced`` deliveries a second for each server, or why there are none.
-        peers: names and versions of the peers.
-    """
-
-    signed_in: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    bare: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    compressed: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    enveloped: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    consumers: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    deliveries: dict[str, dict[str, float] | str] = dataclasses.field(default_factory=dict)
-    peers: str = ""
-
-    def idle(self) -> dict[str, list[dict[str, float]]]:
-        """Return the rows of idle sockets by what is said of them."""
-        return {
-            "signed in, four audiences": self.signed_in,
-            "the same, compressed": self.compressed,
-            "the same, wsloop.v1": self.enveloped,
-            "signed in, consumer": self.consumers,
-            "anonymous, broadcast": self.bare,
-        }
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], groups: Sequence[str] = ()) -> str:
@@ -106,51 +64,12 @@ def mib(kib: float) -> str:
     return f"{kib / 1024:.1f}"
 
 
-def circumstances(command: str, peers: str = "") -> str:
-    """Return when, on what and by what command it was measured."""
-    processors = re.findall(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    uwsgi = subprocess.run(
-        [str(Path(sys.executable).parent / "uwsgi"), "--version"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    redis = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=False).stdout
-    versions = [f"Python {platform.python_version()}", f"uWSGI {uwsgi}"]
-    versions += [f"{name} {importlib.metadata.version(name)}" for name in ("Django", "gevent", "websockets", "hiredis")]
-    versions += [f"Redis {version}" for version in re.findall(r"v=(\S+)", redis)]
-    machine = f"{os.cpu_count()} cores of {processors[0] if processors else platform.machine()}"
-    system = f"Linux {platform.release().partition('-')[0]}"
-    told = f"Measured on {datetime.date.today()} with ``{command}``, on {machine}, {system}, {', '.join(versions)}."
-    told += f" Peers: {peers}." if peers else ""
+def circumstances(command: str, peers: str = "", machine: Mapping[str, str] | None = None) -> str:
+    """Return when, on what and by what command it was measured; without ``machine`` it was here and now."""
+    about = machine or record.machine()
+    told = f"Measured on {about['date']} with ``{command}``, on {about['processor']}, {about['system']}, "
+    told += f"{about['versions']}." + (f" Peers: {peers}." if peers else "")
     return textwrap.fill(told, 120, break_on_hyphens=False)
-
-
-def results_section(results: Results) -> str:
-    """Return the tables of ``make bench``."""
-    rows = []
-    for kind, measured in results.idle().items():
-        for row in measured:
-            per_socket = f"{row['per_socket']:.1f}" if "per_socket" in row else ""
-            cpu = f"{row['cpu']:.1f}" if "cpu" in row else ""
-            number = int(row["sockets"])
-            rows.append([kind, f"{number:,}", mib(row["Rss"]), mib(row["Pss"]), per_socket, int(row["redis"]), cpu])
-    head = ["sockets are", "sockets", "RSS, MiB", "PSS, MiB", "KiB a socket", "Redis connections", "CPU, % of a core"]
-    idle = table(head, rows)
-
-    base = results.deliveries.get(BASE)
-    rows, missing = [], []
-    for name, figures in results.deliveries.items():
-        if isinstance(figures, str):
-            missing.append(f"{name}: {figures}.")
-            continue
-        cells = []
-        for kind in ("burst", "paced"):
-            ratio = f"{figures[kind] / base[kind]:.2f}" if kind in figures and isinstance(base, Mapping) else ""
-            cells += [f"{round(figures[kind], -2):,.0f}" if kind in figures else "", ratio]
-        rows.append([name, *cells])
-    head = ["server", "burst, a second", "to plain loop", "paced, a second", "to plain loop"]
-    deliveries = table(head, rows)
-    parts = [circumstances("make bench", results.peers), "Idle sockets of one worker:", idle]
-    parts += ["Deliveries of messages of 128 bytes, to 1,000 sockets:", deliveries, *missing]
-    return "\n\n".join(parts)
 
 
 def async_section(results: asynchronous.Results, plan: asynchronous.Plan, command: str) -> str:
@@ -378,101 +297,32 @@ def write(section: str, text: str, page: Path = PAGE) -> None:
     page.write_text(f"{before}{start}\n\n{text}\n\n{end}{after}")
 
 
-# The plot.
-
-WIDTH, LEFT, BAR = 720, 250, 26
-INK, FAINT, SERIES = "#24292f", "#d0d7de", {"signed in, four audiences": "#0969da", "anonymous, broadcast": "#8250df"}
-
-
-def text(x: float, y: float, words: str, **attributes: Any) -> str:
-    extra = "".join(f' {name.replace("_", "-")}="{value}"' for name, value in attributes.items())
-    return f'<text x="{x:.0f}" y="{y:.0f}"{extra}>{html.escape(words)}</text>'
-
-
-def _memory(results: Results, top: int) -> list[str]:
-    """Return lines over the number of sockets: what sockets add to the worker's memory."""
-    height, right = 180, WIDTH - 60
-    series = {name: rows for name, rows in results.idle().items() if name in SERIES}
-    points = {
-        name: [(row["sockets"], (row["Rss"] - rows[0]["Rss"]) / 1024) for row in rows] for name, rows in series.items()
-    }
-    most = max(x for each in points.values() for x, _ in each)
-    highest = math.ceil(max(y for each in points.values() for _, y in each) / 10) * 10
-    bottom = top + 40 + height
-    shapes = [text(20, top + 20, "Memory that idle sockets add to a worker, MiB", font_weight="bold")]
-    for share in (0, 0.5, 1):
-        y = bottom - share * height
-        shapes.append(f'<path d="M60 {y:.0f}H{right}" stroke="{FAINT}"/>')
-        shapes.append(text(52, y + 4, f"{share * highest:g}", text_anchor="end"))
-    for x in sorted({x for each in points.values() for x, _ in each}):
-        shapes.append(text(60 + x / most * (right - 60), bottom + 18, f"{x:,.0f}", text_anchor="middle"))
-    for number, (name, each) in enumerate(points.items()):
-        path = " ".join(f"{60 + x / most * (right - 60):.0f},{bottom - y / highest * height:.0f}" for x, y in each)
-        shapes.append(f'<polyline points="{path}" fill="none" stroke="{SERIES[name]}" stroke-width="2"/>')
-        shapes.append(text(80, top + 60 + 20 * number, name, fill=SERIES[name]))
-    return shapes
-
-
-def _bars(results: Results, top: int) -> list[str]:
-    """Return a bar for each server's burst, on a logarithmic scale from 1,000 to the next power of ten."""
-    rates = {name: each["burst"] for name, each in results.deliveries.items() if isinstance(each, Mapping)}
-    decades = math.ceil(math.log10(max(rates.values()))) - 3
-    title = "Deliveries a second to 1,000 sockets, burst of 200 messages (logarithmic)"
-    shapes = [text(20, top + 20, title, font_weight="bold")]
-    bottom, span = top + 40 + BAR * len(rates), WIDTH - LEFT - 90
-    for decade in range(decades + 1):
-        x = LEFT + span * decade / decades
-        shapes.append(f'<path d="M{x:.0f} {top + 34}V{bottom}" stroke="{FAINT}"/>')
-        shapes.append(text(x, bottom + 16, f"{10 ** (3 + decade):,}", text_anchor="middle"))
-    for number, (name, rate) in enumerate(sorted(rates.items(), key=lambda item: -item[1])):
-        y, width = top + 40 + BAR * number, span * max(0.0, math.log10(rate) - 3) / decades
-        colour = "#0969da" if name == "wsloop" else "#8c959f"
-        shapes.append(text(LEFT - 8, y + 15, name, text_anchor="end"))
-        shapes.append(f'<rect x="{LEFT}" y="{y}" width="{width:.0f}" height="{BAR - 6}" fill="{colour}"/>')
-        shapes.append(text(LEFT + width + 6, y + 15, f"{round(rate, -3):,.0f}"))
-    return shapes
+# Plots.
 
 
 def write_attacks_plot(rows: Sequence[tuple[Attack, Mapping[str, Outcome]]]) -> None:
     """Write the plot of the neighbour's p99 during each attack, in ms, on a logarithmic scale from 0.1 to 10,000."""
     left, pitch, decades = 300, 30, 5
-    span, bottom = WIDTH - left - 20, 56 + pitch * len(rows)
+    span, bottom = plots.WIDTH - left - 20, 76 + pitch * len(rows)
     shapes = [
-        text(20, 20, "p99 of a neighbour's echo during the attack, ms (logarithmic)", font_weight="bold"),
-        text(left, 38, "wsloop", fill="#0969da"),
-        text(left + 60, 38, "echo on uWSGI's own WebSocket API", fill="#8c959f"),
+        plots.text(20, 24, "p99 of a neighbour's echo during the attack, ms", font_size=15, font_weight=600),
+        plots.text(left, 48, "wsloop", "ours"),
+        plots.text(left + 60, 48, "echo on uWSGI's own WebSocket API", "soft"),
     ]
     for decade in range(decades + 1):
         x = left + span * decade / decades
-        shapes.append(f'<path d="M{x:.0f} 50V{bottom}" stroke="{FAINT}"/>')
-        shapes.append(text(x, bottom + 16, f"{10 ** (decade - 1):g}", text_anchor="middle"))
+        shapes.append(plots.line("faint", f"M{x:.0f} 60V{bottom}"))
+        shapes.append(plots.text(x, bottom + 16, f"{10 ** (decade - 1):g}", "soft", text_anchor="middle"))
     for number, (attack, outcomes) in enumerate(rows):
-        y = 56 + pitch * number
-        shapes.append(text(left - 8, y + 16, attack.words, text_anchor="end"))
-        for name, top, colour in (("wsloop", y, "#0969da"), ("bare", y + 11, "#8c959f")):
+        y = 66 + pitch * number
+        shapes.append(plots.text(left - 8, y + 16, attack.words, text_anchor="end"))
+        for name, top, colour in (("wsloop", y, "ours"), ("bare", y + 11, "other")):
             outcome = outcomes.get(name)
             if outcome is None:
                 continue
             if not outcome.survived:
-                shapes.append(text(left + 4, top + 9, "worker crashed", fill="#cf222e", font_size="10"))
+                shapes.append(plots.text(left + 4, top + 9, "worker crashed", "alarm", font_size=10))
                 continue
             width = span * max(0.0, math.log10(outcome.p99) + 1) / decades
-            shapes.append(f'<rect x="{left}" y="{top}" width="{width:.0f}" height="9" fill="{colour}"/>')
-    ATTACKS_PLOT.write_text(_svg(bottom + 30, shapes))
-
-
-def write_plot(results: Results) -> None:
-    """Write the plot."""
-    second = 280
-    height = second + 80 + BAR * len(results.deliveries)
-    shapes = [*_memory(results, 0), *_bars(results, second)]
-    PLOT.write_text(_svg(height, shapes))
-
-
-def _svg(height: int, shapes: Sequence[str]) -> str:
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" '
-        f'font-size="12" fill="{INK}">\n<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>\n'
-        + "\n".join(shapes)
-        + "\n</svg>\n"
-    )
+            shapes.append(plots.box(colour, left, top, width, 9))
+    ATTACKS_PLOT.write_text(plots.document(bottom + 30, shapes))

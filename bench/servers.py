@@ -14,8 +14,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import cast
+
+import msgpack
 
 from testbed.processes import ROOT, Process, free_port
 from testbed.redis_servers import RedisServer
@@ -23,8 +26,7 @@ from testbed.uwsgi import has_ssl
 
 START_TIMEOUT = 30.0  # seconds
 REST_TIMEOUT = 20.0  # seconds
-RESTING = 1  # ticks of the CPU in 0.2 s: what a server uses that waits
-TICKS = os.sysconf("SC_CLK_TCK")  # of the CPU time in /proc, a second
+RESTING = 0.01  # seconds of CPU in 0.2 s: what a server uses that waits
 
 
 class Server(Process):
@@ -92,9 +94,9 @@ class Server(Process):
         return {**self.memory(), **(json.loads(held) if held else {})}
 
     def rest(self) -> None:
-        """Return when it has nothing left to do, so that the next measurement has the machine for itself."""
+        """Return when it, with its children, has nothing left to do, so that the next measurement has the machine."""
         deadline, before = time.monotonic() + REST_TIMEOUT, -1.0
-        while (now := self.cpu_time()) - before > RESTING / TICKS and time.monotonic() < deadline:
+        while (now := self.cpu_of_all()) - before > RESTING and time.monotonic() < deadline:
             before = now
             time.sleep(0.2)
 
@@ -112,14 +114,25 @@ class Server(Process):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def cpu_time(self) -> float:
-        """Return the seconds of CPU that it has used."""
+        """Return the seconds of CPU that it has used itself."""
         return cpu_time(self.pid)
+
+    def cpu_of_all(self) -> float:
+        """Return the seconds of CPU that it and its children have used, as long as these live."""
+        return sum(map(cpu_time, family(self.pid)))
+
+
+def family(pid: int) -> Iterator[int]:
+    """Return a process and its children, and theirs."""
+    yield pid
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        for child in (thread / "children").read_text().split():
+            yield from family(int(child))
 
 
 def cpu_time(pid: int) -> float:
-    """Return the seconds of CPU that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    """Return the seconds of CPU that a process has used, by its clock (clock_getcpuclockid(3))."""
+    return time.clock_gettime((~pid << 3) | 2)
 
 
 class MeasuredRedis(RedisServer):
@@ -155,6 +168,11 @@ def site_environment(directory: Path, redis_port: int, heartbeat: bool) -> dict[
         "DJANGO_SETTINGS_MODULE": "bench.settings",
         "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
     }
+
+
+def bench_message(text: bytes) -> bytes:
+    """Return the message that tells consumers to send a text, as wsloop and Channels publish it to a group."""
+    return cast(bytes, msgpack.packb({"type": "bench.message", "text": text.decode()}))
 
 
 class Worker(Server):
@@ -262,7 +280,7 @@ class NodePeers:
         self.missing: str | None = None
         self._directory = ROOT / "var/bench-node"
         self.env = os.environ | {"NODE_PATH": str(self._directory / "node_modules")}
-        wanted, found = ROOT / "bench/peers/socketio/package.json", self._directory / "package.json"
+        wanted, found = ROOT / "bench/peers/package.json", self._directory / "package.json"
         npm = shutil.which("npm")
         if npm is None or shutil.which("node") is None:
             self.missing = "there is no Node with npm on this machine"
@@ -284,5 +302,5 @@ class NodePeers:
     def versions(self) -> str:
         """Return names and versions of Node and of the packages that are compared."""
         node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
-        packages = json.loads((ROOT / "bench/peers/socketio/package.json").read_text())["dependencies"]
-        return ", ".join([f"Node {node[1:]}", *(f"{name} {version}" for name, version in packages.items())])
+        packages = json.loads((ROOT / "bench/peers/package.json").read_text())["dependencies"]
+        return ", ".join([f"Node {node[1:]}", *(f"{name} {packages[name]}" for name in packages)])

@@ -10,7 +10,7 @@ from testbed.processes import Process
 
 CONFIGURATION = """
 daemon off; pid {directory}/nginx.pid; error_log {directory}/nginx.log; worker_processes 1; {user}
-events {{ worker_connections 1024; }}
+events {{ worker_connections 4096; }}
 http {{
     access_log off;
     client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy; uwsgi_temp_path {directory}/uwsgi;

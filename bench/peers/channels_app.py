@@ -1,15 +1,11 @@
-"""Django Channels: ``application``, a consumer in one group, over the layer on Redis's publish and subscribe.
+"""Django Channels: ``application``, consumers in one group each, over the layer on Redis's publish and subscribe.
 
 And ``site``, as the documentation of Channels has it: an echo and chat rooms for users with a session, over the layer
 ``channels_redis.core``. Served by uvicorn, by daphne, and by wsloop.
-
-As a program it prints, in hexadecimal, what ``group_send`` publishes for each of COUNT messages, so that they can be
-published as they are for every server: ``python -m bench.peers.channels_app COUNT``.
 """
 
 import gc
 import os
-import sys
 
 import django
 
@@ -18,17 +14,19 @@ django.setup()
 
 from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.generic.websocket import AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer  # noqa: E402
-from channels.layers import get_channel_layer  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
 from django.urls import path  # noqa: E402
 
-from bench.clients import messages  # noqa: E402
 from bench.coroutines import derive  # noqa: E402
 
 
 class Consumer(AsyncWebsocketConsumer):
-    groups = ["bench"]
+    """In the group that the query names."""
+
+    async def websocket_connect(self, message):
+        self.groups = [self.scope["query_string"].decode()]
+        await super().websocket_connect(message)
 
     async def bench_message(self, event):
         await self.send(text_data=event["text"])
@@ -48,8 +46,3 @@ site = ProtocolTypeRouter(
     {"http": collect, "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(patterns)))}
 )
 application = ProtocolTypeRouter({"websocket": URLRouter([path("ws/bench", Consumer.as_asgi())])})
-
-if __name__ == "__main__":
-    layer = get_channel_layer()
-    for message in messages(int(sys.argv[1])):
-        print(layer.serialize({"type": "bench.message", "text": message.decode()}).hex())
