@@ -295,7 +295,7 @@ def project(tmp_path_factory, redis_server):
     for package in (chat, mysite):
         package.mkdir()
         (package / "__init__.py").touch()
-    shutil.copytree(ROOT / "wsloop", directory / "wsloop", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "wsloop", directory / "wsloop")  # with what is compiled already
     python, consoles = code_blocks(PAGE, "python"), code_blocks(PAGE, "console")
 
     shutil.copy(GUIDES / "chat.py", chat / "consumers.py")

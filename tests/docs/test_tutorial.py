@@ -39,7 +39,7 @@ class Reader:
         self.env = {name: value for name, value in os.environ.items() if not name.startswith(("DJANGO_", "UWSGI_"))}
         self.env |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
         package = directory / "package"  # as if it had been installed
-        shutil.copytree(ROOT / "wsloop", package / "wsloop", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "wsloop", package / "wsloop")  # with what is compiled already
         self.env["PYTHONPATH"] = str(package)
 
     @property
