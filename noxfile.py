@@ -36,7 +36,6 @@ QUICK = [
         "consumers",
         "delivery",
         "handshake",
-        "imports",
         "models",
         "origin",
         "outbox",

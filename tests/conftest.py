@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import gc
 import os
 import random
@@ -12,6 +13,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+import redis.utils
 
 from testbed.postgres import PostgresServer
 from testbed.processes import ROOT
@@ -22,6 +24,9 @@ from tests import clock
 from tests.integration.harness import PublishingSite, StockPublisher
 from tests.requires import missing, need, need_postgres
 from tools import lint_javascript
+
+# redis-py looks its own version up among the files of all packages for each connection: a tenth of what a Redis costs.
+redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
 
 clock.travel()  # here, before modules of tests are imported: they may look at it as well
 
