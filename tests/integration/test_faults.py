@@ -24,7 +24,7 @@ from testbed.topologies import SentinelSetup
 from tests.requires import need
 
 HISTORY = {"size": 10_000, "ttl": 600}
-CROWD = 24  # sockets: each takes every message, so their number is what these tests cost
+CROWD = 50  # sockets: each takes every message, so their number is what these tests cost
 MANY = 200  # where workers end: how their clients are spread over time is measured
 MACHINES = 2  # where one more makes it harder and nothing else
 
@@ -456,7 +456,7 @@ def test_workers_end_under_many_sockets(start, private_redis, facility, reload_f
     act, options = ENDS[end]
     site = start(private_redis, front=front, options=options, warm=end != "SIGHUP")
     # After SIGKILL nobody says when to come back, and all are back before a slow publisher's next message.
-    with Crowd([site], facility, MANY, rate=5 if is_planned(front, end) else 15) as crowd:
+    with Crowd([site], facility, MANY, rate=10 if is_planned(front, end) else 30) as crowd:
         act(site, reload_file)
         crowd.publisher.wait(5)
         verdict = crowd.finish(60)
