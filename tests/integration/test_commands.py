@@ -511,14 +511,17 @@ def test_without_a_secret_key_uwsgi_ends_with_one_line(checkout, binary, front):
 
 @pytest.mark.parametrize("binary", [ONE], ids=environment_of)
 def test_uwsgi_ini_survives_its_reloads_from_a_virtual_environment(checkout, site_files, binary):
-    """However long they take, the embedded Redis is the same one afterwards. The last one loads uWSGI itself again."""
+    """However long they take, the embedded Redis is the same one afterwards. The last one loads uWSGI itself again.
+
+    One worker: while it is replaced, Redis has no user but the master. Two are reloaded in ``test_lifecycle.py``.
+    """
     checkout.copy_accounts(site_files)
     checkout.let_redis_end_at_once()
     touched = [checkout.var / name for name in ("chain-reload", "reload", "full-reload")]
     for each in touched:
         each.touch()
     options = ["uwsgi.ini", "--touch-reload", touched[-1]]
-    running = checkout.start(binary, *options, DEMO="1", HTTP=checkout.address, PROCESSES="2")
+    running = checkout.start(binary, *options, DEMO="1", HTTP=checkout.address)
     wait_until(checkout.answers, 30, "an answer")
     redis_pid = checkout.redis_pid()
     later = time.time() + 60
@@ -527,7 +530,7 @@ def test_uwsgi_ini_survives_its_reloads_from_a_virtual_environment(checkout, sit
         return running.output().count("Respawned uWSGI worker")
 
     def new_workers(before):  # one more may have been replaced on a busy machine
-        wait_until(lambda: started() >= before + 2, 60, "new workers")
+        wait_until(lambda: started() > before, 60, "a new worker")
         wait_until(checkout.answers, 30, "an answer")
         assert sends_john_a_message_over_the_socket(checkout)
         assert checkout.redis_pid() == redis_pid
