@@ -83,7 +83,7 @@ def subscribes(browser):
 
 def send(browser, text, to=None):
     if to:
-        browser.press(f"#to option[value='{to}']" if to != "mary" else "#to option:last-child")
+        browser.find(f"#to option[value='{to}']" if to != "mary" else "#to option:last-child").click()
     browser.write("message", text)
     browser.press("#react form button")
     browser.until(lambda: browser.text("[data-status]") == "Sent.", "sent")
