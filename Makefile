@@ -18,7 +18,7 @@ BENCH ?=
 VENV := .venv
 
 .PHONY: help run dev install install-tools other-uwsgi test check lint docs screenshots format matrix conformance fuzz peer-tests soak bench \
-	bench-deliveries bench-tables bench-async bench-pages bench-events bench-leaks bench-attacks bench-drops bench-fanout bench-costs \
+	bench-deliveries bench-tables bench-async bench-pages bench-events bench-handshakes bench-leaks bench-attacks bench-drops bench-fanout bench-costs \
 	simulate python
 
 help: ## this list
@@ -109,6 +109,9 @@ bench-pages: install ## what the socket of a whole page costs, beside a socket f
 
 bench-events: install ## a neighbour's echo beside a group of consumers; what histories and recoveries cost
 	@$(VENV)/bin/python -m bench --events --rounds $(or $(ROUNDS),5) $(BENCH)
+
+bench-handshakes: install ## what it costs to open a socket, by who comes, beside Channels and a page of Django
+	@$(VENV)/bin/python -m bench --handshakes --rounds $(or $(ROUNDS),5) $(BENCH)
 
 bench-leaks: install ## what 50,000 connects and disconnects leave behind: six minutes
 	@$(VENV)/bin/python -m bench --leaks $(BENCH)

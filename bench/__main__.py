@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench import asynchronous, delivery_parts, events, growth, idle, pages, record_tables, report, siege
+from bench import asynchronous, delivery_parts, events, growth, handshakes, idle, pages, record_tables, report, siege
 from bench.clients import Sockets, batches, request
 from bench.lineup import Ground
 from bench.record import Record
@@ -225,11 +225,11 @@ def measure_idle(redis: MeasuredRedis, directory: Path, keys: Sequence[str], sca
         "signed in, consumer": [request(CONSUMER, key) for key in keys],
         BARE: [request(BROADCAST) for _ in range(max(scale.bare))],
     }
-    for kind, handshakes in kinds.items():
+    for kind, requests in kinds.items():
         say(f"idle sockets: {kind}")
         sizes = [size for size in (scale.bare if kind == BARE else scale.signed_in) if size not in too_many]
         with Worker(directory, redis.port, heartbeat=kind != BARE) as worker:
-            for row in idle.rows(worker, redis, handshakes, sizes, say, scale.cpu_at, scale.idle_time):
+            for row in idle.rows(worker, redis, requests, sizes, say, scale.cpu_at, scale.idle_time):
                 record.rows.append({"kind": kind, **row})
     return record
 
@@ -254,6 +254,7 @@ def main() -> None:
     parser.add_argument("--attacks", action="store_true", help="hostile clients, instead of all else")
     parser.add_argument("--drops", action="store_true", help="clients whose network drops, instead of all else")
     parser.add_argument("--async", action="store_true", dest="asynchronous", help="only that of asynchronous code")
+    parser.add_argument("--handshakes", action="store_true", help="only what handshakes cost")
     parser.add_argument("--pages", type=int, metavar="N", help="the sockets of N pages, instead of all else")
     parser.add_argument("--events", action="store_true", help="groups of consumers, and histories, instead of all else")
     parser.add_argument(
@@ -287,7 +288,13 @@ def main() -> None:
     records: list[Record] = []
     try:
         with MeasuredRedis() as redis:
-            if options.deliveries:
+            if options.handshakes:
+                much = handshakes.QUICK if options.quick else handshakes.Plan()
+                much = dataclasses.replace(much, rounds=options.rounds or much.rounds)
+                ground = Ground(redis, directory, signed_in(directory, redis.port, much.count))
+                ground = ground if options.quick else dataclasses.replace(ground, peers=Peers())
+                records = [handshakes.measure(ground, much, say)]
+            elif options.deliveries:
                 records = list(deliveries(redis, directory, options.deliveries, options.quick, options.rounds))
             elif options.leaks:
                 rows = list(leaks(redis, directory, scale))

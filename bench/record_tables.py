@@ -159,6 +159,27 @@ def _growth(record: Record) -> Shown:
     return Shown(words, [report.table(head, rows)], plots.document(top, panels), title)
 
 
+def _handshakes(record: Record) -> Shown:
+    rows = []
+    for kind in record.names("kind"):
+        cells: list[str] = [kind]
+        for window in record.plan["windows"]:
+            cpu, rate = (record.spread(each, kind=kind, window=window) for each in ("cpu", "rate"))
+            base = record.spread("cpu", kind="anonymous, broadcast", window=window)
+            cells += (
+                [f"{cpu.median:.2f}", _ratio(cpu, base), f"{rate.median:,.0f}"] if cpu and rate and base else [""] * 3
+            )
+        rows.append(cells)
+    windows = [f"{window} at a time" for window in record.plan["windows"]]
+    words = (
+        f"{record.plan['count']:,} handshakes with a worker behind ``--http-socket``, so many under way at a time; "
+        f"{_rounds(record)}. CPU is that of the server for one of them, *ratio* that to an anonymous one; a session is "
+        "in the database (SQLite), and a user in one group:"
+    )
+    head = ["client", *["CPU, ms", "ratio", "a second"] * len(windows)]
+    return Shown(words, [report.table(head, rows, windows)])
+
+
 SHOWN: dict[str, Callable[[Record], Shown]] = {
     "idle": _idle,
     "burst": _burst,
@@ -166,6 +187,7 @@ SHOWN: dict[str, Callable[[Record], Shown]] = {
     "users": _users,
     "doors": _doors,
     "growth": _growth,
+    "handshakes": _handshakes,
 }
 KINDS = {"burst": "burst", "paced": "one at a time"}
 CHANNELS = {"paced": "a broadcast beside the channels", "addressed": "a message to each socket"}
