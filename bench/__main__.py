@@ -4,9 +4,9 @@
 what hostile clients do to a worker and its other clients, and fails if a worker of the engine ends. ``--drops``
 measures what clients have in the end whose network drops again and again, and fails if those of wsloop.v1 have not
 everything. ``--deliveries`` measures only messages on their way out, ``--async`` only asynchronous code, ``--pages``
-the socket of a page, ``--events`` groups of consumers and histories. ``--quick`` tries everything out on a small scale,
-without peers but for ``--drops`` and ``--async``; its figures mean nothing. Progress goes to standard error, results to
-standard output.
+the socket of a page, ``--handshakes`` what it costs to open a socket, ``--events`` groups of consumers and histories.
+``--quick`` tries everything out on a small scale, without peers but for ``--drops`` and ``--async``; its figures mean
+nothing. Progress goes to standard error, results to standard output.
 """
 
 from __future__ import annotations
@@ -289,11 +289,11 @@ def main() -> None:
     try:
         with MeasuredRedis() as redis:
             if options.handshakes:
-                much = handshakes.QUICK if options.quick else handshakes.Plan()
-                much = dataclasses.replace(much, rounds=options.rounds or much.rounds)
-                ground = Ground(redis, directory, signed_in(directory, redis.port, much.count))
+                many = handshakes.QUICK if options.quick else handshakes.Plan()
+                many = dataclasses.replace(many, rounds=options.rounds or many.rounds)
+                ground = Ground(redis, directory, signed_in(directory, redis.port, many.count))
                 ground = ground if options.quick else dataclasses.replace(ground, peers=Peers())
-                records = [handshakes.measure(ground, much, say)]
+                records = [handshakes.measure(ground, many, say)]
             elif options.deliveries:
                 records = list(deliveries(redis, directory, options.deliveries, options.quick, options.rounds))
             elif options.leaks:

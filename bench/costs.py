@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import shutil
 import signal
@@ -21,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from bench.clients import Redis, Sockets, batches, messages, request
+from bench.clients import Redis, Sockets, batches, frame, messages, request
 from bench.report import circumstances
 from bench.servers import MeasuredRedis, Worker, signed_in
 from testbed.redis_servers import RedisServer
@@ -104,14 +105,15 @@ def broadcast(
     """Publish messages to all sockets, ``burst`` at once, and return the CPU of all workers for one burst."""
     publisher = Redis(redis.port)
     commands = [publisher.command(CHANNEL.encode(), each) for each in messages(burst, SIZE)]
-    size = burst * (SIZE + 4)  # with the header of a frame
+    frames = b"".join(map(frame, messages(burst, SIZE)))
 
     def turn() -> None:
         for sockets in groups:
-            sockets.expect()
+            sockets.expect(len(frames))
         publisher.publish(commands)
         for sockets in groups:
-            sockets.collect(size)
+            sockets.arrived()
+            sockets.check(itertools.repeat(frames))
 
     turn()  # warm
     before = sum(cpu(each.pid) for each in workers)
@@ -310,14 +312,16 @@ def to_channels(
     """Publish a message in each channel, of which each socket has one, and return the CPU of all workers."""
     publisher = Redis(redis.port)
     commands = [publisher.command(each.encode(), b"x" * SIZE) for each in channels]
+    expected = frame(b"x" * SIZE)
     results = []
     for _ in range(REPEATS):
         for sockets in groups:
-            sockets.expect()
+            sockets.expect(len(expected))
         before = sum(cpu(each.pid) for each in workers)
         publisher.publish(commands)
         for sockets in groups:
-            sockets.collect(SIZE + 4)
+            sockets.arrived()
+            sockets.check(itertools.repeat(expected))
         results.append(sum(cpu(each.pid) for each in workers) - before)
     publisher.drain()
     publisher.close()

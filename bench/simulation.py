@@ -22,7 +22,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from bench import report
+from bench import plots, report
 from bench.costs import RECORDED, SIZE, Costs
 
 PAGE = report.DOCS / "explanation/scale.rst"
@@ -327,7 +327,6 @@ def delays_section(sites: Sequence[Site]) -> str:
 
 # The plot.
 
-COLOURS = ("#0969da", "#8250df", "#bc4c00", "#1a7f37")
 LEFT, RIGHT, HEIGHT = 60, 660, 180
 
 
@@ -347,22 +346,22 @@ def panel(
         return value / high
 
     bottom, names = top + 52 + HEIGHT, 20.0
-    shapes = [report.text(20, top + 20, title, font_weight="bold")]
+    shapes = [plots.text(20, top + 20, title, font_weight="bold")]
     for tick, words in y_ticks.items():
         y = bottom - HEIGHT * scale(tick, y_ticks)
-        shapes += [f'<path d="M{LEFT} {y:.0f}H{RIGHT}" stroke="{report.FAINT}"/>']
-        shapes += [report.text(LEFT - 8, y + 4, words, text_anchor="end")]
+        shapes.append(plots.line("faint", f"M{LEFT} {y:.0f}H{RIGHT}"))
+        shapes.append(plots.text(LEFT - 8, y + 4, words, "soft", text_anchor="end"))
     for tick, words in x_ticks.items():
         x = LEFT + (RIGHT - LEFT) * scale(tick, x_ticks)
-        shapes.append(report.text(x, bottom + 18, words, text_anchor="middle" if tick < max(x_ticks) else "end"))
-    for number, (name, points) in enumerate(series.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        path = " ".join(
-            f"{LEFT + (RIGHT - LEFT) * scale(x, x_ticks):.0f},{bottom - HEIGHT * min(1, scale(y, y_ticks)):.0f}"
+        anchor = "middle" if tick < max(x_ticks) else "end"
+        shapes.append(plots.text(x, bottom + 18, words, "soft", text_anchor=anchor))
+    for colour, (name, points) in zip(plots.SERIES, series.items(), strict=False):
+        path = "L".join(
+            f"{LEFT + (RIGHT - LEFT) * scale(x, x_ticks):.0f} {bottom - HEIGHT * min(1, scale(y, y_ticks)):.0f}"
             for x, y in points
         )
-        shapes.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        shapes.append(report.text(names, top + 38, name, fill=colour))
+        shapes.append(plots.line(colour, f"M{path}", 2))
+        shapes.append(plots.text(names, top + 38, name, colour))
         names += 6.3 * len(name) + 14
     return shapes
 
@@ -383,7 +382,7 @@ def plot(costs: Costs) -> str:
         title = f"Cores that the {kind} use (logarithmic)"
         some = {name.partition(": ")[2]: cores[name] for name in names if name.startswith(kind)}
         shapes += panel(number * 282, title, some, sizes, ticks)
-    return svg(3 * 282, [*shapes, *waiting(costs, 2 * 282)])
+    return plots.document(3 * 282, [*shapes, *waiting(costs, 2 * 282)])
 
 
 def waiting(costs: Costs, top: int) -> list[str]:
@@ -398,15 +397,6 @@ def waiting(costs: Costs, top: int) -> list[str]:
     y_ticks = {0.1: "0.1", 1.0: "1", 10.0: "10"}
     x_ticks = {0.0: "0", 25.0: "25", 50.0: "50", 75.0: "75", 100.0: "100 % of a core"}
     return panel(top, "Delay of a message to one user, ms, by how busy its Redis is", curves, x_ticks, y_ticks)
-
-
-def svg(height: int, shapes: Sequence[str]) -> str:
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {report.WIDTH} {height}" font-family="sans-serif" '
-        f'font-size="12" fill="{report.INK}">\n<rect width="{report.WIDTH}" height="{height}" fill="#ffffff"/>\n'
-        + "\n".join(shapes)
-        + "\n</svg>\n"
-    )
 
 
 def main() -> None:
