@@ -19,7 +19,7 @@ def test_messages_reach_and_kicks_end_the_sockets_of_all_workers(site, facility)
     clients = [site.connect(f"{facility}?subscribe-broadcast") for _ in range(12)]
     other = site.connect(f"{facility}-2?subscribe-broadcast")
     published = json.loads(site.manage("wspublish", facility, "the room closes", "--broadcast", "--json"))
-    assert published == {"listeners": 12, "bytes": 15}
+    assert published == {"listeners": 12, "bytes": 15, "repeated": False}
     assert [client.next() for client in clients] == ["the room closes"] * 12
     kick = ("wskick", "--facility", facility, "--reason", "closed", "--yes", "--json")
     assert json.loads(site.manage(*kick)) == {"sockets": 12}
