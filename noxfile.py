@@ -36,6 +36,7 @@ QUICK = [
         "consumers",
         "delivery",
         "handshake",
+        "lookup",
         "models",
         "origin",
         "outbox",
