@@ -136,7 +136,7 @@ def lines(
             shapes.append(f'<circle class="{colour}" cx="{cx}" cy="{cy}" r="3"/>')
         shapes.append(box(colour, place, top + 56, 12, 12))
         shapes.append(text(place + 18, top + 66, name))
-        place += 40 + 6.4 * len(name)
+        place += 40 + 7 * len(name)
     return shapes, bottom + 34
 
 

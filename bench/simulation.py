@@ -346,7 +346,7 @@ def panel(
         return value / high
 
     bottom, names = top + 52 + HEIGHT, 20.0
-    shapes = [plots.text(20, top + 20, title, font_weight="bold")]
+    shapes = [plots.text(20, top + 20, title, font_size=15, font_weight=600)]
     for tick, words in y_ticks.items():
         y = bottom - HEIGHT * scale(tick, y_ticks)
         shapes.append(plots.line("faint", f"M{LEFT} {y:.0f}H{RIGHT}"))
@@ -361,7 +361,7 @@ def panel(
             for x, y in points
         )
         shapes.append(plots.line(colour, f"M{path}", 2))
-        shapes.append(plots.text(names, top + 38, name, colour))
+        shapes.append(plots.text(names, top + 40, name, colour, font_size=12))
         names += 6.3 * len(name) + 14
     return shapes
 
