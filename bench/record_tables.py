@@ -68,11 +68,11 @@ def _burst(record: Record) -> Shown:
     shorter = [
         name for name in record.names() if {row["messages"] for row in record.select({"server": name})} != {BURST}
     ]
-    words = f"{BURST} messages of {record.plan['size']} bytes at once, to {sockets:,} sockets; {_rounds(record)}"
+    words = f"{BURST} messages of {record.plan['size']} bytes at once, to {sockets:,} sockets; {_rounds(record)}."
     if shorter:
         words += f" Of {' and '.join(shorter)} a burst has only {lineup.SLOW} messages, because a whole one takes long."
     title = f"A burst to {sockets:,} sockets: deliveries a second"
-    return Shown(words + ":", [report.table(head, rows)], _bars(record, title), title)
+    return Shown(words, [report.table(head, rows)], _bars(record, title), title)
 
 
 def _listeners(record: Record) -> Shown:
@@ -222,7 +222,8 @@ def _ratio(spread: Spread, base: Spread | None) -> str:
 
 
 def _rounds(record: Record) -> str:
-    return f"medians of {record.plan['rounds']} interleaved rounds, and their spread"
+    count = record.plan["rounds"]
+    return f"medians of {count} interleaved rounds, and their spread" if count > 1 else "one round"
 
 
 def _median(record: Record, figure: str, name: str, sockets: int) -> float:
