@@ -34,12 +34,14 @@ class Fanout:
     def __init__(self, count: int) -> None:
         # Django is set up before the engine is imported.
         from wsloop.protocol.dialects import BARE
+        from wsloop.sockets import hub
         from wsloop.sockets.handler import ENDED
         from wsloop.sockets.hub import Hub
         from wsloop.sockets.limits import Bounds
         from wsloop.sockets.transport import Transport
         from wsloop.sockets.websocket import WebSocket
 
+        hub.SLICE = float("inf")  # all of a message in one turn
         socketpair = monkey.get_original("socket", "socketpair")
         self.hub = Hub(lambda connection: None)
         self._clients: list[socket.socket] = []

@@ -3,6 +3,7 @@
 import contextlib
 import re
 
+import pytest
 from gevent import monkey
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from tests.unit.peer import turn
 from wsloop.protocol.dialects import BARE, V1_DIALECT
 from wsloop.protocol.frames import encode
 from wsloop.protocol.messages import Message, Position
+from wsloop.sockets import hub
 from wsloop.sockets.handler import EndedHandler
 from wsloop.sockets.hub import Hub
 from wsloop.sockets.limits import Bounds
@@ -96,6 +98,8 @@ class World:
 
     def received(self):
         turn()
+        while self.hub._rest_timer.active:
+            turn()
         found = []
         for client in self.clients:
             data = b""
@@ -109,8 +113,15 @@ class World:
         return found
 
 
-@given(st.lists(STEPS, max_size=40))
-def test_all_get_what_they_would_get_if_each_message_were_queued_at_once(steps):
+@given(st.lists(STEPS, max_size=40), st.sampled_from([float("inf"), 0]))
+def test_all_get_what_they_would_get_if_each_message_were_queued_at_once(steps, share):
+    """Whether a turn of the loop is long enough for all connections, or for one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hub, "SLICE", share)
+        compare(steps)
+
+
+def compare(steps):
     joined, single = World(held_back=True), World(held_back=False)
     for world in (joined, single):
         for where in CHANNELS:

@@ -12,6 +12,7 @@ import gevent
 import pytest
 from websockets.frames import Close, Frame, Opcode
 
+from testbed.processes import wait_until
 from tests.unit.peer import close_frame, masked, turn
 from wsloop import greenlets
 from wsloop.facilities.inbound import ReadOnlyHandler
@@ -137,6 +138,42 @@ def test_everything_of_one_turn_leaves_in_one_write(hub, member):
 
 
 # Consecutive messages of a channel are held back until the turn ends, or something else comes.
+
+
+@pytest.fixture
+def flushed(hub, monkeypatch):
+    """The connections that are flushed, each as if its write took all the time that flushing has of a turn."""
+    monkeypatch.setattr(module, "SLICE", 0)
+    flushed, flush = [], hub._flush_one
+    monkeypatch.setattr(hub, "_flush_one", lambda connection: flush(connection) or flushed.append(connection))
+    return flushed
+
+
+def test_a_fan_out_to_many_lets_others_have_their_turn(hub, member, flushed):
+    members = [member(NEWS) for _ in range(5)]
+    seen = []
+    timer = gevent.get_hub().loop.timer(0, 1e-9)
+    timer.start(lambda: seen.append(len(flushed)))
+    hub.deliver(NEWS, Message(b"one"))
+    hub._flush()
+    assert len(flushed) == 1
+    hub.deliver(NEWS, Message(b"two"))
+    wait_until(lambda: not hub._rest_timer.active or turn(1), what="the other writes")
+    timer.stop()
+    timer.close()
+    assert len(set(seen)) > 3
+    assert [[peer.message(), peer.message()] for _, peer in members] == [["one", "two"]] * 5
+
+
+def test_how_long_a_message_takes_is_measured_to_its_last_write(hub, member, flushed, monkeypatch):
+    seen = []
+    delivery = types.SimpleNamespace(observe=lambda seconds: seen.append(len(flushed)))
+    monkeypatch.setattr(module.metrics, "DELIVERY", delivery)
+    for _ in range(3):
+        member(NEWS)
+    hub.deliver(NEWS, Message(b"one", time=1))
+    wait_until(lambda: seen or turn(1), what="the measurement")
+    assert seen == [3]
 
 
 def test_messages_of_a_channel_are_one_piece_of_output_shared_by_all(hub, member):

@@ -5,9 +5,10 @@ How it works. A socket that is being set up *joins*: messages on its channels ar
 Then :meth:`Hub.enter` makes it a subscriber, together with the buffered messages, in one step of the event loop, so
 that no message is lost, doubled or overtaken in between. :meth:`Hub.deliver` encodes a message into one frame and gives
 the same bytes to every subscriber; connections with new output are flushed together when the event loop gets its turn,
-so that everything that one turn brings to a socket leaves in one write. Consecutive messages of a channel are held back
-and joined once for all subscribers (:mod:`wsloop.sockets.run`), until the turn ends or anything else touches the output
-or the subscribers of a connection.
+so that everything that one turn brings to a socket leaves in one write. If that takes longer than :data:`SLICE`, the
+rest follows in the next turn, behind pages and other sockets; what is published meanwhile waits behind it, in the
+queues of the connections. Consecutive messages of a channel are held back and joined once for all subscribers
+(:mod:`wsloop.sockets.run`), until the turn ends or anything else touches the output or the subscribers of a connection.
 
 Nothing here blocks, but for two methods that say so. This module must not know Redis or HTTP.
 """
@@ -16,7 +17,8 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from time import monotonic
 from typing import Any
 
 import gevent
@@ -38,6 +40,8 @@ from wsloop.sockets.joining import JoinBuffer
 from wsloop.sockets.output import UNSETTLED, settle
 from wsloop.sockets.run import Run
 
+SLICE = 0.003  # seconds that flushing may take of a turn of the event loop; what comes before it may take as long again
+BREATH = 1e-6  # seconds until it goes on; see wsloop.fair_scheduler
 MOST_MULTI_AUDIENCE = 20_000  # channels remembered for messages to several of them, until all have come
 
 
@@ -77,9 +81,13 @@ class Hub:
         self._dirty: list[Connection] = []
         self._run = Run()
         self._published: list[int] = []  # when the messages of this turn were, as far as that is known
+        # Those that are being flushed, and the times of their messages.
+        self._batch: Iterator[Connection] = iter(())
+        self._batch_published: list[int] = []
         self.clock_offset = 0.0
         self._compress_from = conf.compress_from()
         self._loop: Any = gevent.get_hub().loop
+        self._rest_timer: Any = self._loop.timer(BREATH)
 
     def __len__(self) -> int:
         """Return how many connections there are, closing ones included."""
@@ -213,7 +221,7 @@ class Hub:
             count += len(subscribers)
         before.add(channel)
         if first and self._dirty:
-            self._loop.run_callback(self._flush)
+            self._flush_soon()
         if count:
             TRAFFIC.messages_out += count
             self.census.delivered(channel, count)
@@ -230,7 +238,7 @@ class Hub:
                 return
             UNSETTLED.append(self._settle)
             if not self._dirty:
-                self._loop.run_callback(self._flush)
+                self._flush_soon()
         count = 0
         for dialect, subscribers, frames in run.parts:
             payload = dialect.message(channel, message)
@@ -302,7 +310,7 @@ class Hub:
         TRAFFIC.sent(1, len(frame))
         if connection.enqueue(frame):
             if not self._dirty:
-                self._loop.run_callback(self._flush)
+                self._flush_soon()
             self._dirty.append(connection)
 
     def send(self, connection: Connection, payloads: Iterable[bytes]) -> None:
@@ -314,16 +322,29 @@ class Hub:
         if frames and connection.enqueue(frames):
             connection.flush()
 
+    def _flush_soon(self) -> None:
+        """Have the event loop flush what is dirty from now on."""
+        if not self._rest_timer.active:
+            self._loop.run_callback(self._flush)
+
     def _flush(self) -> None:
+        end = monotonic() + SLICE
         settle()
-        dirty, self._dirty = self._dirty, []
-        published, self._published = self._published, []
-        for connection in dirty:
-            self._flush_one(connection)
-        if published:
-            now = time.time() + self.clock_offset
-            for each in published:
-                metrics.DELIVERY.observe(max(0.0, now - each / 1e6))
+        while True:
+            for connection in self._batch:
+                self._flush_one(connection)
+                if monotonic() >= end:
+                    self._rest_timer.start(self._flush)
+                    return
+            if self._batch_published:
+                now = time.time() + self.clock_offset
+                for each in self._batch_published:
+                    metrics.DELIVERY.observe(max(0.0, now - each / 1e6))
+            self._batch_published = []
+            if not self._dirty:
+                return
+            self._batch, self._dirty = iter(self._dirty), []
+            self._batch_published, self._published = self._published, []
 
     def _flush_one(self, connection: Connection) -> None:
         """Flush a connection, or end it if that fails, so that the others still get their messages."""
