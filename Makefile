@@ -19,7 +19,7 @@ VENV := .venv
 
 .PHONY: help run dev install install-tools other-uwsgi test check lint docs screenshots format matrix conformance fuzz peer-tests soak bench \
 	bench-deliveries bench-tables bench-async bench-pages bench-events bench-handshakes bench-leaks bench-attacks bench-drops bench-fanout bench-costs \
-	simulate python
+	bench-storm simulate python
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target words; do \
@@ -124,6 +124,10 @@ bench-attacks: install ## what hostile clients can do, beside a neighbour (docs/
 # Needs websocket-client, which the tests bring, and for the peers Node with npm.
 bench-drops: install-tools ## networks that drop again and again: what arrives, beside others (docs/reference/drops.rst)
 	@$(VENV)/bin/python -m bench --drops $(BENCH)
+
+# STORM=3000: so many clients. Needs what bench-drops does.
+bench-storm: install-tools ## thousands of clients that come back at the same time, beside others (docs/reference/performance.rst)
+	@$(VENV)/bin/python -m bench --storm $(if $(STORM),--clients $(STORM)) $(BENCH)
 
 bench-fanout: install ## what a message costs the hub, and how much of it is counting (docs/reference/metrics.rst)
 	@$(VENV)/bin/python -m bench.fanout

@@ -3,10 +3,11 @@
 ``--leaks`` measures connects and disconnects instead, and fails if they leave anything behind. ``--attacks`` measures
 what hostile clients do to a worker and its other clients, and fails if a worker of the engine ends. ``--drops``
 measures what clients have in the end whose network drops again and again, and fails if those of wsloop.v1 have not
-everything. ``--deliveries`` measures only messages on their way out, ``--async`` only asynchronous code, ``--pages``
-the socket of a page, ``--handshakes`` what it costs to open a socket, ``--events`` groups of consumers and histories.
-``--quick`` tries everything out on a small scale, without peers but for ``--drops`` and ``--async``; its figures mean
-nothing. Progress goes to standard error, results to standard output.
+everything. ``--storm`` measures how thousands of clients come back at the same time, and fails if those of wsloop.v1
+are not all there with all messages. ``--deliveries`` measures only messages on their way out, ``--async`` only
+asynchronous code, ``--pages`` the socket of a page, ``--handshakes`` what it costs to open a socket, ``--events``
+groups of consumers and histories. ``--quick`` tries everything out on a small scale, without peers but for ``--drops``
+and ``--async``; its figures mean nothing. Progress goes to standard error, results to standard output.
 """
 
 from __future__ import annotations
@@ -253,6 +254,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="keep the results in the documentation")
     parser.add_argument("--attacks", action="store_true", help="hostile clients, instead of all else")
     parser.add_argument("--drops", action="store_true", help="clients whose network drops, instead of all else")
+    parser.add_argument("--storm", action="store_true", help="clients that all come back, instead of all else")
+    parser.add_argument("--clients", type=int, metavar="N", help="of the storm")
     parser.add_argument("--async", action="store_true", dest="asynchronous", help="only that of asynchronous code")
     parser.add_argument("--handshakes", action="store_true", help="only what handshakes cost")
     parser.add_argument("--pages", type=int, metavar="N", help="the sockets of N pages, instead of all else")
@@ -313,6 +316,14 @@ def main() -> None:
                 accounts, peers_versions = drops.measure_all(redis, directory, plan, say)
                 texts = {"drops": report.drops_section(accounts, plan, peers_versions)}
                 failed = drops.failed(accounts)
+            elif options.storm:
+                from bench import storm  # needs what bench.drops does
+
+                weather = storm.QUICK if options.quick else storm.Plan(clients=options.clients or storm.Plan.clients)
+                keys = signed_in(directory, redis.port, weather.clients)
+                storms = storm.measure_all(redis, directory, keys, weather, say, with_peers=not options.quick)
+                texts = {"storm": report.storm_section(storms, weather, "")}
+                failed = storm.failed(storms)
             elif options.pages:
                 rounds = options.rounds or pages.Plan.rounds
                 size = pages.QUICK if options.quick else pages.Plan(options.pages, rounds=rounds).fitting(limit)
@@ -353,6 +364,8 @@ def main() -> None:
         sys.exit(f"The worker did not survive: {', '.join(failed)}")
     if failed and options.drops:
         sys.exit(f"Not everything arrived once and in order: {', '.join(failed)}")
+    if failed and options.storm:
+        sys.exit(f"Not all clients were back with all messages: {', '.join(failed)}")
     if failed:
         sys.exit(f"Connects and disconnects leave something behind: {', '.join(failed)}")
 

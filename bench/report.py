@@ -18,6 +18,8 @@ from testbed.attacks import Attack
 
 if TYPE_CHECKING:
     from bench.drops import Account, Plan
+    from bench.storm import Plan as StormPlan
+    from bench.storm import Storm
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = DOCS / "reference/performance.rst"
@@ -260,6 +262,44 @@ def drops_section(accounts: Mapping[str, Account | str], plan: Plan, peers: str)
             "Messages that were lost, told or not, by the kind of drop:",
             table(["server", *kinds], lost),
             *missing,
+        ]
+    )
+
+
+def storm_section(storms: Mapping[str, Storm], plan: StormPlan, peers: str) -> str:
+    """Return the tables of ``make bench-storm``."""
+    rows, pages = [], []
+    for name, storm in storms.items():
+        back = [f"{seconds:.1f}" for seconds in storm.back] or [""] * 3
+        refused = ", ".join(f"{count:,} {kind}" for kind, count in sorted(storm.failures.items())) or "none"
+        counts = [storm.dropped, storm.missing, *back, storm.lost, storm.doubled, storm.attempts, refused]
+        rows.append([name, *(f"{each:,}" if isinstance(each, int) else each for each in counts)])
+        if storm.pages:
+            times = [f"{1000 * seconds:,.0f}" for seconds in (*storm.quiet, *storm.pages)]
+            pages.append([name, *times, storm.bad_pages, f"{storm.generator:.0f}", f"{storm.cpu:.0f}"])
+    head = ["storm", "dropped", "not back", "half, s", "99 %, s", "last, s", "lost", "twice", "attempts", "failed"]
+    under = [
+        "storm",
+        "quiet p50, ms",
+        "quiet p99",
+        "p50",
+        "p99",
+        "longest",
+        "none",
+        "clients' CPU, %",
+        "server's CPU, s",
+    ]
+    scenario = (
+        f"{plan.clients:,} clients, signed in, four audiences; {plan.rate:g} message a second to all of them, "
+        f"{plan.pages:g} pages a second. Seconds until half of the clients, 99 % of them, and the last were back:"
+    )
+    return "\n\n".join(
+        [
+            circumstances("make bench-storm", peers),
+            textwrap.fill(scenario, 120),
+            table(head, rows),
+            "A signed-in page of the site meanwhile, and the CPU of the process of the clients and of the server:",
+            table(under, pages),
         ]
     )
 

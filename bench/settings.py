@@ -29,6 +29,9 @@ if os.environ.get("BENCH_EVENTS"):  # neighbours publish to a facility, and need
     WSLOOP["POLICY"] = lambda request, channels: channels
     WSLOOP["FACILITIES"] = {"kept*": {"size": 200}}
 
+if os.environ.get("BENCH_STORM"):
+    WSLOOP["FACILITIES"] = {"storm": {"size": 1000, "ttl": 600}}
+
 # Of the peers that are Django Channels. channels_redis waits for messages for 5 s at a time, and redis-py 8 by default
 # no longer for an answer, so that the consumers of a quiet server would end with a TimeoutError.
 _redis_host = {"address": os.environ["REDIS_URL"], "socket_timeout": None}

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import functools
 import math
+import os
+import random
+import time
 from collections.abc import Collection
 from typing import Any
 
@@ -20,6 +23,7 @@ from wsloop.delivery.broker import Broker
 from wsloop.delivery.events import BrokerEvents
 from wsloop.facilities.setup import Facilities
 from wsloop.greenlets import logged, spawn
+from wsloop.protocol.dialects import SPREAD
 from wsloop.protocol.messages import Message, Position
 from wsloop.runtime.batching import BatchingDelivery
 from wsloop.runtime.groups import LocalConsumers
@@ -27,6 +31,7 @@ from wsloop.runtime.runner import ConsumerRuntime
 from wsloop.sockets import gunicorn, servers, uwsgi
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.farewell import Farewells
+from wsloop.sockets.handshakes import Handshakes
 from wsloop.sockets.hub import Hub
 from wsloop.visitors.answering import Answering
 from wsloop.visitors.attendance import Presence
@@ -39,7 +44,19 @@ LEAVING_STEP = 0.05  # seconds
 # Seconds before the first one: workers that are told at the same time to end have all stopped accepting by then, so
 # that a client which comes back at once waits for a worker that stays.
 LEAVING_PAUSE = 0.25
+LONGEST_LOADING = 10.0  # seconds; a process may have had another life before it loads the site
+LEAVING_BATCH = 100  # sockets closed without a pause, some milliseconds
 LAST_WORDS = 2.0  # seconds for handlers of consumers, and release() of subscribers, after the sockets have been closed
+
+
+def _loading() -> float:
+    """Return how long this process has taken to load the site, in seconds, roughly; its successor takes as long."""
+    with open("/proc/self/stat") as file:
+        began = int(file.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return min(LONGEST_LOADING, time.clock_gettime(time.CLOCK_BOOTTIME) - began)
+
+
+LOADING = _loading()  # loaded with the site
 
 
 class Engine(BrokerEvents):
@@ -51,6 +68,7 @@ class Engine(BrokerEvents):
             expired=lambda connections: self.session_watch.expired(connections),
         )
         self.farewells = Farewells(self.hub.admission)
+        self.handshakes = Handshakes(servers.cores(), servers.acceptance())
         self.session_watch = SessionWatch(self.hub)
         self.broker = Broker(self)
         self.broker.attach(control_channel(), self.session_watch.on_notice)
@@ -100,11 +118,16 @@ class Engine(BrokerEvents):
         self.facilities.releases.left(connection)
 
     def _take_leave(self) -> None:
-        """Close all sockets, but not at once: their clients come back, each with a handshake and its recovery."""
+        """Close all sockets. Their clients come back, each with a handshake and its recovery, but not all at once: some
+        are told when to, and the others' sockets are closed one after the other.
+        """
         health.leave()
         if self.hub.connections:
             gevent.sleep(LEAVING_PAUSE)
-        connections = list(self.hub.connections)
+        told = [each for each in self.hub.connections if each.dialect.has_envelopes]
+        connections = [each for each in self.hub.connections if not each.dialect.has_envelopes]
+        if told:
+            self._send_away(told)
         steps = math.ceil(min(len(connections) / LEAVING_RATE, LEAVING_TIME) / LEAVING_STEP) or 1
         for number in range(steps):
             for connection in connections[number::steps]:
@@ -114,6 +137,20 @@ class Engine(BrokerEvents):
         self.hub.close_all(CloseCode.SERVICE_RESTART, "server restarting")  # those whose handshake was under way
         self.consumer_runtime.wait(LAST_WORDS)
         self.facilities.releases.wait(LAST_WORDS)
+
+    def _send_away(self, connections: list[Connection]) -> None:
+        """Close sockets whose clients are told when to come back: as fast as the other workers can take them."""
+        random.shuffle(connections)
+        spread, first = SPREAD / 1000, 0.0
+        if len(connections) > spread * self.handshakes.rate:
+            # Others end at the same time, so that each successor gets as many. Until they run, connections wait with
+            # those of pages, where there is room for few.
+            spread, first = len(connections) / self.handshakes.rate, LOADING
+        for number, connection in enumerate(connections):
+            after = first + spread * (number + random.random()) / len(connections)
+            connection.close(CloseCode.SERVICE_RESTART, "server restarting", round(1000 * after))
+            if number % LEAVING_BATCH == LEAVING_BATCH - 1:
+                gevent.sleep(0.001)
 
 
 @functools.cache

@@ -88,9 +88,9 @@ class Denied(Refused):
         self.body = body
 
 
-def try_again(status: HTTPStatus, reason: str, kind: str, detail: str = "") -> Refused:
+def try_again(status: HTTPStatus, reason: str, kind: str, detail: str = "", retry_after: int = RETRY_AFTER) -> Refused:
     """Return a temporary refusal. It is never told over a socket: clients come back after pauses that grow."""
-    headers = [("Retry-After", str(RETRY_AFTER))]
+    headers = [("Retry-After", str(retry_after))]
     return Refused(status, f"{reason} Try again in a few seconds.", headers, kind=kind, detail=detail)
 
 

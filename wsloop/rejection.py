@@ -11,6 +11,7 @@ stages of a handshake.
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -23,9 +24,10 @@ from wsloop.delivery.broker import Unavailable
 from wsloop.engine import engine
 from wsloop.protocol.close_codes import REFUSED, SIGNED_OUT
 from wsloop.protocol.dialects import V1_DIALECT
-from wsloop.refusals import FAILURE, NOT_ALLOWED, Denied, Refused, refusals, shown, try_again
+from wsloop.refusals import FAILURE, NOT_ALLOWED, RETRY_AFTER, Denied, Refused, refusals, shown, try_again
 from wsloop.sockets import servers
 from wsloop.sockets.admission import Full
+from wsloop.sockets.handshakes import Busy
 from wsloop.sockets.takeover import Gone, Unsupported
 
 logger = logging.getLogger("wsloop.server")
@@ -70,6 +72,12 @@ def refusal(error: Exception) -> Refused:
         return error
     if isinstance(error, Full):
         return _full(error)
+    if isinstance(error, Busy):
+        detail = "more handshakes are under way than this worker can do at the moment; start more workers"
+        # Any of so many seconds: they are not to come back together.
+        retry_after = random.randint(1, 2 * RETRY_AFTER)
+        reason = "This server opens as many WebSockets as it can at the moment."
+        return try_again(HTTPStatus.SERVICE_UNAVAILABLE, reason, "busy", detail, retry_after)
     if isinstance(error, PermissionDenied):
         detail = f"the site's code has raised PermissionDenied({shown(str(error))!r})"
         return Refused(HTTPStatus.FORBIDDEN, NOT_ALLOWED, kind="policy", detail=detail, told=NOT_ALLOWED)

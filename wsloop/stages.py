@@ -1,7 +1,7 @@
 """The way of a handshake, from the request of the WSGI server to an open socket or a response that says why not.
 
 How it works. The stages run in the request's greenlet, where blocking is allowed, cheap ones first: sizes, negotiation,
-the server's connection, a seat, the Origin, the visitor, the policy. Each adds to a plan
+the server's connection, its turn, a seat, the Origin, the visitor, the policy. Each adds to a plan
 (:class:`wsloop.sockets.plan.Plan`), which :class:`wsloop.opening.Opening` carries out. Only when Redis has acknowledged
 the subscriptions does the 101 go out: open means subscribed. Then the connection belongs to the hub and the request
 ends. What a stage raises is answered by :mod:`wsloop.rejection`. This module must not know the sockets of the
@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from http import HTTPStatus
 from time import monotonic
 from typing import Any
@@ -44,6 +45,7 @@ from wsloop.sockets import census, servers
 from wsloop.sockets.limits import Bounds
 from wsloop.sockets.plan import Plan
 from wsloop.sockets.takeover import SWITCHING, Gone, Headers
+from wsloop.sockets.transport import has_hung_up
 from wsloop.visit import Visit
 
 logger = logging.getLogger("wsloop.server")
@@ -69,8 +71,8 @@ def serve(hooks: Hooks, environ: dict[str, Any], start_response: Callable[..., A
             start_response = _log_without_token(environ, start_response)
         if streams.is_command(environ):
             return _command(hooks, environ, start_response)
-        with deadline():
-            opening = _set_up(hooks, environ)
+        with deadline(), ExitStack() as stack:
+            opening = _set_up(hooks, environ, stack)
         opening.open(start_response)
         metrics.handshake("opened", monotonic() - began)
         return []
@@ -86,8 +88,8 @@ def serve(hooks: Hooks, environ: dict[str, Any], start_response: Callable[..., A
         close_databases()
 
 
-def _set_up(hooks: Hooks, environ: dict[str, Any]) -> Opening:
-    """Run all stages before the 101, and return the prepared opening."""
+def _set_up(hooks: Hooks, environ: dict[str, Any], stack: ExitStack) -> Opening:
+    """Run all stages before the 101, and return the prepared opening; ``stack`` ends when that is done."""
     request = WSGIRequest(environ)
     facility = routing.facility(request)
     handshake.check_sizes(environ, facility)
@@ -113,6 +115,8 @@ def _set_up(hooks: Hooks, environ: dict[str, Any]) -> Opening:
     visit = Visit(environ) if dialect.has_envelopes and not facility else None
     takeover = servers.claim(environ)
     process = engine()
+    if stack.enter_context(process.handshakes.turn()) and has_hung_up(takeover.descriptor()):
+        raise Gone("it has not waited")
     seat = process.hub.admission.take()
     try:
         check_origin(request)

@@ -1,7 +1,8 @@
 """Django Channels: ``application``, consumers in one group each, over the layer on Redis's publish and subscribe.
 
-And ``site``, as the documentation of Channels has it: an echo and chat rooms for users with a session, over the layer
-``channels_redis.core``. Served by uvicorn, by daphne, and by wsloop.
+And ``signed_in``, the same for users with a session, and ``site``, as the documentation of Channels has it: an echo and
+chat rooms for users with a session, over the layer ``channels_redis.core``. Served by uvicorn, by daphne, and by
+wsloop.
 """
 
 import gc
@@ -45,4 +46,6 @@ patterns = [path("ws/asgi/echo", Echo.as_asgi()), path("ws/asgi/rooms/<slug:room
 site = ProtocolTypeRouter(
     {"http": collect, "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(patterns)))}
 )
-application = ProtocolTypeRouter({"websocket": URLRouter([path("ws/bench", Consumer.as_asgi())])})
+bench = URLRouter([path("ws/bench", Consumer.as_asgi())])
+application = ProtocolTypeRouter({"websocket": bench})
+signed_in = ProtocolTypeRouter({"websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(bench))})

@@ -11,6 +11,7 @@ from testbed.processes import ROOT
 from wsloop.protocol import commands, dialects, resume_tokens
 from wsloop.protocol.close_codes import FINAL
 from wsloop.protocol.dialects import BARE, CONSUMER, DIALECTS, V1_DIALECT
+from wsloop.protocol.events import BARE_EVENTS, V1_EVENTS
 from wsloop.protocol.messages import Message, Position
 
 NEWS, CHATTERS = b"unit:broadcast:orders", b"unit:group:chatters:orders"
@@ -226,6 +227,13 @@ def test_after_most_goodbyes_clients_come_back_spread_over_some_seconds(code):
     assert 0 <= times[0] < 0.2 * dialects.SPREAD
     assert 0.8 * dialects.SPREAD < times[-1] < dialects.SPREAD
     assert all(isinstance(each, int) for each in times)
+
+
+def test_the_server_may_know_when_they_are_to_come_back():
+    for dialect in (V1_DIALECT, V1_EVENTS):
+        assert b'"after": 7' in dialect.goodbye(1012, "reason", 7)
+        assert b"after" not in dialect.goodbye(4001, "reason", 7)
+    assert b"after" not in BARE_EVENTS.goodbye(1012, "reason", 7)
 
 
 @pytest.mark.parametrize("code", [*sorted(FINAL), 4500, 4999])

@@ -1557,6 +1557,32 @@ def test_sockets_are_not_all_closed_at_once(front, shared_redis, facility, monke
     assert {before - after for before, after in itertools.pairwise(open_)} <= {12 // steps, -(-12 // steps)}
 
 
+@pytest.mark.parametrize(("rate", "spread", "first"), [(1000, 3.0, 0), (2, 6.0, 7)])
+def test_clients_of_v1_are_told_to_come_back_as_fast_as_others_can_take_them(
+    front, shared_redis, facility, monkeypatch, rate, spread, first
+):
+    """Within three seconds, or later and over a longer time; then not before there is a successor."""
+    exits = []
+    monkeypatch.setattr(servers, "at_exit", exits.append)
+    monkeypatch.setattr(engine, "LOADING", 7)
+    peers = [front.call(f"{facility}?subscribe-broadcast", **V1).peer for _ in range(12)]
+    process = engine.engine()
+    process.handshakes.rate = rate
+    sleeps = []
+    monkeypatch.setattr(engine.gevent, "sleep", sleeps.append)
+    exits[0]()
+    assert sleeps == [engine.LEAVING_PAUSE]
+    told = sorted(frame_of("goodbye", peer)["after"] / 1000 for peer in peers)
+    each = spread / 12
+    assert all(first + number * each <= after <= first + (number + 1) * each for number, after in enumerate(told))
+
+
+def frame_of(kind, peer):
+    while (made := json.loads(peer.message()))["type"] != kind:
+        pass
+    return made
+
+
 def test_a_socket_that_opens_meanwhile_is_told_too(front, shared_redis, facility, monkeypatch):
     exits = []
     monkeypatch.setattr(servers, "at_exit", exits.append)
@@ -1571,6 +1597,47 @@ def test_a_socket_that_opens_meanwhile_is_told_too(front, shared_redis, facility
     leaving.get(timeout=WAIT)
     assert not engine.engine().hub.connections
     assert Close.parse(peer.frame().data).code == 1012
+
+
+# Storms.
+
+
+class Slow(WebsocketServer):
+    """A site that takes its time to say who somebody is."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked, self.go_on = [], Event()
+
+    def process_request(self, request):
+        self.asked.append(request)
+        self.go_on.wait(WAIT)
+        request.user = request.session = None
+
+
+def test_handshakes_for_which_there_is_no_turn_are_refused_at_once(front, shared_redis, monkeypatch, caplog):
+    app = Slow()
+    monkeypatch.setattr(engine.engine().handshakes, "_most", 2)
+    first = [front.spawn("news?subscribe-broadcast", app=app) for _ in range(2)]
+    wait_until(lambda: len(app.asked) == 2, what="the questions")
+    refused = [front.call("news?subscribe-broadcast", app=app) for _ in range(20)]
+    assert {answer.status for answer in refused} == {503}
+    assert len({answer.headers["Retry-After"] for answer in refused}) > 1, "they are not to come back together"
+    assert all(1 <= int(answer.headers["Retry-After"]) <= 10 for answer in refused)
+    assert b"as many WebSockets as it can" in refused[0].body
+    assert "refused: busy: more handshakes are under way" in caplog.text
+    assert len(app.asked) == 2
+    app.go_on.set()
+    assert [each.get(timeout=WAIT).status for each in first] == [101, 101]
+    assert front.call("news?subscribe-broadcast", app=app).status == 101
+
+
+def test_who_has_gone_while_waiting_for_its_turn_is_not_looked_up(front, shared_redis):
+    app = Slow()
+    app.go_on.set()
+    handshakes = [front.spawn("news?subscribe-broadcast", app=app, hang_up=number > 0) for number in range(5)]
+    gevent.joinall(handshakes, timeout=WAIT, raise_error=True)
+    assert len(app.asked) == 1
 
 
 # wsloop.v1.

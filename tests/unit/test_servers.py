@@ -12,6 +12,14 @@ def test_another_server_is_refused_with_what_to_do():
     assert not uwsgi.is_running()
 
 
+def test_it_does_not_say_how_many_requests_it_answers_at_a_time():
+    assert servers.cores() == float("inf")
+
+
+def test_it_cannot_be_told_to_accept_more():
+    servers.acceptance()(True)
+
+
 def test_nothing_is_called_at_exit():
     servers.at_exit(pytest.fail)
 

@@ -1,13 +1,17 @@
 """What is read from uWSGI: its module exists only inside of it, where the integration tests have it."""
 
+import contextlib
 import os
 import signal
 import socket
 import types
 
+import gevent
 import pytest
 from gevent.event import Event
 
+from testbed.processes import wait_until
+from tests.unit.peer import turn
 from wsloop.sockets import uwsgi as module
 from wsloop.sockets.takeover import Unsupported
 
@@ -35,6 +39,62 @@ def test_uwsgi_with_gevent_can_be_taken_over(uwsgi):
     assert transport.send(b"frame") == 5
     assert uwsgi.client.recv(100) == b"frame"
     transport.close()
+
+
+def test_it_says_how_many_requests_it_answers_at_a_time(uwsgi):
+    uwsgi.cores = 100
+    assert module.cores() == 100.0
+
+
+@pytest.fixture
+def accepted():
+    """What uWSGI's own watcher has accepted: a connection in a turn, as long as it is active."""
+    accepted = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+
+        def uwsgi_gevent_main(number):
+            with contextlib.suppress(BlockingIOError):
+                accepted.append((number, listener.accept()[0]))
+
+        own = gevent.get_hub().loop.io(listener.fileno(), 1)
+        accepted.append((own, listener))
+        clients = [socket.create_connection(listener.getsockname()) for _ in range(20)]
+        own.start(uwsgi_gevent_main, 7)
+        yield accepted
+        own.stop()
+        own.close()
+        for _, each in accepted[1:]:
+            each.close()
+        for each in clients:
+            each.close()
+
+
+def test_it_accepts_several_connections_in_a_turn_while_handshakes_wait(accepted):
+    turn(1)
+    assert len(accepted) - 1 <= 2
+    acceptance = module.Acceptance()
+    acceptance.switch(True)
+    acceptance.switch(True)
+    turn(2)
+    assert len(accepted) - 1 > 6
+    acceptance.switch(False)
+    before = len(accepted)
+    turn(1)
+    assert len(accepted) - before <= 2
+    acceptance.switch(True)
+    wait_until(lambda: len(accepted) - 1 == 20 or turn(1), what="all connections")
+    assert {number for number, _ in accepted[1:]} == {7}
+    acceptance.switch(False)
+
+
+def test_it_accepts_none_when_uwsgi_has_stopped_to(accepted):
+    acceptance = module.Acceptance()
+    acceptance.switch(True)
+    accepted[0][0].stop()
+    turn(3)
+    assert len(accepted) - 1 == 0
+    acceptance.switch(False)
 
 
 def test_uwsgi_with_the_loop_option_can_be_taken_over(uwsgi):

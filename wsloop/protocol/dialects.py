@@ -68,8 +68,14 @@ class Dialect:
         """Return the payload that begins a subscription whose missed messages are not known; None sends nothing."""
         return None
 
-    def goodbye(self, code: int, reason: str) -> bytes | None:
-        """Return the payload that is sent before the close frame; None sends nothing."""
+    def goodbye(self, code: int, reason: str, after: int | None = None) -> bytes | None:
+        """Return the payload that is sent before the close frame; None sends nothing.
+
+        Args:
+            code: close code.
+            reason: for the client.
+            after: milliseconds after which the client is to come back, if it may; None: a random number of them.
+        """
         return None
 
 
@@ -102,10 +108,10 @@ class V1(Dialect):
         content = _address(channel, audience(channel))
         return error("lost", LOST, **content, position=resume_tokens.position(channel, at))
 
-    def goodbye(self, code: int, reason: str) -> bytes:
+    def goodbye(self, code: int, reason: str, after: int | None = None) -> bytes:
         content: dict[str, Any] = {"code": code, "reason": reason, "reconnect": not is_final(code)}
         if content["reconnect"]:
-            content["after"] = random.randrange(SPREAD)
+            content["after"] = random.randrange(SPREAD) if after is None else after
         return _frame("goodbye", **content)
 
 

@@ -79,7 +79,7 @@ class BareEvents(Dialect):
     def not_recovered(self) -> bytes:
         return Typed.make("lost", reason=LOST)
 
-    def goodbye(self, code: int, reason: str) -> bytes:
+    def goodbye(self, code: int, reason: str, after: int | None = None) -> bytes:
         return Typed.make("close", code=code, reason=reason, reconnect=not is_final(code))
 
 

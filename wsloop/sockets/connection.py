@@ -222,23 +222,24 @@ class Connection(Output, abc.ABC):
     # The end.
 
     @abc.abstractmethod
-    def close(self, code: int, reason: str = "") -> None:
+    def close(self, code: int, reason: str = "", after: int | None = None) -> None:
         """Begin to close. Output that waits goes first.
 
         Args:
             code: close code (RFC 6455, section 7.4).
             reason: for the client.
+            after: see :meth:`wsloop.protocol.dialects.Dialect.goodbye`.
         """
 
     @abc.abstractmethod
     def fail(self, code: int, reason: str) -> None:
         """Close because of a fault of the client, without waiting for it (RFC 6455, section 7.1.7)."""
 
-    def _say_goodbye(self, code: int, reason: str) -> None:
+    def _say_goodbye(self, code: int, reason: str, after: int | None) -> None:
         """Queue what the dialect says before the end, behind the output that waits."""
         settle()
         self._queue_latest()
-        goodbye = self.dialect.goodbye(code, reason) if self.accepting else None
+        goodbye = self.dialect.goodbye(code, reason, after) if self.accepting else None
         if goodbye is not None:
             frame = self.dialect.encode(goodbye)
             # If it does not fit, the waiting frames would be dropped for it.

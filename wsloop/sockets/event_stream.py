@@ -83,11 +83,11 @@ class EventStream(Connection):
     def _feed(self, data: bytes) -> None:
         self._pause()  # input is thrown away, but not at any speed
 
-    def close(self, code: int, reason: str = "") -> None:
+    def close(self, code: int, reason: str = "", after: int | None = None) -> None:
         """End the stream: behind what waits, and an event that says why."""
         if self.open:
             self._code, self._reason = code, reason
-            self._say_goodbye(code, reason)
+            self._say_goodbye(code, reason, after)
             self._leave_open()
             self._state = FINISHING
             super().flush()

@@ -64,6 +64,11 @@ def setting(name: str) -> Any:
     return _owner().cfg.worker_class_str if name == "worker_class" else getattr(_owner().cfg, name)
 
 
+def cores() -> float:
+    """Return how many requests this worker answers at a time."""
+    return float(setting("worker_connections"))
+
+
 def prepare(patched: bool) -> None:
     """Get a process of gunicorn ready for sockets: a worker, or with ``preload_app`` the process that forks them.
 

@@ -40,7 +40,7 @@ from wsloop.sockets.joining import JoinBuffer
 from wsloop.sockets.output import UNSETTLED, settle
 from wsloop.sockets.run import Run
 
-SLICE = 0.003  # seconds that flushing may take of a turn of the event loop; what comes before it may take as long again
+SLICE = 0.002  # seconds that flushing may take of a turn of the event loop
 BREATH = 1e-6  # seconds until it goes on; see wsloop.fair_scheduler
 MOST_MULTI_AUDIENCE = 20_000  # channels remembered for messages to several of them, until all have come
 

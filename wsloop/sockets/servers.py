@@ -53,6 +53,17 @@ def worker_number() -> int:
     return uwsgi.worker_number() if uwsgi.is_running() else os.getpid()
 
 
+def cores() -> float:
+    """Return how many requests this worker answers at a time; infinite if the server does not say."""
+    server = _server()
+    return float("inf") if server is None else float(server.cores())
+
+
+def acceptance() -> Callable[[bool], object]:
+    """Return what has the server accept more connections at a time, if it is called with True, until with False."""
+    return uwsgi.Acceptance().switch if uwsgi.is_running() else bool
+
+
 def at_exit(callback: Callable[[], object], last: bool = False) -> None:
     """Call ``callback`` when the server ends or reloads this worker.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import select
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import gevent
 
 from wsloop.sockets.takeover import UNPATCHED, Takeover, Unsupported
-from wsloop.sockets.transport import socket, when_hung_up
+from wsloop.sockets.transport import READ, original_poll, socket, when_hung_up
 
 try:
     import uwsgi
@@ -20,6 +22,7 @@ except ImportError:  # not inside uWSGI
 
 logger = logging.getLogger("wsloop.sockets.uwsgi")
 
+ACCEPTED = 8  # connections in a turn of the event loop, in a storm
 RELOAD_MERCY = "60"  # seconds; uWSGI's default
 
 
@@ -36,6 +39,52 @@ def prepare(patched: bool) -> None:
     """
     if not patched:
         raise Unsupported(UNPATCHED)
+
+
+def cores() -> float:
+    """Return how many requests this worker answers at a time."""
+    return float(uwsgi.cores)
+
+
+class Acceptance:
+    """Has uWSGI accept :data:`ACCEPTED` connections in a turn of the event loop, not one, while it is switched on.
+
+    With one a turn, and turns of some milliseconds, thousands of clients that come back would wait in the kernel, which
+    has room for ``listen`` connections, with pages among them. Not always, because a worker would take those that
+    others are free for. uWSGI's own watchers are looked for among all objects, because it does not hand them out.
+    """
+
+    def __init__(self) -> None:
+        self._watchers: list[tuple[Any, Any]] | None = None
+
+    def switch(self, on: bool) -> None:
+        """Switch it on or off."""
+        if self._watchers is None:
+            loop: Any = gevent.get_hub().loop
+            self._watchers = [(loop.io(each.fd, READ), each) for each in _listening()]
+        for watcher, own in self._watchers:
+            if on and not watcher.active:
+                watcher.start(_accept, own)
+            elif not on:
+                watcher.stop()
+
+
+def _listening() -> list[Any]:
+    """Return uWSGI's watchers of its listening sockets."""
+    loop: Any = gevent.get_hub().loop
+    kind = type(loop.io(0, READ))
+    watchers = [each for each in gc.get_objects() if type(each) is kind]
+    return [each for each in watchers if getattr(each.callback, "__name__", "") == "uwsgi_gevent_main"]
+
+
+def _accept(own: Any) -> None:
+    """Have uWSGI accept what waits, unless it has stopped to."""
+    poll = original_poll()
+    poll.register(own.fd, select.POLLIN)
+    for _ in range(ACCEPTED - 1):
+        if not own.active or not poll.poll(0):
+            return
+        own.callback(*own.args)
 
 
 def worker_number() -> int:

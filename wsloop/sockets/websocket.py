@@ -239,10 +239,10 @@ class WebSocket(Connection):
 
     # The end.
 
-    def close(self, code: int, reason: str = "") -> None:
+    def close(self, code: int, reason: str = "", after: int | None = None) -> None:
         """Begin the closing handshake (RFC 6455, section 7.1.2)."""
         if self.open:
-            self._say_goodbye(code, reason)
+            self._say_goodbye(code, reason, after)
             self._protocol.send_close(code, reason)
             self._leave_open()
             self._send_answers()

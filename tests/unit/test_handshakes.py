@@ -1,0 +1,141 @@
+"""Whose turn it is, of the handshakes that are under way."""
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from testbed.processes import wait_until
+from wsloop.sockets import handshakes as module
+from wsloop.sockets.handshakes import FIRST_RATE, Busy, Handshakes
+
+WAIT = 20
+
+
+@pytest.fixture
+def handshakes():
+    handshakes = Handshakes(float("inf"))
+    yield handshakes
+    wait_until(lambda: not handshakes._waiting and not handshakes._idle.active, what="the end of all turns")
+
+
+class Crowd:
+    """Handshakes that begin together, and go on until they are told to end."""
+
+    def __init__(self, handshakes, count):
+        self.begun, self.refused, self.end = [], [], Event()
+        self.greenlets = [gevent.spawn(self._run, handshakes, number) for number in range(count)]
+
+    def _run(self, handshakes, number):
+        try:
+            with handshakes.turn() as waited:
+                self.begun.append((number, waited))
+                self.end.wait()
+        except Busy:
+            self.refused.append(number)
+
+    def finish(self):
+        self.end.set()
+        gevent.joinall(self.greenlets, timeout=WAIT, raise_error=True)
+
+
+def test_a_single_one_goes_on_at_once(handshakes):
+    seen = []
+    gevent.get_hub().loop.run_callback(seen.append, "another round")
+    with handshakes.turn() as waited:
+        assert not waited
+    assert seen == []
+
+
+def test_those_that_come_together_begin_one_after_the_other_in_their_order(handshakes):
+    crowd = Crowd(handshakes, 10)
+    wait_until(lambda: len(crowd.begun) == 10 or gevent.sleep(0.001), WAIT)
+    assert [number for number, _ in crowd.begun] == list(range(10))
+    assert [waited for _, waited in crowd.begun][:2] == [False, True]
+    crowd.finish()
+
+
+def test_one_that_waits_for_something_else_keeps_nobody_from_beginning(handshakes):
+    """Redis, say, or a slow service that knows the users: the loop is idle meanwhile."""
+    crowd = Crowd(handshakes, module.MOST_WAITING)
+    wait_until(lambda: len(crowd.begun) == module.MOST_WAITING or gevent.sleep(0.001), WAIT)
+    crowd.finish()
+    assert crowd.refused == []
+
+
+def test_those_for_whom_there_is_no_room_are_refused_at_once(handshakes):
+    crowd = Crowd(handshakes, module.MOST_WAITING + 11)
+    gevent.sleep(0)
+    refused = list(crowd.refused)
+    assert refused
+    assert min(refused) > module.MOST_WAITING
+    wait_until(lambda: len(crowd.begun) == module.MOST_WAITING + 11 - len(refused) or gevent.sleep(0.001), WAIT)
+    with handshakes.turn():
+        pass  # those that have begun take no place of those that wait
+    crowd.finish()
+
+
+def test_a_quarter_of_the_cores_is_left_to_pages():
+    handshakes = Handshakes(20)
+    crowd = Crowd(handshakes, 20)
+    wait_until(lambda: len(crowd.begun) == 15 or gevent.sleep(0.001), WAIT)
+    assert len(crowd.refused) == 5
+    crowd.finish()
+    with handshakes.turn():
+        pass  # they have ended
+
+
+def test_a_server_with_a_single_core_opens_sockets():
+    with Handshakes(1).turn():
+        pass
+
+
+def test_pages_go_first_but_do_not_keep_handshakes_from_beginning(handshakes):
+    """A loop that always has something else to do gives one a turn each LONGEST seconds."""
+    rounds = []
+    busy = gevent.get_hub().loop.timer(0, 1e-9)
+    busy.start(lambda: rounds.append(len(crowd.begun)))
+    crowd = Crowd(handshakes, 5)
+    wait_until(lambda: len(crowd.begun) == 5 or gevent.sleep(0.001), WAIT)
+    busy.stop()
+    busy.close()
+    crowd.finish()
+    assert [number for number, _ in crowd.begun] == list(range(5))
+    assert len(rounds) > 5
+
+
+def test_the_server_is_told_as_long_as_handshakes_wait():
+    told = []
+    handshakes = Handshakes(float("inf"), told.append)
+    crowd = Crowd(handshakes, 5)
+    gevent.sleep(0)
+    assert told == [True]
+    wait_until(lambda: len(crowd.begun) == 5 or gevent.sleep(0.001), WAIT)
+    wait_until(lambda: told[-1] is False or gevent.sleep(0.001), WAIT)
+    crowd.finish()
+
+
+def test_who_gives_up_is_forgotten(handshakes):
+    crowd = Crowd(handshakes, 3)
+    gevent.sleep(0)
+    with pytest.raises(gevent.Timeout), gevent.Timeout(-1), handshakes.turn():
+        raise AssertionError("it has a turn")
+    assert handshakes._under_way == 3
+    wait_until(lambda: len(crowd.begun) == 3 or gevent.sleep(0.001), WAIT)
+    crowd.finish()
+    assert handshakes._under_way == 0
+
+
+def test_how_many_a_second_is_measured_while_others_wait(handshakes, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(module, "monotonic", lambda: now[0])
+
+    def run():
+        with handshakes.turn():
+            now[0] += 0.05
+
+    assert handshakes.rate == FIRST_RATE
+    gevent.joinall([gevent.spawn(run) for _ in range(45)], timeout=WAIT, raise_error=True)
+    assert handshakes.rate == pytest.approx(20, rel=0.1)
+    with handshakes.turn():
+        now[0] += 1000  # nobody waits
+    assert handshakes.rate == pytest.approx(20, rel=0.1)
