@@ -45,6 +45,7 @@ LEAVING_STEP = 0.05  # seconds
 # that a client which comes back at once waits for a worker that stays.
 LEAVING_PAUSE = 0.25
 LONGEST_LOADING = 10.0  # seconds; a process may have had another life before it loads the site
+LONGEST_SPREAD = 60.0  # seconds: handshakes may be few because they wait for something else than this process
 LEAVING_BATCH = 100  # sockets closed without a pause, some milliseconds
 LAST_WORDS = 2.0  # seconds for handlers of consumers, and release() of subscribers, after the sockets have been closed
 
@@ -145,7 +146,7 @@ class Engine(BrokerEvents):
         if len(connections) > spread * self.handshakes.rate:
             # Others end at the same time, so that each successor gets as many. Until they run, connections wait with
             # those of pages, where there is room for few.
-            spread, first = len(connections) / self.handshakes.rate, LOADING
+            spread, first = min(LONGEST_SPREAD, len(connections) / self.handshakes.rate), LOADING
         for number, connection in enumerate(connections):
             after = first + spread * (number + random.random()) / len(connections)
             connection.close(CloseCode.SERVICE_RESTART, "server restarting", round(1000 * after))

@@ -1,5 +1,7 @@
 """Whose turn it is, of the handshakes that are under way."""
 
+import contextlib
+
 import gevent
 import pytest
 from gevent.event import Event
@@ -125,7 +127,7 @@ def test_who_gives_up_is_forgotten(handshakes):
     assert handshakes._under_way == 0
 
 
-def test_how_many_a_second_is_measured_while_others_wait(handshakes, monkeypatch):
+def test_how_many_a_second_is_measured_while_there_are_many(handshakes, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(module, "monotonic", lambda: now[0])
 
@@ -133,9 +135,19 @@ def test_how_many_a_second_is_measured_while_others_wait(handshakes, monkeypatch
         with handshakes.turn():
             now[0] += 0.05
 
+    def together(count):
+        gevent.joinall([gevent.spawn(run) for _ in range(count)], timeout=WAIT, raise_error=True)
+
     assert handshakes.rate == FIRST_RATE
-    gevent.joinall([gevent.spawn(run) for _ in range(45)], timeout=WAIT, raise_error=True)
-    assert handshakes.rate == pytest.approx(20, rel=0.1)
-    with handshakes.turn():
-        now[0] += 1000  # nobody waits
+    for _ in range(40):
+        together(1)
+    assert handshakes.rate == FIRST_RATE, "there were few clients"
+    with contextlib.ExitStack() as stack:
+        for _ in range(module.MANY):
+            stack.enter_context(handshakes.turn())
+        for _ in range(3):
+            together(15)
+        assert handshakes.rate == pytest.approx(20, rel=0.1)
+    now[0] += 1000
+    together(1)
     assert handshakes.rate == pytest.approx(20, rel=0.1)

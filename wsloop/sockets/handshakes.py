@@ -25,6 +25,7 @@ from wsloop.greenlets import logged
 MOST_WAITING = 100  # half a second of them
 LONGEST = 0.01  # seconds between two turns, if the loop always has something else to do
 FIRST_RATE = 200.0  # handshakes a second, as long as nothing was measured: less than workers on a core of their own do
+MANY = 8  # under way all the time in which it is measured: with fewer there might just be few clients
 WINDOW = 1.0  # seconds over which it is measured
 
 
@@ -40,7 +41,7 @@ class Handshakes:
         crowded: called with True when the first one has to wait, and with False when none waits any more.
 
     Attributes:
-        rate: handshakes a second that this process does while others wait.
+        rate: handshakes a second that this process does when it has many to do.
     """
 
     def __init__(self, cores: float, crowded: Callable[[bool], object] = bool) -> None:
@@ -51,8 +52,8 @@ class Handshakes:
         self._under_way = 0
         self._waiting: collections.deque[Waiter[None]] = collections.deque()
         self._idle, self._timer = loop.idle(), loop.timer(LONGEST, LONGEST)
-        self._since = 0.0
-        self._begun = 0  # since then, while others waited
+        self._since = 0.0  # when many were under way
+        self._done = 0  # since then
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[bool]:
@@ -67,16 +68,26 @@ class Handshakes:
         if len(self._waiting) >= MOST_WAITING or self._under_way >= self._most:
             raise Busy
         self._under_way += 1
+        if self._under_way == MANY:
+            self._since, self._done = monotonic(), 0
         try:
             yield self._wait()
         finally:
-            self._under_way -= 1
+            self._end()
+
+    def _end(self) -> None:
+        if self._under_way >= MANY:
+            self._done += 1
+            now = monotonic()
+            if now - self._since >= WINDOW:
+                self.rate = self._done / (now - self._since)
+                self._since, self._done = now, 0
+        self._under_way -= 1
 
     def _wait(self) -> bool:
         if not self._idle.active:  # nobody waits, nor has one begun in this round of the loop
             self._idle.start(logged, self._next)
             self._timer.start(logged, self._next, update=True)
-            self._since, self._begun = monotonic(), 0
             return False
         if not self._waiting:
             self._crowded(True)
@@ -96,11 +107,6 @@ class Handshakes:
             self._timer.stop()
             self._crowded(False)
             return
-        self._begun += 1
-        now = monotonic()
-        if now - self._since >= WINDOW:
-            self.rate = self._begun / (now - self._since)
-            self._since, self._begun = now, 0
         self._waiting.popleft().switch(None)
 
 
