@@ -1,12 +1,13 @@
 """Whose turn it is, of the handshakes that are under way: pages are answered while thousands of clients come back.
 
-How it works. A handshake costs as much CPU as a page, and after a restart they come by the thousands. So each waits
-for its turn, in the order in which they came, and gets it when the event loop has nothing else to do: pages, messages,
-connections that wait to be accepted, and handshakes that have begun go first. Lest these starve them, one more begins
-each :data:`LONGEST` seconds. So few are under way at a time, however many come, and none of them is older than its
-client's patience. If :data:`MOST_WAITING` wait, or so many are under way that the server would have no core left for a
-page, the next one is refused at once, which costs a tenth of a handshake. New clients and those that come back are not
-told apart. This module must not know HTTP, nor what a handshake does.
+How it works. A handshake costs as much CPU as a page, and after a restart they come by the thousands. So each waits for
+its turn, in the order in which they came. Some get it together, because they share their queries, whenever the event
+loop has nothing else to do: pages, messages, connections that wait to be accepted, and handshakes that have begun go
+first. Lest these starve them, some begin each :data:`LONGEST` seconds in any case. So few are under way at a time,
+however many come, and none of them is older than its client's patience. If :data:`MOST_WAITING` wait, or so many are
+under way that the server would have no core left for a page, the next one is refused at once, which costs a tenth of a
+handshake. New clients and those that come back are not told apart. This module must not know HTTP, nor what a handshake
+does.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from gevent.hub import Waiter
 from wsloop.greenlets import logged
 
 MOST_WAITING = 100  # half a second of them
+TOGETHER = 16  # that begin in a turn: they share their questions to the database and to Redis
 LONGEST = 0.01  # seconds between two turns, if the loop always has something else to do
 FIRST_RATE = 200.0  # handshakes a second, as long as nothing was measured: less than workers on a core of their own do
 MANY = 8  # under way all the time in which it is measured: with fewer there might just be few clients
@@ -107,7 +109,8 @@ class Handshakes:
             self._timer.stop()
             self._crowded(False)
             return
-        self._waiting.popleft().switch(None)
+        for _ in range(min(TOGETHER, len(self._waiting))):
+            self._waiting.popleft().switch(None)
 
 
 __all__ = ["FIRST_RATE", "Busy", "Handshakes"]
