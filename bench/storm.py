@@ -51,7 +51,7 @@ class Plan:
 
     clients: int = 10_000
     rate: float = 1.0
-    pages: float = 20.0
+    pages: float = 5.0
     quiet: float = 10.0
     patience: float = 180.0
 

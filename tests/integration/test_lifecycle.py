@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import os
+import random
 import signal
 import socket
 import time
@@ -82,6 +83,9 @@ class Impatient:
             try:
                 writer.write(self._head)
                 answer = await reader.readuntil(b"\r\n\r\n")
+                if answer.startswith(b"HTTP/1.1 503 "):  # a worker refuses those that it cannot take soon
+                    await asyncio.sleep(random.uniform(0.1, 0.5))
+                    continue
                 assert answer.startswith(b"HTTP/1.1 101 "), answer
                 self.is_open = True
                 self.codes.append(await self._ends(reader))

@@ -39,7 +39,7 @@ class Handshakes:
     """The handshakes of this process.
 
     Args:
-        cores: requests that the server answers at a time; a quarter of them is left to pages.
+        cores: requests that the server answers at a time; a tenth of them is left to pages.
         crowded: called with True when the first one has to wait, and with False when none waits any more.
 
     Attributes:
@@ -50,7 +50,7 @@ class Handshakes:
         loop: Any = gevent.get_hub().loop
         self.rate = FIRST_RATE
         self._crowded = crowded
-        self._most = max(1.0, cores * 3 / 4)
+        self._most = max(1.0, cores * 9 / 10)
         self._under_way = 0
         self._waiting: collections.deque[Waiter[None]] = collections.deque()
         self._idle, self._timer = loop.idle(), loop.timer(LONGEST, LONGEST)
