@@ -28,6 +28,7 @@ from wsloop import engine
 from wsloop.protocol.dialects import BARE, V1_DIALECT
 from wsloop.protocol.messages import Message
 from wsloop.publisher import RedisPublisher
+from wsloop.sockets import hub as hub_module
 from wsloop.sockets.handler import EndedHandler
 from wsloop.sockets.hub import Hub
 from wsloop.sockets.limits import Bounds
@@ -147,8 +148,9 @@ def pairs():
 
 
 @pytest.fixture
-def listening(pairs):
-    """A hub with so many sockets, each of which listens to these channels."""
+def listening(pairs, monkeypatch):
+    """A hub with so many sockets, each of which listens to these channels. It writes in one turn of the loop."""
+    monkeypatch.setattr(hub_module, "SLICE", float("inf"))
     hubs = []
 
     def make(count, dialect=BARE, channels=(CHANNEL,)):
