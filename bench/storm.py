@@ -23,16 +23,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from bench.clients import Redis
+from bench.clients import Redis, messages
 from bench.contenders import Steady
 from bench.returning import PLAIN, SOCKETIO, V1
-from bench.servers import TICKS, MeasuredRedis, NodePeers, Peers, Server, Worker, site_environment
+from bench.servers import MeasuredRedis, NodePeers, Peers, Server, Worker, bench_message, site_environment
 from bench.siege import percentile
 from testbed.processes import ROOT, free_port, wait_until
 from testbed.uwsgi import as_in_uwsgi_ini
 
 PATH = "/ws/storm?subscribe-broadcast&subscribe-user&subscribe-group&subscribe-session"
 PAGE_TIMEOUT = 30.0  # seconds
+TICKS = os.sysconf("SC_CLK_TCK")  # of the CPU time in /proc, a second
 RELOAD, KILL = "touch var/reload", "SIGKILL of a worker"
 WINDOW = 50  # handshakes under way while the clients open for the first time
 
@@ -344,17 +345,17 @@ def peers(
         port = free_port()
         command = [str(python.python), "-m", "uvicorn", "bench.peers.channels_app:signed_in", "--port", str(port)]
         command += ["--workers", "2", "--log-level", "warning"]
-        packed = python.run("-m", "bench.peers.channels_app", "2000", env=env).split()
+        packed = list(map(bench_message, messages(2000)))
         publisher = Redis(redis.port)
 
         def publish(server: Server, number: int) -> None:
-            publisher.publish([publisher.command(b"asgi__group__bench", bytes.fromhex(packed[number]))])
+            publisher.publish([publisher.command(b"asgi__group__bench", packed[number])])
             publisher.drain()
 
         def start() -> Server:
             return Server(command, directory / f"{port}.log", env, port)
 
-        yield "Channels on uvicorn, restart", of_peer(start, PLAIN, "/ws/bench", publish, keys, plan, say)
+        yield "Channels on uvicorn, restart", of_peer(start, PLAIN, "/ws/bench?bench", publish, keys, plan, say)
         publisher.close()
     if node.missing is None:
         other = free_port()
