@@ -198,7 +198,9 @@ class Site(Worker):
         self.reload_file.touch()
         options = ["--master", "--processes", "2", "--lazy-apps", "--single-interpreter", "--enable-threads"]
         options += ["--touch-workers-reload", str(self.reload_file), "--disable-logging"]
-        options += as_in_uwsgi_ini("worker-reload-mercy", "hook-post-fork", "forkbomb-delay", "listen", "buffer-size")
+        options += as_in_uwsgi_ini(
+            "gevent", "worker-reload-mercy", "hook-post-fork", "forkbomb-delay", "listen", "buffer-size"
+        )
         super().__init__(directory, redis_port, options=options, env={"BENCH_STORM": "1"})
 
     def workers(self) -> list[int]:

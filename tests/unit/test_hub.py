@@ -844,9 +844,13 @@ def test_a_session_that_was_prolonged_is_reported_at_its_new_end(left, pair, wal
 
 def test_a_message_is_compressed_once_for_all_with_the_same_window(hub, pair, monkeypatch):
     encoded = []
-    monkeypatch.setattr(
-        protocol_frames, "encode", lambda payload, text, bits=0: encoded.append(bits) or encode(payload, text, bits)
-    )
+
+    def noted(payload, text, bits=0):
+        if payload[:1] in b"xy":  # a hub of another test may have a heartbeat meanwhile
+            encoded.append(bits)
+        return encode(payload, text, bits)
+
+    monkeypatch.setattr(protocol_frames, "encode", noted)
     peers = {}
     for bits in (None, 15, 15, 12, 12, 11, 9):
         transport, peer = pair()

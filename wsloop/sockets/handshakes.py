@@ -23,7 +23,7 @@ from gevent.hub import Waiter
 
 from wsloop.greenlets import logged
 
-MOST_WAITING = 100  # half a second of them
+MOST_WAITING = 400  # one to two seconds of them
 TOGETHER = 16  # that begin in a turn: they share their questions to the database and to Redis
 LONGEST = 0.01  # seconds between two turns, if the loop always has something else to do
 FIRST_RATE = 200.0  # handshakes a second, as long as nothing was measured: less than workers on a core of their own do

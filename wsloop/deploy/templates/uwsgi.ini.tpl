@@ -22,8 +22,9 @@ endif =
 if-not-env = PROCESSES
 processes = 2
 endif =
-; Requests that one worker answers at the same time. WebSockets do not count: they leave uWSGI after the handshake.
-gevent = 100
+; Requests that one worker answers at the same time. WebSockets do not count: they leave uWSGI after the handshake. But when a
+; thousand clients come back at once, so many of their handshakes can wait for their turn, and need not be refused.
+gevent = 500
 ; Each worker loads the site itself: needed to load new code with new workers, and no event loop is forked.
 lazy-apps = true
 single-interpreter = true
