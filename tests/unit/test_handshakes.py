@@ -76,7 +76,8 @@ def test_one_that_waits_for_something_else_keeps_nobody_from_beginning(handshake
     assert crowd.refused == []
 
 
-def test_those_for_whom_there_is_no_room_are_refused_at_once(handshakes):
+def test_those_for_whom_there_is_no_room_are_refused_at_once(handshakes, monkeypatch):
+    monkeypatch.setattr(module, "MOST_WAITING", 30)  # so few that all come in one round of the loop
     crowd = Crowd(handshakes, module.MOST_WAITING + 11)
     gevent.sleep(0)
     refused = list(crowd.refused)
