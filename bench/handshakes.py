@@ -42,7 +42,7 @@ class Plan:
     """
 
     count: int = 1000
-    windows: tuple[int, ...] = (1, 10, 50)
+    windows: tuple[int, ...] = (10, 50)
     rounds: int = 5
 
 
