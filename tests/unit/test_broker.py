@@ -16,7 +16,7 @@ from wsloop import conf, greenlets
 from wsloop.backend import history, pool, publishing
 from wsloop.batch_queue import batches
 from wsloop.delivery import broker as module
-from wsloop.delivery import subscription_connection
+from wsloop.delivery import own_channel, subscription_connection
 from wsloop.delivery.broker import Broker, Unavailable
 from wsloop.delivery.channel_table import ChannelTable
 from wsloop.delivery.publish_queue import BATCH, BATCH_BYTES, PublishRequest, _size
@@ -122,6 +122,20 @@ def test_those_who_wait_at_the_same_time_share_one_command(broker, redis):
     assert [job.value for job in jobs] == [[b"for all", b"for %d" % number] for number in range(20)]
     calls = redis.info("commandstats")
     assert calls["cmdstat_mget"]["calls"] == calls["cmdstat_publish"]["calls"] == 1
+
+
+def test_an_error_of_the_server_is_told_to_all_who_wait_at_once(broker, monkeypatch, caplog, patient):
+    """Also to those whom the next command would have served."""
+    broker.sync()
+
+    def broken(*_):
+        raise TypeError("an error of the server")
+
+    monkeypatch.setattr(publishing, "last_messages_and_tell_all", broken)
+    jobs = [gevent.spawn(broker.sync, [A]) for _ in range(2 * own_channel.MOST + 1)]
+    gevent.joinall(jobs, timeout=WAIT)
+    assert {type(job.exception) for job in jobs} == {Unavailable}
+    assert "OwnChannel._send_markers failed" in caplog.text
 
 
 @pytest.mark.parametrize("later", ["the marker", "the retained messages"])

@@ -27,6 +27,7 @@ from wsloop.backend import pool, publishing
 from wsloop.batch_queue import BatchQueue, batches
 from wsloop.delivery import answers
 from wsloop.delivery.answers import Unavailable
+from wsloop.greenlets import log
 
 Note = tuple[bytes, bytes]  # channel and payload
 NO_NOTE: Note = (b"", b"")
@@ -148,7 +149,7 @@ class OwnChannel:
                 for each in batch:
                     answers.fail(self._syncs.get(each.number, ())[:1], Unavailable("Redis cannot be reached"))
                 if not isinstance(exc, (RedisError, OSError)):
-                    raise
+                    log(self._send_markers, exc)
                 continue
             found = dict(zip(channels, retained, strict=True))
             for each in batch:
