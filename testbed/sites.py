@@ -185,9 +185,7 @@ class Site:
         """
         log = ""
         try:
-            for client in self.clients:
-                with contextlib.suppress(OSError, websocket.WebSocketException):
-                    client.shutdown()
+            self.leave()
             clean = self._process.stop() if self._process else True
             if self._nginx:
                 self._nginx.stop()
@@ -312,6 +310,13 @@ class Site:
         )
         self.clients.append(client)
         return client
+
+    def leave(self, since: int = 0) -> None:
+        """Close the sockets that :meth:`connect` has opened, but the first ``since``."""
+        for client in self.clients[since:]:
+            with contextlib.suppress(OSError, websocket.WebSocketException):
+                client.shutdown()
+        del self.clients[since:]
 
     def manage(self, *arguments: str, code: int = 0) -> str:
         """Run ``manage.py`` as the administrator of this site would, up to an exit status; return what it prints."""

@@ -134,6 +134,15 @@ def _real_clock(request):
         yield
 
 
+@pytest.fixture(autouse=True)
+def _own_sockets():
+    """A socket ends with its test: those of a shared site would be seen by all later tests that ask who listens."""
+    before = {site: len(site.clients) for site in Sites.running}
+    yield
+    for site in Sites.running:
+        site.leave(before.get(site, 0))
+
+
 @pytest.fixture(scope="session")
 def redis_server():
     """The Redis that tests share; they keep apart by their facilities."""

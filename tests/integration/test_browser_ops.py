@@ -96,6 +96,23 @@ def test_staff_see_a_user_write_to_him_and_disconnect_him(browser, other, sample
     browser.until(lambda: "4500" in {row[0] for row in cells(browser, "closes")}, "the close code")
 
 
+def test_a_user_has_all_sockets_shown_or_the_page_says_how_many_more_there_are(browser, sample, facility):
+    cookies = sample.login("mary")
+    for number in range(20):
+        sample.connect(f"{facility}-{number}?subscribe-user", cookies)
+    browser.sign_in("admin")
+    browser.open("/ops/")
+    live(browser)
+    find(browser, "user", "mary")
+    browser.until(lambda: browser.text("[data-said=user]") == "mary has 20 open sockets.", "the sockets of mary")
+    assert [row[:2] for row in cells(browser, "user")] == [[f"{facility}-{number}", "user"] for number in range(20)]
+
+    many = "window.fetch = async () => Response.json({ shown: [], sockets: 12345, missing: 0 })"
+    browser.driver.execute_script(many)  # a site without a limit for each user
+    find(browser, "user", "mary")
+    browser.until(lambda: cells(browser, "user") == [["and 12,345 more"]], "what is not shown")
+
+
 def test_it_can_be_read_on_every_screen_and_used_by_keyboard(browser):
     browser.sign_in("admin")
     browser.open("/ops/")

@@ -62,20 +62,25 @@ function tile(name, text) {
  * @param {string} name
  * @param {(string | number)[][]} rows
  * @param {string} none what it says without rows
+ * @param {number} [most] rows that are shown
+ * @param {number} [all] how many there are, of which the rows are the first
  */
-function table(name, rows, none) {
+function table(name, rows, none, most = SHOWN, all = rows.length) {
   const body = find(`[data-table=${name}]`);
   const columns = [...body.closest("table").querySelectorAll("th[scope=col]")];
-  const wanted = rows.length ? rows.slice(0, SHOWN) : [[none]];
+  const wanted = rows.slice(0, most);
+  const rest = all - wanted.length;
+  if (rest || !rows.length) wanted.push([rest ? `and ${numbers.number(rest)} more` : none]);
   while (body.rows.length > wanted.length) body.deleteRow(-1);
   for (const [index, cells] of wanted.entries()) {
+    const isNote = cells.length < columns.length;
     const row = body.rows[index] ?? body.insertRow();
     while (row.cells.length > cells.length) row.deleteCell(-1);
     for (const [at, content] of cells.entries()) {
       const cell = row.cells[at] ?? row.insertCell();
       setText(cell, String(content));
-      cell.className = rows.length ? columns[at].className : "none";
-      cell.colSpan = rows.length ? 1 : columns.length;
+      cell.className = isNote ? "none" : columns[at].className;
+      cell.colSpan = isNote ? columns.length : 1;
     }
   }
 }
@@ -297,6 +302,11 @@ function cellsOf(socket) {
   ];
 }
 
+/** @param {(string | number)[]} one @param {(string | number)[]} other @returns {number} */
+function byFirst([one], [other]) {
+  return String(one).localeCompare(String(other), undefined, { numeric: true });
+}
+
 let found = ""; // the name of the user
 const message = find("[data-message]");
 const kick = find("[data-disconnect]");
@@ -313,7 +323,8 @@ async function findUser(name, isQuiet = false) {
   found = name;
   const more = answer.missing ? ` ${answer.missing} workers did not answer.` : "";
   setText(said, `${name} has ${answer.sockets} open ${answer.sockets === 1 ? "socket" : "sockets"}.${more}`);
-  table("user", answer.shown.map(cellsOf), "No open socket.");
+  const rows = answer.shown.map(cellsOf).sort(byFirst); // they come in no order
+  table("user", rows, "No open socket.", rows.length, answer.sockets);
   const facilities = new Set(
     answer.shown.flatMap((/** @type {numbers.Slow} */ socket) => (socket.audiences.includes("user") ? socket.facilities : [])),
   );
