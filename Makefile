@@ -18,7 +18,7 @@ BENCH ?=
 VENV := .venv
 
 .PHONY: help run dev install install-tools other-uwsgi test check lint docs screenshots format matrix conformance fuzz peer-tests soak bench \
-	bench-deliveries bench-tables bench-async bench-pages bench-events bench-handshakes bench-leaks bench-attacks bench-drops bench-fanout bench-costs \
+	bench-deliveries bench-idle bench-tables bench-async bench-pages bench-events bench-handshakes bench-leaks bench-attacks bench-drops bench-fanout bench-costs \
 	bench-storm simulate python
 
 help: ## this list
@@ -94,9 +94,12 @@ peer-tests: python ## the tests of Channels and ws4redis, of CHANNELS=/a/checkou
 bench: install ## what sockets cost and how fast messages go out (docs/reference/performance.rst)
 	@$(VENV)/bin/python -m bench $(BENCH)
 
-# PART is one of burst, listeners, users, doors and growth, or several with commas between them.
+# PART is one of burst, listeners, users, doors, growth and full, or several with commas between them.
 bench-deliveries: install ## the part of it about messages on their way out, or one of its parts: PART=burst, of a minute
 	@$(VENV)/bin/python -m bench --deliveries $(or $(PART),all) $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH)
+
+bench-idle: install ## the part of it about idle sockets: six minutes
+	@$(VENV)/bin/python -m bench --idle $(BENCH)
 
 bench-tables: install ## the tables and plots of deliveries once more, from the records in docs/reference/measured
 	@$(VENV)/bin/python -m bench --tables

@@ -5,9 +5,10 @@ what hostile clients do to a worker and its other clients, and fails if a worker
 measures what clients have in the end whose network drops again and again, and fails if those of wsloop.v1 have not
 everything. ``--storm`` measures how thousands of clients come back at the same time, and fails if those of wsloop.v1
 are not all there with all messages. ``--deliveries`` measures only messages on their way out, ``--async`` only
-asynchronous code, ``--pages`` the socket of a page, ``--handshakes`` what it costs to open a socket, ``--events``
-groups of consumers and histories. ``--quick`` tries everything out on a small scale, without peers but for ``--drops``
-and ``--async``; its figures mean nothing. Progress goes to standard error, results to standard output.
+asynchronous code, ``--idle`` only idle sockets, ``--pages`` the socket of a page, ``--handshakes`` what it costs to
+open a socket, ``--events`` groups of consumers and histories. ``--quick`` tries everything out on a small scale,
+without peers but for ``--drops`` and ``--async``; its figures mean nothing. Progress goes to standard error, results to
+standard output.
 """
 
 from __future__ import annotations
@@ -24,7 +25,19 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench import asynchronous, delivery_parts, events, growth, handshakes, idle, pages, record_tables, report, siege
+from bench import (
+    asynchronous,
+    delivery_parts,
+    events,
+    full,
+    growth,
+    handshakes,
+    idle,
+    pages,
+    record_tables,
+    report,
+    siege,
+)
 from bench.clients import Sockets, batches, request
 from bench.lineup import Ground
 from bench.record import Record
@@ -49,7 +62,7 @@ BARE = "anonymous, broadcast"  # without a heartbeat
 # What leaks are looked for in: a facility, and asynchronous sockets, a consumer in a group and an ASGI application.
 LEAK_PATHS = FOUR_AUDIENCES, "/ws/async/rooms/leaks", "/ws/application"
 CONSUMER = "/ws/consumer"
-DELIVERIES = *delivery_parts.NAMES, "growth"
+DELIVERIES = *delivery_parts.NAMES, "growth", "full"
 WAYS = ("close", "reset", "half")
 ENDED_WITHIN = 20.0  # seconds: the engine gives clients 10 to answer a close frame
 
@@ -65,8 +78,8 @@ class Scale:
     """
 
     signed_in: tuple[int, ...] = (1000, 5000)
-    bare: tuple[int, ...] = (1000, 5000, 15000)
-    cpu_at: tuple[int, ...] = (5000, 15000)
+    bare: tuple[int, ...] = (1000, 5000, 18_000)
+    cpu_at: tuple[int, ...] = (5000, 18_000)
     idle_time: float = 60.0  # in this time the engine pings a client that says nothing at least once
     connects: int = 50_000
     step: int = 10_000
@@ -99,15 +112,19 @@ def deliveries(
 ) -> Iterator[Record]:
     """Measure the chosen parts about messages on their way out; without peers if it is to be quick."""
     plan = delivery_parts.QUICK if quick else delivery_parts.Plan()
-    growing = growth.QUICK if quick else growth.Plan()
+    growing, filled = (growth.QUICK, full.QUICK) if quick else (growth.Plan(), full.Plan())
     if rounds:
         plan, growing = dataclasses.replace(plan, rounds=rounds), dataclasses.replace(growing, rounds=rounds)
+        filled = dataclasses.replace(filled, rounds=rounds)
     keys = signed_in(directory, redis.port, plan.users if "users" in chosen else 1)
     ground = Ground(redis, directory, keys, *(() if quick else (Peers(), NodePeers())))
     for name in chosen:
         if name == "growth":
             say("deliveries: growth")
             yield growth.measure(ground, growing, say)
+        elif name == "full":
+            say("deliveries: full")
+            yield full.measure(ground, filled, say)
         else:
             yield delivery_parts.Parts(ground, plan, say).measure(name)
 
@@ -256,6 +273,7 @@ def main() -> None:
     parser.add_argument("--drops", action="store_true", help="clients whose network drops, instead of all else")
     parser.add_argument("--storm", action="store_true", help="clients that all come back, instead of all else")
     parser.add_argument("--clients", type=int, metavar="N", help="of the storm")
+    parser.add_argument("--idle", action="store_true", help="only idle sockets")
     parser.add_argument("--async", action="store_true", dest="asynchronous", help="only that of asynchronous code")
     parser.add_argument("--handshakes", action="store_true", help="only what handshakes cost")
     parser.add_argument("--pages", type=int, metavar="N", help="the sockets of N pages, instead of all else")
@@ -283,8 +301,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # the servers are ended on the way out
     began = time.monotonic()
     scale = QUICK if options.quick else Scale()
-    # For the sockets of pages a worker keeps a quarter of its descriptors to itself.
-    limit = raise_limit(max(20_000, (options.pages or 0) * pages.MOST_SUBSCRIPTIONS * 4 // 3 + 1000))
+    # A worker keeps a quarter of its descriptors to itself.
+    limit = raise_limit(max(25_000, (options.pages or 0) * pages.MOST_SUBSCRIPTIONS * 4 // 3 + 1000))
     directory = Path(tempfile.mkdtemp(prefix="bench-"))
     failed = []
     texts: dict[str, str] = {}
@@ -297,6 +315,9 @@ def main() -> None:
                 ground = Ground(redis, directory, signed_in(directory, redis.port, many.count))
                 ground = ground if options.quick else dataclasses.replace(ground, peers=Peers())
                 records = [handshakes.measure(ground, many, say)]
+            elif options.idle:
+                keys = signed_in(directory, redis.port, max(scale.signed_in))
+                records = [measure_idle(redis, directory, keys, scale, limit)]
             elif options.deliveries:
                 records = list(deliveries(redis, directory, options.deliveries, options.quick, options.rounds))
             elif options.leaks:

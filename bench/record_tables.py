@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bench import lineup, plots, report
+from bench import aims, full, lineup, plots, report
 from bench.deliveries import BURST
 from bench.record import KEPT, Record, Spread
 from bench.siege import percentile
@@ -29,8 +29,9 @@ def plot(record: Record) -> str:
 
 
 def write(record: Record) -> None:
-    """Put what is shown of a record into the page, and write its plot."""
+    """Put what is shown of a record into the page, with the table of what was aimed at, and write its plot."""
     report.write(record.part, section(record))
+    report.write("aims", aims.section())
     if drawn := plot(record):
         (KEPT / f"{record.part}.svg").write_text(drawn)
 
@@ -180,6 +181,23 @@ def _handshakes(record: Record) -> Shown:
     return Shown(words, [report.table(head, rows, windows)])
 
 
+def _full(record: Record) -> Shown:
+    rows = []
+    for kind in record.names("kind"):
+        cells: list[str] = [kind]
+        for name in ("cpu", "turn", "p50", "p99"):
+            figure, base = record.spread(name, kind=kind), record.spread(name, kind=full.EMPTY)
+            assert figure
+            cells += [f"{figure.median:.1f}", f"{figure.low:.1f} to {figure.high:.1f}"]
+            if name == "p99":
+                cells.append(_ratio(figure, base))
+        rows.append(cells)
+    words = f"A worker with {record.plan['sockets']:,} sockets that listen to a broadcast; {_rounds(record)}:"
+    head = ["the worker has", "CPU, %", SPREAD, "longest turn, ms", SPREAD]
+    head += ["page, p50, ms", SPREAD, "page, p99, ms", SPREAD, "ratio"]
+    return Shown(words, [report.table(head, rows)])
+
+
 SHOWN: dict[str, Callable[[Record], Shown]] = {
     "idle": _idle,
     "burst": _burst,
@@ -187,6 +205,7 @@ SHOWN: dict[str, Callable[[Record], Shown]] = {
     "users": _users,
     "doors": _doors,
     "growth": _growth,
+    "full": _full,
     "handshakes": _handshakes,
 }
 KINDS = {"burst": "burst", "paced": "one at a time"}

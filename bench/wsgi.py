@@ -1,19 +1,22 @@
 """The sample site's WSGI application, and some URLs more.
 
 ``/bench/collect``: what the worker's memory is compared by must not be garbage; it answers how many tasks, greenlets
-and consumers there are. ``/ws/application``: an ASGI application without Channels. ``/ws/consumer``: a consumer in one
-group, as that of the peer ``channels_app``. ``/bench/publish/FACILITIES/MESSAGES``: messages for pages.
-``/ws/async/…``: the echo and the chat rooms of that peer, as consumers of wsloop, and the consumer in one group as
-coroutines. ``/ws/sync/…``: the same in plain
-code. ``/ws/asgi/…``, with ``BENCH_ASGI=1`` and where Channels is installed: the peer itself.
+and consumers there are. ``/bench/turn``: the longest turn of the event loop since it was last asked for, in seconds.
+``/ws/application``: an ASGI application without Channels. ``/ws/consumer``: a consumer in one group, as that of the
+peer ``channels_app``. ``/bench/publish/FACILITIES/MESSAGES``: messages for pages. ``/ws/async/…``: the echo and the
+chat rooms of that peer, as consumers of wsloop, and the consumer in one group as coroutines. ``/ws/sync/…``: the same
+in plain code. ``/ws/asgi/…``, with ``BENCH_ASGI=1`` and where Channels is installed: the peer itself.
 """
 
 from wsgi import application as site  # first: it patches the process
 
 import asyncio  # isort: skip
+import functools
 import gc
 import json
 import os
+import time
+from typing import Any
 
 import gevent
 from django.urls import path
@@ -109,6 +112,32 @@ if os.environ.get("BENCH_ASGI"):
     servers["/ws/asgi"] = WebsocketServer(asgi=channels_app.site)
 
 
+class Turns:
+    """Watches the event loop: a turn is from the end of one wait for events to the beginning of the next one."""
+
+    def __init__(self):
+        self._began, self._longest = time.monotonic(), 0.0
+        loop: Any = gevent.get_hub().loop
+        self._watchers = first, last = loop.check(ref=False), loop.prepare(ref=False)
+        first.priority, last.priority = loop.MAXPRI, loop.MINPRI  # before and after everything else of a turn
+        first.start(self._begin)
+        last.start(self._end)
+
+    def _begin(self):
+        self._began = time.monotonic()
+
+    def _end(self):
+        self._longest = max(self._longest, time.monotonic() - self._began)
+
+    def longest(self):
+        """Return the seconds of the longest turn since the last time."""
+        longest, self._longest = self._longest, 0.0
+        return longest
+
+
+turns = functools.cache(Turns)  # of the process, from the first time on
+
+
 def application(environ, start_response):
     if server := servers.get("/".join(environ["PATH_INFO"].split("/")[:3])):
         return server(environ, start_response)
@@ -116,6 +145,9 @@ def application(environ, start_response):
         publish(*map(int, environ["PATH_INFO"].split("/")[3:]))
         start_response("204 No Content", [])
         return []
+    if environ["PATH_INFO"] == "/bench/turn":
+        start_response("200 OK", [("Content-Type", "application/json")])
+        return [json.dumps(turns().longest()).encode()]
     if environ["PATH_INFO"] != "/bench/collect":
         return site(environ, start_response)
     while gc.collect():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import platform
 import shutil
 import subprocess
@@ -37,8 +38,11 @@ def fingerprint(requirements: list[Path]) -> str:
 def pip(venv: Path, *arguments: str) -> None:
     """Run ``pip install`` inside ``venv``; exit with one clear line if it fails. The full output goes to a log."""
     log = venv / "install.log"
-    # Without compiling, for most modules are never imported, and compiling all of them takes most of the time.
-    options = ["--disable-pip-version-check", "--no-compile"]
+    options = ["--disable-pip-version-check"]
+    if not os.environ.get("PYTHONDONTWRITEBYTECODE"):
+        # Most modules are never imported, and compiling all of them takes most of the time. Python does it at the first
+        # import, unless the variable forbids it: then each start of the site would compile everything anew.
+        options.append("--no-compile")
     command = [str(venv / "bin/python"), "-m", "pip", "install", *options, *arguments]
     with log.open("w") as output:
         code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode

@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ElementTree
 import docutils.core
 import pytest
 
-from bench import delivery_parts, growth, lineup, record_tables, report
+from bench import delivery_parts, full, growth, lineup, record_tables, report
 from bench.apart import Apart
 from bench.clients import PING, PONG, Sockets, Stalled, frame, request
 from bench.deliveries import Delivery, weighted
@@ -208,11 +208,15 @@ def test_wsloop_in_little(tmp_path):
         records = {name: parts.measure(name) for name in ("burst", "users")}
         few = growth.Plan(1, sockets=(), both=(), channels=(0, 4), listeners=2, seconds=0.1, paced=2)
         records["growth"] = growth.measure(ground, few, lambda line: None)
+        little = full.Plan(1, sockets=3, seconds=0.3, beside=0.5)
+        records["full"] = full.measure(ground, little, lambda line: None)
     assert all(record.missing == {} for record in records.values()), records
     own = [lineup.WSLOOP, lineup.CONSUMERS, lineup.EACH]
     assert records["burst"].names() == [*own, lineup.JOINED]
     assert len(records["burst"].rows) == 8
     assert records["users"].names() == [lineup.WSLOOP]
+    assert [row["kind"] for row in records["full"].rows] == [full.EMPTY, full.IDLE, full.FANOUT]
+    assert all(0 < row["p50"] <= row["p99"] and 0 < row["turn"] < 300 for row in records["full"].rows)
     for record in records.values():
-        assert all(row["rate"] > 0 and row["cpu"] > 0 for row in record.rows)
+        assert all(row["cpu"] > 0 and row.get("rate", 1) > 0 for row in record.rows)
         shown(record)

@@ -88,3 +88,13 @@ def test_the_other_uwsgi_is_left_out_without_a_compiler_but_not_in_ci(directory)
     answer = install(directory, "--other-uwsgi=required", "other", "requirements.txt", path=path)
     assert answer.returncode == 1
     assert answer.stderr == f"{reason} (CI=true: nothing may be missing)\n"
+
+
+@pytest.mark.parametrize("forbidden", ["", "1"])
+def test_modules_are_compiled_at_once_where_python_may_not_do_it_later(directory, venv, monkeypatch, forbidden):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", forbidden)
+    python = venv / "bin/python"
+    python.write_text(python.read_text().replace("cat ", f'echo "$@" > {directory}/asked; cat '))
+    (directory / "pip-says").write_text("ERROR: it failed\n")
+    assert install(directory, "venv", "requirements.txt").returncode == 1
+    assert ("--no-compile" in (directory / "asked").read_text().split()) is not bool(forbidden)
