@@ -32,7 +32,7 @@ from django.core.management import CommandError, call_command
 from django.db.utils import Error as DatabaseError
 
 from chat import demo
-from project import embedded_redis, startup
+from project import embedded_redis, startup, static_files
 
 # Seconds until the site must answer: a cold start takes two to three on a small machine.
 START_TIMEOUT = 60.0
@@ -120,7 +120,7 @@ def prepare_site(collects: bool = True) -> None:
         call_command("demo_data", verbosity=0)
         if collects:
             say("Collecting static files")
-            call_command("collectstatic", interactive=False, verbosity=0)
+            static_files.collect()
     except (DatabaseError, CommandError, ImproperlyConfigured) as exc:
         sys.exit(f"{type(exc).__name__}: {' '.join(str(exc).split())}")
 

@@ -99,7 +99,7 @@ class Checkout:
 
     def __init__(self, prefix="site-"):
         self.path = Path(tempfile.mkdtemp(prefix=prefix))  # short: the path of the embedded Redis's socket is bounded
-        shutil.copytree(ROOT / "project", self.path / "project", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "project", self.path / "project")
         for name in ("manage.py", "wsgi.py", "uwsgi.ini", "Makefile", "requirements.txt", "requirements-dev.txt"):
             shutil.copy(ROOT / name, self.path)
         for name in ("chat", "tools", "wsloop", "templates", "static"):
@@ -134,9 +134,18 @@ class Checkout:
             assert answer.returncode == 0, answer.stderr
 
     def copy_accounts(self, site_files):
-        """Have what these commands have made in another place."""
+        """Have what these commands have made in another place, and static files that another start has collected."""
         self.var.mkdir()
         shutil.copy(site_files / "db.sqlite3", self.var)
+        if (collected := site_files / "collected").exists():
+            shutil.copytree(collected, self.var, dirs_exist_ok=True)
+
+    def keep_static_files(self, site_files):
+        """Have other checkouts find them collected."""
+        if not (collected := site_files / "collected").exists():
+            collected.mkdir()
+            shutil.copytree(self.var / "static", collected / "static")
+            shutil.copy2(self.var / "static.stamp", collected)
 
     def let_redis_end_at_once(self):
         """Have the embedded Redis end as soon as nobody uses it, as if the machine were very slow."""
@@ -237,7 +246,7 @@ def status_of_a_post_in_one_write(checkout, size):
     return int(words[1]) if words else None
 
 
-def test_make_run_serves_the_site_and_ctrl_c_ends_all_of_it(checkout):
+def test_make_run_serves_the_site_and_ctrl_c_ends_all_of_it(checkout, site_files):
     running = checkout.start("make", "run", f"HTTP={checkout.address}")
     running.wait_for_output("Ctrl-C stops the site.")
     lines = [line.strip() for line in running.output().splitlines() if line]
@@ -255,6 +264,7 @@ def test_make_run_serves_the_site_and_ctrl_c_ends_all_of_it(checkout):
     stylesheet = re.search(r'href="(/static/[^"]+\.[0-9a-f]{12}\.css)"', page)[1]
     headers, _ = Browser(checkout).get(stylesheet)
     assert "immutable" in headers["Cache-Control"]
+    checkout.keep_static_files(site_files)
     assert "commands?" not in running.output()  # the query strings of requests are not logged
     for size in (66_000, 500_000):  # more than uWSGI's router may read with the headers
         assert status_of_a_post_in_one_write(checkout, size) == 403

@@ -65,3 +65,34 @@ def test_collected_modules_import_each_other_by_hashed_names(checkout):
 def test_names_are_plain_while_nothing_is_collected(checkout):
     code = "import django; django.setup(); from django.templatetags.static import static; print(static('js/aa.js'))"
     assert python(checkout, "-c", code) == "/static/js/aa.js\n"
+
+
+COLLECT = """
+import shutil
+import django
+django.setup()
+from pathlib import Path
+from project import static_files
+
+def collects():
+    static_files.collect()
+    made, manifest = manifest_at[0], Path("var/static/staticfiles.json").stat().st_mtime_ns
+    manifest_at[0] = manifest
+    return made != manifest
+
+manifest_at = [0]
+answers = [collects(), collects()]
+Path("static/js/cc.js").write_text("export const c = 2;")
+answers += [collects(), collects()]
+Path("static/js/new.js").write_text("")
+answers += [collects(), collects()]
+Path("static/js/new.js").unlink()
+answers += [collects(), collects()]
+shutil.rmtree("var/static")
+answers += [collects(), collects()]
+print(answers)
+"""
+
+
+def test_static_files_are_collected_only_if_one_has_changed(checkout):
+    assert python(checkout, "-c", COLLECT) == f"{[True, False] * 5}\n"
