@@ -155,6 +155,7 @@ def debug() -> bool:
     return bool(settings.DEBUG)
 
 
+@functools.cache
 def prefix() -> str:
     """Return the prefix of every Redis key and channel: the option ``PREFIX`` and a colon, or empty."""
     value = option("PREFIX")
@@ -205,6 +206,7 @@ def authentication_backends() -> list[str]:
 def _forget(**kwargs: Any) -> None:
     option.cache_clear()
     _setting.cache_clear()
+    prefix.cache_clear()
     facility_pattern.cache_clear()
 
 

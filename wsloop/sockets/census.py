@@ -79,7 +79,10 @@ class Census:
         """Add the numbers of channels to those of their facilities, and begin to count anew."""
         delivered, self._delivered = self._delivered, {}
         for channel, (messages, sockets) in delivered.items():
-            total = self._facilities.setdefault(audience(channel).facility, [0, 0])
+            facility = audience(channel).facility
+            if facility not in self._facilities:
+                self._facilities[facility] = [0, 0]
+            total = self._facilities[facility]
             total[0] += messages
             total[1] += sockets
         if len(self._facilities) > MOST_FACILITIES:
