@@ -3,12 +3,16 @@
 import gc
 import itertools
 import os
+import types
 import weakref
 
 import gevent
+import hiredis
 import pytest
 from gevent.event import Event
 from gevent.queue import Queue
+from redis import connection as redis_connection
+from redis.exceptions import ResponseError
 
 from testbed.processes import wait_until
 from tests.unit.peer import WAIT, events, turn
@@ -386,6 +390,36 @@ def test_sockets_get_their_turn_before_too_much_has_gathered(make_broker, monkey
         SubscriptionConnection(Line(), ChannelTable()).read(broker._handle)
     assert len(turns) > 30
     assert max(turns) < limit // 4 + 10_000
+
+
+def test_responses_that_come_together_are_taken_from_hiredis_itself(broker, redis, monkeypatch):
+    asked = []
+    read = redis_connection.AbstractConnection.read_response
+    monkeypatch.setattr(
+        redis_connection.AbstractConnection,
+        "read_response",
+        lambda connection, *args, **options: asked.append(connection) or read(connection, *args, **options),
+    )
+    broker.subscribe([A])
+    with redis.pipeline(transaction=False) as pipeline:
+        for number in range(200):
+            pipeline.publish(A, b"%d" % number)
+        pipeline.execute()
+    assert broker.delivered.take(200) == [(A, b"%d" % number, None) for number in range(200)]
+    subscription = broker._connection._connection
+    assert asked.count(subscription) < 100, "redis-py has its reader elsewhere by now"
+
+
+def test_an_error_that_comes_behind_a_message_ends_the_connection():
+    class Line:
+        read_response = None
+        _parser = types.SimpleNamespace(_reader=hiredis.Reader(replyError=ResponseError, notEnoughData=object()))
+
+    Line._parser._reader.feed(b"*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nx\r\n-NOPERM no\r\n")
+    handled = []
+    with pytest.raises(ResponseError, match="NOPERM no"):
+        SubscriptionConnection(Line(), ChannelTable()).read(lambda response: handled.append(response) or 1)
+    assert handled == [[b"message", b"a", b"x"]]
 
 
 def test_the_message_is_kept_as_the_last_one_of_its_channels(broker, redis):
