@@ -32,7 +32,7 @@ STEPS = st.one_of(
     st.tuples(st.just("exit"), channel, number),
     st.tuples(st.sampled_from(["enqueue", "reply", "send", "flush", "close", "fail", "abort"]), number),
     st.tuples(st.just("lost"), channel),
-    st.tuples(st.just("turn")),
+    st.tuples(st.just("turn"), st.sampled_from([1, 3])),
 )
 
 
@@ -71,7 +71,7 @@ class World:
         elif what == "lost":
             self.hub.lost(arguments[0], Position(index, "x"))
         elif what == "turn":
-            turn()
+            turn(arguments[0])
         elif what in ("enter", "exit"):
             where, connection = arguments[0], self.members[arguments[1]]
             if connection.open and (where in connection.channels) == (what == "exit"):

@@ -144,8 +144,8 @@ def test_everything_of_one_turn_leaves_in_one_write(hub, member):
 def flushed(hub, monkeypatch):
     """The connections that are flushed, each as if its write took all the time that flushing has of a turn."""
     monkeypatch.setattr(module, "SLICE", 0)
-    flushed, flush = [], hub._flush_one
-    monkeypatch.setattr(hub, "_flush_one", lambda connection: flush(connection) or flushed.append(connection))
+    flushed, flush = [], WebSocket.flush
+    monkeypatch.setattr(WebSocket, "flush", lambda connection: flush(connection) or flushed.append(connection))
     return flushed
 
 
@@ -165,6 +165,23 @@ def test_a_fan_out_to_many_lets_others_have_their_turn(hub, member, flushed):
     assert [[peer.message(), peer.message()] for _, peer in members] == [["one", "two"]] * 5
 
 
+def test_what_comes_while_others_have_their_turn_goes_behind_the_message(hub, member, flushed):
+    """The message is queued for each connection when its turn comes, or before anything else is."""
+    members = [member(NEWS, SPORT) for _ in range(4)]
+    hub.deliver(NEWS, Message(b"one"))
+    hub._flush()
+    assert len(flushed) == 1
+    assert members[2][0].clear, "it is queued already: this test shows nothing"
+    members[2][0].reply(b"a reply", True)
+    members[2][0].flush()
+    members[3][0].close(4000, "enough")
+    hub.deliver(SPORT, Message(b"two"))
+    assert members[2][1].messages(3) == ["one", "a reply", "two"]
+    assert members[3][1].message() == "one"
+    assert members[3][1].frame().opcode is Opcode.CLOSE
+    assert [peer.messages(2) for _, peer in members[:2]] == [["one", "two"]] * 2
+
+
 def test_how_long_a_message_takes_is_measured_to_its_last_write(hub, member, flushed, monkeypatch):
     seen = []
     delivery = types.SimpleNamespace(observe=lambda seconds: seen.append(len(flushed)))
@@ -174,6 +191,11 @@ def test_how_long_a_message_takes_is_measured_to_its_last_write(hub, member, flu
     hub.deliver(NEWS, Message(b"one", time=1))
     wait_until(lambda: seen or turn(1), what="the measurement")
     assert seen == [3]
+    hub.deliver(NEWS, Message(b"two", time=1))
+    hub._flush()
+    hub.deliver(SPORT, Message(b"of nobody"))  # what follows makes the rest be queued at once
+    wait_until(lambda: len(seen) > 1 or turn(1), what="the measurement")
+    assert seen == [3, 6]
 
 
 def test_messages_of_a_channel_are_one_piece_of_output_shared_by_all(hub, member):
@@ -182,9 +204,25 @@ def test_messages_of_a_channel_are_one_piece_of_output_shared_by_all(hub, member
         hub.deliver(NEWS, Message(b"%d" % number))
     assert one.clear  # nothing is queued yet
     settle()
-    assert one._queue == [b"".join(encode(b"%d" % number, True) for number in range(5))]
-    assert one._queue[0] is other._queue[0]
+    assert one._queue == b"".join(encode(b"%d" % number, True) for number in range(5))
+    assert one._queue is other._queue
     assert at_one.messages(5) == at_other.messages(5) == list("01234")
+
+
+def test_a_message_that_waits_makes_no_work_for_the_garbage_collector(hub, member):
+    """One object for each of 10,000 sockets would have all objects of the process looked at, every few messages."""
+    for _ in range(50):
+        member(NEWS)
+    gc.collect()
+    gc.disable()
+    try:
+        before = gc.get_count()[0]
+        hub.deliver(NEWS, Message(b"one"))
+        settle()
+        assert len(hub._dirty) == 50
+        assert gc.get_count()[0] - before < 25
+    finally:
+        gc.enable()
 
 
 def test_only_so_much_is_held_back(hub, member):

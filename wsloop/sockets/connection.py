@@ -135,8 +135,8 @@ class Connection(Output, abc.ABC):
         """Hand the waiting frames to the kernel, as much as it takes."""
         if self._state is OVERFLOWED:
             self.close(TOO_SLOW, "too slow")
-        while self._queue and not self._writing:
-            data = self._head()
+        while (queue := self._queue) and not self._writing:
+            data = queue if isinstance(queue, bytes) and not self._sent else self._head()
             try:
                 taken = self._transport.send(data)
             except OSError:

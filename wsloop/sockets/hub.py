@@ -9,6 +9,7 @@ so that everything that one turn brings to a socket leaves in one write. If that
 rest follows in the next turn, behind pages and other sockets; what is published meanwhile waits behind it, in the
 queues of the connections. Consecutive messages of a channel are held back and joined once for all subscribers
 (:mod:`wsloop.sockets.run`), until the turn ends or anything else touches the output or the subscribers of a connection.
+If there is nothing else to write, they are queued for one connection after the other, each just before its flush.
 
 Nothing here blocks, but for two methods that say so. This module must not know Redis or HTTP.
 """
@@ -83,6 +84,7 @@ class Hub:
         self._published: list[int] = []  # when the messages of this turn were, as far as that is known
         # Those that are being flushed, and the times of their messages.
         self._batch: Iterator[Connection] = iter(())
+        self._unqueued: Iterator[Connection] = iter(())  # the same, if their messages are queued on the way
         self._batch_published: list[int] = []
         self.clock_offset = 0.0
         self._compress_from = conf.compress_from()
@@ -233,7 +235,7 @@ class Hub:
         run = self._run
         if run.channel != channel or run.is_long:
             settle()
-            run.begin(channel, [(dialect, index[channel]) for dialect, index in self._subscribers.items()])
+            run.begin(channel, self._subscribers)
             if not run.parts:
                 return
             UNSETTLED.append(self._settle)
@@ -252,18 +254,15 @@ class Hub:
             TRAFFIC.messages_out += count
             self.census.delivered(channel, count)
             if message.time:
-                run.published.append(message.time)
+                self._published.append(message.time)
 
     def _settle(self) -> None:
-        """Queue the messages that are held back."""
-        parts, published, dirty = self._run.parts, self._run.published, self._dirty
-        self._run.begin(None, ())
-        for _, subscribers, frames in parts:
-            output = frames[0] if len(frames) == 1 else b"".join(frames)
-            if output:
-                dirty += [each for each in subscribers if each.enqueue(output)]
-        if dirty:
-            self._published += published
+        """Queue the messages that are held back: of what is being flushed, then of the run."""
+        rest = list(self._unqueued)
+        if rest:
+            self._dirty += rest
+            self._published, self._batch_published = self._batch_published + self._published, []
+        self._dirty += self._run.take()
 
     def count_subscribers(self, channels: Iterable[bytes]) -> int:
         """Return how many connections are subscribers of one or several of these channels."""
@@ -329,10 +328,12 @@ class Hub:
 
     def _flush(self) -> None:
         end = monotonic() + SLICE
-        settle()
         while True:
             for connection in self._batch:
-                self._flush_one(connection)
+                try:
+                    connection.flush()
+                except Exception as exc:
+                    self._failed(connection, exc)
                 if monotonic() >= end:
                     self._rest_timer.start(self._flush)
                     return
@@ -341,23 +342,29 @@ class Hub:
                 for each in self._batch_published:
                     metrics.DELIVERY.observe(max(0.0, now - each / 1e6))
             self._batch_published = []
-            if not self._dirty:
+            if self._dirty:
+                settle()
+                self._batch, self._dirty = iter(self._dirty), []
+            elif self._run.parts:
+                # Nothing else waits: each socket is touched once, its messages queued and flushed.
+                self._batch = self._unqueued = self._run.take()
+            else:
                 return
-            self._batch, self._dirty = iter(self._dirty), []
             self._batch_published, self._published = self._published, []
 
-    def _flush_one(self, connection: Connection) -> None:
-        """Flush a connection, or end it if that fails, so that the others still get their messages."""
-        try:
-            connection.flush()
-        except Exception as exc:
-            log(connection.flush, exc)
-            connection.abort()
+    @staticmethod
+    def _failed(connection: Connection, exc: Exception) -> None:
+        """End a connection that cannot be flushed, so that the others still get their messages."""
+        log(connection.flush, exc)
+        connection.abort()
 
     def _send(self, frame: bytes, connections: Iterable[Connection]) -> None:
         for connection in connections:
             if connection.enqueue(frame):
-                self._flush_one(connection)
+                try:
+                    connection.flush()
+                except Exception as exc:
+                    self._failed(connection, exc)
 
     # Room in the output of connections.
 

@@ -11,34 +11,39 @@ Key = TypeVar("Key")
 
 
 class Index(Generic[Key]):
-    """Connections by key. A single one is stored without a set around it, because most users have one socket."""
+    """Connections by key, in the order in which they came: that of their memory, here and in the kernel, as far as
+    possible. A single one is stored without a dictionary around it, because most users have one socket.
 
-    __slots__ = ("_of",)
+    Attributes:
+        of: by key, a connection or several.
+    """
+
+    __slots__ = ("of",)
 
     def __init__(self) -> None:
-        self._of: dict[Key, Connection | set[Connection]] = {}
+        self.of: dict[Key, Connection | dict[Connection, None]] = {}
 
     def __len__(self) -> int:
         """Return how many keys there are."""
-        return len(self._of)
+        return len(self.of)
 
     def __getitem__(self, key: Key) -> Collection[Connection]:
-        present = self._of.get(key, ())
-        return present if isinstance(present, (set, tuple)) else (present,)
+        present = self.of.get(key, ())
+        return present if isinstance(present, (dict, tuple)) else (present,)
 
     def add(self, key: Key, connection: Connection) -> None:
-        present = self._of.setdefault(key, connection)
-        if isinstance(present, set):
-            present.add(connection)
+        present = self.of.setdefault(key, connection)
+        if isinstance(present, dict):
+            present[connection] = None
         elif present is not connection:
-            self._of[key] = {present, connection}
+            self.of[key] = {present: None, connection: None}
 
     def remove(self, key: Key, connection: Connection) -> None:
         """Remove a connection that has this key."""
-        present = self._of[key]
-        if isinstance(present, set):
-            present.discard(connection)
+        present = self.of[key]
+        if isinstance(present, dict):
+            present.pop(connection, None)
             if len(present) == 1:
-                self._of[key] = present.pop()
+                self.of[key] = next(iter(present))
         else:
-            del self._of[key]
+            del self.of[key]

@@ -74,7 +74,9 @@ class Output:
         self.bounds = bounds
         self.window_bits = window_bits
         self._state: State = OPEN
-        self._queue: list[bytes] | None = None  # frames that wait; None as long as an idle connection has none
+        # Frames that wait; None: there are none. A single one, as of most connections that are written to, has no list
+        # around it: a list for each of 10,000 would have Python collect garbage, again and again, for 0.1 s.
+        self._queue: bytes | list[bytes] | None = None
         self._latest: dict[bytes, bytes] | None = None  # by channel, the frames that follow the queue; see enqueue()
         self._queued_bytes = 0
         self._sent = 0  # bytes of the first frame that the kernel has taken already
@@ -120,22 +122,32 @@ class Output:
         """
         if UNSETTLED:
             settle()
+        return self.append(frame, channel)
+
+    def append(self, frame: bytes, channel: bytes | None = None) -> bool:
+        """Do what :meth:`enqueue` does, where all messages that are older than the frame are queued."""
         if self._state > ENDING:
             return False
-        queue = self._queue
-        if queue is None:
+        if self._queue is None:
             # Of any size: a client that has taken all earlier output is not slow.
-            self._queue = [frame]
+            self._queue = frame
             self._queued_bytes = len(frame)
             return True
         size = self._queued_bytes + len(frame)
         if size > self.bounds.max_queued_bytes or channel is not None:
-            return self._squeeze(queue, frame, size, channel)
+            return self._squeeze(frame, size, channel)
         self._queued_bytes = size
-        queue.append(frame)
+        self._frames().append(frame)
         return False
 
-    def _squeeze(self, queue: list[bytes], frame: bytes, size: int, channel: bytes | None) -> bool:
+    def _frames(self) -> list[bytes]:
+        """Return the frames that wait, as the list to which others may be appended."""
+        queue = self._queue
+        if not isinstance(queue, list):
+            queue = self._queue = [] if queue is None else [queue]
+        return queue
+
+    def _squeeze(self, frame: bytes, size: int, channel: bytes | None) -> bool:
         """Queue a frame that may exceed the limit, or may have to replace an earlier one."""
         fits = size <= self.bounds.max_queued_bytes
         if channel is not None and not (fits and not self._writing and not self._latest):
@@ -147,7 +159,7 @@ class Output:
             return False
         self._queued_bytes = size
         if fits:
-            queue.append(frame)
+            self._frames().append(frame)
         else:
             self._overflow()
         return not fits
@@ -155,14 +167,13 @@ class Output:
     def _queue_latest(self) -> None:
         """Append the latest messages to the queue."""
         if self._latest:
-            self._queue, self._latest = [*(self._queue or ()), *self._latest.values()], None
-            self._queued_bytes = sum(map(len, self._queue)) - self._sent
+            frames, latest, self._latest = self._frames(), self._latest.values(), None
+            frames += latest
+            self._queued_bytes += sum(map(len, latest))
 
     def _head(self) -> bytes:
         """Return the first waiting bytes, joined."""
-        queue = self._queue or []
-        if len(queue) == 1 and not self._sent:
-            return queue[0]
+        queue = self._frames()
         if self._queued_bytes > JOIN:
             size = count = 0
             while size < JOIN and count < len(queue):
@@ -174,7 +185,7 @@ class Output:
 
     def _taken(self, count: int) -> None:
         """Drop the frames of which the kernel has taken the last byte; at least one is left."""
-        queue = self._queue or []
+        queue = self._frames()
         self._queued_bytes -= count
         count += self._sent
         done = 0
@@ -186,7 +197,7 @@ class Output:
 
     def _overflow(self) -> None:
         # A frame that is partly sent must be completed, or the client could not read the close frame after it.
-        rest = self._queue[:1] if self._queue and self._sent else []
+        rest = self._frames()[:1] if self._sent else []
         self._queue = rest or None
         self._queued_bytes = sum(map(len, rest)) - self._sent
         self._state = OVERFLOWED if self._state is OPEN else ENDING_OVERFLOWED

@@ -8,12 +8,15 @@ know how they are queued.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterator, Mapping
 
 from wsloop.protocol.dialects import Dialect
 from wsloop.sockets.connection import Connection
+from wsloop.sockets.index import Index
 
 LONGEST = 64 * 1024  # bytes of frames
+
+Part = tuple[Dialect, Collection[Connection], list[bytes]]
 
 
 class Run:
@@ -23,28 +26,41 @@ class Run:
         channel: theirs; None: there are none, or nobody gets them.
         parts: of each dialect with subscribers: it, the subscribers, and the frames.
         size: bytes of the frames.
-        published: when, as far as that is known.
     """
 
-    __slots__ = ("channel", "parts", "published", "size")
-
-    channel: bytes | None
-    parts: list[tuple[Dialect, Collection[Connection], list[bytes]]]
+    __slots__ = ("channel", "parts", "size")
 
     def __init__(self) -> None:
-        self.begin(None, ())
+        self.channel: bytes | None = None
+        self.parts: list[Part] = []
+        self.size = 0
 
-    def begin(self, channel: bytes | None, subscribers: Iterable[tuple[Dialect, Collection[Connection]]]) -> None:
-        """Begin to hold messages back for connections, which must not change until the run is settled."""
-        self.parts = [(dialect, connections, []) for dialect, connections in subscribers if connections]
+    def begin(self, channel: bytes, indexes: Mapping[Dialect, Index[bytes]]) -> None:
+        """Begin to hold messages back for connections, which must not change until the run is taken."""
+        self.parts = [(dialect, index[channel], []) for dialect, index in indexes.items() if channel in index.of]
         self.channel = channel if self.parts else None
         self.size = 0
-        self.published: list[int] = []
 
     @property
     def is_long(self) -> bool:
         """Whether another message belongs into the next run: a client that reads slowly is sent one in pieces."""
         return self.size > LONGEST
+
+    def take(self) -> Iterator[Connection]:
+        """End the run; return an iterator, which queues its messages for one connection after the other, and has those
+        that are to be flushed then.
+        """
+        parts, self.parts, self.channel = self.parts, [], None
+        return _queue(parts)
+
+
+def _queue(parts: list[Part]) -> Iterator[Connection]:
+    for _, connections, frames in parts:
+        output = frames[0] if len(frames) == 1 else b"".join(frames)
+        if output:
+            for each in connections:
+                if each.append(output):
+                    yield each
 
 
 __all__ = ["Run"]

@@ -223,13 +223,12 @@ class WebSocket(Connection):
         if data is SEND_EOF:
             return  # flush() sends it behind the last frame
         settle()
-        if self._queue is None:
-            self._queue = []
-        elif self._writing and len(self._queue) > 1 and self._queue[-1][:1] == data[:1] == PONG_BYTE:
+        frames = self._frames()
+        if self._writing and len(frames) > 1 and frames[-1][:1] == data[:1] == PONG_BYTE:
             # Only the latest ping need be answered (RFC 6455, section 5.5.3): unread pongs do not pile up.
-            self._queued_bytes -= len(self._queue.pop())
+            self._queued_bytes -= len(frames.pop())
         self._queued_bytes += len(data)
-        self._queue.append(data)
+        frames.append(data)
 
     def _send_answers(self) -> None:
         for data in self._protocol.data_to_send():
