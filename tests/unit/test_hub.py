@@ -322,7 +322,7 @@ def test_a_frame_is_encoded_once_for_all_members(hub, member, monkeypatch):
     peers = [member(NEWS)[1] for _ in range(10)]
     hub.deliver(NEWS, Message(b"hello"))
     assert [peer.message() for peer in peers] == ["hello"] * 10
-    assert encoded == [b"hello"]
+    assert encoded.count(b"hello") == 1  # a ping may come between
 
 
 def test_members_that_overflow_do_not_disturb_the_others(hub, member, left):
