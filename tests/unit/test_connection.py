@@ -16,10 +16,12 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Close, Frame, Opcode
 
 from tests.unit.peer import WAIT, Recorder, close_frame, masked, turn
+from wsloop.protocol import parser
 from wsloop.protocol.close_codes import TOO_SLOW
 from wsloop.protocol.deflate import Deflate
 from wsloop.protocol.dialects import V1_DIALECT
 from wsloop.protocol.frames import encode
+from wsloop.protocol.parser import MOST_RESTING
 from wsloop.sockets import limits
 from wsloop.sockets import websocket as module
 from wsloop.sockets.limits import Bounds
@@ -1483,3 +1485,87 @@ def test_a_held_connection_shows_that_its_peer_has_hung_up(connect):
     handler.wait_closed()
     assert handler.next() == "unread"
     assert connection.hung_up
+
+
+# The parser, which connections share.
+
+
+def test_what_arrives_for_several_at_the_same_time_stays_apart(connect, deflate):
+    """In each state between two bytes the others may have the parser that one has given back."""
+    extensions = [(), (), deflate(), deflate()]
+    clients = [connect(max_message_size=100, extensions=each) for each in extensions]
+    sent = []
+    for number, each in enumerate(extensions):
+        write = compressed if each else masked
+        own = b"%d" % number * (20 + number)
+        sent.append(
+            b"".join(
+                [
+                    write(BINARY, own),
+                    masked(PING, own),
+                    masked(BINARY, own, fin=False),
+                    masked(PONG),
+                    masked(CONT, own),
+                    write(BINARY, own),
+                ]
+            )
+        )
+    for at in range(max(map(len, sent))):
+        for (connection, peer, _), conversation in zip(clients, sent, strict=True):
+            if at < len(conversation):
+                peer.send(conversation[at : at + 1])
+                connection.ready(READ)
+    for number, (_, peer, handler) in enumerate(clients):
+        own = b"%d" % number * (20 + number)
+        assert [handler.next() for _ in range(3)] == [own, own + own, own]
+        assert handler.messages.empty()
+        assert peer.frame() == Frame(PONG, own)
+
+
+def test_a_connection_has_a_parser_while_a_message_arrives_and_when_it_closes(connect):
+    connection, peer, _ = connect(max_message_size=1000)
+    whole = masked(TEXT, b"one")
+
+    def has_parser(data):
+        peer.send(data)
+        connection.ready(READ)
+        return connection._parser is not None
+
+    for data in (whole, masked(PING), masked(PONG), whole + whole):
+        assert not has_parser(data)
+    for at in range(1, len(whole)):
+        assert has_parser(whole[:at])
+        assert not has_parser(whole[at:])
+    assert has_parser(masked(TEXT, b"two", fin=False))
+    assert has_parser(masked(PING)), "the message is not complete"
+    assert not has_parser(masked(CONT))
+    assert [peer.frame().opcode for _ in range(2)] == [PONG, PONG]
+    connection.hold()
+    assert has_parser(close_frame(1001))
+    connection.release()
+    assert peer.closing() == 1001
+    assert connection.close_code == 1001
+
+
+def test_one_that_has_failed_leaves_its_parser_to_nobody(connect):
+    for data in (masked(TEXT, b"\xff"), b"\xff" * 20, masked(BINARY, bytes(2000)), close_frame(1000)):
+        _, peer, handler = connect(max_message_size=1000)
+        peer.send(masked(TEXT, b"before"), data)
+        assert peer.closing() in (1000, 1002, 1007, 1009)
+        peer.close()
+        handler.wait_closed()
+    connection, peer, handler = connect(max_message_size=1000)
+    peer.text("hello")
+    assert handler.next() == "hello"
+    assert connection.open
+
+
+def test_few_parsers_wait_for_a_connection(connect):
+    clients = [connect(max_message_size=1001) for _ in range(3 * MOST_RESTING)]
+    message = masked(TEXT, b"hello")
+    for part in (message[:3], message[3:]):
+        for connection, peer, _ in clients:
+            peer.send(part)
+            connection.ready(READ)
+    assert [handler.next() for *_, handler in clients] == ["hello"] * len(clients)
+    assert len(parser._resting[1001]) == MOST_RESTING

@@ -332,6 +332,7 @@ TESTED_WITH = {
     "sockets.output": "connection",
     "protocol.fragments": "connection",
     "protocol.frames": "connection",
+    "protocol.parser": "connection",
     "protocol.close_codes": "dialects",
     "backend.layer_delivery": "layers",
     "backend.layer_events": "layers",

@@ -28,7 +28,6 @@ from wsloop.sockets.output import CLOSED, CLOSING, FINISHING, OPEN, OVERFLOWED, 
 from wsloop.sockets.transport import READ, WRITE, Transport
 
 logger = logging.getLogger("wsloop.connection")
-logger.setLevel(logging.INFO)  # below it the parser would format every frame, for each connection
 
 
 class Connection(Output, abc.ABC):

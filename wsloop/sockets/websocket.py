@@ -15,19 +15,19 @@ from typing import cast
 from websockets.exceptions import PayloadTooBig
 from websockets.extensions import Extension
 from websockets.frames import Close, CloseCode, Frame, Opcode
-from websockets.protocol import SEND_EOF, Side
-from websockets.protocol import Protocol as WebSocketProtocol
+from websockets.protocol import SEND_EOF
 from websockets.protocol import State as ParserState
 
 from wsloop import metrics
 from wsloop.greenlets import Greenlet, spawn_later
-from wsloop.protocol import deflate, fragments
+from wsloop.protocol import deflate, fragments, parser
 from wsloop.protocol.close_codes import TOO_MANY
 from wsloop.protocol.deflate import Deflate
 from wsloop.protocol.dialects import BARE, Dialect
 from wsloop.protocol.fragments import Fragments
 from wsloop.protocol.frames import PONG_BYTE
-from wsloop.sockets.connection import Connection, Handler, logger
+from wsloop.protocol.parser import Parser
+from wsloop.sockets.connection import Connection, Handler
 from wsloop.sockets.limits import Bounds, load
 from wsloop.sockets.output import CLOSING, ENDING, ENDING_OVERFLOWED, FINISHING, OPEN, settle
 from wsloop.sockets.transport import Transport
@@ -41,15 +41,6 @@ LAST_MESSAGES = 2.0
 PATIENCE = 4  # fruitless reads in a row without a pause: many clients send header and payload of a frame apart
 
 
-class _Protocol(WebSocketProtocol):
-    """Accepts a close frame between the fragments of a message, which the library takes for an error."""
-
-    def recv_frame(self, frame: Frame) -> None:
-        if frame.opcode is Opcode.CLOSE:
-            self.current_size = None  # control frames may come there (RFC 6455, section 5.4); the message is dropped
-        super().recv_frame(frame)
-
-
 class WebSocket(Connection):
     """An open WebSocket. A long class: see the module.
 
@@ -58,7 +49,7 @@ class WebSocket(Connection):
         extensions: those that the handshake has negotiated; see ``handshake``.
     """
 
-    __slots__ = ("_deadline", "_fragments", "_fruitless", "_goodbye", "_protocol")
+    __slots__ = ("_deadline", "_extensions", "_fragments", "_fruitless", "_goodbye", "_parser")
 
     def __init__(
         self,
@@ -70,28 +61,36 @@ class WebSocket(Connection):
     ) -> None:
         bits = next((deflate.window_bits(each) for each in extensions if isinstance(each, Deflate)), 0)
         super().__init__(transport, handler, bounds, dialect, bits)
-        most = bounds.max_message_size
-        if extensions:
-            # The parser limits the size on the wire too, where incompressible data grows; _frame() is exact.
-            most += most // 8 + 64
-        self._protocol = _Protocol(Side.SERVER, state=ParserState.OPEN, max_size=most, logger=logger)
-        if extensions:
-            self._protocol.extensions = list(extensions)
+        self._extensions = tuple(extensions)
+        self._parser: Parser | None = None  # see _protocol
         self._fruitless = 0  # reads in a row that brought little and completed no frame
         self._goodbye: list[bytes] | None = None  # the answer to the client's close frame, or its fault
         self._deadline: Greenlet | None = None  # at which it is sent, though messages before it are still handled
         self._fragments: Fragments | None = None
 
     @property
+    def _protocol(self) -> Parser:
+        """The parser, while a message arrives and from the beginning of the end on; see its module."""
+        if self._parser is None:
+            self._parser = parser.take(self.bounds.max_message_size, self._extensions)
+        return self._parser
+
+    @property
+    def _close_frame(self) -> Close | None:
+        """The close frame with whose code the connection ends; None without one."""
+        protocol = self._parser
+        return None if protocol is None else protocol.close_rcvd or protocol.close_sent
+
+    @property
     def close_code(self) -> int:  # type: ignore[override]
         """The code that a closing connection ends with: 1006 without a close frame (RFC 6455, 7.1.5)."""
-        close = self._protocol.close_rcvd or self._protocol.close_sent
+        close = self._close_frame
         return CloseCode.ABNORMAL_CLOSURE if close is None else close.code
 
     @property
     def close_reason(self) -> str:  # type: ignore[override]
         """The reason beside that code; empty without one."""
-        close = self._protocol.close_rcvd or self._protocol.close_sent
+        close = self._close_frame
         return "" if close is None else close.reason
 
     # Input.
@@ -102,7 +101,7 @@ class WebSocket(Connection):
             return
         self.alive = True
         count = 0
-        step = COMPRESSED_SLICE if self._protocol.extensions else SLICE
+        step = COMPRESSED_SLICE if self._extensions else SLICE
         for start in range(0, len(data), step):
             if self.meter.must_wait(self.bounds):
                 self._rest = data[start:]
@@ -114,6 +113,8 @@ class WebSocket(Connection):
             if self._held:
                 self._rest = data[start + step :]
                 break
+        if self._parser is not None and self._parser.rest():
+            self._parser = None
         self.flush()
         self._fruitless = self._fruitless + 1 if not count and len(data) < TRICKLE else 0
         if self._fruitless > PATIENCE and not self._held:
@@ -263,8 +264,8 @@ class WebSocket(Connection):
         return self._state is FINISHING
 
     def _forget(self) -> None:
-        self._protocol.state = ParserState.CLOSED
-        self._protocol.parser = None  # type: ignore[assignment]  # it holds the protocol: a cycle less to collect
+        if self._parser is not None:
+            self._parser.end()
         self._fragments = self._goodbye = None
         self._drop_deadline()
 
