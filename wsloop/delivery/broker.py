@@ -68,7 +68,7 @@ class Broker:
             channel: which.
             on_payload: called with each payload; must not block.
         """
-        self._table.counts[channel] = 1
+        self._table.add([channel])
         self._attached[channel] = on_payload
 
     def subscribe(self, channels: Iterable[bytes], kept: Collection[bytes] = ()) -> None:

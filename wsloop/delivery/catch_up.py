@@ -81,7 +81,7 @@ class CatchUp:
             for channel, message in messages:
                 if self._valid(channel):
                     state = self._states[channel]
-                    state.known.add(message.id)
+                    state.expect(message.id)
                     state.position = message.position
                     self._events.message(channel, message, None)
             self._settle({channel for channel, _ in messages})
@@ -115,7 +115,7 @@ class CatchUp:
             if self._valid(channel):
                 logger.warning("Lost messages of a channel: its history does not have those after the last delivered")
                 metrics.lost("history")
-                self._states[channel].position, self._states[channel].known = top, set()
+                self._states[channel].position, self._states[channel].known = top, None
                 self._events.lost(channel, top)
         merge.lost.clear()
 
@@ -135,7 +135,7 @@ class CatchUp:
             if state.position is None or state.waiting is None:
                 continue
             tops[channel] = state.position.offset
-            state.ready.set()
+            state.settle()
             if state.dropped:
                 state.hold()
                 self.behind.append(channel)

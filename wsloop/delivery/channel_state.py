@@ -24,8 +24,8 @@ class ChannelState:
         position: of the last message that was delivered; None: not known yet.
         waiting: messages that wait for missing ones before them; None: nothing is missing.
         dropped: some of the waiting messages were dropped.
-        known: ids of messages that were read from the history, and are still to arrive.
-        ready: set while the position is known.
+        known: ids of messages that were read from the history, and are still to arrive; None: there are none.
+        ready: set as soon as the position is known; None: it is.
         subscriptions: how often the channel has been subscribed to: pages read before the last time may be outdated.
     """
 
@@ -36,9 +36,21 @@ class ChannelState:
         self.waiting: list[Waiting] | None = []
         self.size = 0
         self.dropped = False
-        self.known: set[str] = set()
-        self.ready = Event()
+        self.known: set[str] | None = None  # not an empty set: there may be 20,000 channels
+        self.ready: Event | None = Event()
         self.subscriptions = 0
+
+    def settle(self) -> None:
+        """The position is known: wake who waits for it."""
+        if self.ready is not None:
+            self.ready.set()
+            self.ready = None
+
+    def expect(self, id: str) -> None:
+        """A message was read from the history: it may be one of those that are still to arrive."""
+        if self.known is None:
+            self.known = set()
+        self.known.add(id)
 
     def hold(self, messages: Iterable[Waiting] = ()) -> None:
         """Let ``messages``, and all that arrive from now on, wait; those that waited before are dropped."""

@@ -24,12 +24,12 @@ class ChannelTable:
 
     Attributes:
         counts: the number of subscribers by channel.
-        acknowledged: the channels that Redis has acknowledged on the present connection.
+        pending: those of them that Redis has not acknowledged on the present connection.
     """
 
     def __init__(self, *permanent: bytes) -> None:
         self.counts: dict[bytes, int] = dict.fromkeys(permanent, 1)
-        self.acknowledged: set[bytes] = set()
+        self.pending: set[bytes] = set(permanent)  # these, because they are few
         self._unanswered: collections.Counter[bytes] = collections.Counter()
         self._waiting: dict[bytes, list[AsyncResult[None]]] = {}
 
@@ -40,6 +40,7 @@ class ChannelTable:
             count = self.counts.get(channel, 0)
             self.counts[channel] = count + 1
             if not count:
+                self.pending.add(channel)
                 new.append(channel)
         return tuple(new)
 
@@ -50,7 +51,7 @@ class ChannelTable:
             self.counts[channel] -= 1
             if not self.counts[channel]:
                 del self.counts[channel]
-                self.acknowledged.discard(channel)
+                self.pending.discard(channel)
                 self._waiting.pop(channel, None)
                 left.append(channel)
         return tuple(left)
@@ -65,8 +66,7 @@ class ChannelTable:
         if self._unanswered[channel]:
             return False
         del self._unanswered[channel]
-        if channel in self.counts:
-            self.acknowledged.add(channel)
+        self.pending.discard(channel)
         return channel in self.counts
 
     def wake(self, channel: bytes) -> None:
@@ -81,7 +81,7 @@ class ChannelTable:
             Unavailable: if Redis does not acknowledge within ``REDIS_TIMEOUT`` seconds, or the connection breaks.
         """
         for channel in channels:
-            if channel not in self.acknowledged:
+            if channel in self.pending:
                 waiter: AsyncResult[None] = AsyncResult()
                 self._waiting.setdefault(channel, []).append(waiter)
                 answers.wait(waiter)
@@ -89,6 +89,6 @@ class ChannelTable:
     def disconnected(self, reason: Unavailable) -> None:
         """Expect no more answers: the connection has ended. Greenlets that wait get ``reason`` raised."""
         self._unanswered.clear()
-        self.acknowledged.clear()
+        self.pending.update(self.counts)
         waiting, self._waiting = self._waiting, {}
         answers.fail(itertools.chain.from_iterable(waiting.values()), reason)

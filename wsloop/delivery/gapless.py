@@ -96,7 +96,7 @@ class GaplessDelivery:
     def wait(self, channels: Iterable[bytes], timeout: float) -> bool:
         """Wait until the positions of all tracked ``channels`` are known, and return whether they are."""
         states = [self._channels[channel] for channel in channels if channel in self._channels]
-        return all(state.ready.is_set() or state.ready.wait(timeout) for state in states)
+        return all(state.ready is None or state.ready.wait(timeout) for state in states)
 
     def arrived(self, channel: bytes, message: Message, origin: Any) -> None:
         """Take a message from the subscription. Never blocks."""
@@ -107,11 +107,10 @@ class GaplessDelivery:
         elif state.waiting is not None:
             state.wait(next(self._numbers), message, origin)
         elif state.position is not None and message.follows(state.position):
-            if state.known:
-                state.known.clear()
+            state.known = None
             state.position = message.position
             self._events.message(channel, message, origin)
-        elif message.id not in state.known and message.position != state.position:
+        elif message.id not in (state.known or ()) and message.position != state.position:
             self._start_catch_up(channel, state, [(next(self._numbers), message, origin)])
 
     def _start_catch_up(self, channel: bytes, state: ChannelState, waiting: Iterable[Waiting] = ()) -> None:
