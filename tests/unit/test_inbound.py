@@ -1,5 +1,6 @@
 """What becomes of what the sockets of facilities send; most of it is seen in ``test_server``, with real requests."""
 
+import functools
 import json
 
 import pytest
@@ -11,14 +12,20 @@ from wsloop.facilities.inbound import AckCollector, ReadOnlyHandler
 from wsloop.protocol import dialects
 from wsloop.sockets.limits import Bounds, Meter
 
+EVENTS = "pausing", "drained", "closing", "closed"
+
 
 class Hub:
     """What a handler hands on, and what it sends."""
 
-    pausing = drained = closing = closed = staticmethod(lambda connection: None)
-
     def __init__(self):
         self.sent = []
+        self.told = []
+        for event in EVENTS:
+            setattr(self, event, functools.partial(self._tell, event))
+
+    def _tell(self, event, connection):
+        self.told.append((event, connection))
 
     def send(self, connection, texts):
         self.sent += texts
@@ -40,8 +47,9 @@ class Client:
 def test_a_listener_hands_its_connections_to_the_hub_and_ignores_what_they_send():
     hub, client = Hub(), Client()
     listener = ReadOnlyHandler(hub)
-    assert (listener.pausing, listener.drained) == (hub.pausing, hub.drained)
-    assert (listener.closing, listener.closed) == (hub.closing, hub.closed)
+    for event in EVENTS:
+        getattr(listener, event)(client)
+    assert hub.told == [(event, client) for event in EVENTS]
     listener.received(client, b"hello", True)
     assert client.replies == hub.sent == []
 

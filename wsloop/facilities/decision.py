@@ -19,6 +19,7 @@ from wsloop.presence import presence_channel
 from wsloop.protocol import dialects, resume_tokens
 from wsloop.protocol.dialects import Dialect
 from wsloop.protocol.events import EVENT_DIALECTS
+from wsloop.protocol.messages import shared
 from wsloop.refusals import Refused
 from wsloop.sockets.plan import SubscriptionPlan
 
@@ -63,7 +64,7 @@ def decide(hooks: Hooks, request: HttpRequest, facility: str, dialect: Dialect) 
     plan = SubscriptionPlan(
         facility=facility,
         options=options,
-        channels=tuple(subscriber._subscription.channels),
+        channels=tuple(map(shared, subscriber._subscription.channels)),
         watches_presence=subscriptions.PRESENCE in wanted and has_envelopes,
         publishes=as_bytes(subscriber._publishers),
         echo=echo and not has_envelopes,  # with envelopes the client tells its own messages from others
@@ -76,7 +77,7 @@ def decide(hooks: Hooks, request: HttpRequest, facility: str, dialect: Dialect) 
 
 def channels_of(plan: SubscriptionPlan) -> tuple[bytes, ...]:
     """Return all channels of a subscription."""
-    presence = (presence_channel(plan.facility).encode(),) if plan.watches_presence else ()
+    presence = (shared(presence_channel(plan.facility).encode()),) if plan.watches_presence else ()
     return (*plan.channels, *presence)
 
 

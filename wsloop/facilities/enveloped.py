@@ -46,13 +46,14 @@ class EnvelopeHandler(ReadOnlyHandler):
         options: of the facility.
     """
 
+    __slots__ = ("_answers", "_asking", "_options", "_publisher")
+
     def __init__(self, hub: Hub, publisher: PublishHandler | None, options: conf.Facility) -> None:
         super().__init__(hub)
         self._publisher = publisher
         self._answers = Answers(hub)
         self._options = options
         self._asking: dict[Connection, Past] = {}  # of clients that have asked for the past
-        self.closed = self._closed
 
     def received(self, connection: Connection, payload: bytes, text: bool) -> None:
         commands = parse(payload, text)
@@ -74,15 +75,17 @@ class EnvelopeHandler(ReadOnlyHandler):
     def _is_of_another(self, command: Publish) -> bool:
         return self._publisher is not None and command.facility not in (None, self._publisher.facility)
 
-    def _closed(self, connection: Connection) -> None:
+    def closed(self, connection: Connection) -> None:
         past = self._asking.pop(connection, None)
         if past is not None:
             past.pace.end()
-        self.hub.closed(connection)
+        super().closed(connection)
 
 
 class Pace:
     """Limits how fast the commands of one client are carried out: ``COMMAND_RATE``, in the long run and at once."""
+
+    __slots__ = ("_rate", "_turn")
 
     def __init__(self) -> None:
         self._rate = Bucket()
@@ -144,6 +147,8 @@ class Answers:
     Args:
         hub: of the process.
     """
+
+    __slots__ = ("_hub",)
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub

@@ -34,15 +34,28 @@ CLIENT_KEY = "client:"  # before a client's idempotency keys, which must not be 
 class ReadOnlyHandler:
     """The handler of a socket that may not publish: its messages are ignored, as in ws4redis."""
 
+    __slots__ = ("hub",)
+
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
-        self.pausing, self.drained, self.closing, self.closed = hub.pausing, hub.drained, hub.closing, hub.closed
 
     def received(self, connection: Connection, payload: bytes, text: bool) -> None:
         pass
 
     def ending(self, connection: Connection) -> None:
         pass
+
+    def pausing(self, connection: Connection) -> None:
+        self.hub.pausing(connection)
+
+    def drained(self, connection: Connection) -> None:
+        self.hub.drained(connection)
+
+    def closing(self, connection: Connection) -> None:
+        self.hub.closing(connection)
+
+    def closed(self, connection: Connection) -> None:
+        self.hub.closed(connection)
 
     def catching_up(self, channels: Collection[bytes]) -> Callable[[], None]:
         """Take the channels that the subscription of the handshake has yet to recover.
@@ -63,6 +76,8 @@ class PublishHandler(ReadOnlyHandler):
     Attributes:
         facility: of the subscription.
     """
+
+    __slots__ = ("_broker", "_channels", "_echo", "_options", "facility")
 
     def __init__(self, hub: Hub, broker: Broker, plan: SubscriptionPlan) -> None:
         super().__init__(hub)
@@ -113,6 +128,8 @@ class PublishHandler(ReadOnlyHandler):
 
 class CustomPublishHandler(PublishHandler):
     """The handler of a socket whose messages go through the ``publish_message`` of the site's own subscriber class."""
+
+    __slots__ = ("_calls", "_subscriber")
 
     def __init__(self, hub: Hub, broker: Broker, plan: SubscriptionPlan, subscriber: subscriptions.Subscriber) -> None:
         super().__init__(hub, broker, plan)

@@ -19,7 +19,7 @@ from wsloop.db import give_back
 from wsloop.delivery.broker import Unavailable
 from wsloop.facilities import calls
 from wsloop.facilities.decision import Planned
-from wsloop.facilities.enveloped import Answers, Pace
+from wsloop.facilities.enveloped import Pace
 from wsloop.facilities.failures import failure, log_refusal
 from wsloop.facilities.hooks import Hooks
 from wsloop.facilities.inbound import ReadOnlyHandler
@@ -53,17 +53,21 @@ class PageHandler(ReadOnlyHandler):
         subscriptions: of the client.
     """
 
+    __slots__ = (
+        *("_answers", "_broker", "_holds", "_pace", "_queue", "_seat", "_visit", "_waiting"),
+        "subscriptions",
+    )
+
     def __init__(self, facilities: Facilities, hooks: Hooks, visit: Visit, first: Planned) -> None:
         super().__init__(facilities.hub)
         self._broker = facilities.broker
         self._visit = visit
-        self._answers = Answers(facilities.hub)
+        self._answers = facilities.answers
         self._queue: BatchQueue[tuple[Connection, Command]] = BatchQueue(self._carry_out)
         self._waiting = 0
         self._holds = False
         self._pace = Pace()
         self._seat: Seat | None = None
-        self.closed = self._closed
         self.subscriptions = Subscriptions(facilities, hooks, visit, first)
 
     def catching_up(self, channels: Collection[bytes]) -> Callable[[], None]:
@@ -125,11 +129,11 @@ class PageHandler(ReadOnlyHandler):
         if kind is History or kind is Call:
             self.hub.wait_until_clear(connection)
 
-    def _closed(self, connection: Connection) -> None:
+    def closed(self, connection: Connection) -> None:
         if self._waiting:  # a view runs on: it counts for the visitor, who could start any number of them otherwise
             self._seat = self.hub.admission.keep(connection.visitor)
         self._pace.end()
-        self.hub.closed(connection)
+        super().closed(connection)
 
     def _carry_out_part(self, connection: Connection, part: Sequence[Command]) -> None:
         command = part[0]

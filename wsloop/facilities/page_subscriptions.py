@@ -9,6 +9,7 @@ system.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 import gevent
@@ -66,6 +67,8 @@ class Subscriptions:
         visit: of the client.
         first: the subscription that the handshake has asked for, to the facility without a name.
     """
+
+    __slots__ = ("_by_facility", "_facilities", "_hooks", "_visit")
 
     def __init__(self, facilities: Facilities, hooks: Hooks, visit: Visit, first: Planned) -> None:
         self._facilities = facilities
@@ -148,7 +151,7 @@ class Subscriptions:
         Raises:
             Refusal, Exception: if it is not allowed, or the site's code fails.
         """
-        facility = command.facility
+        facility = sys.intern(command.facility)  # one for all pages that subscribe to it
         wanted = [f"subscribe-{each}" for each in command.audiences] + [f"publish-{each}" for each in command.publish]
         if command.presence:
             wanted.append("subscribe-presence")

@@ -15,7 +15,7 @@ from websockets.frames import CloseCode
 from wsloop import conf, metrics
 from wsloop.delivery.broker import Broker, Unavailable
 from wsloop.facilities.decision import Planned, channels_of
-from wsloop.facilities.enveloped import EnvelopeHandler
+from wsloop.facilities.enveloped import Answers, EnvelopeHandler
 from wsloop.facilities.inbound import CustomPublishHandler, PublishHandler, ReadOnlyHandler
 from wsloop.facilities.recording import RetainedRecorder
 from wsloop.facilities.recovery import Part, Recovery
@@ -71,6 +71,7 @@ class Facilities:
         self.session_watch = session_watch
         self._read_only = ReadOnlyHandler(hub)
         self._enveloped: dict[conf.Facility, EnvelopeHandler] = {}  # by options: there are few different ones
+        self.answers = Answers(hub)
         self.releases = Releases()
 
     def publisher(self, planned: Planned) -> PublishHandler | None:

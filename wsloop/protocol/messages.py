@@ -102,6 +102,12 @@ def as_json(payload: bytes) -> dict[str, str]:
         return {"base64": base64.b64encode(payload).decode()}
 
 
+@functools.lru_cache(maxsize=1024)
+def shared(channel: bytes) -> bytes:
+    """Return one object for equal names of a channel: each of its subscribers keeps it."""
+    return channel
+
+
 @functools.lru_cache(maxsize=4096)
 def audience(channel: bytes) -> Audience:
     """Return the audience of a channel, by its name."""
