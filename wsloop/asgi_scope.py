@@ -12,6 +12,7 @@ from urllib.parse import quote
 from django.http import HttpRequest
 
 SPECIFICATION = {"version": "3.0", "spec_version": "2.4"}
+OWN = {"HTTP_COOKIE", "HTTP_AUTHORIZATION", "HTTP_SEC_WEBSOCKET_KEY", "HTTP_X_FORWARDED_FOR"}  # other for each client
 UNPREFIXED = {"CONTENT_TYPE": b"content-type", "CONTENT_LENGTH": b"content-length"}  # headers, as WSGI names them
 
 
@@ -52,10 +53,19 @@ def _header(name: str) -> bytes:
     return name[5:].replace("_", "-").lower().encode("latin-1")
 
 
+def _pair(name: str, value: str) -> tuple[bytes, bytes]:
+    return _header(name), value.encode("latin-1", "replace")
+
+
+_shared_pair = functools.lru_cache(maxsize=1024)(_pair)  # one object for all clients with the same browser
+
+
 def header_pairs(meta: dict[str, Any]) -> list[tuple[bytes, bytes]]:
     """Return names and values of the headers that WSGI prefixes by ``HTTP_``."""
     return [
-        (_header(name), value.encode("latin-1", "replace")) for name, value in meta.items() if name.startswith("HTTP_")
+        _pair(name, value) if name in OWN else _shared_pair(name, value)
+        for name, value in meta.items()
+        if name.startswith("HTTP_")
     ]
 
 

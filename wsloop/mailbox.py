@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from wsloop import conf, metrics
@@ -33,7 +33,7 @@ class Mailbox:
 
     def __init__(self, consumer: Any = None) -> None:
         self.channel_name = ""
-        self.subscriptions: set[bytes] = set()
+        self.subscriptions: Collection[bytes] = ()
         self._consumer = consumer
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()

@@ -153,15 +153,14 @@ class LocalConsumers:
             self._broker.unsubscribe([channel])
             return
         self._settle()
-        # A new set each time: most consumers have none, and an empty one has 216 bytes.
-        consumer.subscriptions = {*consumer.subscriptions, channel}
+        consumer.subscriptions = (*consumer.subscriptions, channel)  # most have one or none: a set has 216 bytes
         self._subscribed.setdefault(channel, {})[consumer] = None
 
     def unsubscribe(self, consumer: LocalConsumer, channel: bytes) -> None:
         """Undo :meth:`subscribe`. Never blocks."""
         if channel in consumer.subscriptions:
             self._settle()
-            consumer.subscriptions = {*consumer.subscriptions} - {channel}
+            consumer.subscriptions = tuple(each for each in consumer.subscriptions if each != channel)
             consumers = self._subscribed[channel]
             del consumers[consumer]
             if not consumers:

@@ -81,7 +81,7 @@ class Lookup:
             key: of the session, from its cookie.
         """
         request.session = session = conf.session_store()(key)
-        session.cycle_key = lambda: None
+        session.cycle_key = _keep_key
         request.user = SimpleLazyObject(lambda: self._user(request))
 
     def _user(self, request: Any) -> Any:
@@ -135,6 +135,7 @@ def fill(batch: Sequence[Waiting]) -> None:
         each.session.wsloop_end = row.session_key, row.expire_date.timestamp()
         if (pk := _user_key(each.session)) is not None:
             named.setdefault(pk, []).append(each)
+        del each.session._get_session_from_db  # it is loaded; a consumer would keep the row as long as its session
     users = _users(get_user_model(), list(named))
     for pk, sockets in named.items():
         for number, each in enumerate(sockets):
@@ -178,6 +179,10 @@ def _add_groups(field: Any, users: dict[Any, Any]) -> None:
 
 def _same(row: Any) -> Any:
     return row
+
+
+def _keep_key() -> None:
+    pass
 
 
 def _user_key(session: SessionStore) -> Any:
