@@ -12,7 +12,11 @@ from urllib.parse import quote
 from django.http import HttpRequest
 
 SPECIFICATION = {"version": "3.0", "spec_version": "2.4"}
-OWN = {"HTTP_COOKIE", "HTTP_AUTHORIZATION", "HTTP_SEC_WEBSOCKET_KEY", "HTTP_X_FORWARDED_FOR"}  # other for each client
+COMMON = {  # headers that are the same for many clients, and that nobody keeps a secret in
+    *("HTTP_HOST", "HTTP_ORIGIN", "HTTP_USER_AGENT", "HTTP_ACCEPT", "HTTP_ACCEPT_ENCODING", "HTTP_ACCEPT_LANGUAGE"),
+    *("HTTP_CONNECTION", "HTTP_UPGRADE", "HTTP_CACHE_CONTROL", "HTTP_PRAGMA", "HTTP_X_FORWARDED_PROTO"),
+    *("HTTP_SEC_WEBSOCKET_EXTENSIONS", "HTTP_SEC_WEBSOCKET_VERSION"),
+}
 UNPREFIXED = {"CONTENT_TYPE": b"content-type", "CONTENT_LENGTH": b"content-length"}  # headers, as WSGI names them
 
 
@@ -57,13 +61,13 @@ def _pair(name: str, value: str) -> tuple[bytes, bytes]:
     return _header(name), value.encode("latin-1", "replace")
 
 
-_shared_pair = functools.lru_cache(maxsize=1024)(_pair)  # one object for all clients with the same browser
+_common_pair = functools.lru_cache(maxsize=1024)(_pair)  # one object for all sockets
 
 
 def header_pairs(meta: dict[str, Any]) -> list[tuple[bytes, bytes]]:
     """Return names and values of the headers that WSGI prefixes by ``HTTP_``."""
     return [
-        _pair(name, value) if name in OWN else _shared_pair(name, value)
+        _common_pair(name, value) if name in COMMON else _pair(name, value)
         for name, value in meta.items()
         if name.startswith("HTTP_")
     ]

@@ -57,6 +57,13 @@ def test_headers_are_bytes_in_lower_case_and_all_of_them():
     ]
 
 
+def test_headers_that_many_clients_have_are_kept_once_and_secrets_only_with_their_socket():
+    same = {"HTTP_USER_AGENT": "Browser", "HTTP_COOKIE": "sessionid=abc", "HTTP_X_KEY": "secret"}
+    first, second = (dict((each[0], each) for each in asgi_scope(request(**same))["headers"]) for _ in range(2))
+    assert first == second
+    assert [name for name in first if first[name] is second[name]] == [b"user-agent"]
+
+
 @pytest.mark.parametrize(("text", "sent"), [("Ã¼", b"\xc3\xbc"), ("ü", b"\xfc"), ("€", b"?")])
 def test_bytes_of_headers_are_those_that_were_sent(text, sent):
     """WSGI has them as Latin-1; what is none did not come from a client."""

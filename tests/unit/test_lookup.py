@@ -194,6 +194,15 @@ def test_two_sockets_of_a_user_have_an_object_each(john):
     assert first.user == second.user
 
 
+def test_a_session_keeps_its_content_and_not_the_row(john, queries):
+    (request,) = together([session_of(john, colour="blue")])
+    assert request.session["colour"] == "blue"
+    assert len(queries) == 3
+    assert "_get_session_from_db" not in vars(request.session)
+    Session.objects.all().delete()
+    assert request.session.load() == {}, "whoever loads it anew gets the present"
+
+
 def test_a_session_that_is_not_there_is_as_with_django(john, queries):
     ended = session_of(john)
     Session.objects.filter(session_key=ended).update(expire_date=timezone.now() - timedelta(seconds=1))

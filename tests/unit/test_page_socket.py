@@ -171,6 +171,19 @@ def test_a_facility_is_subscribed_to_once(page, facility):
     assert [(frame["type"], frame["id"]) for frame in answers] == [("welcome", 1), ("error", 2)]
 
 
+def test_what_pages_have_in_common_is_kept_once_and_a_quiet_channel_keeps_nothing_else(open_page, facility):
+    for _ in range(2):
+        open_page().subscribe(f"kept-{facility}")
+    one, other = engine.engine().hub.connections
+    assert one.channels[0] is other.channels[0]
+    mine, its = (each._handler.subscriptions.find(f"kept-{facility}") for each in (one, other))
+    assert mine.facility is its.facility
+    for kept in (mine, one._handler, one._handler.subscriptions, one._handler._pace):
+        assert not hasattr(kept, "__dict__"), "a hundred bytes more for each page"
+    state = engine.engine().broker._gapless._channels[one.channels[0]]
+    assert (state.position.offset, state.known, state.ready, state.waiting) == (0, None, None, None)
+
+
 def test_who_leaves_leaves_nothing(page, facility):
     page.subscribe(facility, publish=["broadcast"])
     page.subscribe(f"kept-{facility}")
