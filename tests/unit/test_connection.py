@@ -16,12 +16,11 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Close, Frame, Opcode
 
 from tests.unit.peer import WAIT, Recorder, close_frame, masked, turn
-from wsloop.protocol import parser
 from wsloop.protocol.close_codes import TOO_SLOW
 from wsloop.protocol.deflate import Deflate
 from wsloop.protocol.dialects import V1_DIALECT
 from wsloop.protocol.frames import encode
-from wsloop.protocol.parser import MOST_RESTING
+from wsloop.protocol.parser import MOST_RESTING, parsers
 from wsloop.sockets import limits
 from wsloop.sockets import websocket as module
 from wsloop.sockets.limits import Bounds
@@ -1568,4 +1567,4 @@ def test_few_parsers_wait_for_a_connection(connect):
             peer.send(part)
             connection.ready(READ)
     assert [handler.next() for *_, handler in clients] == ["hello"] * len(clients)
-    assert len(parser._resting[1001]) == MOST_RESTING
+    assert len(parsers(1001, False).resting) == MOST_RESTING

@@ -7,6 +7,7 @@ know connections.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -32,25 +33,11 @@ class Parser(Protocol):
 
     def __init__(self, max_message_size: int) -> None:
         super().__init__(Side.SERVER, state=State.OPEN, max_size=max_message_size, logger=logger)
-        self._others = _resting.setdefault(max_message_size, [])
 
     def recv_frame(self, frame: Frame) -> None:
         if frame.opcode is Opcode.CLOSE:
             self.current_size = None  # control frames may come there (RFC 6455, section 5.4); the message is dropped
         super().recv_frame(frame)
-
-    def rest(self) -> bool:
-        """Let the next connection have this one, if there is nothing in it, and return whether that is so."""
-        parser: Any = self.parser
-        # Not whether the buffer is empty, which it is within a frame, too.
-        waits_in = getattr(parser.gi_yieldfrom, "gi_code", None)
-        if waits_in is not BETWEEN_FRAMES or self.current_size is not None or self.state is not State.OPEN:
-            return False
-        if len(self._others) < MOST_RESTING:
-            self._others.append(self)
-        else:
-            self.end()
-        return True
 
     def end(self) -> None:
         """Parse nothing any more."""
@@ -58,23 +45,42 @@ class Parser(Protocol):
         self.parser = None  # type: ignore[assignment]  # it holds this object: a cycle less to collect
 
 
-_resting: dict[int, list[Parser]] = {}  # by size; all sockets of a site have the same
-
-
-def take(max_message_size: int, extensions: Sequence[Extension]) -> Parser:
-    """Return a parser for one connection.
+class Parsers:
+    """The parsers of all connections with the same limit.
 
     Args:
         max_message_size: bytes of the largest message.
-        extensions: those that the handshake has negotiated.
+        extended: whether an extension was negotiated.
     """
-    if extensions:
-        # The parser limits the size on the wire, where incompressible data grows; the connection is exact.
-        max_message_size += max_message_size // 8 + 64
-    resting = _resting.get(max_message_size)
-    parser = resting.pop() if resting else Parser(max_message_size)
-    parser.extensions = list(extensions)
-    return parser
+
+    def __init__(self, max_message_size: int, extended: bool) -> None:
+        # The size on the wire is limited, where incompressible data grows; the connection is exact.
+        self._max_size = max_message_size + (max_message_size // 8 + 64) * extended
+        self.resting: list[Parser] = []
+
+    def take(self, extensions: Sequence[Extension]) -> Parser:
+        """Return a parser for one connection, with nothing in it."""
+        parser = self.resting.pop() if self.resting else Parser(self._max_size)
+        if extensions:
+            parser.extensions = list(extensions)
+        return parser
+
+    def give_back(self, parser: Any) -> bool:
+        """Let the next connection have a parser, if there is nothing in it, and return whether that is so."""
+        # Not whether its buffer is empty, which it is within a frame, too. Behind a close frame it waits elsewhere.
+        waits_for = parser.parser.gi_yieldfrom
+        if waits_for is None or waits_for.gi_code is not BETWEEN_FRAMES:
+            return False
+        if parser.current_size is not None or parser.close_sent is not None:
+            return False
+        if len(self.resting) < MOST_RESTING:
+            self.resting.append(parser)
+        else:
+            parser.end()
+        return True
 
 
-__all__ = ["Parser", "take"]
+parsers = functools.lru_cache(maxsize=None)(Parsers)  # the sockets of a site have the same limit
+
+
+__all__ = ["Parser", "Parsers", "parsers"]

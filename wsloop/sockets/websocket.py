@@ -20,13 +20,13 @@ from websockets.protocol import State as ParserState
 
 from wsloop import metrics
 from wsloop.greenlets import Greenlet, spawn_later
-from wsloop.protocol import deflate, fragments, parser
+from wsloop.protocol import deflate, fragments
 from wsloop.protocol.close_codes import TOO_MANY
 from wsloop.protocol.deflate import Deflate
 from wsloop.protocol.dialects import BARE, Dialect
 from wsloop.protocol.fragments import Fragments
 from wsloop.protocol.frames import PONG_BYTE
-from wsloop.protocol.parser import Parser
+from wsloop.protocol.parser import Parser, parsers
 from wsloop.sockets.connection import Connection, Handler
 from wsloop.sockets.limits import Bounds, load
 from wsloop.sockets.output import CLOSING, ENDING, ENDING_OVERFLOWED, FINISHING, OPEN, settle
@@ -49,7 +49,7 @@ class WebSocket(Connection):
         extensions: those that the handshake has negotiated; see ``handshake``.
     """
 
-    __slots__ = ("_deadline", "_extensions", "_fragments", "_fruitless", "_goodbye", "_parser")
+    __slots__ = ("_deadline", "_extensions", "_fragments", "_fruitless", "_goodbye", "_parser", "_parsers")
 
     def __init__(
         self,
@@ -62,6 +62,7 @@ class WebSocket(Connection):
         bits = next((deflate.window_bits(each) for each in extensions if isinstance(each, Deflate)), 0)
         super().__init__(transport, handler, bounds, dialect, bits)
         self._extensions = tuple(extensions)
+        self._parsers = parsers(bounds.max_message_size, bool(extensions))
         self._parser: Parser | None = None  # see _protocol
         self._fruitless = 0  # reads in a row that brought little and completed no frame
         self._goodbye: list[bytes] | None = None  # the answer to the client's close frame, or its fault
@@ -72,7 +73,7 @@ class WebSocket(Connection):
     def _protocol(self) -> Parser:
         """The parser, while a message arrives and from the beginning of the end on; see its module."""
         if self._parser is None:
-            self._parser = parser.take(self.bounds.max_message_size, self._extensions)
+            self._parser = self._parsers.take(self._extensions)
         return self._parser
 
     @property
@@ -113,7 +114,7 @@ class WebSocket(Connection):
             if self._held:
                 self._rest = data[start + step :]
                 break
-        if self._parser is not None and self._parser.rest():
+        if self._parser is not None and self._parsers.give_back(self._parser):
             self._parser = None
         self.flush()
         self._fruitless = self._fruitless + 1 if not count and len(data) < TRICKLE else 0
@@ -122,7 +123,7 @@ class WebSocket(Connection):
 
     def _parse(self, data: bytes) -> int:
         """Act on the frames that ``data`` completes, and return how many they are."""
-        protocol = self._protocol
+        protocol = self._parser or self._protocol
         protocol.receive_data(data)
         frames = cast("list[Frame]", protocol.events_received())  # one that starts OPEN has no other events
         answers = iter(protocol.data_to_send())
