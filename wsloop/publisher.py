@@ -20,7 +20,7 @@ from django.core.exceptions import ImproperlyConfigured
 from wsloop import commits, conf
 from wsloop.addressees import as_list, facility_name, mistake
 from wsloop.backend import pool
-from wsloop.backend.history import Entry, latest, read
+from wsloop.backend.history import Entry, latest, tops
 from wsloop.backend.publishing import OutgoingMessage, last_messages, publish
 from wsloop.protocol import resume_tokens
 from wsloop.refusals import hints
@@ -251,8 +251,7 @@ def token(facility: str, channels: Sequence[bytes], groups: bool = False) -> str
     """
     if not conf.facility(facility).recovers or not channels:
         return ""
-    pages = read(pool.client(), [(channel, None) for channel in channels])
-    positions = {channel: page.top for channel, page in zip(channels, pages, strict=True)}
+    positions = dict(zip(channels, tops(pool.client(), channels), strict=True))
     return resume_tokens.token(positions, groups=groups)
 
 

@@ -903,8 +903,8 @@ def keep(channels, *texts):
 
 
 def top(channel):
-    ((page),) = history.read(pool.client(), [(channel, None)])
-    return page.top
+    (top,) = history.tops(pool.client(), [channel])
+    return top
 
 
 def test_a_position_is_known_when_subscribe_returns(broker):
@@ -994,11 +994,11 @@ def test_an_unknown_position_is_unavailable_in_time(own_redis, make_broker, with
     with_settings(WSLOOP={"REDIS_TIMEOUT": 1})
     go_on = Event()
 
-    def read(*arguments):
+    def tops(*arguments):
         go_on.wait(WAIT)
         raise OSError("too late")
 
-    monkeypatch.setattr(history, "read", read)
+    monkeypatch.setattr(history, "tops", tops)
     broker = make_broker()
     with pytest.raises(Unavailable, match="Timed out reading the history position"):
         broker.subscribe([A], [A])

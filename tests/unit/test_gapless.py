@@ -23,7 +23,7 @@ OPTIONS = conf.Facility(size=1000, ttl=60)
 
 
 class Reads:
-    """``history.read``, which can be held up before and behind Redis, and can fail."""
+    """``history.read`` and ``history.tops``, which can be held up before and behind Redis, and can fail."""
 
     def __init__(self):
         self.questions, self.answers = [], 0
@@ -32,23 +32,27 @@ class Reads:
         self.before.set()
         self.behind.set()
         self._held = {}
-        self._read = history.read
 
     def hold(self, number, before=False):
         """Hold this question up, the first is 1, until the event that is returned is set."""
         self._held[number, before] = Event()
         return self._held[number, before]
 
-    def __call__(self, client, questions, *arguments):
-        self.questions.append(list(questions))
-        number = len(self.questions)
-        self._held.get((number, True), self.before).wait(WAIT)
-        if self.errors:
-            raise self.errors.pop(0)
-        pages = self._read(client, questions, *arguments)
-        self.answers += 1
-        self._held.get((number, False), self.behind).wait(WAIT)
-        return pages
+    def holding(self, function):
+        """Return the same function, with all that."""
+
+        def ask(client, questions):
+            self.questions.append(list(questions))
+            number = len(self.questions)
+            self._held.get((number, True), self.before).wait(WAIT)
+            if self.errors:
+                raise self.errors.pop(0)
+            answer = function(client, questions)
+            self.answers += 1
+            self._held.get((number, False), self.behind).wait(WAIT)
+            return answer
+
+        return ask
 
 
 @pytest.fixture
@@ -60,7 +64,8 @@ def redis(own_redis):
 @pytest.fixture
 def reads(redis, monkeypatch):
     reads = Reads()
-    monkeypatch.setattr(history, "read", reads)
+    for function in (history.read, history.tops):
+        monkeypatch.setattr(history, function.__name__, reads.holding(function))
     return reads
 
 
@@ -116,8 +121,8 @@ class Lines:
 
 
 def top(channel=A):
-    ((page),) = history.read(pool.client(), [(channel, None)])
-    return page.top
+    (top,) = history.tops(pool.client(), [channel])
+    return top
 
 
 # Where a line begins.
@@ -554,7 +559,7 @@ def test_a_message_that_is_under_way_is_waited_for(checking, line, reads, monkey
     asked = len(reads.questions)
     landed.set()
     wait_until(lambda: len(reads.questions) > asked, what="the next comparison")
-    assert all(since is None for question in reads.questions for _, since in question), "only positions were read"
+    assert {each for question in reads.questions for each in question} == {A}, "only positions were read"
     assert line.origins == ["origin of 1"]
 
 

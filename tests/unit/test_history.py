@@ -41,7 +41,8 @@ def texts(page):
 
 
 def top(channel):
-    return read(channel, None).top
+    (found,) = module.tops(pool.client(), [channel])
+    return found
 
 
 # Pages.
@@ -80,12 +81,20 @@ def test_messages_are_what_arrives_live(channel):
     assert [message.multi_audience for message in live] == [True, False]
 
 
-def test_without_a_position_only_the_top_is_read(channel):
+def test_the_tops_of_many_histories_take_one_script(channel, gate):
+    channels = [channel, *(b"unit:%d" % number for number in range(30))]
     publish(channel, "1", "2")
-    page = read(channel, None)
-    assert page.entries == []
-    assert page.continuous
-    assert page.top.offset == 2
+    gate.hold("EVALSHA")
+    reading = gevent.spawn(module.tops, pool.client(), channels)
+    gate.wait_for(1)
+    gate.hold()
+    gate.let_through(1)
+    first, *empty = reading.get(timeout=WAIT)
+    assert first == read(channel, first).top
+    assert first.offset == 2
+    assert {each.offset for each in empty} == {0}
+    assert len({each.id for each in empty}) == 30, "each has an id of its own"
+    assert module.tops(pool.client(), channels) == [first, *empty]
 
 
 @pytest.mark.real_clock("Redis says when, by its own clock")
@@ -141,7 +150,8 @@ def test_several_channels_in_one_round_trip(gate):
     for number, channel in enumerate(channels):
         publish(channel, *[str(each) for each in range(number)])
     gate.hold("EVALSHA")
-    reading = gevent.spawn(module.read, pool.client(), [(channel, None) for channel in channels])
+    start = Position(0, "-")
+    reading = gevent.spawn(module.read, pool.client(), [(channel, start) for channel in channels])
     gate.wait_for(20)
     gate.hold()
     gate.let_through(20)
@@ -288,7 +298,9 @@ def test_the_latest_messages_the_oldest_first(channel):
 def test_an_error_of_redis_is_raised(own_redis):
     own_redis.kill()
     with pytest.raises(redis_exceptions.ConnectionError):
-        read(b"unit:news", None)
+        read(b"unit:news", Position(0, "-"))
+    with pytest.raises(redis_exceptions.ConnectionError):
+        module.tops(pool.client(), [b"unit:news"])
     with pytest.raises(redis_exceptions.ConnectionError):
         module.latest(pool.client(), b"unit:news", 1)
 

@@ -81,7 +81,7 @@ def told(joining, persisted=(), count=0):
     frames = InitialFrames(BARE, set())
     for channel, message in [*joining.retained(persisted, count), *joining.messages]:
         frames.add(channel, message)
-    return frames.texts
+    return frames.payloads
 
 
 # Who gets what.
@@ -1104,7 +1104,7 @@ def test_news_hold_a_message_to_several_channels_once_and_its_other_position():
     frames.add(NEWS, Message(b"no id"), retained=True)
     frames.add_text(None)
     frames.add_text(b'{"type": "x"}')
-    told = [json.loads(text) for text in frames.texts]
+    told = [json.loads(text) for text in frames.payloads]
     assert [each.get("data", each["type"]) for each in told] == ["new", *["position"] * 3, "no id", "no id", "x"]
     assert [each.get("kept", False) for each in told[4:6]] == [False, True]
     assert known == {"had", "new"}
@@ -1115,7 +1115,7 @@ def test_news_of_the_bare_dialect_hold_empty_messages():
     frames.add(NEWS, Message(b""))
     frames.add(NEWS, Message(b"", "id", 1, "-", True))
     frames.add(SPORT, Message(b"", "id", 1, "-", True))
-    assert frames.texts == [b"", b""]
+    assert frames.payloads == [b"", b""]
 
 
 # Of what is not read, the newest of each channel.

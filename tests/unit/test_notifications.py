@@ -155,10 +155,10 @@ def test_users_who_change_are_told_to_nobody(recorder, database, caplog):
 
 
 def test_afterwards_all_is_as_before():
-    before = (publishing.publish, publisher.publish, publisher.read, get_channel_layer().remote)
+    before = (publishing.publish, publisher.publish, publisher.tops, get_channel_layer().remote)
     with pytest.raises(KeyError), record():
         raise KeyError
-    assert before == (publishing.publish, publisher.publish, publisher.read, get_channel_layer().remote)
+    assert before == (publishing.publish, publisher.publish, publisher.tops, get_channel_layer().remote)
 
 
 def test_a_record_within_a_record(recorder):
@@ -422,7 +422,7 @@ def test_consumers_publish_too(recorder):
 
 def test_the_recorder_takes_the_place_of_what_there_is():
     """The functions that the recorder replaces exist under these names, with these arguments."""
-    for name in ("publish", "last_messages", "latest", "read"):
+    for name in ("publish", "last_messages", "latest", "tops"):
         theirs = inspect.signature(getattr(publisher, name)).parameters
         ours = inspect.signature(getattr(Recorder(), name)).parameters
         assert list(theirs) == list(ours)

@@ -62,8 +62,7 @@ class Process:
 
     def watch(self, *channels):
         for channel in channels:
-            ((page),) = history.read(pool.client(), [(channel, None)])
-            self.positions[channel] = page.top
+            (self.positions[channel],) = history.tops(pool.client(), [channel])
 
     def publish(self, *texts, channels=(A,), options=OPTIONS):
         """Publish; it is :meth:`arrive` that lets the messages arrive."""
@@ -128,6 +127,7 @@ def come(process, pair):
     ):
         transport, peer = pair(**sockets)
         process.counts.update(channels)
+        start = {channel: process.positions[channel] for channel in channels}
         joining = process.hub.join(channels)
         part = Part(channels, options, text)
         recovery = Recovery(process.hub, process, dialect, [part])
@@ -141,7 +141,9 @@ def come(process, pair):
         process.hub.enter(joining, connection, first)
         if recovery.unfinished:
             recovery.greenlet = gevent.spawn(setup._go_on, recovery, connection)
-        return Client(connection, peer, recovery)
+        client = Client(connection, peer, recovery)
+        client.start = start
+        return client
 
     return make
 
@@ -229,6 +231,50 @@ def test_nothing_was_missed(process, come):
     assert client.frame()["recovered"] is True
     process.send("2")
     assert client.texts("2") == ["2"]
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The questions about histories that Redis was asked."""
+    asked, read = [], history.read
+    monkeypatch.setattr(history, "read", lambda client, each: asked.append([*each]) or read(client, each))
+    return asked
+
+
+def test_of_a_client_that_is_as_far_as_this_process_no_history_is_read(process, come, asked):
+    process.send("1", channels=(A, B))
+    client = come(process.token(A, B), channels=(A, B), meanwhile=lambda: process.send("2", channels=(B,)))
+    welcome = client.frame()
+    assert (welcome["recovered"], welcome["token"]) == (True, resume_tokens.token(client.start))
+    process.send("3")
+    assert client.texts("3") == ["2", "3"]
+    assert asked == []
+
+
+def test_only_histories_of_which_it_has_missed_something_are_read(process, come, asked):
+    process.send("1", channels=(A,))
+    token, before = process.token(A, B), process.positions[B]
+    process.send("2", "3", channels=(B,))
+    client = come(token, channels=(A, B), meanwhile=lambda: process.send("4"))
+    process.send("5", channels=(B,))
+    assert client.texts("5") == ["welcome", "2", "3", "4", "5"]
+    assert asked == [[(B, before)]]
+
+
+def test_the_order_of_time_holds_if_another_channel_goes_on_while_a_history_is_read(process, come, monkeypatch):
+    token, read = process.token(A, B), history.read
+    process.send("1", channels=(B,))
+
+    def slow(client, questions):
+        monkeypatch.setattr(history, "read", read)
+        process.publish("2", channels=(A,))
+        process.publish("3", channels=(B,))
+        return read(client, questions)
+
+    monkeypatch.setattr(history, "read", slow)
+    client = come(token, channels=(A, B))
+    process.send("4")
+    assert client.texts("4") == ["welcome", "1", "2", "3", "4"]
 
 
 def test_positions_go_on_from_the_token(process, come):
@@ -422,6 +468,20 @@ def test_messages_to_several_audiences_come_once_over_pages(process, come, monke
     assert found.count("position") == 40
 
 
+def test_messages_to_several_audiences_come_once_if_it_had_missed_those_of_one(process, come, paged, monkeypatch):
+    client = come(paged, channels=(A, B))
+    assert client.recovery.unfinished
+    published, read = Event(), history.read
+    monkeypatch.setattr(history, "read", lambda *arguments: published.wait(WAIT) and read(*arguments))
+    process.send(*[str(number) for number in range(100, 150)], channels=(B, A))
+    published.set()
+    client.recovery.greenlet.get(timeout=10)
+    process.send("end")
+    found = client.texts("end")
+    assert [each for each in found if each != "position"] == ["welcome", *map(str, range(150)), "end"]
+    assert found.count("position") == 50
+
+
 def test_what_is_trimmed_while_pages_are_sent_is_told(process, come, monkeypatch):
     monkeypatch.setattr(history, "PAGE", 2)
     token = process.token()
@@ -565,14 +625,19 @@ def test_an_error_reaches_all_who_have_asked(readings, error, asked):
     assert shared.read(None, ONE) == [tuple(ONE)]
 
 
-def test_many_clients_that_come_back_at_once_read_the_history_once(process, come, monkeypatch):
-    token = process.token()
+def test_many_clients_that_come_back_at_once_read_and_encode_the_history_once(process, come, asked, monkeypatch):
+    token = process.token(A, B)
     process.send("1", "2", "3")
-    calls = []
-    read = history.read
-    monkeypatch.setattr(history, "read", lambda client, questions: calls.append(questions) or read(client, questions))
-    coming = [gevent.spawn(come, token) for _ in range(20)]
+    encoded, encode = collections.Counter(), V1_DIALECT.encode
+    monkeypatch.setattr(
+        type(V1_DIALECT),
+        "encode",
+        lambda self, payload, bits=0: encoded.update([payload]) or encode(payload, bits),
+    )
+    coming = [gevent.spawn(come, token, channels=(A, B)) for _ in range(20)]
     gevent.joinall(coming, timeout=WAIT, raise_error=True)
+    assert sorted(encoded.values()) == [1, 1, 1, 20], "a welcome for each, and the messages for all"
+    process.send("4")
     for each in coming:
-        assert each.value.texts("3")[-3:] == ["1", "2", "3"]
-    assert len(calls) == 1
+        assert each.value.texts("4") == ["welcome", "1", "2", "3", "4"]
+    assert len(asked) == 1

@@ -51,14 +51,14 @@ class Page(NamedTuple):
         return not self.entries or self.entries[-1].message.offset >= self.top.offset
 
 
-def read(client: Redis, questions: Sequence[tuple[bytes, Position | None]]) -> list[Page]:
+def read(client: Redis, questions: Sequence[tuple[bytes, Position]]) -> list[Page]:
     """Return a page of each channel's history, in one round trip.
 
     All pages together have about PAGE_BYTES, but each may have LEAST_BYTES, and at least one message.
 
     Args:
         client: of Redis.
-        questions: pairs of a channel and the position after which the page begins; None: only the top is read.
+        questions: pairs of a channel and the position after which the page begins.
 
     Raises:
         redis.exceptions.RedisError: if Redis does not answer.
@@ -66,13 +66,25 @@ def read(client: Redis, questions: Sequence[tuple[bytes, Position | None]]) -> l
     size = max(PAGE_BYTES // max(len(questions), 1), LEAST_BYTES)
     calls: list[scripts.Call] = []
     for channel, since in questions:
-        start = "" if since is None else since.offset
-        arguments = [start, PAGE + 1, size, new_id(), EMPTY_META]
+        arguments = [since.offset, PAGE + 1, size, new_id(), EMPTY_META]
         calls.append(("history", list(keys.history_keys(channel)), arguments))
     return [
         _page(answer, since)
         for answer, (_, since) in zip(scripts.call(client, calls, transaction=False), questions, strict=True)
     ]
+
+
+def tops(client: Redis, channels: Sequence[str | bytes]) -> list[Position]:
+    """Return the top of each channel's history, in one call of a script, except in a Redis Cluster.
+
+    Raises:
+        redis.exceptions.RedisError: if Redis does not answer.
+    """
+    found = [keys.history_keys(channel) for channel in channels]
+    together = [[each] for each in found] if scripts.is_cluster(client) else [found]
+    calls: list[scripts.Call] = [("tops", [*itertools.chain(*each)], [new_id(), EMPTY_META]) for each in together]
+    answers = itertools.chain(*scripts.call(client, calls, transaction=False))
+    return [Position(int(offset), id.decode()) for offset, id in zip(answers, answers, strict=True)]
 
 
 def latest(client: Redis, channel: str | bytes, limit: int) -> list[Entry]:
@@ -120,10 +132,8 @@ def past(client: Redis, questions: Sequence[tuple[bytes, End]], limit: int) -> l
     return [([_entry(number, fields) for number, fields in page], bool(more)) for page, more in answers]
 
 
-def _page(answer: Any, since: Position | None) -> Page:
+def _page(answer: Any, since: Position) -> Page:
     top, time = Position(int(answer[0]), answer[1].decode()), int(answer[3])
-    if since is None:
-        return Page([], top, True, time)
     entries = [_entry(number, fields) for number, fields in answer[2]]
     if entries and entries[0].message.offset == since.offset:
         continuous = entries.pop(0).message.id == since.id
@@ -142,4 +152,4 @@ def _entry(number: bytes, fields: Sequence[bytes]) -> Entry:
     return Entry(Message(payload, own.decode(), offset, previous.decode(), several == b"s"), int(time))
 
 
-__all__ = ["End", "Entry", "Page", "latest", "past", "read"]
+__all__ = ["End", "Entry", "Page", "latest", "past", "read", "tops"]

@@ -55,10 +55,10 @@ class CatchUp:
         Raises:
             redis.exceptions.RedisError: if Redis does not answer.
         """
-        pages = history.read(pool.client(), [(channel, None) for channel in self._states])
-        for channel, page in zip(self._states, pages, strict=True):
+        tops = history.tops(pool.client(), [*self._states])
+        for channel, top in zip(self._states, tops, strict=True):
             if self._valid(channel):
-                self._states[channel].position = page.top
+                self._states[channel].position = top
         self._finish(self._states)
 
     def run(self) -> None:

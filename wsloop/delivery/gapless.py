@@ -182,12 +182,12 @@ class GaplessDelivery:
         differing = {}
         for group in batches(states, AT_ONCE):
             try:
-                pages = history.read(pool.client(), [(channel, None) for channel in group])
+                tops = history.tops(pool.client(), group)
             except (RedisError, OSError) as exc:
                 logger.debug("Could not compare positions: %s", exc)  # whatever needs Redis reports that it is down
                 return {}
-            for channel, page in zip(group, pages, strict=True):
+            for channel, top in zip(group, tops, strict=True):
                 position = states[channel].position
-                if page.top != position:
+                if top != position:
                     differing[channel] = states[channel], position
         return differing

@@ -20,7 +20,7 @@ from redis import Redis
 from wsloop.backend import history
 from wsloop.protocol.messages import Message, Position
 
-Reading = Callable[[Redis, Sequence[tuple[bytes, Position | None]]], list[history.Page]]
+Reading = Callable[[Redis, Sequence[tuple[bytes, Position]]], list[history.Page]]
 
 
 class HistoryMerge:
@@ -83,17 +83,6 @@ class HistoryMerge:
                 self._read_at[channel] = page.time
             if page.entries:
                 self._put(channel)
-        self._horizon = min(self._read_at.values(), default=float("inf"))
-
-    def remove(self, channels: Iterable[bytes]) -> None:
-        """Return no message of these channels any more."""
-        for channel in channels:
-            del self._pages[channel], self._times[channel], self.since[channel]
-            for each in (self._read_at, self.tops, self.lost):
-                each.pop(channel, None)
-            self._unread.discard(channel)
-        self._next = [each for each in self._next if each[1] in self._pages]
-        heapq.heapify(self._next)
         self._horizon = min(self._read_at.values(), default=float("inf"))
 
     def take(self, most: int) -> list[tuple[bytes, Message]]:

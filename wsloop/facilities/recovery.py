@@ -17,16 +17,16 @@ from collections.abc import Iterable, Mapping, Sequence
 import gevent
 
 from wsloop import conf, metrics
-from wsloop.backend import history, pool
+from wsloop.backend import pool
 from wsloop.delivery.broker import Broker, Unavailable
 from wsloop.delivery.merge import HistoryMerge
-from wsloop.facilities.shared_reading import SharedReading
+from wsloop.facilities.shared_reading import Answer, SharedReading, page_size
 from wsloop.protocol import resume_tokens
 from wsloop.protocol.dialects import Dialect
 from wsloop.protocol.messages import Message, Position
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
-from wsloop.sockets.joining import InitialFrames, JoinBuffer
+from wsloop.sockets.joining import InitialFrames, JoinBuffer, Payload
 
 READING = SharedReading()
 
@@ -72,13 +72,16 @@ class Part:
         self.token = resume_tokens.token(present, self._groups)
         if self._resume is None:
             return {}
-        since = resume_tokens.read(self._resume, present)
+        self._anew = self.token
+        # The usual one after a restart, which need not be verified: this client is about to get it anyway.
+        since = present if self._resume == self.token else resume_tokens.read(self._resume, present)
         self.recovered = since is not None
         metrics.recovery(self.recovered)
         if since is None:
             return {}
-        since = present | since
-        self._anew, self.token = self.token, resume_tokens.token(since, self._groups)
+        if since != present:
+            since = present | since
+            self.token = resume_tokens.token(since, self._groups)
         return since
 
     def fail(self) -> None:
@@ -106,8 +109,9 @@ class Recovery:
         self._parts = parts
         self._channels = tuple(channel for part in parts for channel in part.channels)
         self._latest_only = {each for part in parts if part.options.latest_only for each in part.channels}
-        self._merge: HistoryMerge | None = None
-        self._messages: list[tuple[bytes, Message]] = []  # to be sent next
+        self._answer: Answer | None = None  # the first page
+        self._merge: HistoryMerge | None = None  # the next ones
+        self._since: Mapping[bytes, Position] = {}  # the end of the page, by channel that is recovered
         self._known: set[str] = set()
         self.unfinished = False
 
@@ -119,7 +123,7 @@ class Recovery:
     @property
     def has_others(self) -> bool:
         """Whether there are channels that have nothing to recover."""
-        return self._merge is None or len(self._merge.since) < len(set(self._channels))
+        return len(self._since) < len(set(self._channels))
 
     def join(self) -> JoinBuffer:
         """Begin to buffer live messages for the socket."""
@@ -133,27 +137,38 @@ class Recovery:
             Unavailable: if this process does not catch up with the client in time.
         """
         positions = {channel: self._broker.position(channel) for channel in self._channels}
-        starts = {part: part.start(positions) for part in self._parts}
-        since = {channel: at for start in starts.values() for channel, at in start.items()}
-        if not since:
+        starts = {part: start for part in self._parts if (start := part.start(positions))}
+        # Where the client is as far as this process, which will deliver what follows, there is nothing to read.
+        missing = {channel: at for channel, at in _joined(starts).items() if at != positions[channel]}
+        if missing:
+            self._read(starts, missing)
+            level = _joined(starts).keys() - missing.keys()
+            if level and (self.unfinished or any(self._broker.position(each) != positions[each] for each in level)):
+                # Messages of several channels are sent in the order of time, and those to several audiences once.
+                self._read(starts, _joined(starts))
+        self._known = {at.id for at in _joined(starts).values()}
+
+    def _read(self, starts: dict[Part, dict[bytes, Position]], since: Mapping[bytes, Position]) -> None:
+        """Read the first page from these positions, for the parts that can be recovered; the others are removed."""
+        answer = READING.ask(pool.client(), since) if since else None
+        lost = [part for part, start in starts.items() if answer and not answer.lost.keys().isdisjoint(start)]
+        for part in lost:
+            part.fail()
+            metrics.recovery(False)
+            del starts[part]
+        if lost:
+            self._read(starts, {channel: at for channel, at in since.items() if channel in _joined(starts)})
             return
-        merge = HistoryMerge(pool.client(), since, READING.read)
-        merge.read()
-        for part, start in starts.items():
-            if not merge.lost.keys().isdisjoint(start):
-                part.fail()
-                merge.remove(start)
-                metrics.recovery(False)
-        self._known = {at.id for part, start in starts.items() if part.recovered for at in start.values()}
-        self._merge = merge
-        self._messages = merge.take(_page_size())
-        self.unfinished = not merge.complete
-        if not self.unfinished:
-            self._broker.wait_for(merge.since)
+        self._answer, self._since = answer, answer.end if answer else {}
+        self.unfinished = answer is not None and not answer.complete
+        if self.unfinished:
+            self._merge = HistoryMerge(pool.client(), self._since, READING.read)
+        else:
+            self._broker.wait_for(self._since)
 
     def first_payloads(
         self, joining: JoinBuffer, welcomes: Iterable[bytes] = (), retained: Iterable[tuple[bytes, Message]] = ()
-    ) -> list[bytes]:
+    ) -> list[Payload]:
         """Return the payloads that the subscriptions begin with, in order.
 
         Args:
@@ -162,21 +177,24 @@ class Recovery:
             welcomes: the frames that come first.
             retained: the retained messages of the channels, with their channels.
         """
-        if self.unfinished and self._merge is not None:
-            joining.keep([each for each in self._channels if each not in self._merge.since])
+        if self.unfinished:
+            joining.keep([each for each in self._channels if each not in self._since])
             # A channel of two subscriptions twice, as it is counted everywhere.
-            self._channels = tuple(each for each in self._channels if each in self._merge.since)
+            self._channels = tuple(each for each in self._channels if each in self._since)
         frames = InitialFrames(self._dialect, self._known)
-        frames.texts += welcomes
+        frames.payloads += welcomes
         for channel, message in retained:
             frames.add(channel, message, retained=True)
-        self._add(frames, joining)
-        return frames.texts
+        answer, self._answer = self._answer, None  # it is not kept while a long recovery goes on
+        if answer is not None:
+            answer.add_to(frames)
+        self._add(frames, (), joining)
+        return frames.payloads
 
     def tell(self, connection: Connection) -> None:
         """Tell the connection how far its recovery has come."""
-        if self._merge is not None:
-            connection.catching_up(self._merge.since)
+        if self._since:
+            connection.catching_up(self._since)
 
     def go_on(self, connection: Connection) -> None:
         """Send one page after another, as the client takes them, until it is a subscriber. Blocks.
@@ -208,41 +226,42 @@ class Recovery:
             for channel, position in merge.lost.items():  # trimmed meanwhile: the client is too slow for this history
                 frames.add_text(self._dialect.lost(channel, position))
             merge.lost.clear()
-            self._messages = merge.take(_page_size())
+            messages = merge.take(page_size())
+            self._since = merge.since
             if joining is None or not merge.complete:
-                self._add(frames, None)
+                self._add(frames, messages, None)
                 self.tell(connection)
-                self._hub.send(connection, frames.texts)
+                self._hub.send(connection, frames.payloads)
                 return False
             self._broker.wait_for(merge.since)
             if not connection.open:
                 return False
             if joining.lost:
                 raise Unavailable("messages were lost during a recovery")
-            self._add(frames, joining)
+            self._add(frames, messages, joining)
             self.tell(connection)
-            self._hub.enter(joining, connection, frames.texts)
+            self._hub.enter(joining, connection, frames.payloads)
             return True
         finally:
             if joining is not None:
                 self._hub.cancel(joining)
 
-    def _add(self, frames: InitialFrames, joining: JoinBuffer | None) -> None:
+    def _add(
+        self, frames: InitialFrames, messages: Iterable[tuple[bytes, Message]], joining: JoinBuffer | None
+    ) -> None:
         """Add the page, and after the last page the buffered messages; nothing may yield until it is a subscriber.
 
         This process has delivered all messages of the page to others (:meth:`Broker.wait_for`), so they can come again
         only from ``joining``. Later messages there were published after the socket had joined.
         """
-        messages, self._messages = self._messages, []
         for channel, message in messages:
             frames.add(channel, message)
         if joining is not None:
-            since = {} if self._merge is None else self._merge.since
             for channel, message in joining.messages:
-                read = since.get(channel)
+                read = self._since.get(channel)
                 if read is None or not message.offset or message.offset > read.offset:
                     frames.add(channel, message)
 
 
-def _page_size() -> int:
-    return min(history.PAGE_BYTES, int(conf.option("MAX_QUEUED_BYTES")) // 4)
+def _joined(starts: Mapping[Part, Mapping[bytes, Position]]) -> dict[bytes, Position]:
+    return {channel: at for start in starts.values() for channel, at in start.items()}

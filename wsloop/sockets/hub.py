@@ -37,7 +37,7 @@ from wsloop.sockets.census import Census
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.heartbeat import Heartbeat
 from wsloop.sockets.index import Index
-from wsloop.sockets.joining import JoinBuffer
+from wsloop.sockets.joining import JoinBuffer, Payload, SharedPayloads
 from wsloop.sockets.output import UNSETTLED, settle
 from wsloop.sockets.run import Run
 
@@ -124,7 +124,7 @@ class Hub:
         self.heartbeat.add(connection)
         connection.start()
 
-    def enter(self, joining: JoinBuffer, connection: Connection, first: Iterable[bytes]) -> None:
+    def enter(self, joining: JoinBuffer, connection: Connection, first: Iterable[Payload]) -> None:
         """Make an open connection a subscriber of the channels, after writing ``first`` to it. Nothing yields."""
         settle()
         self._joining.discard(joining)
@@ -312,11 +312,18 @@ class Hub:
                 self._flush_soon()
             self._dirty.append(connection)
 
-    def send(self, connection: Connection, payloads: Iterable[bytes]) -> None:
+    def send(self, connection: Connection, payloads: Iterable[Payload]) -> None:
         """Send payloads to one connection at once."""
-        encoded = [connection.frame(payload) for payload in payloads]
+        encoded, count = [], 0
+        for payload in payloads:
+            if isinstance(payload, SharedPayloads):
+                encoded.append(payload.frames(connection))
+                count += len(payload)
+            else:
+                encoded.append(connection.frame(payload))
+                count += 1
         frames = b"".join(encoded)
-        TRAFFIC.sent(len(encoded), len(frames))
+        TRAFFIC.sent(count, len(frames))
         # As one frame: several retained messages do not make a client a slow one.
         if frames and connection.enqueue(frames):
             connection.flush()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from wsloop.protocol.dialects import Dialect, missed
 from wsloop.protocol.messages import Message
+
+if TYPE_CHECKING:
+    from wsloop.sockets.connection import Connection
 
 SHARED = 2048  # bytes of a message that is encoded once for all who have missed it: a thousand of them are remembered
 
@@ -67,6 +71,28 @@ class JoinBuffer:
         return retained
 
 
+class SharedPayloads:
+    """Payloads of one dialect that many connections get in a row: encoded and joined once for all of a kind."""
+
+    def __init__(self, payloads: Sequence[bytes]) -> None:
+        self._payloads = payloads
+        self._frames: dict[tuple[int, float], bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self._payloads)
+
+    def frames(self, connection: Connection) -> bytes:
+        """Return them as they are sent to a connection."""
+        kind = connection.window_bits, connection.bounds.compress_from
+        found = self._frames.get(kind)
+        if found is None:
+            found = self._frames[kind] = b"".join([connection.frame(each) for each in self._payloads])
+        return found
+
+
+Payload = bytes | SharedPayloads
+
+
 class InitialFrames:
     """The frames that a socket gets before it is a subscriber, in its dialect and without duplicates.
 
@@ -76,23 +102,23 @@ class InitialFrames:
     """
 
     def __init__(self, dialect: Dialect, known: set[str]) -> None:
-        self._dialect = dialect
-        self._known = known
-        self.texts: list[bytes] = []
+        self.dialect = dialect
+        self.known = known
+        self.payloads: list[Payload] = []
 
     def add_text(self, text: bytes | None) -> None:
         """Add a frame that is not a message; None adds nothing."""
         if text is not None:
-            self.texts.append(text)
+            self.payloads.append(text)
 
     def add(self, channel: bytes, message: Message, retained: bool = False) -> None:
         """Add a message, or only its position if the client has the message from another channel already."""
-        if message.id and message.id in self._known:
-            self.add_text(self._dialect.position(channel, message))
+        if message.id and message.id in self.known:
+            self.add_text(self.dialect.position(channel, message))
             return
         if message.id:
-            self._known.add(message.id)
+            self.known.add(message.id)
         if retained or len(message.payload) > SHARED:
-            self.add_text(self._dialect.message(channel, message, kept=retained))
+            self.add_text(self.dialect.message(channel, message, kept=retained))
         else:
-            self.add_text(missed(self._dialect, channel, message))
+            self.add_text(missed(self.dialect, channel, message))

@@ -18,7 +18,7 @@ from django.contrib.auth.models import AbstractBaseUser, Group
 
 from wsloop import conf, publisher, signals
 from wsloop.backend import publishing
-from wsloop.backend.history import Entry, Page
+from wsloop.backend.history import Entry
 from wsloop.protocol.messages import Message, Position, new_id
 from wsloop.testing.handler import uncommitted
 from wsloop.testing.memory import own
@@ -110,10 +110,10 @@ class Recorder:
         """See :func:`wsloop.backend.history.latest`."""
         return self._histories.get(channel, [])[-limit:]
 
-    def read(self, client: Any, questions: Sequence[tuple[bytes, Position | None]]) -> list[Page]:
-        """See :func:`wsloop.backend.history.read`; returns positions only."""
-        tops = [self._histories.get(channel.decode()) for channel, _ in questions]
-        return [Page([], entries[-1].message.position if entries else Position(0, new_id()), True) for entries in tops]
+    def tops(self, client: Any, channels: Sequence[bytes]) -> list[Position]:
+        """See :func:`wsloop.backend.history.tops`."""
+        histories = [self._histories.get(channel.decode()) for channel in channels]
+        return [entries[-1].message.position if entries else Position(0, new_id()) for entries in histories]
 
     def _keep(self, channel: str, message: publishing.OutgoingMessage) -> None:
         entries = self._histories.setdefault(channel, [])
@@ -175,7 +175,7 @@ def record() -> Iterator[Recorder]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(own())
         stack.enter_context(patch.object(publishing, "publish", recorder.publish))
-        for name in ("publish", "last_messages", "latest", "read"):
+        for name in ("publish", "last_messages", "latest", "tops"):
             stack.enter_context(patch.object(publisher, name, getattr(recorder, name)))
         # There are no workers, which would need notices of users who have changed.
         stack.enter_context(patch.object(signals, "_publish", lambda notice: None))

@@ -5,7 +5,7 @@
 --   2 history: stream of messages; their ids are OFFSET-0
 -- ARGV:
 --   1 offset of the last message that the client has; the page begins with that message, without its payload, if it
---     still exists, else with the first one after it; empty: only the top is read
+--     still exists, else with the first one after it
 --   2 maximum number of messages of the page
 --   3 maximum bytes of the page, which may be exceeded by its first two messages only
 --   4 id of an empty history: without an id, a later reader could not see whether the history was deleted meanwhile
@@ -31,25 +31,23 @@ end
 
 -- In steps: a page has few large messages, and reading more than it needs would block all other clients of Redis.
 local page = {}
-if ARGV[1] ~= '' then
-  local left, most, size, from, step = tonumber(ARGV[2]), tonumber(ARGV[3]), 0, ARGV[1] .. '-0', 2
-  while left > 0 do
-    local found = redis.call('XRANGE', history, from, '+', 'COUNT', math.min(step, left))
-    for _, entry in ipairs(found) do
-      if entry[1] == ARGV[1] .. '-0' and #page == 0 then
-        entry[2][10] = '' -- the client has the payload; only the id is needed
-      end
-      size = size + #entry[2][10]
-      if #page >= 2 and size > most then
-        return {top[1], top[2], page, now}
-      end
-      table.insert(page, entry)
+local left, most, size, from, step = tonumber(ARGV[2]), tonumber(ARGV[3]), 0, ARGV[1] .. '-0', 2
+while left > 0 do
+  local found = redis.call('XRANGE', history, from, '+', 'COUNT', math.min(step, left))
+  for _, entry in ipairs(found) do
+    if entry[1] == ARGV[1] .. '-0' and #page == 0 then
+      entry[2][10] = '' -- the client has the payload; only the id is needed
     end
-    if #found < math.min(step, left) then
-      break
+    size = size + #entry[2][10]
+    if #page >= 2 and size > most then
+      return {top[1], top[2], page, now}
     end
-    left, from = left - #found, '(' .. found[#found][1]
-    step = math.max(1, math.min(50, math.floor((most - size) / math.max(size / #page, 1))))
+    table.insert(page, entry)
   end
+  if #found < math.min(step, left) then
+    break
+  end
+  left, from = left - #found, '(' .. found[#found][1]
+  step = math.max(1, math.min(50, math.floor((most - size) / math.max(size / #page, 1))))
 end
 return {top[1], top[2], page, now}
