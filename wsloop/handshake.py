@@ -7,6 +7,7 @@ uWSGI and nginx. The Origin is the business of
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -90,12 +91,7 @@ def negotiate(
     if environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
         advice = "" if direct else " Behind nginx, set `proxy_http_version 1.1;`."
         raise Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, f"A WebSocket needs HTTP/1.1.{advice}")
-    spoken = [Subprotocol(each) for each in subprotocols]
-    # Not the library's own choice, which refuses clients that offer none of them.
-    protocol = ServerProtocol(
-        select_subprotocol=lambda _, offered: next((each for each in spoken if each in offered), None),
-        extensions=[DEFLATE] if compression else [],
-    )
+    protocol = _negotiator(tuple(subprotocols), compression)
     headers = Headers()
     try:
         for name in HEADERS:
@@ -128,6 +124,17 @@ def negotiate(
     if extensions is not None:
         answer.append(("Sec-WebSocket-Extensions", extensions))
     return answer, list(protocol.extensions)
+
+
+@functools.lru_cache(maxsize=16)
+def _negotiator(subprotocols: tuple[str, ...], compression: bool) -> ServerProtocol:
+    """Return an object that negotiates one handshake after the other: to make one takes longer than to ask it."""
+    spoken = [Subprotocol(each) for each in subprotocols]
+    return ServerProtocol(
+        # Not the library's own choice, which refuses clients that offer none of them.
+        select_subprotocol=lambda _, offered: next((each for each in spoken if each in offered), None),
+        extensions=[DEFLATE] if compression else [],
+    )
 
 
 def client_address(environ: dict[str, Any]) -> str | None:

@@ -20,7 +20,7 @@ from wsloop.delivery.broker import Unavailable
 from wsloop.facilities import setup
 from wsloop.facilities.inbound import ReadOnlyHandler
 from wsloop.facilities.recovery import Part, Recovery
-from wsloop.facilities.shared_reading import SharedReading
+from wsloop.facilities.shared_reading import MOST, SharedReading
 from wsloop.protocol import dialects, resume_tokens
 from wsloop.protocol.dialects import BARE, V1_DIALECT
 from wsloop.protocol.messages import Message, Position
@@ -587,7 +587,7 @@ def readings(monkeypatch):
         readings.gate.wait()
         if readings.error is not None:
             raise readings.error
-        return [questions]
+        return list(questions)
 
     monkeypatch.setattr(history, "read", read)
     return readings
@@ -601,17 +601,31 @@ def test_those_that_ask_the_same_at_the_same_time_share_the_answer(readings):
     first = [gevent.spawn(shared.read, None, ONE) for _ in range(20)]
     other = gevent.spawn(shared.read, None, TWO)
     turn()
-    assert readings.asked == [tuple(ONE)], "one reading after the other"
+    assert readings.asked == [ONE + TWO], "one reading after the other"
     late = [gevent.spawn(shared.read, None, ONE) for _ in range(5)]  # need what was published meanwhile, too
     turn()
     readings.gate.set()
     gevent.joinall([*first, other, *late], timeout=WAIT, raise_error=True)
-    assert readings.asked == [tuple(ONE), tuple(TWO), tuple(ONE)]
+    assert readings.asked == [ONE + TWO, ONE]
     assert {id(each.value) for each in first} != {id(each.value) for each in late}
-    assert other.value == [tuple(TWO)]
+    assert other.value == TWO
 
 
-@pytest.mark.parametrize(("error", "asked"), [(RedisTimeout("too late"), 1), (ResponseError("of one question"), 2)])
+def test_different_questions_are_asked_together_as_many_as_one_round_trip_may_have(readings):
+    shared = SharedReading()
+    readings.gate.set()
+    clients = [[(A, Position(each, "a")), (B, Position(1, "b"))] for each in range(MOST)]
+    asking = [gevent.spawn(shared.read, None, questions) for questions in clients]
+    gevent.joinall(asking, timeout=WAIT, raise_error=True)
+    assert [each.value for each in asking] == clients
+    half = MOST // 2
+    assert readings.asked == [
+        [clients[start][0], (B, Position(1, "b")), *(each[0] for each in clients[start + 1 : start + half])]
+        for start in (0, half)
+    ]
+
+
+@pytest.mark.parametrize(("error", "asked"), [(RedisTimeout("too late"), 1), (ResponseError("of one question"), 3)])
 def test_an_error_reaches_all_who_have_asked(readings, error, asked):
     """If Redis cannot be reached, nobody waits for that a second time."""
     shared, readings.error = SharedReading(), error
@@ -622,7 +636,7 @@ def test_an_error_reaches_all_who_have_asked(readings, error, asked):
     assert len({id(each.exception) for each in asking}) == 3
     assert len(readings.asked) == asked
     readings.error = None
-    assert shared.read(None, ONE) == [tuple(ONE)]
+    assert shared.read(None, ONE) == ONE
 
 
 def test_many_clients_that_come_back_at_once_read_and_encode_the_history_once(process, come, asked, monkeypatch):

@@ -69,24 +69,32 @@ class Part:
         present = {each: at for each in self.channels if (at := positions[each]) is not None}
         if not self.options.recovers or not present:
             return {}
-        self.token = resume_tokens.token(present, self._groups)
+        self._present = present
         if self._resume is None:
+            self._begin_anew()
             return {}
-        self._anew = self.token
-        # The usual one after a restart, which need not be verified: this client is about to get it anyway.
-        since = present if self._resume == self.token else resume_tokens.read(self._resume, present)
-        self.recovered = since is not None
-        metrics.recovery(self.recovered)
+        if resume_tokens.is_token(self._resume, present, self._groups):
+            self.recovered, self.token = True, self._resume
+            metrics.recovery(True)
+            return present
+        since = resume_tokens.read(self._resume, present)
         if since is None:
+            self.fail()
             return {}
-        if since != present:
-            since = present | since
-            self.token = resume_tokens.token(since, self._groups)
+        self.recovered = True
+        metrics.recovery(True)
+        since = present | since
+        self.token = resume_tokens.token(since, self._groups)
         return since
 
     def fail(self) -> None:
         """Start anew from the present, because the history does not have all missed messages."""
-        self.recovered, self.token = False, self._anew
+        self.recovered = False
+        metrics.recovery(False)
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self.token = resume_tokens.token(self._present, self._groups)
 
 
 class Recovery:
@@ -154,7 +162,6 @@ class Recovery:
         lost = [part for part, start in starts.items() if answer and not answer.lost.keys().isdisjoint(start)]
         for part in lost:
             part.fail()
-            metrics.recovery(False)
             del starts[part]
         if lost:
             self._read(starts, {channel: at for channel, at in since.items() if channel in _joined(starts)})

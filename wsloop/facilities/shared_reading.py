@@ -1,4 +1,4 @@
-"""Reads histories for recoveries: those that ask the same at the same time share one answer of Redis.
+"""Reads histories for recoveries, for those that ask at the same time together; equal questions share an answer.
 
 When a worker or a network fails, thousands of clients come back at once, and most of them have missed the same
 messages: these are read, merged and encoded once. One of the process's two connections is used for this; the other is
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
@@ -19,19 +20,21 @@ from redis.exceptions import TimeoutError as RedisTimeout
 
 from wsloop import conf
 from wsloop.backend import history
-from wsloop.backend.history import Page
-from wsloop.batch_queue import BatchQueue
+from wsloop.backend.history import LEAST_BYTES, PAGE_BYTES, Page
+from wsloop.batch_queue import BatchQueue, batches
 from wsloop.delivery.merge import HistoryMerge
 from wsloop.protocol.dialects import Dialect
 from wsloop.protocol.messages import Message, Position
 from wsloop.sockets.joining import InitialFrames, SharedPayloads
+
+MOST = PAGE_BYTES // LEAST_BYTES  # questions of several clients in one round trip: memory is bounded by their pages
 
 Questions = tuple[tuple[bytes, Position], ...]
 
 
 def page_size() -> int:
     """Return the bytes of messages that are sent to a client at once."""
-    return min(history.PAGE_BYTES, int(conf.option("MAX_QUEUED_BYTES")) // 4)
+    return min(PAGE_BYTES, int(conf.option("MAX_QUEUED_BYTES")) // 4)
 
 
 class _Merged(NamedTuple):
@@ -49,16 +52,17 @@ class Answer:
     Args:
         client: of Redis.
         questions: pairs of channel and position.
+        pages: which Redis has answered.
 
     Attributes:
-        pages: which Redis has answered.
+        pages: the same.
         end: the positions behind the messages, by channel.
         lost: the channels of which messages are missing.
         complete: whether these are all messages.
     """
 
-    def __init__(self, client: Redis, questions: Questions) -> None:
-        self.pages = history.read(client, questions)
+    def __init__(self, client: Redis, questions: Questions, pages: list[Page]) -> None:
+        self.pages = pages
         self._client = client
         self._questions = questions
         self._payloads: dict[Dialect, tuple[SharedPayloads, set[str]]] = {}
@@ -139,22 +143,30 @@ class SharedReading:
         same: dict[Questions, list[_Request]] = {}
         for each in requests:
             same.setdefault(each.questions, []).append(each)
+        todo = [*batches(same, len(same), MOST, len)]
         failure: Exception | None = None
-        for questions, group in same.items():
-            answer: Answer | None = None
+        while todo:
+            together = todo.pop(0)
+            client, questions = same[together[0]][0].client, [*dict.fromkeys(itertools.chain(*together))]
+            pages: dict[tuple[bytes, Position], Page] = {}
             error = failure
             if error is None:
                 try:
-                    answer = Answer(group[0].client, questions)
+                    pages = dict(zip(questions, history.read(client, questions), strict=True))
+                except (RedisUnreachable, RedisTimeout) as exc:
+                    error = failure = exc  # the others need not wait for the same connection again
                 except Exception as exc:  # of any kind: nobody may wait forever
+                    if len(together) > 1:  # and it concerns one of them, perhaps
+                        todo[:0] = [[each] for each in together]
+                        continue
                     error = exc
-                    if isinstance(exc, (RedisUnreachable, RedisTimeout)):
-                        failure = exc  # the others need not wait for the same connection again
-            for each in group:
-                if error is None:
-                    each.answer.set(answer)
-                else:
-                    each.answer.set_exception(copy.copy(error))  # each collects the frames that it is raised in
+            for asked in together:
+                answer = Answer(client, asked, [pages[each] for each in asked]) if error is None else None
+                for request in same[asked]:
+                    if error is None:
+                        request.answer.set(answer)
+                    else:
+                        request.answer.set_exception(copy.copy(error))  # each collects the frames that it is raised in
 
 
 __all__ = ["Answer", "SharedReading", "page_size"]

@@ -59,8 +59,14 @@ def token(positions: Mapping[bytes, Position], groups: bool = False) -> str:
         positions: by channel.
         groups: whether the socket listens to the groups of its user, whichever these are.
     """
-    names = [position(channel, at) for channel, at in positions.items()]
-    return _signer().sign("~".join([*names, GROUPS] if groups else names))
+    return _signer().sign(_body(positions, groups))
+
+
+def is_token(text: str, positions: Mapping[bytes, Position], groups: bool = False) -> bool:
+    """Return whether a text is :func:`token` of these positions, as that of a client that has missed nothing."""
+    # Not in constant time: with these positions the client would get that token in any case.
+    body = _body(positions, groups)
+    return text.startswith(f"{body}:") and text == _signer().sign(body)
 
 
 def read(text: str, channels: Collection[bytes]) -> dict[bytes, Position] | None:
@@ -98,8 +104,13 @@ def read(text: str, channels: Collection[bytes]) -> dict[bytes, Position] | None
     return known if known and (joined or not others) else None
 
 
+def _body(positions: Mapping[bytes, Position], groups: bool) -> str:
+    names = [position(channel, at) for channel, at in positions.items()]
+    return "~".join([*names, GROUPS] if groups else names)
+
+
 def _signer() -> Signer:
     return Signer(salt=SALT)
 
 
-__all__ = ["PARAMETER", "label", "position", "read", "read_position", "token"]
+__all__ = ["PARAMETER", "is_token", "label", "position", "read", "read_position", "token"]
