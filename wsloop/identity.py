@@ -33,7 +33,7 @@ def visitor(request: HttpRequest, address: str | None = None) -> Visitor:
     user = getattr(request, "user", None)
     if not getattr(user, "is_authenticated", False):  # the session of an anonymous visitor signs nobody in
         return NOBODY if address is None else NOBODY._replace(address=address)
-    session = getattr(request, "session", None)
+    user, session = request.user, getattr(request, "session", None)  # the user is no lazy one any more
     # A session of another kind (from PROCESS_REQUEST) cannot be looked up here later.
     key = session.session_key or None if isinstance(session, conf.session_store()) else None
     expires = getattr(request, "token_expires", None)

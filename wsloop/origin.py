@@ -5,6 +5,7 @@ This module must not know Redis or sockets.
 
 from __future__ import annotations
 
+import functools
 import re
 from http import HTTPStatus
 from urllib.parse import urlsplit
@@ -115,6 +116,7 @@ def _advice(request: HttpRequest, origin: str, host: str, line: str) -> str:
     )
 
 
+@functools.lru_cache(maxsize=64)
 def _is_of(origin: str, host: str, secure: bool) -> bool:
     """Return whether an origin is that of this ``host``."""
     try:

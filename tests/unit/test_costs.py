@@ -356,7 +356,7 @@ def test_a_handshake_of_a_user(handshakes, signed_in, facility):
 def test_a_handshake_of_a_user_with_a_history(handshakes, history, signed_in, facility):
     who = "a user, four audiences, wsloop.v1 with a history"
     # How many questions for positions go to Redis together depends on when it acknowledges the subscriptions.
-    timing = ["requests to Redis", "calls in wsloop"]
+    timing = ["requests to Redis", "Redis: EVALSHA", "calls in wsloop"]
     handshakes(who, ALL, new(facility), but_for=timing, HTTP_COOKIE=signed_in.cookie, **V1)
 
 
@@ -366,4 +366,6 @@ def test_a_handshake_of_a_user_who_comes_back(front, handshakes, history, signed
     token = json.loads(peer.message())["token"]
     for number in range(3):
         RedisPublisher(facility=facility, broadcast=True).publish_message(str(number))
+    # Redis has the script from now on.
+    front.connect(f"{facility}?{ALL}&resume={token}", HTTP_COOKIE=signed_in.cookie, **V1).message()
     handshakes("a user who comes back", f"{ALL}&resume={token}", HTTP_COOKIE=signed_in.cookie, **V1)

@@ -26,7 +26,7 @@ from wsloop.sockets import hub as module
 from wsloop.sockets.connection import Connection
 from wsloop.sockets.hub import Hub
 from wsloop.sockets.index import Index
-from wsloop.sockets.joining import InitialFrames, JoinBuffer
+from wsloop.sockets.joining import InitialFrames, JoinBuffer, SharedPayloads
 from wsloop.sockets.limits import Bounds
 from wsloop.sockets.output import settle
 from wsloop.sockets.visitor import NOBODY, Visitor
@@ -903,6 +903,25 @@ def test_a_message_is_compressed_once_for_all_with_the_same_window(hub, pair, mo
         window = 12 if bits and bits >= 12 else 0  # who asks for less is sent messages as they are
         assert peer.socket.recv(65536) == encode(b"x" * 1023, True) + encode(b"y" * 1024, True, window)
     assert encoded == [0, 0, 12]
+
+
+def test_payloads_that_many_get_in_a_row_are_encoded_once_for_those_with_the_same_window(hub, pair, monkeypatch):
+    encoded = []
+    dialect_encode = type(BARE).encode
+    monkeypatch.setattr(
+        type(BARE), "encode", lambda self, *arguments: encoded.append(arguments[1:]) or dialect_encode(self, *arguments)
+    )
+    first, second = b"x" * 10, b"y" * 2000
+    shared = SharedPayloads([first, second])
+    for extensions in ([], [Deflate(15, 15)], [], [Deflate(15, 15)]):
+        transport, peer = pair()
+        bounds = Bounds(1000, 10**6, compress_from=1024)
+        connection = WebSocket(transport, ReadOnlyHandler(hub), bounds, extensions)
+        opened(hub, connection, hub.join([NEWS]), [b"welcome", shared])
+        window = 12 if extensions else 0
+        frames = encode(b"welcome", True) + encode(first, True) + encode(second, True, window)
+        assert peer.socket.recv(65536) == frames
+    assert sorted(encoded) == [(0,)] * 7 + [(12,)], "the welcome four times, the others once for each window"
 
 
 def test_without_the_setting_nothing_is_compressed(left, pair, with_settings):

@@ -82,7 +82,14 @@ class Lookup:
         """
         request.session = session = conf.session_store()(key)
         session.cycle_key = _keep_key
-        request.user = SimpleLazyObject(lambda: self._user(request))
+
+        def find() -> Any:
+            user = self._user(request)
+            if vars(request).get("user") is lazy:
+                request.user = user  # each look at a lazy one is a call, and a handshake has dozens of them
+            return user
+
+        request.user = lazy = SimpleLazyObject(find)
 
     def _user(self, request: Any) -> Any:
         session = request.session
