@@ -9,6 +9,7 @@ import re
 import pytest
 from django.core.exceptions import DisallowedHost, SuspiciousOperation
 from django.core.handlers.wsgi import WSGIRequest
+from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -135,14 +136,14 @@ addresses = st.ip_addresses().map(str) | st.sampled_from(["", "unknown", "::ffff
     forwarded=st.lists(addresses | latin_1, max_size=4).map(", ".join),
     proxies=st.sampled_from([[], ["10.0.0.0/8"], ["0.0.0.0/0", "::/0"]]),
 )
-def test_an_address_is_worked_out_of_anything_and_is_nobody_elses(with_settings, remote, forwarded, proxies):
-    with_settings(WSLOOP={"TRUSTED_PROXIES": proxies})
-    environ = {"REMOTE_ADDR": remote, "HTTP_X_FORWARDED_FOR": forwarded}
-    address = client_address(environ)
-    if address is not None:
-        assert address in (str(address), address.lower())
-    if not proxies:
-        assert address == client_address({"REMOTE_ADDR": remote}), "a header that anybody can send is believed"
+def test_an_address_is_worked_out_of_anything_and_is_nobody_elses(remote, forwarded, proxies):
+    with override_settings(WSLOOP={"TRUSTED_PROXIES": proxies}):
+        environ = {"REMOTE_ADDR": remote, "HTTP_X_FORWARDED_FOR": forwarded}
+        address = client_address(environ)
+        if address is not None:
+            assert address in (str(address), address.lower())
+        if not proxies:
+            assert address == client_address({"REMOTE_ADDR": remote}), "a header that anybody can send is believed"
 
 
 # Origins.
@@ -205,8 +206,8 @@ def parts(origin):
 
 
 @given(origin=near_misses() | origins, host=st.just(HOST) | hosts, secure=st.booleans())
-def test_no_page_of_a_foreign_host_is_let_in(with_settings, origin, host, secure):
-    with_settings(ALLOWED_HOSTS=[HOST])
+@override_settings(ALLOWED_HOSTS=[HOST])
+def test_no_page_of_a_foreign_host_is_let_in(origin, host, secure):
     name, _, port = host.lower().partition(":")
     if let_in(origin, host, secure):
         scheme, its_name, its_port = parts(origin)
@@ -218,8 +219,8 @@ def test_no_page_of_a_foreign_host_is_let_in(with_settings, origin, host, secure
 
 
 @given(secure=st.booleans(), port=st.integers(1, 65535), upper=st.booleans())
-def test_every_page_of_the_own_host_is_let_in(with_settings, secure, port, upper):
-    with_settings(ALLOWED_HOSTS=[HOST])
+@override_settings(ALLOWED_HOSTS=[HOST])
+def test_every_page_of_the_own_host_is_let_in(secure, port, upper):
     host, scheme = (HOST.upper() if upper else HOST), "https" if secure else "http"
     suffix = "" if port == (443 if secure else 80) else f":{port}"
     assert let_in(f"{scheme}://{HOST}{suffix}", f"{host}{suffix}", secure)
@@ -229,8 +230,8 @@ PATTERNS = ["https://*.example.com", "https://example.org", "http://*.example.ne
 
 
 @given(origin=near_misses() | origins)
-def test_a_wildcard_is_for_subdomains_and_for_nothing_else(with_settings, origin):
-    with_settings(ALLOWED_HOSTS=["testserver"], WSLOOP={"ALLOWED_ORIGINS": PATTERNS})
+@override_settings(ALLOWED_HOSTS=["testserver"], WSLOOP={"ALLOWED_ORIGINS": PATTERNS})
+def test_a_wildcard_is_for_subdomains_and_for_nothing_else(origin):
     if let_in(origin, "testserver"):
         scheme, name, port = parts(origin)
         assert re.fullmatch(r"[a-z]+://[a-z0-9._-]+(:\d+)?", origin.lower()), "no browser sends this"
@@ -242,8 +243,8 @@ def test_a_wildcard_is_for_subdomains_and_for_nothing_else(with_settings, origin
 @pytest.mark.parametrize(
     "origin", ["https://a.example.com", "https://a.b.example.com:443", "http://x.example.net:8000"]
 )
-def test_the_subdomains_are_let_in(with_settings, origin):
-    with_settings(ALLOWED_HOSTS=["testserver"], WSLOOP={"ALLOWED_ORIGINS": PATTERNS})
+@override_settings(ALLOWED_HOSTS=["testserver"], WSLOOP={"ALLOWED_ORIGINS": PATTERNS})
+def test_the_subdomains_are_let_in(origin):
     assert let_in(origin, "testserver")
 
 
