@@ -34,7 +34,7 @@ from testbed.uwsgi import as_in_uwsgi_ini
 PATH = "/ws/storm?subscribe-broadcast&subscribe-user&subscribe-group&subscribe-session"
 PAGE_TIMEOUT = 30.0  # seconds
 TICKS = os.sysconf("SC_CLK_TCK")  # of the CPU time in /proc, a second
-RELOAD, KILL = "touch var/reload", "SIGKILL of a worker"
+RELOAD, CHAIN, KILL = "touch var/reload", "touch var/chain-reload", "SIGKILL of a worker"
 WINDOW = 50  # handshakes under way while the clients open for the first time
 
 
@@ -194,10 +194,12 @@ class Site(Worker):
     """The sample site on two workers, as its ``uwsgi.ini`` runs it."""
 
     def __init__(self, directory: Path, redis_port: int) -> None:
-        self.reload_file = directory / "reload"
-        self.reload_file.touch()
+        self._files = {each: directory / each for each in ("workers-reload", "chain-reload")}
         options = ["--master", "--processes", "2", "--lazy-apps", "--single-interpreter", "--enable-threads"]
-        options += ["--touch-workers-reload", str(self.reload_file), "--disable-logging"]
+        for name, path in self._files.items():
+            path.touch()
+            options += [f"--touch-{name}", str(path)]
+        options.append("--disable-logging")
         options += as_in_uwsgi_ini(
             "gevent", "worker-reload-mercy", "hook-post-fork", "forkbomb-delay", "listen", "buffer-size"
         )
@@ -206,8 +208,11 @@ class Site(Worker):
     def workers(self) -> list[int]:
         return list(map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()))
 
-    def touch(self) -> None:
-        os.utime(self.reload_file)
+    def reload(self) -> None:
+        os.utime(self._files["workers-reload"])
+
+    def chain_reload(self) -> None:
+        os.utime(self._files["chain-reload"])
 
     def kill_one(self) -> None:
         os.kill(self.workers()[0], signal.SIGKILL)
@@ -308,7 +313,7 @@ def of_wsloop(
         try:
             with Crowd(site.port, V1, PATH, keys[: plan.clients]) as crowd:
                 opened(crowd, plan, say)
-                for name, act in ((RELOAD, site.touch), (KILL, site.kill_one)):
+                for name, act in ((RELOAD, site.reload), (CHAIN, site.chain_reload), (KILL, site.kill_one)):
                     yield f"wsloop, {name}", measure(site.port, crowd, act, plan, keys[0], site.cpu_time, "/")
         finally:
             publisher.stop()
