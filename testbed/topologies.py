@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-import time
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -150,8 +149,11 @@ class ClusterSetup:
     def __init__(self, masters=3, binary=None, password=None, options=()):
         self.password = password
         lines = ["cluster-enabled yes", "cluster-config-file nodes.conf", "cluster-node-timeout 2000", *options]
+        # The nodes talk to each other on ports of their own: 10,000 above, as by default, the kernel may have given one
+        # to a connection.
+        self._buses = [free_port() for _ in range(masters)]
         self.nodes = [
-            RedisServer(lines, binary=binary, port=_free_cluster_port(), password=password) for _ in range(masters)
+            RedisServer([*lines, f"cluster-port {bus}"], binary=binary, password=password) for bus in self._buses
         ]
 
     def start(self):
@@ -161,7 +163,7 @@ class ClusterSetup:
             node.ask("CLUSTER ADDSLOTS", *range(first, last))
             node.ask("CLUSTER SET-CONFIG-EPOCH", number + 1)
         for node in self.nodes[1:]:
-            node.ask("CLUSTER MEET", *self.nodes[0].address)
+            node.ask("CLUSTER MEET", *self.nodes[0].address, self._buses[0])
         wait_until(self._is_complete, timeout=30, what="a cluster whose nodes know each other")
         return self
 
@@ -223,18 +225,3 @@ def _role_of(server):
         return server.ask("INFO")["role"]
     except (RedisConnectionError, ConnectionError):  # redis-py lets that of the first command through as it is
         return None
-
-
-def _free_cluster_port():
-    """A free TCP port; that 10,000 above, on which the nodes of a cluster talk to each other, is free as well."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        port = free_port()
-        if port + 10000 <= 65535:
-            with socket.socket() as probe:
-                try:
-                    probe.bind(("127.0.0.1", port + 10000))
-                    return port
-                except OSError:
-                    pass
-    raise AssertionError("no free port for a node of a cluster")

@@ -331,9 +331,9 @@ def test_a_burst_over_three_channels_is_complete_and_in_order(site, stock, redis
 
 def test_a_burst_from_a_view(site, facility):
     client = site.connect(f"{facility}?subscribe-broadcast")
-    messages = [str(number) for number in range(5000)]
+    messages = [str(number) for number in range(2000)]
     site.publish(facility, *messages, broadcast=True, expire=0)
-    assert client.take(5000) == messages
+    assert client.take(2000) == messages
 
 
 def test_a_burst_that_waits_for_its_reader(site, redis_client, facility):

@@ -10,7 +10,7 @@ from django.contrib.auth.models import Group
 from django.urls import path, re_path
 
 from wsloop.consumers import AsyncWebsocketConsumer, JsonWebsocketConsumer, SyncConsumer, WebsocketConsumer
-from wsloop.exceptions import AcceptConnection, DenyConnection
+from wsloop.exceptions import AcceptConnection, DenyConnection, StopConsumer
 from wsloop.presence import who
 
 
@@ -111,6 +111,9 @@ class Low(SyncConsumer):
 
     def websocket_receive(self, event):
         self.send({"type": "websocket.send", "text": event["text"].upper()})
+
+    def websocket_disconnect(self, event):
+        raise StopConsumer()
 
 
 class Room(JsonWebsocketConsumer):
