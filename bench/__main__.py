@@ -78,8 +78,8 @@ class Scale:
     """
 
     signed_in: tuple[int, ...] = (1000, 5000)
-    bare: tuple[int, ...] = (1000, 5000, 18_000)
-    cpu_at: tuple[int, ...] = (5000, 18_000)
+    bare: tuple[int, ...] = (1000, 5000, 15_000)
+    cpu_at: tuple[int, ...] = (5000, 15_000)
     idle_time: float = 60.0  # in this time the engine pings a client that says nothing at least once
     connects: int = 50_000
     step: int = 10_000
@@ -302,7 +302,7 @@ def main() -> None:
     began = time.monotonic()
     scale = QUICK if options.quick else Scale()
     # A worker keeps a quarter of its descriptors to itself.
-    limit = raise_limit(max(25_000, (options.pages or 0) * pages.MOST_SUBSCRIPTIONS * 4 // 3 + 1000))
+    limit = raise_limit(max(20_000, (options.pages or 0) * pages.MOST_SUBSCRIPTIONS * 4 // 3 + 1000))
     directory = Path(tempfile.mkdtemp(prefix="bench-"))
     failed = []
     texts: dict[str, str] = {}

@@ -109,18 +109,18 @@ AIMS = (
         )
         for kind, words in (("paced", "a broadcast"), ("addressed", "a message to each socket"))
     ),
-    Aim("full", "18,000 idle sockets: CPU, % of a core", _median("cpu", kind=full.IDLE), 1.5, True),
-    Aim("full", "fan-out to 18,000 sockets: longest turn, ms", _median("turn", kind=full.FANOUT), 10, True),
+    Aim("full", "15,000 idle sockets: CPU, % of a core", _median("cpu", kind=full.IDLE), 1.5, True),
+    Aim("full", "fan-out to 15,000 sockets: longest turn, ms", _median("turn", kind=full.FANOUT), 10, True),
     Aim(
         "full",
-        "18,000 idle sockets: p99 of a page, to no socket",
+        "15,000 idle sockets: p99 of a page, to no socket",
         _ratio("p99", _with(full.IDLE), _with(full.EMPTY)),
         3,
         True,
     ),
     Aim(
         "full",
-        "fan-out to 18,000 sockets: p99 of a page, to no socket",
+        "fan-out to 15,000 sockets: p99 of a page, to no socket",
         _ratio("p99", _with(full.FANOUT), _with(full.EMPTY)),
         3,
         True,

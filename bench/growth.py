@@ -39,7 +39,7 @@ class Plan:
     """
 
     rounds: int = 3
-    sockets: tuple[int, ...] = (100, 1000, 5000, 10_000, 18_000)
+    sockets: tuple[int, ...] = (100, 1000, 5000, 10_000, 15_000)
     both: tuple[int, ...] = (100, 1000, 5000, 10_000, 18_000)
     channels: tuple[int, ...] = (0, 1000, 5000, 10_000, 20_000)
     listeners: int = 1000
