@@ -22,7 +22,7 @@ from tests.unit.front import nothing_is_left
 from tests.unit.peer import WAIT, close_frame, masked, turn
 from wsloop import engine, presence, tokens
 from wsloop.backend import history, pool
-from wsloop.facilities import calls, page_socket
+from wsloop.facilities import calls, page_socket, page_subscriptions
 from wsloop.facilities.recovery import Recovery
 from wsloop.protocol import dialects, resume_tokens
 from wsloop.protocol.commands import Call
@@ -182,6 +182,19 @@ def test_what_pages_have_in_common_is_kept_once_and_a_quiet_channel_keeps_nothin
         assert not hasattr(kept, "__dict__"), "a hundred bytes more for each page"
     state = engine.engine().broker._gapless._channels[one.channels[0]]
     assert (state.position.offset, state.known, state.ready, state.waiting) == (0, None, None, None)
+
+
+def test_of_the_names_that_clients_send_only_so_many_are_kept(page, monkeypatch):
+    """Python 3.12 up to 3.12.6 never forgets a text that was interned."""
+    interned = []
+    monkeypatch.setattr(sys, "intern", lambda text: interned.append(text) or text)
+    assert page.ask("subscribe", facility="too-long" * 1000, audiences=["broadcast"])["code"] == "frame"
+    page.subscribe("a-facility-of-its-own")
+    assert not [each for each in interned if each.startswith(("too-long", "a-facility-of-its-own"))]
+    assert page_subscriptions._shared.cache_info().maxsize is not None
+    known = page_subscriptions._shared.cache_info().currsize
+    page.ask("subscribe", facility="too-long" * 1000, audiences=["broadcast"])
+    assert page_subscriptions._shared.cache_info().currsize == known
 
 
 def test_who_leaves_leaves_nothing(page, facility):
