@@ -1354,3 +1354,28 @@ def test_a_connection_that_fails_is_ended_and_others_get_their_messages(hub, mem
     assert not broken.open
     assert broken not in hub.connections
     assert "ZeroDivisionError: by zero" in caplog.text
+
+
+def test_a_connection_that_cannot_even_be_ended_keeps_nothing_from_the_others(hub, member, monkeypatch, caplog):
+    monkeypatch.setattr(greenlets, "_failures", {})
+    broken, _ = member(NEWS)
+    _, one = member(NEWS)
+    failing = [broken]
+
+    def flush(self):
+        if self in failing:
+            raise ZeroDivisionError("by zero")
+        return original(self)
+
+    def left(connection):
+        raise LookupError("it has never been here")
+
+    original = Connection.flush
+    monkeypatch.setattr(Connection, "flush", flush)
+    with monkeypatch.context() as patch:
+        patch.setattr(hub, "_left", left)
+        hub.deliver(NEWS, Message(b"hello"))
+        turn()
+    hub.deliver(NEWS, Message(b"again"))
+    assert one.messages(2) == ["hello", "again"]
+    assert "LookupError: it has never been here" in caplog.text

@@ -26,7 +26,7 @@ import gevent
 from gevent.event import Event
 
 from wsloop import conf, metrics
-from wsloop.greenlets import log
+from wsloop.greenlets import log, logged
 from wsloop.metrics import TRAFFIC
 from wsloop.protocol.close_codes import TOO_SLOW
 from wsloop.protocol.dialects import DIALECTS, Dialect
@@ -363,7 +363,7 @@ class Hub:
     def _failed(connection: Connection, exc: Exception) -> None:
         """End a connection that cannot be flushed, so that the others still get their messages."""
         log(connection.flush, exc)
-        connection.abort()
+        logged(connection.abort)  # else nothing would be flushed any more: the rest would wait for this one
 
     def _send(self, frame: bytes, connections: Iterable[Connection]) -> None:
         for connection in connections:
