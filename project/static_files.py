@@ -7,8 +7,10 @@ import importlib.metadata
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import django
+from django.apps import apps
 from django.conf import settings
 from django.contrib.staticfiles.finders import get_finders
 from django.core.management import call_command
@@ -36,8 +38,10 @@ def _sources() -> Iterator[str]:
     """Return a line for everything that the collected files depend on."""
     yield f"Django {django.__version__}, WhiteNoise {importlib.metadata.version('whitenoise')}"
     yield _state(storage.__file__)
+    config: Any = apps.get_app_config("staticfiles")
     for finder in get_finders():
-        for path, source in finder.list([]):
+        # As collectstatic does: editors leave links to nothing beside a file that is being changed.
+        for path, source in finder.list(config.ignore_patterns):
             prefix = getattr(source, "prefix", None) or ""
             yield f"{prefix}/{path} {_state(source.path(path))}"
 
