@@ -67,11 +67,11 @@ class Parsers:
 
     def give_back(self, parser: Any) -> bool:
         """Let the next connection have a parser, if there is nothing in it, and return whether that is so."""
-        # Not whether its buffer is empty, which it is within a frame, too. Behind a close frame it waits elsewhere.
+        # Not whether its buffer is empty, which it is within a frame, too.
         waits_for = parser.parser.gi_yieldfrom
         if waits_for is None or waits_for.gi_code is not BETWEEN_FRAMES:
             return False
-        if parser.current_size is not None or parser.close_sent is not None:
+        if parser.current_size is not None or parser.close_sent is not None:  # it drops what comes behind a close frame
             return False
         if len(self.resting) < MOST_RESTING:
             self.resting.append(parser)
