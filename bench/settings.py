@@ -28,6 +28,7 @@ if os.environ.get("BENCH_QUIET"):
 if os.environ.get("BENCH_EVENTS"):  # neighbours publish to a facility, and need no session for it
     WSLOOP["POLICY"] = lambda request, channels: channels
     WSLOOP["FACILITIES"] = {"kept*": {"size": 200}}
+    WSLOOP["PING_INTERVAL"] = WSLOOP["PING_TIMEOUT"] = 3600  # clients whose bytes are compared do not answer meanwhile
 
 if os.environ.get("BENCH_STORM"):
     WSLOOP["FACILITIES"] = {"storm": {"size": 1000, "ttl": 600}}

@@ -22,7 +22,7 @@ except ImportError:  # not inside uWSGI
 
 logger = logging.getLogger("wsloop.sockets.uwsgi")
 
-ACCEPTED = 8  # connections in a turn of the event loop, in a storm
+ACCEPTED = 64  # connections in a turn of the event loop, in a storm: pages among them must not wait in the kernel
 RELOAD_MERCY = "60"  # seconds; uWSGI's default
 
 

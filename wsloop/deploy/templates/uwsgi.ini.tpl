@@ -52,8 +52,9 @@ vacuum = true
 
 ; Bytes of a request's headers: large cookies and the query strings of many subscriptions need more than the default 4096.
 buffer-size = 16384
-; Connections waiting to be accepted: a restart brings all clients back at once (no more than net.core.somaxconn).
-listen = 100
+; Connections waiting to be accepted: a restart brings all clients back at once, and whom the kernel turns away, a page among
+; them, tries again after 1, 3, 7 … seconds. uWSGI does not start with more than net.core.somaxconn, 128 before Linux 5.4.
+listen = 1024
 {% if static %}
 
 ; Static files, where no nginx serves them (in a container): after `manage.py collectstatic`.
