@@ -187,6 +187,28 @@ def test_those_who_come_later_find_the_present(john):
     assert not sign_in(key, at).user.is_authenticated
 
 
+class LateEvent(Event):
+    """Its wait ends at the very moment at which somebody comes."""
+
+    def wait(self, timeout=None):
+        self.comes()
+        return False
+
+
+def test_who_comes_just_when_the_greenlet_is_about_to_end_is_looked_up(john, monkeypatch):
+    at, key, later = Lookup(), session_of(john), []
+
+    def comes():
+        if not later:
+            later.append(gevent.spawn(lambda: sign_in(key, at).user.username))
+            gevent.sleep(0)  # until it waits
+
+    at._more = LateEvent()
+    monkeypatch.setattr(LateEvent, "comes", staticmethod(comes), raising=False)
+    assert sign_in(key, at).user.username == "john"
+    assert later[0].get(timeout=10) == "john"
+
+
 def test_two_sockets_of_a_user_have_an_object_each(john):
     first, second = together([session_of(john), session_of(john)])
     first.user.username = "changed by the site"

@@ -108,7 +108,8 @@ class Lookup:
 
     def _run(self) -> None:
         try:
-            while self._waiting or self._more.wait(LINGER):
+            # Looked at once more, for the wait may end without success just when one has come.
+            while self._waiting or self._more.wait(LINGER) or self._waiting:
                 self._more.clear()
                 together, self._waiting = self._waiting, []
                 for batch in batches(together, MOST):
