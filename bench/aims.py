@@ -12,7 +12,6 @@ from bench import full, handshakes, lineup, report
 from bench.record import Record
 
 LOOP = 1 / 1.1  # of the plain loop's rate
-CPU, RATE, MEMORY = "CPU, ms", "a second", "KiB a socket"
 
 
 class Aim(NamedTuple):
