@@ -48,3 +48,4 @@ def is_text(payload: bytes) -> bool:
 
 PING = Frame(Opcode.PING, b"").serialize(mask=False)
 PONG_BYTE = Frame(Opcode.PONG, b"").serialize(mask=False)[:1]
+EMPTY_PONG = PONG_BYTE + b"\x80"  # of a client: masked, so that four bytes of any value follow (RFC 6455, section 5.3)

@@ -1,9 +1,10 @@
 """One timer for all connections: heartbeats, pings and their deadlines, ends of sessions, and of closing ones.
 
 How it works. Connections are divided into as many portions as there are seconds between two pings, and each tick of the
-timer pings one portion. A connection that neither answers a ping nor sends anything else is ended. Sessions and tokens
-that end within one round of the portions are compared with the clock at every tick. Connections that trickle are held,
-and released a few at a time. This module must not know channels.
+timer pings one portion: in pieces, so that neither the pings nor the answers to them, which come together, occupy a turn
+of the event loop for long. A connection that neither answers a ping nor sends anything else is ended. Sessions and
+tokens that end within one round of the portions are compared with the clock at every tick. Connections that trickle are
+held, and released a few at a time. This module must not know channels.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from wsloop.sockets.connection import Connection
 
 TICK = 1.0  # seconds between two turns of the timer
 HEARTBEAT_INTERVAL = 4  # ticks; as in ws4redis
+PIECES = 20  # in which pings and heartbeats of a tick are sent, at the most
+PIECE = 25  # connections that make a piece, at the least
 PAUSE = 0.01  # seconds for which a connection that trickles is not read, at the least
 RESUMED = 20  # connections read again after such a pause: thousands that trickle cost no more than these
 
@@ -49,6 +52,9 @@ class Heartbeat:
         self._loop: Any = gevent.get_hub().loop
         self._timer: Any = self._loop.timer(TICK, TICK)
         self._ticks = 0
+        self._unsent: collections.deque[tuple[bytes, Connection]] = collections.deque()  # pings and heartbeats
+        self._piece = 0  # connections to which they are sent at a time
+        self._piece_timer: Any = self._loop.timer(TICK / PIECES, TICK / PIECES)
         self._paused: collections.deque[Connection] = collections.deque()
         self._resume_timer: Any = self._loop.timer(PAUSE, PAUSE)
 
@@ -81,6 +87,8 @@ class Heartbeat:
         known = was_open or self._closing.pop(connection, None) is not None
         if not self:
             self._timer.stop()
+            self._piece_timer.stop()
+            self._unsent.clear()
             self._pinged.clear()
             self._expiring.clear()
         return was_open, known
@@ -117,7 +125,7 @@ class Heartbeat:
     def _tick(self) -> None:
         self._ticks += 1
         # Each by itself: if one fails, the others still protect the server and its users.
-        for part in (self._beat, self._end_silent, self._ping, self._expire, self._end_closing):
+        for part in (self._beat, self._end_silent, self._ping, self._begin_sending, self._expire, self._end_closing):
             logged(part)
 
     def _beat(self) -> None:
@@ -127,7 +135,7 @@ class Heartbeat:
         frame = BARE.encode(heartbeat)
         for number, portion in enumerate(self._portions):
             if number % HEARTBEAT_INTERVAL == self._ticks % HEARTBEAT_INTERVAL:  # in turn, not all at once
-                self._send(frame, [each for each in portion if each.dialect.heartbeat])
+                self._unsent += [(frame, each) for each in portion if each.dialect.heartbeat]
 
     def _end_silent(self) -> None:
         """End connections whose answer to a ping is due."""
@@ -146,12 +154,25 @@ class Heartbeat:
         for connection in connections:
             connection.alive = False
             self.watch_expiry(connection)
-        # An answer must be there before the next ping asks again.
-        deadline = min(conf.option("PING_TIMEOUT"), len(self._portions))
+        # All of them have been sent a tick later. An answer must be there before the next ping asks again.
+        deadline = min(conf.option("PING_TIMEOUT") + (len(connections) > PIECE), len(self._portions))
         self._pinged.setdefault(self._ticks + deadline, []).extend(connections)
         beats = {dialect: dialect.beat() for dialect in {each.dialect for each in connections}}
-        for connection in connections:
-            self._send(beats[connection.dialect], [connection])
+        self._unsent += [(beats[each.dialect], each) for each in connections]
+
+    def _begin_sending(self) -> None:
+        """Send the first piece of what this tick has to send; the others follow before the next one."""
+        self._piece = max(PIECE, -(-len(self._unsent) // PIECES))
+        if len(self._unsent) > self._piece:
+            self._piece_timer.start(logged, self._send_piece, update=True)
+        self._send_piece()
+
+    def _send_piece(self) -> None:
+        for _ in range(min(self._piece, len(self._unsent))):
+            frame, connection = self._unsent.popleft()
+            self._send(frame, [connection])
+        if not self._unsent:
+            self._piece_timer.stop()
 
     def _expire(self) -> None:
         now = time.time()

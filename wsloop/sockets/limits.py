@@ -73,6 +73,9 @@ def load(frames: Iterable[Frame], worth: float) -> Load:
     return Load(count, work, fragments)
 
 
+ONE = Load(1, 0.0, 0)  # a control frame without payload
+
+
 class Bucket:
     """Counts frames of a connection, or of all connections of a user or an address: a leaky bucket (ATM's GCRA)."""
 

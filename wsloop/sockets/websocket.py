@@ -25,10 +25,10 @@ from wsloop.protocol.close_codes import TOO_MANY
 from wsloop.protocol.deflate import Deflate
 from wsloop.protocol.dialects import BARE, Dialect
 from wsloop.protocol.fragments import Fragments
-from wsloop.protocol.frames import PONG_BYTE
+from wsloop.protocol.frames import EMPTY_PONG, PONG_BYTE
 from wsloop.protocol.parser import Parser, parsers
 from wsloop.sockets.connection import Connection, Handler
-from wsloop.sockets.limits import Bounds, load
+from wsloop.sockets.limits import ONE, Bounds, load
 from wsloop.sockets.output import CLOSING, ENDING, ENDING_OVERFLOWED, FINISHING, OPEN, settle
 from wsloop.sockets.transport import Transport
 
@@ -101,6 +101,8 @@ class WebSocket(Connection):
             self._pause()  # input is thrown away, but not at any speed
             return
         self.alive = True
+        if len(data) == len(EMPTY_PONG) + 4 and data.startswith(EMPTY_PONG) and self._answers_ping():
+            return
         count = 0
         step = COMPRESSED_SLICE if self._extensions else SLICE
         for start in range(0, len(data), step):
@@ -120,6 +122,13 @@ class WebSocket(Connection):
         self._fruitless = self._fruitless + 1 if not count and len(data) < TRICKLE else 0
         if self._fruitless > PATIENCE and not self._held:
             self._pause()
+
+    def _answers_ping(self) -> bool:
+        """Return whether a pong without payload needs no parser: most of what idle sockets receive."""
+        if self._parser is not None or self.meter.must_wait(self.bounds) or self.meter.exceeded(ONE, self.bounds):
+            return False
+        self._fruitless = 0
+        return True
 
     def _parse(self, data: bytes) -> int:
         """Act on the frames that ``data`` completes, and return how many they are."""
