@@ -78,6 +78,23 @@ def wait_until(condition: Callable[[], T], timeout: float = 15.0, what: str = "t
         time.sleep(0.02)
 
 
+def stale_watches(pid: int) -> list[str]:
+    """Return what a process watches with epoll through descriptors that are closed, or something else's by now."""
+    stale = []
+    for descriptor in os.listdir(f"/proc/{pid}/fdinfo"):
+        with contextlib.suppress(FileNotFoundError):
+            for line in Path(f"/proc/{pid}/fdinfo/{descriptor}").read_text().splitlines():
+                if line.startswith("tfd:"):
+                    watched, inode = int(line.split()[1]), int(line.partition("ino:")[2].split()[0], 16)
+                    try:
+                        same = os.stat(f"/proc/{pid}/fd/{watched}").st_ino == inode
+                    except FileNotFoundError:
+                        same = False
+                    if not same:
+                        stale.append(line)
+    return stale
+
+
 class Process:
     """One server process with its children; in a ``with`` block it is ended at the end of the block.
 

@@ -27,7 +27,7 @@ import websocket
 from testbed import python_servers
 from testbed.clients import Client, Response, cookies_of
 from testbed.nginx import PROXY_PASS, UWSGI_PASS, start_nginx
-from testbed.processes import Process, free_port, wait_until
+from testbed.processes import Process, free_port, stale_watches, wait_until
 from testbed.python_servers import PYTHON_SERVERS
 from testbed.redis_servers import RedisServer
 from testbed.site_files import SETTINGS, site_environment
@@ -231,6 +231,10 @@ class Site:
     def descriptors(self) -> dict[int, int]:
         """Return how many descriptors each worker has open, by process id."""
         return {pid: len(os.listdir(f"/proc/{pid}/fd")) for pid in self.workers()}
+
+    def stale_watches(self) -> list[str]:
+        """Return what the event loops of the workers watch in epoll through descriptors that are closed, as lines."""
+        return [line for pid in self.workers() for line in stale_watches(pid)]
 
     @contextlib.contextmanager
     def only(self, pid: int) -> Iterator[None]:

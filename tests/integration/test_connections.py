@@ -58,6 +58,13 @@ def test_compression_is_negotiated_and_works(site, stock, facility):
         assert plain.next() == "both"
 
 
+def test_the_worker_does_not_go_on_watching_the_connections_of_requests(site, facility):
+    """Else each socket that opens costs as much as all those that are open."""
+    clients = [site.connect(f"{facility}?subscribe-broadcast") for _ in range(5)]
+    wait_until(lambda: not site.stale_watches(), 5, "nothing watched through a closed descriptor")
+    assert [client.round_trip() for client in clients] == [b"round trip"] * 5
+
+
 # --- closing ----------------------------------------------------------------------------------------------------------
 
 

@@ -26,6 +26,7 @@ from tests.docs.test_docs import code_blocks
 from tests.integration import test_async_views as async_views
 from tests.integration import test_recovery as recovery
 from tests.integration.test_audiences import test_each_audience_hears_its_messages_and_no_others
+from tests.integration.test_connections import test_the_worker_does_not_go_on_watching_the_connections_of_requests
 from tests.integration.test_consumers import (
     name,
     test_a_chat_room_reaches_everybody_in_it_in_order,
@@ -51,6 +52,7 @@ __all__ = [
     "test_an_exception_closes_its_own_socket_with_1011",
     "test_each_audience_hears_its_messages_and_no_others",
     "test_every_socket_hears_the_heartbeat_every_four_seconds",
+    "test_the_worker_does_not_go_on_watching_the_connections_of_requests",
     "test_who_comes_back_gets_what_was_missed_and_then_what_comes",
 ]
 

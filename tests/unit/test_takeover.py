@@ -1,10 +1,13 @@
 """How connections are taken over from the server in front: real socket pairs."""
 
 import contextlib
+import os
 import socket
 
+import gevent
 import pytest
 
+from testbed.processes import stale_watches
 from wsloop.sockets.takeover import Gone, SocketTakeover, Takeover
 
 
@@ -106,3 +109,20 @@ def test_a_header_that_the_server_refuses_leaves_the_connection_to_its_response(
             SocketTakeover(server).accept(start_response, [("X-Forged", "a\r\nb")])
         server.sendall(b"HTTP/1.1 500 Internal Server Error")
         assert client.recv(100) == b"HTTP/1.1 500 Internal Server Error"
+
+
+@pytest.mark.parametrize("kind", [PairTakeover, SocketTakeover])
+def test_the_event_loop_does_not_go_on_watching_the_descriptor_of_the_request(kind):
+    """Else each byte that arrives would be reported twice, and libev would register all descriptors anew."""
+    server, client = socket.socketpair()
+    watcher = gevent.get_hub().loop.io(server.fileno(), 1)  # as the server has read the request
+    watcher.start(lambda: None)
+    gevent.sleep(0.01)
+    watcher.stop()
+    transport = kind(server).accept(lambda status, headers: lambda data: None, [])
+    with client:
+        server.close()
+        transport.start(lambda events: None)
+        gevent.sleep(0.01)
+        assert stale_watches(os.getpid()) == []
+        transport.close()

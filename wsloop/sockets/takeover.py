@@ -15,7 +15,7 @@ import socket as patched_socket
 from collections.abc import Callable
 from typing import Any
 
-from wsloop.sockets.transport import Transport, socket
+from wsloop.sockets.transport import Transport, socket, unwatch
 
 SWITCHING = "101 Switching Protocols"
 
@@ -58,9 +58,11 @@ class Takeover:
                 raise OSError(broken, os.strerror(broken))
             write = start_response(status, headers)
             write(b"")  # makes the server send the headers
-            return Transport(os.dup(self.descriptor()))
+            transport = Transport(os.dup(self.descriptor()))
         except OSError as exc:
             raise Gone from exc
+        unwatch(self.descriptor())
+        return transport
 
 
 class SocketTakeover(Takeover):
@@ -89,6 +91,7 @@ class SocketTakeover(Takeover):
             transport = Transport(os.dup(self.descriptor()))
         except OSError as exc:
             raise Gone from exc
+        unwatch(self.descriptor())
         os.dup2(_dead_end(os.getpid()).fileno(), self.descriptor(), inheritable=False)
         return transport
 
