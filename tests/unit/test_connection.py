@@ -729,6 +729,34 @@ def clock(monkeypatch):
     return clock
 
 
+def test_pongs_that_come_one_by_one_count_as_frames(connect, clock, reached):
+    connection, peer, handler = connect(rate=10, burst=20)
+    for _ in range(19):
+        peer.send(masked(PONG))
+        turn()
+    assert connection.open
+    assert connection._parser is None, "they need none"
+    for _ in range(2):
+        peer.send(masked(PONG))
+        turn()
+    assert handler.events == ["closing"]
+    assert reached("RATE_LIMIT") == 1
+    assert Close.parse(peer.frame().data) == Close(4029, "too many frames")
+
+
+def test_a_pong_within_a_message_is_no_part_of_it(connect):
+    _, peer, handler = connect()
+    for data in (masked(TEXT, b"a", fin=False), masked(PONG), masked(CONT, b"b")):
+        peer.send(data)
+        turn()
+    assert handler.messages.get(timeout=WAIT) == "ab"
+    begin = masked(TEXT, b"x" * 20)
+    for data in (begin[:10], begin[10:]):  # six bytes more of a message may look like one
+        peer.send(data)
+        turn()
+    assert handler.messages.get(timeout=WAIT) == "x" * 20
+
+
 @pytest.mark.parametrize(
     "frame",
     [

@@ -76,6 +76,38 @@ def test_one_that_waits_for_something_else_keeps_nobody_from_beginning(handshake
     assert crowd.refused == []
 
 
+@pytest.fixture
+def busy():
+    """The loop always has something else to do."""
+    watcher = gevent.get_hub().loop.timer(0, 1e-9)
+    watcher.start(lambda: None)
+    yield
+    watcher.stop()
+    watcher.close()
+
+
+def test_few_are_under_way_where_the_cpu_is_what_they_need(handshakes, busy):
+    crowd = Crowd(handshakes, module.MOST_BEGUN + 20)
+    gevent.sleep(20 * module.LONGEST)
+    assert len(crowd.begun) == module.MOST_BEGUN
+    assert not handshakes._idle.active, "the loop may wait for events"
+    crowd.finish()
+    assert len(crowd.begun) == module.MOST_BEGUN + 20, "as soon as others have ended"
+    assert not handshakes._pauses._before.active
+
+
+def test_where_one_has_ended_the_next_begins_at_once(handshakes, monkeypatch):
+    monkeypatch.setattr(module, "SLACK", 1.1)
+    monkeypatch.setattr(module, "LONGEST", 3600)
+    handshakes._timer = gevent.get_hub().loop.timer(3600, 3600)
+    crowd = Crowd(handshakes, module.MOST_BEGUN + 20)
+    wait_until(lambda: len(crowd.begun) == module.MOST_BEGUN or gevent.sleep(0.001), WAIT)
+    gevent.sleep(0.01)
+    assert len(crowd.begun) == module.MOST_BEGUN
+    crowd.finish()
+    assert [number for number, _ in crowd.begun] == list(range(module.MOST_BEGUN + 20))
+
+
 def test_those_for_whom_there_is_no_room_are_refused_at_once(handshakes, monkeypatch):
     monkeypatch.setattr(module, "MOST_WAITING", 30)  # so few that all come in one round of the loop
     crowd = Crowd(handshakes, module.MOST_WAITING + 11)

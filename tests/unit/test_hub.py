@@ -556,6 +556,8 @@ def test_the_heartbeat_goes_to_every_connection_every_four_ticks_and_not_to_all_
     heard = {peer: [] for peer in peers}
     for tick in range(12):
         hub.heartbeat._tick()
+        while hub.heartbeat._unsent:
+            hub.heartbeat._send_piece()
         hub.deliver(NEWS, Message(b"end of tick"))
         turn()
         for peer in peers:
@@ -630,6 +632,47 @@ def test_the_pings_of_many_connections_are_spread_over_the_interval(quick_hub, q
                 peer.send(masked(Opcode.PONG))
     assert not waiting
     assert all(first[tick] >= 5 for tick in range(3)), first
+
+
+def test_the_pings_of_a_tick_are_sent_in_pieces_before_the_next_one(quick_hub, quick_member, monkeypatch):
+    """The answers to all of them would come together, and keep the loop from everything else."""
+    monkeypatch.setattr(heartbeat, "PIECE", 4)
+    connections = [quick_member() for _ in range(90)]
+    for _ in range(3):
+        quick_hub.heartbeat._tick()
+        portion = len(quick_hub.heartbeat._pinged[quick_hub.heartbeat._ticks + 3])
+        assert len(quick_hub.heartbeat._unsent) == max(0, portion - 4)
+        pieces = 1
+        while quick_hub.heartbeat._unsent:
+            assert quick_hub.heartbeat._piece_timer.active
+            quick_hub.heartbeat._send_piece()
+            pieces += 1
+        assert pieces == -(-portion // 4)
+        assert not quick_hub.heartbeat._piece_timer.active
+    quick_hub.deliver(NEWS, Message(b"end"))
+    assert all(peer.frame().opcode is Opcode.PING and peer.message() == "end" for _, peer in connections)
+
+
+def test_the_timer_sends_the_other_pieces(quick_hub, quick_member, monkeypatch):
+    monkeypatch.setattr(heartbeat, "PIECE", 1)
+    quick_hub.heartbeat._piece_timer = quick_hub.heartbeat._loop.timer(0.001, 0.001)
+    peers = [quick_member()[1] for _ in range(20)]
+    for _ in range(3):
+        quick_hub.heartbeat._tick()
+        wait_until(lambda: not quick_hub.heartbeat._unsent or gevent.sleep(0.001), what="the last piece")
+    assert all(peer.frame().opcode is Opcode.PING for peer in peers)
+    assert not quick_hub.heartbeat._piece_timer.active
+
+
+def test_who_has_ended_is_not_pinged_any_more(quick_hub, quick_member, monkeypatch):
+    monkeypatch.setattr(heartbeat, "PIECE", 1)
+    connections = [quick_member() for _ in range(20)]
+    for _ in range(3):
+        quick_hub.heartbeat._tick()
+    for connection, _ in connections:
+        connection.abort()
+    assert not quick_hub.heartbeat._unsent
+    assert not quick_hub.heartbeat._piece_timer.active
 
 
 @pytest.mark.parametrize("sign", [masked(Opcode.PONG), masked(Opcode.TEXT, b"hello"), masked(Opcode.TEXT, b"x")[:1]])

@@ -1,13 +1,14 @@
 """Whose turn it is, of the handshakes that are under way: pages are answered while thousands of clients come back.
 
-How it works. A handshake costs as much CPU as a page, and after a restart they come by the thousands. So each waits for
-its turn, in the order in which they came. Some get it together, because they share their queries, whenever the event
-loop has nothing else to do: pages, messages, connections that wait to be accepted, and handshakes that have begun go
-first. Lest these starve them, some begin each :data:`LONGEST` seconds in any case. So few are under way at a time,
-however many come, and none of them is older than its client's patience. If :data:`MOST_WAITING` wait, or so many are
-under way that the server would have no core left for a page, the next one is refused at once, which costs a tenth of a
-handshake. New clients and those that come back are not told apart. This module must not know HTTP, nor what a handshake
-does.
+How it works. A handshake costs a part of what a page does, and after a restart they come by the thousands. So each
+waits for its turn, in the order in which they came. Some get it together, because they share their queries, whenever
+the event loop has nothing else to do: pages, messages, connections that wait to be accepted, and handshakes that have
+begun go first. Lest these starve them, some begin each :data:`LONGEST` seconds in any case. A page takes many turns of
+the loop, and each handshake that has begun makes them longer. So no further ones begin while :data:`MOST_BEGUN` have
+not ended, unless the loop waits for events three quarters of the time: then it is not the CPU that they need, but an
+answer, of a service that knows the users, say. If :data:`MOST_WAITING` wait, or so many are under way that the server
+would have no core left for a page, the next one is refused at once, which costs a tenth of a handshake. New clients and
+those that come back are not told apart. This module must not know HTTP, nor what a handshake does.
 """
 
 from __future__ import annotations
@@ -25,14 +26,51 @@ from wsloop.greenlets import logged
 
 MOST_WAITING = 400  # one to two seconds of them
 TOGETHER = 16  # that begin in a turn: they share their questions to the database and to Redis
+MOST_BEGUN = 32  # and have not ended, while the CPU is what they need
+SLACK = 0.75  # of the time in which the event loop waits for events: otherwise the CPU is
 LONGEST = 0.01  # seconds between two turns, if the loop always has something else to do
-FIRST_RATE = 200.0  # handshakes a second, as long as nothing was measured: less than workers on a core of their own do
+FIRST_RATE = 400.0  # handshakes a second, as long as nothing was measured: less than workers on a core of their own do
 MANY = 8  # under way all the time in which it is measured: with fewer there might just be few clients
 WINDOW = 1.0  # seconds over which it is measured
 
 
 class Busy(Exception):
     """Too many handshakes are under way for one more."""
+
+
+class Pauses:
+    """How long the event loop waits for events, while it is looked at."""
+
+    def __init__(self) -> None:
+        loop: Any = gevent.get_hub().loop
+        self._before, self._after = loop.prepare(ref=False), loop.check(ref=False)
+        self._since = self._began = self._waited = 0.0
+
+    def look(self) -> None:
+        """Look at it from now on."""
+        if not self._before.active:
+            self._since, self._waited = monotonic(), 0.0
+            self._before.start(self._begin)
+            self._after.start(self._end)
+
+    def stop(self) -> None:
+        """Look no longer."""
+        self._before.stop()
+        self._after.stop()
+
+    def share(self) -> float:
+        """Return in which part of the time it waited, from 0 to 1, since the last call; looks at it from now on."""
+        self.look()
+        now = monotonic()
+        share = self._waited / max(now - self._since, 1e-9)
+        self._since, self._waited = now, 0.0
+        return share
+
+    def _begin(self) -> None:
+        self._began = monotonic()
+
+    def _end(self) -> None:
+        self._waited += monotonic() - self._began
 
 
 class Handshakes:
@@ -54,6 +92,7 @@ class Handshakes:
         self._under_way = 0
         self._waiting: collections.deque[Waiter[None]] = collections.deque()
         self._idle, self._timer = loop.idle(), loop.timer(LONGEST, LONGEST)
+        self._pauses = Pauses()
         self._since = 0.0  # when many were under way
         self._done = 0  # since then
 
@@ -85,10 +124,16 @@ class Handshakes:
                 self.rate = self._done / (now - self._since)
                 self._since, self._done = now, 0
         self._under_way -= 1
+        if self._waiting and self._room() > 0:
+            self._soon()
+
+    def _room(self) -> int:
+        """Return how many more may begin."""
+        return MOST_BEGUN - (self._under_way - len(self._waiting))
 
     def _wait(self) -> bool:
-        if not self._idle.active:  # nobody waits, nor has one begun in this round of the loop
-            self._idle.start(logged, self._next)
+        if not self._timer.active:  # nobody waits, nor has one begun in this round of the loop
+            self._soon()
             self._timer.start(logged, self._next, update=True)
             return False
         if not self._waiting:
@@ -103,13 +148,23 @@ class Handshakes:
             raise
         return True
 
+    def _soon(self) -> None:
+        """Have the next ones begin when the event loop has nothing else to do."""
+        if not self._idle.active:
+            self._idle.start(logged, self._next)
+            self._pauses.stop()
+
     def _next(self) -> None:
+        room = self._room()
         if not self._waiting:
             self._idle.stop()
             self._timer.stop()
+            self._pauses.stop()
             self._crowded(False)
-            return
-        for _ in range(min(TOGETHER, len(self._waiting))):
+        elif room <= 0:
+            self._idle.stop()  # which would keep the loop from waiting
+            room = TOGETHER if self._pauses.share() > SLACK else 0
+        for _ in range(min(TOGETHER, room, len(self._waiting))):
             self._waiting.popleft().switch(None)
 
 

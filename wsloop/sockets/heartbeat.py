@@ -1,8 +1,8 @@
 """One timer for all connections: heartbeats, pings and their deadlines, ends of sessions, and of closing ones.
 
 How it works. Connections are divided into as many portions as there are seconds between two pings, and each tick of the
-timer pings one portion: in pieces, so that neither the pings nor the answers to them, which come together, occupy a turn
-of the event loop for long. A connection that neither answers a ping nor sends anything else is ended. Sessions and
+timer pings one portion: in pieces, so that neither the pings nor the answers to them, which come together, occupy a
+turn of the event loop for long. A connection that neither answers a ping nor sends anything else is ended. Sessions and
 tokens that end within one round of the portions are compared with the clock at every tick. Connections that trickle are
 held, and released a few at a time. This module must not know channels.
 """

@@ -60,10 +60,14 @@ def unwatch(descriptor: int) -> None:
     each socket that was taken over. Does nothing if the loop uses something else than epoll.
     """
     loop = gevent.get_hub().loop
-    if original_epoll is None or loop.backend != "epoll":
+    number = loop.fileno()  # of epoll
+    if original_epoll is None or loop.backend != "epoll" or number is None:
         return
     # A duplicate, because the object closes its descriptor; a new one each time, because libev may have made a new one.
-    with contextlib.closing(original_epoll.fromfd(os.dup(loop.fileno()))) as epoll, contextlib.suppress(FileNotFoundError):
+    with (
+        contextlib.closing(original_epoll.fromfd(os.dup(number))) as epoll,
+        contextlib.suppress(FileNotFoundError),
+    ):
         epoll.unregister(descriptor)
 
 
