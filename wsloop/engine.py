@@ -6,7 +6,6 @@ They are made for the first socket, in a worker and not in the process that fork
 from __future__ import annotations
 
 import functools
-import gc
 import math
 import os
 import random
@@ -89,11 +88,6 @@ class Engine(BrokerEvents):
             checks.warn_about_gunicorn(gunicorn.setting)
         blocked.watch()
         self.inspection.start()
-        if uwsgi.is_running() or gunicorn.is_running():
-            # The site's code and its models are a hundred thousand objects, which Python would look through again and
-            # again while sockets come: a tenth of the CPU of a storm.
-            gc.collect()
-            gc.freeze()
         servers.at_exit(lambda: logged(self._take_leave))
         servers.before_reload(lambda: spawn(self._take_leave))  # requests that still run would keep it from that
 

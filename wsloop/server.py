@@ -83,6 +83,7 @@ class WebsocketServer(WebsocketWSGIServer):  # type: ignore[misc]
         self._hooks: Hooks | None = None
         if conf.option("CALL_PATHS") and apps.ready:
             calls.handler()  # now, and not when the first client calls: all sockets of the worker would wait
+        servers.loaded()
 
     def process_request(self, request: HttpRequest) -> None:
         """Find the user: by a token (see ``tokens``), or session and user by the cookie, both None without one."""

@@ -42,6 +42,7 @@ def without_host(site, tmp_path):
 
 
 def test_the_doctor_finds_the_section_that_ws4redis_documents(site, facility, without_host):
+    site.connect(f"{facility}?subscribe-broadcast")  # a worker listens to Redis with its first socket
     url = f"ws://{without_host}/ws/{facility}?subscribe-broadcast"
     found = json.loads(site.manage("wsdoctor", "--url", url, "--hold", "0", "--json", code=1))
     assert found["ok"] is False

@@ -1,5 +1,7 @@
 """What the engine asks of its server where there is none that it knows."""
 
+import gc
+
 import pytest
 
 from wsloop.sockets import servers, uwsgi
@@ -26,3 +28,22 @@ def test_nothing_is_called_at_exit():
 
 def test_nothing_is_told_to_reload():
     assert servers.before_reload(pytest.fail) is None
+
+
+def test_objects_of_another_process_stay_where_python_looks_for_garbage():
+    before = gc.get_freeze_count()  # of the process that has forked this one
+    servers.loaded()
+    assert gc.get_freeze_count() == before
+
+
+def test_those_of_a_worker_do_not(monkeypatch):
+    kept = [[] for _ in range(1000)]
+    before = gc.get_freeze_count()
+    monkeypatch.setattr(servers.uwsgi, "is_running", lambda: True)
+    servers.loaded()
+    try:
+        assert gc.get_freeze_count() >= before + len(kept)
+    finally:
+        gc.unfreeze()
+        if before:
+            gc.freeze()

@@ -5,6 +5,7 @@ Each module of a server has these functions. This module must not know more of a
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from types import ModuleType
@@ -30,6 +31,17 @@ def prepare() -> None:
     server = _server() or (gunicorn if gunicorn.is_loaded() else None)
     if server is not None:
         server.prepare(monkey.is_module_patched("socket"))
+
+
+def loaded() -> None:
+    """Have Python look for no garbage among the objects that are there, when a worker has loaded the site.
+
+    Its code and its models are a hundred thousand objects, through which Python would look again and again while
+    sockets come: a tenth of the CPU of a storm. May be called again.
+    """
+    if _server() is not None:
+        gc.collect()
+        gc.freeze()
 
 
 def claim(environ: dict[str, Any]) -> Takeover:

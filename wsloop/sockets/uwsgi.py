@@ -51,16 +51,17 @@ class Acceptance:
 
     With one a turn, and turns of some milliseconds, thousands of clients that come back would wait in the kernel, which
     has room for ``listen`` connections, with pages among them. Not always, because a worker would take those that
-    others are free for. uWSGI's own watchers are looked for among all objects, because it does not hand them out:
-    before these are frozen (``gc.freeze``).
+    others are free for. uWSGI's own watchers are looked for among all objects, because it does not hand them out.
     """
 
     def __init__(self) -> None:
-        loop: Any = gevent.get_hub().loop
-        self._watchers = [(loop.io(each.fd, READ), each) for each in _listening()]
+        self._watchers: list[tuple[Any, Any]] | None = None
 
     def switch(self, on: bool) -> None:
         """Switch it on or off."""
+        if self._watchers is None:
+            loop: Any = gevent.get_hub().loop
+            self._watchers = [(loop.io(each.fd, READ), each) for each in _listening()]
         for watcher, own in self._watchers:
             if on and not watcher.active:
                 watcher.start(_accept, own)
