@@ -57,7 +57,8 @@ def auth_hash(user: Any) -> int:
     """
     if not isinstance(user, get_user_model()) or user.pk is None:
         return 0
-    password = getattr(user, "get_session_auth_hash", lambda: "")()
+    # That with which the user has just been signed in, or a new one; working it out takes as long as a small query.
+    password = vars(user).pop("wsloop_auth_hash", None) or getattr(user, "get_session_auth_hash", lambda: "")()
     return hash((password, getattr(user, "is_active", True))) or 1
 
 

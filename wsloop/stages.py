@@ -24,7 +24,7 @@ from websockets.extensions import Extension
 
 from wsloop import conf, handshake, identity, metrics, routing, streams, tokens
 from wsloop.asgi_scope import asgi_scope
-from wsloop.db import close_databases
+from wsloop.db import close_databases, opened
 from wsloop.deadline import deadline
 from wsloop.engine import engine
 from wsloop.facilities import posted
@@ -63,7 +63,7 @@ def serve(hooks: Hooks, environ: dict[str, Any], start_response: Callable[..., A
     Returns:
         the body of the response; of an open socket nothing.
     """
-    began = monotonic()
+    began, before = monotonic(), opened()
     try:
         if tokens.PARAMETER in unquote(environ.get("QUERY_STRING", "")).lower():
             server_environ, environ = environ, dict(environ)
@@ -85,7 +85,8 @@ def serve(hooks: Hooks, environ: dict[str, Any], start_response: Callable[..., A
         metrics.handshake(str(refused.status.value), monotonic() - began)
         return reject(refused, hooks.subprotocols, environ, start_response)
     finally:
-        close_databases()
+        if opened() != before:  # else this greenlet has none
+            close_databases()
 
 
 def _set_up(hooks: Hooks, environ: dict[str, Any], stack: ExitStack) -> Opening:

@@ -9,13 +9,14 @@ This module must not know the WebSocket protocol.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import socket as patched_socket
 from collections.abc import Callable
 from typing import Any
 
-from wsloop.sockets.transport import Transport, socket, unwatch
+from wsloop.sockets.transport import Transport, is_broken, unwatch
 
 SWITCHING = "101 Switching Protocols"
 
@@ -52,10 +53,8 @@ class Takeover:
             Gone: if the client has hung up.
         """
         try:
-            with socket(fileno=os.dup(self.descriptor())) as connection:
-                broken = connection.getsockopt(patched_socket.SOL_SOCKET, patched_socket.SO_ERROR)
-            if broken:  # uWSGI would log an answer that it cannot send, with the token in its URL
-                raise OSError(broken, os.strerror(broken))
+            if is_broken(self.descriptor()):  # uWSGI would log an answer that it cannot send, with the token in its URL
+                raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
             write = start_response(status, headers)
             write(b"")  # makes the server send the headers
             transport = Transport(os.dup(self.descriptor()))

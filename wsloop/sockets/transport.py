@@ -20,7 +20,8 @@ socket = monkey.get_original("socket", "socket")
 
 original_poll = monkey.get_original("select", "poll")
 original_epoll = monkey.get_original("select", "epoll") if hasattr(select, "EPOLLIN") else None  # Linux's
-HUNG_UP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)  # the last is Linux's
+BROKEN = select.POLLHUP | select.POLLERR
+HUNG_UP = BROKEN | getattr(select, "POLLRDHUP", 0)  # the last is Linux's
 
 READ, WRITE = 1, 2  # the events of gevent's loop
 RECEIVE_SIZE = 65536  # bytes read at once; one full TCP window would be no more
@@ -28,8 +29,17 @@ RECEIVE_SIZE = 65536  # bytes read at once; one full TCP window would be no more
 
 def has_hung_up(descriptor: int) -> bool:
     """Return whether the peer of a socket has ended its half of the connection, even if there is data to read."""
+    return _happened(descriptor, HUNG_UP)
+
+
+def is_broken(descriptor: int) -> bool:
+    """Return whether nothing can be sent on a socket any more: it was reset, or both halves have ended."""
+    return _happened(descriptor, BROKEN)
+
+
+def _happened(descriptor: int, events: int) -> bool:
     poll = original_poll()
-    poll.register(descriptor, HUNG_UP)
+    poll.register(descriptor, events)
     return bool(poll.poll(0))
 
 

@@ -209,10 +209,11 @@ def _has_signed_in(user: Any, session: SessionStore) -> bool:
     if not hasattr(user, "get_session_auth_hash"):
         return False
     backend, proof = load_backend(session[BACKEND_SESSION_KEY]), session.get(HASH_SESSION_KEY)
+    user.wsloop_auth_hash = user.get_session_auth_hash()  # see identity.auth_hash()
     return (
         backend.user_can_authenticate(user)  # type: ignore[attr-defined] # one of Django's, see fill()
         and bool(proof)
-        and constant_time_compare(str(proof), user.get_session_auth_hash())
+        and constant_time_compare(str(proof), user.wsloop_auth_hash)
     )
 
 
