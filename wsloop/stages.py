@@ -1,11 +1,11 @@
 """The way of a handshake, from the request of the WSGI server to an open socket or a response that says why not.
 
-How it works. The stages run in the request's greenlet, where blocking is allowed. The handshake waits for its turn;
-then come cheap stages first: sizes, negotiation, the server's connection, a seat, the Origin, the visitor, the policy.
-Each adds to a plan (:class:`wsloop.sockets.plan.Plan`), which :class:`wsloop.opening.Opening` carries out. Only when
-Redis has acknowledged the subscriptions does the 101 go out: open means subscribed. Then the connection belongs to the
-hub and the request ends. What a stage raises is answered by :mod:`wsloop.rejection`. This module must not know the
-sockets of the operating system.
+How it works. The stages run in the request's greenlet, where blocking is allowed, cheap ones first: sizes, negotiation,
+the server's connection, its turn, a seat, the Origin, the visitor, the policy. Each adds to a plan
+(:class:`wsloop.sockets.plan.Plan`), which :class:`wsloop.opening.Opening` carries out. Only when Redis has acknowledged
+the subscriptions does the 101 go out: open means subscribed. Then the connection belongs to the hub and the request
+ends. What a stage raises is answered by :mod:`wsloop.rejection`. This module must not know the sockets of the
+operating system.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from websockets.extensions import Extension
 
 from wsloop import conf, handshake, identity, metrics, routing, streams, tokens
 from wsloop.asgi_scope import asgi_scope
-from wsloop.db import close_databases, opened
+from wsloop.db import close_databases
 from wsloop.deadline import deadline
 from wsloop.engine import engine
 from wsloop.facilities import posted
@@ -63,7 +63,7 @@ def serve(hooks: Hooks, environ: dict[str, Any], start_response: Callable[..., A
     Returns:
         the body of the response; of an open socket nothing.
     """
-    began, before = monotonic(), opened()
+    began = monotonic()
     try:
         if tokens.PARAMETER in unquote(environ.get("QUERY_STRING", "")).lower():
             server_environ, environ = environ, dict(environ)
@@ -85,15 +85,11 @@ def serve(hooks: Hooks, environ: dict[str, Any], start_response: Callable[..., A
         metrics.handshake(str(refused.status.value), monotonic() - began)
         return reject(refused, hooks.subprotocols, environ, start_response)
     finally:
-        if opened() != before:  # else this greenlet has none
-            close_databases()
+        close_databases()
 
 
 def _set_up(hooks: Hooks, environ: dict[str, Any], stack: ExitStack) -> Opening:
     """Run all stages before the 101, and return the prepared opening; ``stack`` ends when that is done."""
-    process = engine()
-    # Before all else: what waits for its turn must have cost next to nothing, or pages would wait to be accepted.
-    waited = stack.enter_context(process.handshakes.turn())
     request = WSGIRequest(environ)
     facility = routing.facility(request)
     handshake.check_sizes(environ, facility)
@@ -118,7 +114,8 @@ def _set_up(hooks: Hooks, environ: dict[str, Any], stack: ExitStack) -> Opening:
     # Before authentication takes a token out of the request.
     visit = Visit(environ) if dialect.has_envelopes and not facility else None
     takeover = servers.claim(environ)
-    if waited and has_hung_up(takeover.descriptor()):
+    process = engine()
+    if stack.enter_context(process.handshakes.turn()) and has_hung_up(takeover.descriptor()):
         raise Gone("it has not waited")
     seat = process.hub.admission.take()
     try:

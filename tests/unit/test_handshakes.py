@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import time
 
 import gevent
 import pytest
@@ -76,24 +77,70 @@ def test_one_that_waits_for_something_else_keeps_nobody_from_beginning(handshake
     assert crowd.refused == []
 
 
-@pytest.fixture
-def busy():
-    """The loop always has something else to do."""
+def work():
+    end = time.monotonic() + 0.001
+    while time.monotonic() < end:
+        pass
+
+
+def by_timer():
     watcher = gevent.get_hub().loop.timer(0, 1e-9)
-    watcher.start(lambda: None)
+    watcher.start(work)
+    return watcher.close
+
+
+def by_greenlet():
+    greenlet = gevent.spawn(lambda: [(work(), gevent.sleep(0)) for _ in itertools.count()])
+    return greenlet.kill
+
+
+@pytest.fixture(params=[by_timer, by_greenlet])
+def busy(request):
+    """The loop always has something else to do, which takes a while."""
+    stop = request.param()
     yield
-    watcher.stop()
-    watcher.close()
+    stop()
 
 
 def test_few_are_under_way_where_the_cpu_is_what_they_need(handshakes, busy):
     crowd = Crowd(handshakes, module.MOST_BEGUN + 20)
-    gevent.sleep(20 * module.LONGEST)
+    gevent.sleep(3 * module.LOOK)
     assert len(crowd.begun) == module.MOST_BEGUN
     assert not handshakes._idle.active, "the loop may wait for events"
     crowd.finish()
     assert len(crowd.begun) == module.MOST_BEGUN + 20, "as soon as others have ended"
-    assert not handshakes._pauses._before.active
+    wait_until(lambda: not handshakes._pauses._before.active or gevent.sleep(0.001), what="the last look")
+
+
+def test_that_nobody_waits_does_not_let_more_begin(handshakes, busy):
+    """They come one by one, each after a turn in which none had to wait."""
+    crowds = []
+    for _ in range(module.MOST_BEGUN + 10):
+        crowds.append(Crowd(handshakes, 1))
+        gevent.sleep(1.3 * module.LONGEST)
+    assert sum(len(crowd.begun) for crowd in crowds) == module.MOST_BEGUN
+    for crowd in crowds:
+        crowd.end.set()
+    for crowd in crowds:
+        crowd.finish()
+
+
+def test_a_loop_that_works_most_of_the_time_lets_no_more_begin_in_its_pauses(handshakes):
+    stopped = []
+
+    def alternate():
+        while not stopped:
+            for _ in range(15):
+                work()
+            gevent.sleep(0.005)
+
+    worker = gevent.spawn(alternate)
+    crowd = Crowd(handshakes, module.MOST_BEGUN + 20)
+    gevent.sleep(5 * module.LOOK)
+    assert len(crowd.begun) == module.MOST_BEGUN
+    stopped.append(True)
+    crowd.finish()
+    worker.join()
 
 
 def test_where_one_has_ended_the_next_begins_at_once(handshakes, monkeypatch):

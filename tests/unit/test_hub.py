@@ -556,8 +556,7 @@ def test_the_heartbeat_goes_to_every_connection_every_four_ticks_and_not_to_all_
     heard = {peer: [] for peer in peers}
     for tick in range(12):
         hub.heartbeat._tick()
-        while hub.heartbeat._unsent:
-            hub.heartbeat._send_piece()
+        send_the_rest(hub)
         hub.deliver(NEWS, Message(b"end of tick"))
         turn()
         for peer in peers:
@@ -634,21 +633,29 @@ def test_the_pings_of_many_connections_are_spread_over_the_interval(quick_hub, q
     assert all(first[tick] >= 5 for tick in range(3)), first
 
 
-def test_the_pings_of_a_tick_are_sent_in_pieces_before_the_next_one(quick_hub, quick_member, monkeypatch):
+def send_the_rest(hub):
+    """Send what the tick has left, and return in how many pieces."""
+    count = 0
+    while hub.heartbeat._unpinged or hub.heartbeat._unsent:
+        assert hub.heartbeat._piece_timer.active
+        hub.heartbeat._send_piece()
+        count += 1
+    assert not hub.heartbeat._piece_timer.active
+    return count
+
+
+def test_the_pings_of_a_tick_are_sent_in_pieces_before_the_next_one(
+    quick_hub, quick_member, with_settings, monkeypatch
+):
     """The answers to all of them would come together, and keep the loop from everything else."""
+    with_settings(WSLOOP={"PING_INTERVAL": 3, "PING_TIMEOUT": 60}, WS4REDIS_HEARTBEAT=None)
     monkeypatch.setattr(heartbeat, "PIECE", 4)
     connections = [quick_member() for _ in range(90)]
     for _ in range(3):
         quick_hub.heartbeat._tick()
-        portion = len(quick_hub.heartbeat._pinged[quick_hub.heartbeat._ticks + 3])
-        assert len(quick_hub.heartbeat._unsent) == max(0, portion - 4)
-        pieces = 1
-        while quick_hub.heartbeat._unsent:
-            assert quick_hub.heartbeat._piece_timer.active
-            quick_hub.heartbeat._send_piece()
-            pieces += 1
-        assert pieces == -(-portion // 4)
-        assert not quick_hub.heartbeat._piece_timer.active
+        left = len(quick_hub.heartbeat._unpinged)
+        assert left > 4
+        assert send_the_rest(quick_hub) == -(-left // 4)
     quick_hub.deliver(NEWS, Message(b"end"))
     assert all(peer.frame().opcode is Opcode.PING and peer.message() == "end" for _, peer in connections)
 
@@ -659,7 +666,7 @@ def test_the_timer_sends_the_other_pieces(quick_hub, quick_member, monkeypatch):
     peers = [quick_member()[1] for _ in range(20)]
     for _ in range(3):
         quick_hub.heartbeat._tick()
-        wait_until(lambda: not quick_hub.heartbeat._unsent or gevent.sleep(0.001), what="the last piece")
+        wait_until(lambda: not quick_hub.heartbeat._unpinged or gevent.sleep(0.001), what="the last piece")
     assert all(peer.frame().opcode is Opcode.PING for peer in peers)
     assert not quick_hub.heartbeat._piece_timer.active
 
@@ -671,8 +678,54 @@ def test_who_has_ended_is_not_pinged_any_more(quick_hub, quick_member, monkeypat
         quick_hub.heartbeat._tick()
     for connection, _ in connections:
         connection.abort()
-    assert not quick_hub.heartbeat._unsent
+    assert not quick_hub.heartbeat._unpinged
     assert not quick_hub.heartbeat._piece_timer.active
+
+
+def test_the_last_one_may_end_while_it_is_pinged(quick_hub, quick_member, with_settings, caplog):
+    with_settings(WSLOOP={"PING_INTERVAL": 4, "PING_TIMEOUT": 2}, WS4REDIS_HEARTBEAT="--heartbeat--")
+    quick_hub.heartbeat._portions = [set() for _ in range(4)]  # a ping and a heartbeat in the same piece
+    _, peer = quick_member()
+    peer.close()
+    for _ in range(4):
+        quick_hub.heartbeat._tick()
+    assert len(quick_hub) == 0
+    assert "failed" not in caplog.text
+
+
+@pytest.mark.parametrize("timeout", [1, 2, 3, 60])
+@pytest.mark.parametrize("beats", [None, "--heartbeat--"])
+def test_nobody_has_less_time_to_answer_than_the_setting_says(hub, member, with_settings, monkeypatch, timeout, beats):
+    """However late in its tick the ping was sent; but the next ping must not find the last one unanswered."""
+    with_settings(WSLOOP={"PING_INTERVAL": 3, "PING_TIMEOUT": timeout}, WS4REDIS_HEARTBEAT=beats)
+    hub.heartbeat._portions = [set() for _ in range(3)]
+    monkeypatch.setattr(heartbeat, "PIECE", 1)
+    connections = [member(NEWS)[0] for _ in range(60)]
+    pinged, ended = {}, {}
+
+    def look(now):
+        for each in connections:
+            if each.open and not each.alive:
+                pinged.setdefault(each, now)
+            elif not each.open:
+                ended.setdefault(each, now)
+
+    for tick in range(8):
+        hub.heartbeat._tick()
+        look(tick)
+        pieces = 0
+        while hub.heartbeat._unpinged or hub.heartbeat._unsent:
+            pieces += 1
+            hub.heartbeat._send_piece()
+            look(tick + 0.04 * pieces)
+        assert pieces <= 20
+    assert len(ended) == len(connections)
+    # A tick more at the most; of two pings in a row one may be the first of its tick, and the other one the last.
+    times = [ended[each] - pinged[each] for each in connections]
+    assert min(times) >= min(timeout, 2)
+    assert max(times) <= min(timeout + 1, 4)
+    if timeout < 3:
+        assert min(times) >= timeout
 
 
 @pytest.mark.parametrize("sign", [masked(Opcode.PONG), masked(Opcode.TEXT, b"hello"), masked(Opcode.TEXT, b"x")[:1]])

@@ -1400,6 +1400,7 @@ def test_consumers_get_no_heartbeat(front, shared_redis, facility, monkeypatch):
     for _ in range(4):
         hub.heartbeat._ticks += 1
         hub.heartbeat._beat()
+        hub.heartbeat._begin_sending()
     assert listener.frame().data == b"--heartbeat--"
     consumer.text("hello")
     assert consumer.frame().data == b"HELLO"

@@ -1,13 +1,16 @@
 """How connections are taken over from the server in front: real socket pairs."""
 
 import contextlib
+import errno
 import os
 import socket
+import types
 
 import gevent
 import pytest
 
 from testbed.processes import stale_watches
+from wsloop.sockets import transport as transport_module
 from wsloop.sockets.takeover import Gone, SocketTakeover, Takeover
 
 
@@ -27,8 +30,7 @@ def test_takeover_sends_the_101_first_and_duplicates_the_descriptor():
         steps.append((status, headers))
         return lambda data: server.sendall(b"101 " + data)
 
-    takeover = PairTakeover(server)
-    transport = takeover.accept(start_response, [("Upgrade", "websocket")])
+    transport = PairTakeover(server).accept(start_response, [("Upgrade", "websocket")])
     assert steps == [("101 Switching Protocols", [("Upgrade", "websocket")])]
     server.close()  # as uWSGI does when the request ends
     with client:
@@ -125,4 +127,20 @@ def test_the_event_loop_does_not_go_on_watching_the_descriptor_of_the_request(ki
         transport.start(lambda events: None)
         gevent.sleep(0.01)
         assert stale_watches(os.getpid()) == []
+        transport.close()
+
+
+@pytest.mark.parametrize("kind", [PairTakeover, SocketTakeover])
+def test_the_last_descriptor_is_enough(kind, monkeypatch):
+    """The head of the response is out: nothing may fail any more."""
+
+    def none_left(descriptor):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(transport_module, "original_epoll", types.SimpleNamespace(fromfd=none_left))
+    server, client = socket.socketpair()
+    with client, server:
+        transport = kind(server).accept(lambda status, headers: lambda data: None, [])
+        transport.send(b"frame")
+        assert client.recv(1000).endswith(b"frame")
         transport.close()

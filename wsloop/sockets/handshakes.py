@@ -5,10 +5,10 @@ waits for its turn, in the order in which they came. Some get it together, becau
 the event loop has nothing else to do: pages, messages, connections that wait to be accepted, and handshakes that have
 begun go first. Lest these starve them, some begin each :data:`LONGEST` seconds in any case. A page takes many turns of
 the loop, and each handshake that has begun makes them longer. So no further ones begin while :data:`MOST_BEGUN` have
-not ended, unless the loop waits for events three quarters of the time: then it is not the CPU that they need, but an
-answer, of a service that knows the users, say. If :data:`MOST_WAITING` wait, or so many are under way that the server
-would have no core left for a page, the next one is refused at once, which costs a tenth of a handshake. New clients and
-those that come back are not told apart. This module must not know HTTP, nor what a handshake does.
+not ended, unless the loop waits for events half of the time: then it is not the CPU that they need, but an answer, of a
+service that knows the users, say. If :data:`MOST_WAITING` wait, or so many are under way that the server would have no
+core left for a page, the next one is refused at once, which costs a tenth of a handshake. New clients and those that
+come back are not told apart. This module must not know HTTP, nor what a handshake does.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from wsloop.greenlets import logged
 MOST_WAITING = 400  # one to two seconds of them
 TOGETHER = 16  # that begin in a turn: they share their questions to the database and to Redis
 MOST_BEGUN = 32  # and have not ended, while the CPU is what they need
-SLACK = 0.75  # of the time in which the event loop waits for events: otherwise the CPU is
+SLACK = 0.5  # of the time in which the event loop waits for events: otherwise the CPU is
+LOOK = 0.1  # seconds in which that is measured: turns and pauses of a busy loop alternate
 LONGEST = 0.01  # seconds between two turns, if the loop always has something else to do
 FIRST_RATE = 400.0  # handshakes a second, as long as nothing was measured: less than workers on a core of their own do
 MANY = 8  # under way all the time in which it is measured: with fewer there might just be few clients
@@ -39,17 +40,19 @@ class Busy(Exception):
 
 
 class Pauses:
-    """How long the event loop waits for events, while it is looked at."""
+    """In which part of the time the event loop waits for events, while it is looked at."""
 
     def __init__(self) -> None:
         loop: Any = gevent.get_hub().loop
-        self._before, self._after = loop.prepare(ref=False), loop.check(ref=False)
-        self._since = self._began = self._waited = 0.0
+        # The last before the wait, for gevent has a watcher there that runs greenlets; and the first after it.
+        self._before = loop.prepare(ref=False, priority=loop.MINPRI)
+        self._after = loop.check(ref=False, priority=loop.MAXPRI)
+        self._since = self._began = self._waited = self._share = 0.0
 
     def look(self) -> None:
         """Look at it from now on."""
         if not self._before.active:
-            self._since, self._waited = monotonic(), 0.0
+            self._since, self._waited, self._share = monotonic(), 0.0, 0.0
             self._before.start(self._begin)
             self._after.start(self._end)
 
@@ -59,12 +62,12 @@ class Pauses:
         self._after.stop()
 
     def share(self) -> float:
-        """Return in which part of the time it waited, from 0 to 1, since the last call; looks at it from now on."""
-        self.look()
+        """Return the part of the time, from 0 to 1, in the last whole :data:`LOOK`; 0 before there was one."""
         now = monotonic()
-        share = self._waited / max(now - self._since, 1e-9)
-        self._since, self._waited = now, 0.0
-        return share
+        if now - self._since >= LOOK:
+            self._share = self._waited / (now - self._since)
+            self._since, self._waited = now, 0.0
+        return self._share
 
     def _begin(self) -> None:
         self._began = monotonic()
@@ -133,9 +136,10 @@ class Handshakes:
 
     def _wait(self) -> bool:
         if not self._timer.active:  # nobody waits, nor has one begun in this round of the loop
-            self._soon()
             self._timer.start(logged, self._next, update=True)
-            return False
+            if self._room() >= 0:  # without this one
+                self._soon()
+                return False
         if not self._waiting:
             self._crowded(True)
         waiter: Waiter[None] = Waiter()
@@ -152,7 +156,6 @@ class Handshakes:
         """Have the next ones begin when the event loop has nothing else to do."""
         if not self._idle.active:
             self._idle.start(logged, self._next)
-            self._pauses.stop()
 
     def _next(self) -> None:
         room = self._room()
@@ -163,6 +166,7 @@ class Handshakes:
             self._crowded(False)
         elif room <= 0:
             self._idle.stop()  # which would keep the loop from waiting
+            self._pauses.look()
             room = TOGETHER if self._pauses.share() > SLACK else 0
         for _ in range(min(TOGETHER, room, len(self._waiting))):
             self._waiting.popleft().switch(None)

@@ -19,7 +19,7 @@ import gevent
 from wsloop import conf, metrics
 from wsloop.greenlets import logged
 from wsloop.protocol.close_codes import TOO_SLOW
-from wsloop.protocol.dialects import BARE
+from wsloop.protocol.dialects import BARE, Dialect
 from wsloop.sockets.connection import Connection
 
 TICK = 1.0  # seconds between two turns of the timer
@@ -52,7 +52,8 @@ class Heartbeat:
         self._loop: Any = gevent.get_hub().loop
         self._timer: Any = self._loop.timer(TICK, TICK)
         self._ticks = 0
-        self._unsent: collections.deque[tuple[bytes, Connection]] = collections.deque()  # pings and heartbeats
+        self._unpinged: collections.deque[Connection] = collections.deque()  # those that this tick still has to ping
+        self._unsent: collections.deque[tuple[bytes, Connection]] = collections.deque()  # heartbeats of this tick
         self._piece = 0  # connections to which they are sent at a time
         self._piece_timer: Any = self._loop.timer(TICK / PIECES, TICK / PIECES)
         self._paused: collections.deque[Connection] = collections.deque()
@@ -88,6 +89,7 @@ class Heartbeat:
         if not self:
             self._timer.stop()
             self._piece_timer.stop()
+            self._unpinged.clear()
             self._unsent.clear()
             self._pinged.clear()
             self._expiring.clear()
@@ -125,7 +127,7 @@ class Heartbeat:
     def _tick(self) -> None:
         self._ticks += 1
         # Each by itself: if one fails, the others still protect the server and its users.
-        for part in (self._beat, self._end_silent, self._ping, self._begin_sending, self._expire, self._end_closing):
+        for part in (self._end_silent, self._ping, self._beat, self._begin_sending, self._expire, self._end_closing):
             logged(part)
 
     def _beat(self) -> None:
@@ -140,38 +142,50 @@ class Heartbeat:
     def _end_silent(self) -> None:
         """End connections whose answer to a ping is due."""
         for connection in self._pinged.pop(self._ticks, ()):
-            # A connection that is held is not read, so no answer can arrive.
-            if not connection.alive and not connection.held and connection.open:
-                metrics.reached("PING_TIMEOUT")
-                connection.close(TOO_SLOW, "no answer to a ping")
-                connection.abort()
+            self._end_if_silent(connection)
+
+    def _end_if_silent(self, connection: Connection) -> None:
+        # A connection that is held is not read, so no answer can arrive.
+        if not connection.alive and not connection.held and connection.open:
+            metrics.reached("PING_TIMEOUT")
+            connection.close(TOO_SLOW, "no answer to a ping")
+            connection.abort()
 
     def _ping(self) -> None:
         """Ping the portion whose turn it is."""
-        connections = list(self._portions[self._ticks % len(self._portions)])
-        if not connections:
-            return
-        for connection in connections:
-            connection.alive = False
+        self._unpinged += self._portions[self._ticks % len(self._portions)]
+        for connection in self._unpinged:
             self.watch_expiry(connection)
-        # All of them have been sent a tick later. An answer must be there before the next ping asks again.
-        deadline = min(conf.option("PING_TIMEOUT") + (len(connections) > PIECE), len(self._portions))
-        self._pinged.setdefault(self._ticks + deadline, []).extend(connections)
-        beats = {dialect: dialect.beat() for dialect in {each.dialect for each in connections}}
-        self._unsent += [(beats[each.dialect], each) for each in connections]
 
     def _begin_sending(self) -> None:
         """Send the first piece of what this tick has to send; the others follow before the next one."""
-        self._piece = max(PIECE, -(-len(self._unsent) // PIECES))
-        if len(self._unsent) > self._piece:
+        count = len(self._unpinged) + len(self._unsent)
+        self._piece = max(PIECE, -(-count // PIECES))
+        if count > self._piece:
             self._piece_timer.start(logged, self._send_piece, update=True)
-        self._send_piece()
+        self._send_piece(0)
 
-    def _send_piece(self) -> None:
-        for _ in range(min(self._piece, len(self._unsent))):
-            frame, connection = self._unsent.popleft()
-            self._send(frame, [connection])
-        if not self._unsent:
+    def _send_piece(self, late: int = 1) -> None:
+        """Send a piece; ``late``: how many ticks more those have to answer who get their ping only now."""
+        due = conf.option("PING_TIMEOUT") + late
+        beats: dict[Dialect, bytes] = {}
+        for _ in range(self._piece):
+            if self._unpinged:
+                connection = self._unpinged.popleft()
+                self._end_if_silent(connection)  # an answer must be there before the next ping asks again
+                dialect = connection.dialect
+                if dialect not in beats:
+                    beats[dialect] = dialect.beat()
+                connection.alive = False
+                if due <= len(self._portions):
+                    self._pinged.setdefault(self._ticks + due, []).append(connection)
+                self._send(beats[dialect], [connection])
+            elif self._unsent:
+                frame, connection = self._unsent.popleft()
+                self._send(frame, [connection])
+            else:
+                break
+        if not self._unpinged and not self._unsent:
             self._piece_timer.stop()
 
     def _expire(self) -> None:

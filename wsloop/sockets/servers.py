@@ -37,9 +37,9 @@ def loaded() -> None:
     """Have Python look for no garbage among the objects that are there, when a worker has loaded the site.
 
     Its code and its models are a hundred thousand objects, through which Python would look again and again while
-    sockets come: a tenth of the CPU of a storm. May be called again.
+    sockets come: a tenth of the CPU of a storm. Does nothing if that was done already, by the site for example.
     """
-    if _server() is not None:
+    if _server() is not None and not gc.get_freeze_count():
         gc.collect()
         gc.freeze()
 

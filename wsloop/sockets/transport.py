@@ -73,11 +73,9 @@ def unwatch(descriptor: int) -> None:
     number = loop.fileno()  # of epoll
     if original_epoll is None or loop.backend != "epoll" or number is None:
         return
-    # A duplicate, because the object closes its descriptor; a new one each time, because libev may have made a new one.
-    with (
-        contextlib.closing(original_epoll.fromfd(os.dup(number))) as epoll,
-        contextlib.suppress(FileNotFoundError),
-    ):
+    # A duplicate, because the object closes its descriptor; a new one, because libev may have made another epoll. An
+    # error: it was never registered; or no descriptor is left, and the next event takes longer.
+    with contextlib.suppress(OSError), contextlib.closing(original_epoll.fromfd(os.dup(number))) as epoll:
         epoll.unregister(descriptor)
 
 

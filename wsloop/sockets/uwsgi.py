@@ -73,8 +73,17 @@ def _listening() -> list[Any]:
     """Return uWSGI's watchers of its listening sockets."""
     loop: Any = gevent.get_hub().loop
     kind = type(loop.io(0, READ))
-    watchers = [each for each in gc.get_objects() if type(each) is kind]
-    return [each for each in watchers if getattr(each.callback, "__name__", "") == "uwsgi_gevent_main"]
+
+    def found() -> list[Any]:
+        watchers = [each for each in gc.get_objects() if type(each) is kind]
+        return [each for each in watchers if getattr(each.callback, "__name__", "") == "uwsgi_gevent_main"]
+
+    watchers = found()
+    if not watchers and gc.get_freeze_count():  # frozen after the loop had begun
+        gc.unfreeze()
+        watchers = found()
+        gc.freeze()
+    return watchers
 
 
 def _accept(own: Any) -> None:

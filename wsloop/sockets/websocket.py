@@ -125,9 +125,12 @@ class WebSocket(Connection):
 
     def _answers_ping(self) -> bool:
         """Return whether a pong without payload needs no parser: most of what idle sockets receive."""
-        if self._parser is not None or self.meter.must_wait(self.bounds) or self.meter.exceeded(ONE, self.bounds):
+        if self._parser is not None or self.meter.must_wait(self.bounds):
             return False
         self._fruitless = 0
+        if self.meter.exceeded(ONE, self.bounds):
+            metrics.reached("RATE_LIMIT")
+            self.fail(TOO_MANY, "too many frames")
         return True
 
     def _parse(self, data: bytes) -> int:
