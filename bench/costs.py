@@ -341,13 +341,15 @@ def main() -> None:
     directory = Path(tempfile.mkdtemp(prefix="costs-"))
     try:
         for part in parts:
+            own = directory / part  # for a database: the users of another part have the same names
+            own.mkdir()
             if part == "redis":
                 redis_costs(costs, say)
             elif part == "workers":
                 with MeasuredRedis() as redis:
-                    worker_costs(costs, redis, directory, say)
+                    worker_costs(costs, redis, own, say)
             else:
-                recorded["checked"] = check(costs, directory)
+                recorded["checked"] = check(costs, own)
             recorded |= {"costs": dataclasses.asdict(costs), "circumstances": circumstances("make bench-costs")}
             RECORDED.write_text(json.dumps(recorded, indent=2) + "\n")
     finally:
