@@ -24,7 +24,7 @@ from wsloop.sockets.connection import Connection
 
 TICK = 1.0  # seconds between two turns of the timer
 HEARTBEAT_INTERVAL = 4  # ticks; as in ws4redis
-PIECES = 20  # in which pings and heartbeats of a tick are sent, at the most
+PIECES = 8  # in which pings and heartbeats of a tick are sent, at the most
 PIECE = 25  # connections that make a piece, at the least
 PAUSE = 0.01  # seconds for which a connection that trickles is not read, at the least
 RESUMED = 20  # connections read again after such a pause: thousands that trickle cost no more than these
