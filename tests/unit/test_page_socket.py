@@ -214,7 +214,12 @@ def test_the_facility_without_a_name_may_be_in_the_url(front, shared_redis):
     peer = front.connect("?subscribe-broadcast&publish-broadcast", HTTP_SEC_WEBSOCKET_PROTOCOL=V1)
     assert json.loads(peer.message())["subscribed"] == ["broadcast"]
     peer.text('{"type": "publish", "data": "x", "id": 1}')
-    assert {json.loads(peer.message())["type"] for _ in range(2)} == {"ack", "message"}
+    found = set()
+    while (
+        not {("ack", None), ("message", "x")} <= found
+    ):  # before it comes what other tests have published, if anything
+        frame = json.loads(peer.message())
+        found.add((frame["type"], frame.get("data")))
 
 
 def test_without_the_subprotocol_it_is_the_facility_without_a_name(front, shared_redis):
@@ -774,7 +779,7 @@ def test_a_key_publishes_once(page, facility):
         page.send({"type": "publish", "facility": facility, "data": "once", "key": "k", "id": 1})
     page.send({"type": "publish", "facility": facility, "data": "end"})
     found = []
-    while "end" not in found:
+    while "end" not in found or found.count("ack") < 3:  # a message may come before the acknowledgement of another one
         frame = page.frame()
         found.append(frame.get("data", frame["type"]))
     assert sorted(found) == ["ack"] * 3 + ["end", "once"]
