@@ -214,10 +214,8 @@ def test_the_facility_without_a_name_may_be_in_the_url(front, shared_redis):
     peer = front.connect("?subscribe-broadcast&publish-broadcast", HTTP_SEC_WEBSOCKET_PROTOCOL=V1)
     assert json.loads(peer.message())["subscribed"] == ["broadcast"]
     peer.text('{"type": "publish", "data": "x", "id": 1}')
-    found = set()
-    while (
-        not {("ack", None), ("message", "x")} <= found
-    ):  # before it comes what other tests have published, if anything
+    found = set()  # with what other tests have published, if anything
+    while not {("ack", None), ("message", "x")} <= found:
         frame = json.loads(peer.message())
         found.add((frame["type"], frame.get("data")))
 
