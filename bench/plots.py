@@ -22,7 +22,7 @@ COLOURS = {
     "third": ("#bc4c00", "#db6d28"),
     "alarm": ("#cf222e", "#f85149"),
 }
-SERIES = "ours", "second", "third", "soft"
+SERIES = "ours", "second", "third", "soft", "alarm"
 
 
 def document(height: float, shapes: Sequence[str]) -> str:
@@ -105,8 +105,20 @@ def lines(
     top: float = 0,
     height: float = 170,
 ) -> tuple[list[str], float]:
-    """Return a line for each series, with its spread as an area behind it; and where the plot ends."""
-    left, right, first = 60.0, WIDTH - 30.0, top + 84
+    """Return a line for each series, with its spread as an area behind it; and where the plot ends.
+
+    Raises:
+        ValueError: if there are more series than colours.
+    """
+    left, right = 60.0, WIDTH - 30.0
+    legend, place, row = [], left, top + 56
+    for name in series:
+        width = 40 + 7 * len(name)
+        if place + width > WIDTH and place > left:
+            place, row = left, row + 20
+        legend.append((place, row))
+        place += width
+    first = row + 28
     bottom = first + height
     most = max(x for points in series.values() for x, _ in points)
     highest = _round(max(spread.high for points in series.values() for _, spread in points))
@@ -125,18 +137,16 @@ def lines(
         if place - last > 45:  # pixels: labels do not overlap
             shapes.append(text(place, bottom + 18, f"{x:,.0f}", "soft", text_anchor="middle"))
             last = place
-    place = left
-    for colour, (name, points) in zip(SERIES, series.items(), strict=False):
-        ahead = "L".join(at(x, spread.high) for x, spread in points)
-        back = "L".join(at(x, spread.low) for x, spread in reversed(points))
+    for colour, (name, points), (x, y) in zip(SERIES[: len(series)], series.items(), legend, strict=True):
+        ahead = "L".join(at(step, spread.high) for step, spread in points)
+        back = "L".join(at(step, spread.low) for step, spread in reversed(points))
         shapes.append(f'<path class="{colour}" fill-opacity="0.18" d="M{ahead}L{back}Z"/>')
-        shapes.append(line(colour, "M" + "L".join(at(x, spread.median) for x, spread in points), 2))
-        for x, spread in points:
-            cx, cy = at(x, spread.median).split()
+        shapes.append(line(colour, "M" + "L".join(at(step, spread.median) for step, spread in points), 2))
+        for step, spread in points:
+            cx, cy = at(step, spread.median).split()
             shapes.append(f'<circle class="{colour}" cx="{cx}" cy="{cy}" r="3"/>')
-        shapes.append(box(colour, place, top + 56, 12, 12))
-        shapes.append(text(place + 18, top + 66, name))
-        place += 40 + 7 * len(name)
+        shapes.append(box(colour, x, y, 12, 12))
+        shapes.append(text(x + 18, y + 10, name))
     return shapes, bottom + 34
 
 
