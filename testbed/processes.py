@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import secrets
 import signal
 import socket
@@ -22,6 +23,7 @@ from testbed.warm_python import Script, warm_python
 
 ROOT = Path(__file__).resolve().parent.parent
 T = TypeVar("T")
+WATCHED = re.compile(r"^(tfd:\s+(\d+) .*\bino:([0-9a-f]+).*)$", re.MULTILINE)  # in the fdinfo of an epoll (proc(5))
 
 
 def candidates(ports: str) -> Iterator[int]:
@@ -80,19 +82,21 @@ def wait_until(condition: Callable[[], T], timeout: float = 15.0, what: str = "t
 
 def stale_watches(pid: int) -> list[str]:
     """Return what a process watches with epoll through descriptors that are closed, or something else's by now."""
+    process = Path(f"/proc/{pid}")
     stale = []
-    for descriptor in os.listdir(f"/proc/{pid}/fdinfo"):
-        with contextlib.suppress(FileNotFoundError):
-            for line in Path(f"/proc/{pid}/fdinfo/{descriptor}").read_text().splitlines():
-                if line.startswith("tfd:"):
-                    watched, inode = int(line.split()[1]), int(line.partition("ino:")[2].split()[0], 16)
-                    try:
-                        same = os.stat(f"/proc/{pid}/fd/{watched}").st_ino == inode
-                    except FileNotFoundError:
-                        same = False
-                    if not same:
-                        stale.append(line)
+    for about in process.glob("fdinfo/*"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            for line, watched, inode in WATCHED.findall(about.read_text()):
+                if not _is_inode(process / "fd" / watched, int(inode, 16)):
+                    stale.append(line)
     return stale
+
+
+def _is_inode(descriptor: Path, inode: int) -> bool:
+    try:
+        return descriptor.stat().st_ino == inode
+    except FileNotFoundError:
+        return False
 
 
 class Process:

@@ -66,5 +66,6 @@ def test_all_of_it_in_little(tmp_path):
         results = pages.measure_all(redis, tmp_path, keys, plan, lambda line: None)
     assert set(results.memory[2]) == {PAGE, SINGLE, STREAM}
     # Single sockets that come back at the same time share their round trips, too: which are fewer depends on how many.
-    assert all(results.resumed[each].reads > 0 and results.resumed[each].commands > 0 for each in (PAGE, SINGLE))
+    assert all(results.resumed[each].reads > 0 for each in (PAGE, SINGLE))
+    assert results.resumed[PAGE].commands < results.resumed[SINGLE].commands
     assert all(speed > 0 for each in results.deliveries.values() for speed in each.values())
