@@ -104,9 +104,11 @@ def busy(request):
 
 def test_few_are_under_way_where_the_cpu_is_what_they_need(handshakes, busy):
     crowd = Crowd(handshakes, module.MOST_BEGUN + 20)
+    wait_until(lambda: len(crowd.begun) >= module.MOST_BEGUN or gevent.sleep(0.001), WAIT)
+    wait_until(lambda: not handshakes._idle.active or gevent.sleep(0.001), WAIT, "that the loop may wait for events")
     gevent.sleep(3 * module.LOOK)
     assert len(crowd.begun) == module.MOST_BEGUN
-    assert not handshakes._idle.active, "the loop may wait for events"
+    assert not handshakes._idle.active
     crowd.finish()
     assert len(crowd.begun) == module.MOST_BEGUN + 20, "as soon as others have ended"
     wait_until(lambda: not handshakes._pauses._before.active or gevent.sleep(0.001), what="the last look")
